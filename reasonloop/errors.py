@@ -1,0 +1,13 @@
+"""The two ways in which a command fails: what the user gave is wrong (exit 2), or the run could not go on (exit 1)."""
+
+
+class InputError(Exception):
+    """Bad input. The message is one line: the file, line or key; what was got; what was expected. Exit code 2."""
+
+
+class RunError(Exception):
+    """The run failed. The message says what happened and what to do next. Exit code 1."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM) and stopped after a checkpoint; the same command goes on from there."""

@@ -1,0 +1,119 @@
+"""Evaluating a policy on held-out problems: sample, judge, count."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reasonloop.config import Sampling
+from reasonloop.errors import InputError, Stopped
+from reasonloop.evaluation.metrics import paired_bootstrap, summarise
+from reasonloop.policy.policy import Policy
+from reasonloop.records import Problem
+from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.native import NativeEngine
+
+if TYPE_CHECKING:
+    from reasonloop.runs import Run
+
+BLOCK_OF_SLOTS = 12  # an evaluation is saved after so many fillings of the engine's slots
+
+
+def evaluate_policy(run: Run, policy: Policy, split: str, samples: int, saved: Path | None = None) -> dict[str, Any]:
+    """`samples` responses to each problem of a split, judged and counted (the result part of an evaluation file).
+
+    Every policy of a run meets the same draws (common random numbers), so that differences between policies are sharper
+    than the policies' own intervals. With `saved`, finished blocks are kept there and an evaluation that was cut off
+    goes on behind them.
+    """
+    problems = run.problems[split]
+    if not problems:
+        raise InputError(f"task {run.recipe.task.name!r} has no {split} problems to evaluate on")
+
+    def on_tokens(count: int) -> None:
+        if run.stopping:
+            raise Stopped(str(run.folder))
+
+    engine = NativeEngine(on_tokens)
+    engine.load(policy)
+    size = max(1, BLOCK_OF_SLOTS * run.recipe.sampling.slots // samples)
+    done = _read_blocks(saved)
+    for start in range(len(done), len(problems), size):
+        block = problems[start : start + size]
+        rows = sample_and_count(engine, run.verifier, policy, block, samples, run.recipe.sampling, run.recipe.seed, split)
+        done += rows
+        run.progress.advance(len(block) * samples)
+        if saved is not None and start + size < len(problems):
+            with saved.open("a") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in rows))
+    return summary(done, samples)
+
+
+def sample_and_count(
+    engine: NativeEngine,
+    verifier: Any,
+    policy: Policy,
+    problems: Sequence[Problem],
+    samples: int,
+    sampling: Sampling,
+    seed: int,
+    split: str,
+) -> list[dict[str, Any]]:
+    """One row a problem: id, n, correct, and the sums that an evaluation reports."""
+    prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
+    rollouts = engine.sample(prompts, samples, sampling, Address(seed, f"eval/{split}", "eval"))
+    judgements = verifier.verify([(problems[i // samples], rollout.text) for i, rollout in enumerate(rollouts)])
+    rows = []
+    for i, problem in enumerate(problems):
+        own = slice(i * samples, (i + 1) * samples)
+        verdicts = Counter(str(judgement.verdict) for judgement in judgements[own])
+        rows.append(
+            {
+                "id": problem.id,
+                "n": samples,
+                "correct": verdicts["right"],
+                "verdicts": dict(sorted(verdicts.items())),
+                "tokens": sum(len(rollout.response_tokens) for rollout in rollouts[own]),
+                "cut_off": sum(rollout.finish == "length" for rollout in rollouts[own]),
+            }
+        )
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]], samples: int) -> dict[str, Any]:
+    """Metrics with intervals, lengths, verdicts and the problems' counts."""
+    total = len(rows) * samples
+    verdicts: Counter[str] = Counter()
+    for row in rows:
+        verdicts.update(row["verdicts"])
+    return {
+        "samples": samples,
+        "metrics": summarise(rows),
+        "mean_tokens": sum(row["tokens"] for row in rows) / total,
+        "cut_off": sum(row["cut_off"] for row in rows) / total,
+        "verdicts": dict(sorted(verdicts.items())),
+        "problems": [{"id": row["id"], "n": row["n"], "correct": row["correct"]} for row in rows],
+    }
+
+
+def significantly_below(solved: Sequence[int], best: Sequence[int]) -> bool:
+    """Whether fewer problems are solved now than at the best: the 95 % paired bootstrap interval is below zero."""
+    _, _, high, _ = paired_bootstrap(np.asarray(solved, float), np.asarray(best, float))
+    return high < 0
+
+
+def _read_blocks(saved: Path | None) -> list[dict[str, Any]]:
+    if saved is None or not saved.is_file():
+        return []
+    rows = []
+    for line in saved.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break  # the torn end of a killed process; what comes after it is sampled again
+    return rows

@@ -1,0 +1,144 @@
+"""What a set of sampled answers says of a policy: avg@k, unbiased pass@k, and intervals by bootstrap over problems.
+
+Every function takes counts per problem (n samples, c of them right), because problems, not samples, are the unit
+that a held-out result generalises over: samples of one problem are no independent evidence about other problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+DEFAULT_KS = (1, 2, 4, 8, 16, 32)
+# Resampled problem indices held in memory at once; results don't depend on it.
+_CELLS = 4_000_000
+
+
+def avg_at_k(correct: ArrayLike, n: ArrayLike) -> Floats:
+    """Share of right samples for each problem, float64 [problems]; its mean over problems is avg@n.
+
+    `correct` [problems] right samples of `n` (a number, or [problems]). ValueError unless 0 <= correct <= n, n >= 1.
+    """
+    n_P, c_P = _counts(n, correct)
+    return c_P / n_P
+
+
+def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
+    """Unbiased estimate of pass@k for each problem, float64 [problems]: 1 - C(n-c, k) / C(n, k).
+
+    The chance that k samples drawn without replacement from the n hold at least one right one (Chen et al. 2021,
+    arXiv 2107.03374, equation 1), as the product over i < k of (n-c-i)/(n-i): no factorial, so no overflow at any n.
+    ValueError unless 1 <= k <= n and 0 <= c <= n.
+    """
+    n_P, c_P = _counts(n, c)
+    if k < 1 or k > n_P.min():
+        raise ValueError(f"pass@{k} needs 1 <= k <= samples per problem, which is {int(n_P.min())}")
+    i_k = np.arange(k, dtype=np.float64)
+    # A factor that is zero or below means fewer than k wrong samples: no draw of k misses, and the product is 0.
+    factors_Pk = np.maximum(n_P[..., None] - c_P[..., None] - i_k, 0.0) / (n_P[..., None] - i_k)
+    return np.asarray(1.0 - factors_Pk.prod(axis=-1), dtype=np.float64)
+
+
+def bootstrap_ci(
+    values_per_problem: ArrayLike, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (lo, hi) of the mean over problems.
+
+    Problems are drawn with replacement `draws` times. The same seed draws the same problems for every metric and every
+    arm of the same size. All-equal values give an interval of width zero: it says nothing of problems unlike these.
+    ValueError for no values or values that are not finite.
+    """
+    values_P = _values(values_per_problem, "values_per_problem")
+    lo, hi = _percentiles(_resampled_means(values_P[None], draws, seed)[0], level)
+    return lo, hi
+
+
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float, float]:
+    """(difference, lo, hi, probability that a > b) for the mean of a - b over problems that both arms answered.
+
+    `a` and `b` [problems] hold one value per problem, in the same order. Pairing takes the difficulty of the problems
+    out of the interval. The probability is the share of resamples in which a leads, ties counting half.
+    """
+    a_P, b_P = _values(a, "a"), _values(b, "b")
+    if a_P.shape != b_P.shape:
+        raise ValueError(f"a paired comparison needs the same problems on both sides, got {a_P.size} and {b_P.size}")
+    delta_P = a_P - b_P
+    means_D = _resampled_means(delta_P[None], draws, seed)[0]
+    lo, hi = _percentiles(means_D, level)
+    # Sums of a - b in another order differ in the last bits: nearer to zero than this is a tie.
+    tie = 1e-12 * max(1.0, float(np.abs(delta_P).max()))
+    probability = float((means_D > tie).mean() + 0.5 * (np.abs(means_D) <= tie).mean())
+    return float(delta_P.mean()), lo, hi, probability
+
+
+def summarise(
+    problems: Sequence[Mapping[str, Any]],
+    ks: Iterable[int] = DEFAULT_KS,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """The `metrics` of an evaluation file: {"avg@n": {"value", "ci95": [lo, hi]}, "pass@1": ..., ...}.
+
+    `problems` are {"id", "n", "correct"}; all must have the same n, since avg@n and pass@k of mixed n would average
+    estimates of different precision under one name. The k above n are left out. ValueError for no problems or mixed n.
+    """
+    if not problems:
+        raise ValueError("an evaluation needs at least one problem")
+    n_P = np.array([p["n"] for p in problems], dtype=np.int64)
+    c_P = np.array([p["correct"] for p in problems], dtype=np.int64)
+    n = int(n_P[0])
+    if (n_P != n).any():
+        odd = problems[int(np.flatnonzero(n_P != n)[0])]
+        raise ValueError(f"problem {odd['id']!r} has {odd['n']} samples, the first one has {n}: they must be equal")
+    rows = {f"avg@{n}": avg_at_k(c_P, n_P)}
+    rows |= {f"pass@{k}": pass_at_k(n_P, c_P, k) for k in sorted(set(ks)) if k <= n}
+    means_MD = _resampled_means(np.stack(list(rows.values())), draws, seed)
+    summary = {}
+    for (key, values_P), means_D in zip(rows.items(), means_MD, strict=True):
+        summary[key] = {"value": float(values_P.mean()), "ci95": list(_percentiles(means_D, level))}
+    return summary
+
+
+def _counts(n: ArrayLike, c: ArrayLike) -> tuple[Floats, Floats]:
+    n_P, c_P = np.broadcast_arrays(np.asarray(n, dtype=np.float64), np.asarray(c, dtype=np.float64))
+    if n_P.size == 0:
+        raise ValueError("no problems")
+    if not ((n_P >= 1).all() and (c_P >= 0).all() and (c_P <= n_P).all()):
+        raise ValueError("counts must satisfy 0 <= correct <= n and n >= 1")
+    return n_P, c_P
+
+
+def _values(values: ArrayLike, name: str) -> Floats:
+    values_P = np.asarray(values, dtype=np.float64)
+    if values_P.ndim != 1 or values_P.size == 0 or not np.isfinite(values_P).all():
+        raise ValueError(f"{name} must be a non-empty list of finite numbers, one per problem")
+    return values_P
+
+
+def _resampled_means(values_MP: Floats, draws: int, seed: int) -> Floats:
+    """Means over `draws` resamples of the problems, [metrics, draws]; every metric sees the same resamples."""
+    rng = np.random.default_rng(seed)
+    problems = values_MP.shape[1]
+    means_MD = np.empty((values_MP.shape[0], draws))
+    chunk = max(1, _CELLS // problems)
+    for start in range(0, draws, chunk):
+        stop = min(draws, start + chunk)
+        index_DP = rng.integers(0, problems, size=(stop - start, problems))
+        for m, values_P in enumerate(values_MP):
+            means_MD[m, start:stop] = values_P[index_DP].mean(axis=1)
+    return means_MD
+
+
+def _percentiles(means_D: Floats, level: float) -> tuple[float, float]:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    lo, hi = np.quantile(means_D, [(1 - level) / 2, (1 + level) / 2])
+    return float(lo), float(hi)

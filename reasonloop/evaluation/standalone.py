@@ -1,0 +1,85 @@
+"""`reasonloop eval`: one model on one task, outside of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from reasonloop import config
+from reasonloop.config import Recipe
+from reasonloop.errors import InputError
+
+
+def evaluate_model(
+    model: str, task: str | None, samples: int, split: str, json_file: Path | None, overrides: list[str]
+) -> dict[str, Any]:
+    """Evaluates and prints the table; the result is an evaluation file's content (RUN/evals/*.json).
+
+    A run folder brings its own task and sampling options, which `task` and `overrides` replace.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    recipe = _recipe(model, task, overrides)
+    if json_file is not None and not json_file.parent.is_dir():
+        raise InputError(f"--json {json_file}: no such folder {json_file.parent}")
+    from reasonloop.policy.folder import resolve
+
+    resolve(model)
+
+    from reasonloop.tasks import load_task
+    from reasonloop.tasks.show import verifier_pool
+
+    chosen = recipe.task
+    problems = [problem for problem in load_task(chosen.name, chosen.options).problems() if problem.split == split]
+    problems = problems[: recipe.eval.problems or None]
+    if not problems:
+        raise InputError(f"task {chosen.name!r} has no {split} problems")
+
+    import torch
+
+    from reasonloop.evaluation.evaluate import sample_and_count, summary
+    from reasonloop.evaluation.table import results_text
+    from reasonloop.policy.policy import Policy
+    from reasonloop.rollout.native import NativeEngine
+    from reasonloop.runs import describe_machine, write_atomically
+
+    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    wanted = recipe.model.device
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+    policy = Policy.load(model, device)
+    engine = NativeEngine()
+    engine.load(policy)
+    with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
+        rows = sample_and_count(engine, pool, policy, problems, samples, recipe.sampling, recipe.seed, split)
+    result = {
+        "name": model,
+        "stage": "eval",
+        "task": chosen.name,
+        "split": split,
+        "sampling": recipe.sampling.model_dump(mode="json"),
+        "ran_on": describe_machine(recipe),
+        **summary(rows, samples),
+    }
+    print(results_text([result], "eval"))
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(result) + "\n")
+    return result
+
+
+def _recipe(model: str, task: str | None, overrides: list[str]) -> Recipe:
+    """The recipe that holds the evaluation's options: the run's own, if the model is a run folder."""
+    from reasonloop.tasks import parse_task_spec
+
+    data: dict[str, Any] = {}
+    stored = Path(model) / "config.toml"
+    if stored.is_file():
+        data = {k: v for k, v in tomllib.loads(stored.read_text(encoding="utf-8")).items() if k != "ran_on"}
+    elif task is None:
+        raise InputError(f"eval {model}: no run folder, so --task is needed (`reasonloop tasks list` shows some)")
+    if task is not None:
+        name, options = parse_task_spec(task)
+        same = data.get("task", {}).get("name") == name and not options
+        data["task"] = data["task"] if same else {"name": name, **options}
+    return config.parse(data, overrides, where=f"eval {model}")

@@ -1,0 +1,140 @@
+"""`reasonloop run`: opens the run folder, works through the method's stages, and ends with a table and a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from reasonloop.config import Recipe
+from reasonloop.errors import InputError
+from reasonloop.runs import Run, check_folder
+
+
+def plan(recipe: Recipe) -> list[str]:
+    """The stages of a run in a line each, for `--dry-run`. Nothing is loaded."""
+    rollouts = recipe.rl.steps * recipe.rl.rollouts_per_step
+    lines = [f"evaluate the base policy: {recipe.eval.samples} samples a test problem"]
+    if recipe.method == "sft" or recipe.sft.before:
+        many = f"{recipe.sft.demonstrations} demonstrations" if recipe.sft.demonstrations else "all demonstrations"
+        lines.append(f"SFT on {many}, {recipe.sft.epochs:g} epochs; evaluate")
+    if recipe.method == "rl":
+        lines.append(f"vanilla RL ({recipe.rl.objective}), {rollouts} rollouts; evaluate")
+    if recipe.method == "rloop":
+        for i in range(recipe.rloop.iterations):
+            also = "; evaluate" if recipe.eval.explored or i == recipe.rloop.iterations - 1 else ""
+            lines.append(f"iteration {i + 1}: explore with {recipe.rl.objective}, {rollouts} rollouts{also}")
+            lines.append(
+                f"iteration {i + 1}: select experts (success rate <= {recipe.rloop.hard_threshold:g}, at most "
+                f"{recipe.rloop.cap} a problem), RFT from {recipe.rloop.reinitialise_from}; evaluate"
+            )
+        if recipe.rloop.vanilla:
+            lines.append(f"vanilla RL beside it, {rollouts * recipe.rloop.iterations} rollouts; evaluate")
+    return lines
+
+
+def planned_units(run: Run) -> float:
+    """The run's work in units of one evaluation rollout, for the estimate of the time left."""
+    from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE
+
+    recipe = run.recipe
+    evaluation = len(run.problems["test"]) * recipe.eval.samples
+    rollouts = recipe.rl.steps * recipe.rl.rollouts_per_step
+    units = float(evaluation)
+    if recipe.method == "sft" or recipe.sft.before:
+        examples = recipe.sft.demonstrations or len(run.problems["train"])
+        units += evaluation + recipe.sft.epochs * examples * TRAINED_EXAMPLE
+    if recipe.method == "rl":
+        units += evaluation + rollouts * RL_ROLLOUT
+    if recipe.method == "rloop":
+        options = recipe.rloop
+        evaluations = options.iterations * (2 if recipe.eval.explored else 1) + (not recipe.eval.explored)
+        experts = min(len(run.problems["train"]) * options.cap * 0.5, rollouts)
+        units += evaluations * evaluation + options.iterations * (
+            rollouts * RL_ROLLOUT + experts * recipe.rft.epochs * TRAINED_EXAMPLE
+        )
+        if options.vanilla:
+            units += evaluation + (options.iterations - 1) * rollouts * RL_ROLLOUT
+    return units
+
+
+def finished_units(run: Run) -> float:
+    """What earlier processes have done of `planned_units`."""
+    from reasonloop.stages import RL_ROLLOUT
+
+    units = 0.0
+    for evaluation in run.evaluations():
+        units += len(evaluation["problems"]) * evaluation["samples"]
+    return units + RL_ROLLOUT * (run.store.count() if (run.folder / "trajectories").is_dir() else 0)
+
+
+def execute(recipe: Recipe, folder: Path) -> None:
+    """Starts or continues the run in `folder`, to its end. Raises InputError for bad input before anything is written."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow their neighbours
+    check_folder(recipe, folder)
+    if not (folder / "config.toml").is_file():
+        check_inputs(recipe)
+    run = Run(recipe, folder)
+    try:
+        _work(run)
+    finally:
+        run.close()
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
+    from reasonloop.policy.folder import resolve
+    from reasonloop.tasks import load_task
+    from reasonloop.tasks.gold import require_gold
+    from reasonloop.tasks.show import verifier_pool
+
+    resolve(recipe.model.path)
+    chosen = recipe.task
+    task = load_task(chosen.name, chosen.options)
+    with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
+        require_gold(task, pool, name=chosen.name)
+
+    from reasonloop.policy.policy import Policy
+
+    policy = Policy.load(recipe.model.path)
+    policy.stop_tokens(recipe.sampling.stop)
+    for problem in task.problems():
+        length = len(policy.encode_prompt(problem))
+        if length + recipe.sampling.max_tokens > policy.context_length:
+            raise InputError(
+                f"problem {problem.id}: its prompt has {length} tokens, with sampling.max_tokens = "
+                f"{recipe.sampling.max_tokens} more than the model's context of {policy.context_length}"
+            )
+
+
+def _work(run: Run) -> None:
+    import torch
+
+    from reasonloop.progress import Progress
+    from reasonloop.recipes import method
+    from reasonloop.report import write_report
+
+    torch.set_num_threads(run.recipe.threads or os.cpu_count() or 1)
+    with Progress(planned_units(run), finished_units(run)) as progress, run.stoppable():
+        run.progress = progress
+        if run.resumed:
+            progress.say(f"continuing {run.folder} at: {run.state.get('stage')}, step {run.state.get('step')}")
+        method(run.recipe.method)(run)
+    report = write_report(run.folder)
+    print_results(run)
+    print(f"model     {run.folder / 'model'}")
+    print(f"report    {report}")
+    print(f"rollouts  {run.folder / 'trajectories'}, for example:")
+    print(f'          reasonloop query {run.folder} "SELECT verdict, count(*) FROM rollouts GROUP BY ALL ORDER BY ALL"')
+
+
+def print_results(run: Run) -> None:
+    """The table of all evaluations: rich on a terminal, plain text in a pipe."""
+    from reasonloop.evaluation.table import results_table, results_text
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(results_table(run.evaluations(), run.recipe.method))
+    else:
+        print(results_text(run.evaluations(), run.recipe.method))

@@ -1,0 +1,1 @@
+"""The learner: one batch type, one loss, one update. It does not know which method feeds it."""

@@ -1,0 +1,114 @@
+"""The learner: a policy, its optimizer, and one update at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasonloop.config import Optimizer, Sampling
+from reasonloop.learner.batch import Example, token_targets
+from reasonloop.learner.losses import Objective, loss
+from reasonloop.policy.logprobs import target_logprobs
+from reasonloop.policy.packing import pack, split_by_tokens
+from reasonloop.policy.policy import Policy
+
+
+def scheduled(peak: float, schedule: str, update: int, total: int, warmup: int) -> float:
+    """The learning rate of update 0, 1, ... of `total`: linear warm-up, then constant, linear or cosine to 10 %."""
+    if update < warmup:
+        return peak * (update + 1) / warmup
+    if schedule == "constant":
+        return peak
+    progress = min(1.0, (update - warmup) / max(1, total - 1 - warmup))
+    falling = 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (0.1 + 0.9 * falling)
+
+
+class Learner:
+    """Trains a policy in place. Its state is the weights, AdamW's moments and two counters."""
+
+    def __init__(self, policy: Policy, options: Optimizer, sampling: Sampling, checkpointing: bool = False) -> None:
+        self.policy, self.options, self.sampling = policy, options, sampling
+        if checkpointing:
+            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            policy.model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
+            _no_dropout(policy.model)
+        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=0.0, betas=options.betas, weight_decay=options.weight_decay, fused=True
+        )
+        self.updates = 0
+        """Updates done, skipped ones included"""
+        self.skipped = 0
+        """Updates left out because of non-finite gradients"""
+
+    def update(
+        self, examples: Sequence[Example], learning_rate: float, objective: Objective | None = None
+    ) -> dict[str, float]:
+        """One optimizer step on the batch. Gradients don't depend on how it is cut into micro-batches.
+
+        Returns loss, grad_norm (before clipping), entropy and log-prob means over response tokens, k1 (behaviour to
+        current), kl (k3 to the reference), clip_fraction, tokens.
+        """
+        objective = objective or Objective()
+        prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
+        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl"), 0.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        for members in split_by_tokens(prompts, responses, self.options.microbatch_tokens):
+            stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.policy.device)
+            targets = token_targets([examples[i] for i in members], self.policy.device)
+            hidden = self.policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
+            logprobs, entropies = target_logprobs(hidden, self.policy.head(), stream.targets, self.sampling)
+            part = loss(logprobs, targets, objective)
+            part.total.backward()  # type: ignore[no-untyped-call]
+            for name, value in (
+                ("loss", part.total),
+                ("entropy", entropies.sum()),
+                ("logprob", logprobs.sum()),
+                ("clipped", part.clipped),
+                ("k1", part.k1),
+                ("kl", part.kl),
+            ):
+                sums[name] += float(value.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        tokens = sum(len(response) for response in responses)
+        return {
+            "loss": sums["loss"],
+            "grad_norm": norm,
+            "entropy": sums["entropy"] / tokens,
+            "logprob": sums["logprob"] / tokens,
+            "clip_fraction": sums["clipped"] / tokens,
+            "k1": sums["k1"] / tokens,
+            "kl": sums["kl"] / tokens,
+            "tokens": float(tokens),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Optimizer and counters into an existing folder; the weights are the policy's to save."""
+        state = {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "skipped": self.skipped}
+        torch.save(state, folder / "trainer.pt")
+
+    def load(self, folder: Path) -> None:
+        state: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True, map_location=self.policy.device)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates, self.skipped = state["updates"], state["skipped"]
+
+
+def _no_dropout(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0

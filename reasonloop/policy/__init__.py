@@ -1,0 +1,1 @@
+"""Policies: Hugging Face folders in and out, packed forward passes, log-probs."""

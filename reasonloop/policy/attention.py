@@ -1,0 +1,206 @@
+"""Attention over packed token streams, for any transformers model, through transformers' attention interface.
+
+The model is always called on one row, a stream of N tokens without padding; a *plan* says which tokens each of them may
+see. Everything outside of attention (all the matrix products with weights) works on the stream and wastes nothing.
+`PackedPlan` is for scoring and training: many sequences side by side, where the responses of one group share one copy of
+their prompt. The sampling engine has a plan of its own (rollout/cache.py) that keeps keys and values between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "reasonloop"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a layer makes attention scores from queries and keys."""
+
+    scaling: float
+    window: int | None = None
+    """Sliding window: a query sees the last so many positions, its own included."""
+    softcap: float | None = None
+
+
+class Plan(Protocol):
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        """query [N, H, D], key and value [N, Hkv, D] of the stream's N tokens -> [N, H, D]."""
+        ...
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    plan: Plan | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function. query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, N, H, D]."""
+    if plan is None:  # an ordinary call from outside, `generate` for one
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    if kwargs.get("s_aux") is not None:
+        raise NotImplementedError("attention sinks are not supported")
+    scores = Scores(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap)
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    out = plan.attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
+    return out.unsqueeze(0), None
+
+
+AttentionInterface.register(NAME, attention_forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+# A four-dimensional mask tells transformers that the caller has taken care of masking.
+MASK_IS_IN_THE_PLAN = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+
+
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """Attention of padded rows, the query heads that share a key head folded into the query length (no copies of keys).
+
+    query [S, Lq, H, D]; key, value [S, Hkv, Lk, D]; mask bool [S, Lq, Lk], True where it may look -> [S, Lq, H, D].
+    """
+    rows, length, heads, dim = query.shape
+    kv_heads = key.shape[1]
+    share = heads // kv_heads
+    folded = query.view(rows, length, kv_heads, share, dim).permute(0, 2, 3, 1, 4)
+    folded = folded.reshape(rows, kv_heads, share * length, dim)
+    if share > 1 and length > 1:
+        mask = mask.repeat(1, share, 1)
+    mask = mask.unsqueeze(1)
+    if scores.softcap is None:
+        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, float("-inf"))
+        out = F.scaled_dot_product_attention(folded, key, value, attn_mask=bias, scale=scores.scaling)
+    else:
+        weights = torch.matmul(folded, key.transpose(2, 3)) * scores.scaling
+        weights = torch.tanh(weights / scores.softcap) * scores.softcap
+        weights = weights.masked_fill(~mask, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+        out = torch.matmul(weights, value)
+    return out.view(rows, kv_heads, share, length, dim).permute(0, 3, 1, 2, 4).reshape(rows, length, heads, dim)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of stream tokens [start, start + length) that looks at itself causally, and at all of `context` before it."""
+
+    start: int
+    length: int
+    context: tuple[int, int] | None = None
+    """(start, length) of the segment whose tokens come before this one: a shared prompt"""
+
+    @property
+    def context_length(self) -> int:
+        return self.context[1] if self.context else 0
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Segments of like length, padded to the longest of them."""
+
+    q_index: Tensor
+    """int64 [S, Lq] into the stream"""
+    kv_index: Tensor
+    """int64 [S, Lk]"""
+    mask: Tensor
+    """bool [S, Lq, Lk]"""
+    window_mask: Callable[[int], Tensor]
+
+
+class PackedPlan:
+    """Attention plan of a packed stream: which tokens each token may see.
+
+    The attention of segments of like length is computed together, so that the padding inside attention is small too.
+    """
+
+    CHUNK_SCORES = 4_000_000  # query x key pairs in one chunk; bounds the memory of masks and scores
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device | str = "cpu") -> None:
+        total = sum(segment.length for segment in segments)
+        order = sorted(range(len(segments)), key=lambda i: (segments[i].length, segments[i].context_length, i))
+        self.chunks: list[_Chunk] = []
+        inverse = torch.zeros(total, dtype=torch.int64)
+        offset, first = 0, 0
+        while first < len(order):
+            last = self._chunk_end(segments, order, first)
+            members = [segments[i] for i in order[first:last]]
+            chunk, places = self._chunk(members, offset, device)
+            for segment, place in zip(members, places, strict=True):
+                inverse[segment.start : segment.start + segment.length] = place
+            self.chunks.append(chunk)
+            offset += chunk.q_index.numel()
+            first = last
+        self.inverse = inverse.to(device)
+
+    def _chunk_end(self, segments: Sequence[Segment], order: list[int], first: int) -> int:
+        shortest = segments[order[first]]
+        longest_kv = 0
+        for last in range(first, len(order)):
+            segment = segments[order[last]]
+            longest_kv = max(longest_kv, segment.context_length + segment.length)
+            too_big = (last - first + 1) * segment.length * longest_kv > self.CHUNK_SCORES
+            too_unlike = segment.length > max(16, 1.25 * shortest.length)
+            if last > first and (too_big or too_unlike):
+                return last
+        return len(order)
+
+    @staticmethod
+    def _chunk(members: list[Segment], offset: int, device: torch.device | str) -> tuple[_Chunk, list[Tensor]]:
+        longest = max(segment.length for segment in members)
+        longest_kv = max(segment.context_length + segment.length for segment in members)
+        q_index = torch.zeros(len(members), longest, dtype=torch.int64)
+        kv_index = torch.zeros(len(members), longest_kv, dtype=torch.int64)
+        places = []
+        for row, segment in enumerate(members):
+            own = torch.arange(segment.start, segment.start + segment.length)
+            q_index[row, : segment.length] = own
+            before = segment.context_length
+            if segment.context is not None:
+                kv_index[row, :before] = torch.arange(segment.context[0], segment.context[0] + before)
+            kv_index[row, before : before + segment.length] = own
+            places.append(torch.arange(segment.length) + offset + row * longest)
+        # position of query t in its own sequence is context + t, and key positions count from the sequence's start, so
+        # that causality alone also hides the padding behind every real token; a padded query sees what it likes
+        before_s = torch.tensor([segment.context_length for segment in members])
+        q_position = before_s[:, None] + torch.arange(longest)[None, :]
+        k_position = torch.arange(longest_kv)
+        distance = (q_position[:, :, None] - k_position[None, None, :]).to(device)
+        chunk = _Chunk(
+            q_index.to(device),
+            kv_index.to(device),
+            distance >= 0,
+            lambda window: (distance >= 0) & (distance < window),
+        )
+        return chunk, places
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        heads, dim = query.shape[1:]
+        kv_heads = key.shape[1]
+        query, key, value = (x.reshape(x.shape[0], -1) for x in (query, key, value))  # rows: cheap to gather
+        outputs = []
+        for chunk in self.chunks:
+            rows, length = chunk.q_index.shape
+            q = query.index_select(0, chunk.q_index.view(-1)).view(rows, length, heads, dim)
+            kv_shape = (rows, -1, kv_heads, dim)
+            k = key.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
+            v = value.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
+            mask = chunk.mask if scores.window is None else chunk.window_mask(scores.window)
+            outputs.append(grouped_attention(q, k, v, mask, scores).reshape(rows * length, heads * dim))
+        stacked = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return stacked.index_select(0, self.inverse).view(-1, heads, dim)

@@ -1,0 +1,138 @@
+"""Log-probs and entropies of target tokens from hidden states, without keeping anything of the vocabulary's size.
+
+The distribution is the one that responses are sampled from: temperature, then top-k, top-p and min-p, renormalised. The
+sampler and the learner both come here, so that the on-policy ratio is 1 under every sampling setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasonloop.config import Sampling
+
+CHUNK_ELEMENTS = 1 << 24  # logits held at once: 64 MiB of float32
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last step of a policy: logits = softcap(hidden @ weight.T + bias) * scale, float32."""
+
+    weight: Tensor
+    """[V, D]"""
+    bias: Tensor | None = None
+    """[V]"""
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [M, D] -> [M, V] float32."""
+        logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+def truncation_mask(logits: Tensor, sampling: Sampling) -> Tensor | None:
+    """bool [M, V], True for tokens that may be sampled; None where all may. `logits` [M, V] are divided by T already.
+
+    The filters apply one after another, each to what the one before has left: top-k, then top-p, then min-p. Ties at
+    the border of top-k are kept. The most likely token is never removed.
+    """
+    if not sampling.truncated:
+        return None
+    keep = torch.ones_like(logits, dtype=torch.bool)
+    if 0 < sampling.top_k < logits.shape[-1]:
+        border = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        keep = logits >= border
+    if sampling.top_p < 1:
+        probs = logits.masked_fill(~keep, float("-inf")).softmax(-1)
+        ranked, order = probs.sort(dim=-1, descending=True, stable=True)
+        before = ranked.cumsum(-1, dtype=torch.float64) - ranked
+        keep_ranked = (before < sampling.top_p) & (ranked > 0)
+        keep = torch.zeros_like(keep).scatter_(-1, order, keep_ranked)
+    if sampling.min_p > 0:
+        top = logits.max(-1, keepdim=True).values
+        keep = keep & (logits >= top + torch.log(torch.tensor(sampling.min_p, device=logits.device)))
+    return keep
+
+
+def tempered(logits: Tensor, sampling: Sampling, targets: Tensor | None = None) -> Tensor:
+    """Logits of the sampled distribution, [M, V]: divided by the temperature, -inf where truncated. In place.
+
+    A target token is never truncated: it was sampled, so a border that moved by rounding must not give it -inf.
+    """
+    if sampling.temperature != 1:
+        logits = logits.div_(sampling.temperature)
+    keep = truncation_mask(logits, sampling)
+    if keep is not None:
+        if targets is not None:
+            keep.scatter_(1, targets[:, None], True)
+        logits = logits.masked_fill_(~keep, float("-inf"))
+    return logits
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """Backward computes the logits of each chunk again instead of keeping [M, V] for it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, sampling: Sampling
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        entropies = torch.empty_like(logprobs)
+        for part in _chunks(len(targets), weight.shape[0]):
+            logits = tempered(head.logits(hidden[part]), sampling, targets[part])
+            total = torch.logsumexp(logits, -1)
+            logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total
+            # H = logsumexp - sum p * logit; truncated tokens have p = 0 and contribute nothing
+            probs = torch.exp(logits - total[:, None])
+            entropies[part] = total - (probs * logits.masked_fill_(probs == 0, 0.0)).sum(-1)
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.head, ctx.sampling = head, sampling
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        head, sampling = ctx.head, ctx.sampling
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for part in _chunks(len(targets), weight.shape[0]):
+            raw = head.logits(hidden[part])
+            slope = head.scale / sampling.temperature
+            softcap_slope = 1 - (raw / head.softcap) ** 2 if head.softcap is not None else None
+            d_logits = tempered(raw.clone() if softcap_slope is not None else raw, sampling, targets[part])
+            d_logits = torch.softmax(d_logits, -1).neg_()
+            d_logits[torch.arange(len(d_logits), device=d_logits.device), targets[part]] += 1.0
+            d_logits *= (grads[0][part] * slope)[:, None]
+            if softcap_slope is not None:
+                d_logits *= softcap_slope
+            d_logits = d_logits.to(weight.dtype)
+            torch.matmul(d_logits, weight, out=d_hidden[part])
+            if d_weight is not None:
+                d_weight.addmm_(d_logits.t(), hidden[part])
+            if d_bias is not None:
+                d_bias += d_logits.sum(0)
+        return d_hidden, d_weight, d_bias, None, None, None
+
+
+def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Log-probs of `targets` [M] int64 after hidden states [M, D], and entropies: two float32 [M], nats.
+
+    Both are of the distribution that `sampling` draws from. Entropies carry no gradient. Memory does not grow with
+    M x V: logits are made in chunks, and again in the backward pass.
+    """
+    return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)  # type: ignore[no-any-return]
+
+
+def _chunks(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

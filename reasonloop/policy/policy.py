@@ -1,0 +1,227 @@
+"""A policy: a causal language model of transformers' own with its tokenizer, loaded, saved, and run on packed streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reasonloop.config import Sampling
+from reasonloop.errors import InputError
+from reasonloop.policy import attention
+from reasonloop.policy.attention import PackedPlan, Plan, Segment
+from reasonloop.policy.folder import resolve
+from reasonloop.policy.logprobs import Head, target_logprobs
+from reasonloop.records import Problem
+
+
+class Policy:
+    """A model and its tokenizer. `model` and `tokenizer` are plain transformers objects."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model.eval()  # dropout would make the trained policy differ from the sampled one
+        self.tokenizer = tokenizer
+        self.model.set_attn_implementation(attention.NAME)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> Policy:
+        """Loads what `policy.folder.resolve` finds at `path`.
+
+        Raises InputError when there is no model there, when it cannot be loaded, or when the model computes
+        something that packed streams cannot reproduce (checked on random tokens against its ordinary forward pass).
+        """
+        source = resolve(str(path))
+        quiet()
+        try:
+            if source.suffix == ".gguf":
+                source = _converted_gguf(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, json.JSONDecodeError) as error:
+            raise InputError(f"model {path}: cannot be loaded: {_first_line(error)}") from error
+        policy = cls(model.to(device), tokenizer)
+        policy._check_packing(str(path))
+        return policy
+
+    def save(self, folder: Path) -> None:
+        """Writes a Hugging Face folder that AutoModelForCausalLM.from_pretrained loads. Whole or not at all."""
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self.model.save_pretrained(partial)
+        self.tokenizer.save_pretrained(partial)
+        replace_folder(partial, folder)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device  # type: ignore[no-any-return]
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the model's positions reach: prompt and response together."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+    def head(self) -> Head:
+        """The step from hidden states to logits, with the scalings that some model families add."""
+        config = self.model.config.get_text_config()
+        scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)
+        output = self.model.get_output_embeddings()
+        return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
+
+    def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        """Final hidden states of a packed stream: int64 [N], int64 [N] -> [N, D]."""
+        output = self.model.base_model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            attention_mask=attention.MASK_IS_IN_THE_PLAN.to(tokens.device),
+            use_cache=False,
+            plan=plan,
+        )
+        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def encode_prompt(self, problem: Problem) -> np.ndarray:
+        """Prompt tokens, int32 [P]: the text as the tokenizer lays it out, or the messages in its chat template."""
+        if problem.messages is not None:
+            if not getattr(self.tokenizer, "chat_template", None):
+                raise InputError(
+                    f"problem {problem.id}: has chat messages, but the model's tokenizer has no chat template"
+                )
+            ids = self.tokenizer.apply_chat_template(
+                list(problem.messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        else:
+            ids = self.tokenizer(problem.prompt).input_ids
+            if ids and ids[-1] == self.tokenizer.eos_token_id:
+                ids = ids[:-1]  # some tokenizers close a text; a prompt is not closed
+        if not ids:
+            raise InputError(f"problem {problem.id}: its prompt has no tokens")
+        return np.asarray(ids, dtype=np.int32)
+
+    def encode_response(self, text: str) -> np.ndarray:
+        """Tokens of a demonstration, int32 [T], closed with the end-of-sequence token."""
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return np.asarray([*ids, self.tokenizer.eos_token_id], dtype=np.int32)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of a response without special tokens. Only for verifiers and readers: training keeps the tokens."""
+        return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)  # type: ignore[no-any-return]
+
+    def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]:
+        """Ids that end a response: end of sequence (all that the model names) and each of `texts`."""
+        found: set[int] = set()
+        generation = getattr(self.model, "generation_config", None)
+        for eos in (self.tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)):
+            found.update(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
+        for text in texts:
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            if len(ids) != 1:
+                raise InputError(f"sampling.stop: {text!r} is {len(ids)} tokens of this tokenizer; expected one")
+            found.add(ids[0])
+        return frozenset(found)
+
+    def score(
+        self, prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], sampling: Sampling
+    ) -> list[np.ndarray]:
+        """Log-probs of each response's tokens after its prompt, float32 [T] each, nats, under `sampling`'s distribution.
+
+        Token stream and shared prompts as in training; no gradient.
+        """
+        from reasonloop.policy.packing import pack, split_by_tokens
+
+        scored: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
+        for members in split_by_tokens(prompts, responses, 16384):
+            stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.device)
+            with torch.inference_mode():
+                hidden = self.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
+                logprobs, _ = target_logprobs(hidden, self.head(), stream.targets, sampling)
+            for i, part in zip(members, stream.split(logprobs.cpu().numpy()), strict=True):
+                scored[i] = part
+        return scored
+
+    def _check_packing(self, name: str) -> None:
+        """Packed hidden states and our head must give the logits of the model's own forward pass."""
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, 12)).to(self.device)
+        positions = torch.arange(12, device=self.device)
+        plan = PackedPlan([Segment(0, 5), Segment(5, 7, (0, 5))], self.device)
+        with torch.inference_mode():
+            expected = self.model(input_ids=tokens[None], use_cache=False).logits[0].float()
+            try:
+                got = self.head().logits(self.hidden(tokens, positions, plan))
+            except (TypeError, AttributeError, NotImplementedError) as error:
+                raise InputError(f"model {name}: does not run on packed streams: {_first_line(error)}") from error
+        worst = float((got - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        if not worst < 1e-3:
+            raise InputError(
+                f"model {name}: on a packed stream its logits differ by {worst:.2g} (relative) from its own forward "
+                "pass; this architecture is not supported"
+            )
+
+
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Puts the finished `partial` in `folder`'s place, durably."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Finishes a `replace_folder` that was cut off between its two renames."""
+    old, partial = folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".partial")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def quiet() -> None:
+    """transformers' loading bars and advice are noise between our own progress lines."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _converted_gguf(file: Path) -> Path:
+    """The Hugging Face folder of a GGUF file, made once and kept in the user's cache: reading GGUF takes half a minute."""
+    stat = file.stat()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reasonloop"
+    converted = cache / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
+    if not (converted / "config.json").is_file():
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        # the weights are plain now, but transformers would refuse to save them as "quantized with gguf"
+        for owner, name in (
+            (model, "hf_quantizer"),
+            (model, "quantization_method"),
+            (model.config, "quantization_config"),
+        ):
+            if hasattr(owner, name):
+                delattr(owner, name)
+        model.is_quantized = False
+        partial = converted.with_name(f"{converted.name}.{os.getpid()}.partial")
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        replace_folder(partial, converted)
+    return converted
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -1,0 +1,15 @@
+"""Vanilla RL with verifiable rewards: one long exploration. The baseline that RLoop is measured against."""
+
+from __future__ import annotations
+
+from reasonloop.recipes.sft import starting_policy
+from reasonloop.runs import Run
+from reasonloop.stages import deliver, evaluate, explore
+
+
+def rl(run: Run) -> None:
+    start = starting_policy(run)
+    budget = run.recipe.rl.steps * run.recipe.rl.rollouts_per_step
+    trained = explore(run, start, rollouts=budget)
+    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=budget)
+    deliver(run, trained)

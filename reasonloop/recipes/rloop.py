@@ -1,0 +1,123 @@
+"""RLoop (Zeng et al., arXiv 2511.04285; METHODS section 1).
+
+Explore with RL from a policy, keep every rollout, filter the successes on hard problems into an expert set, fine-tune
+the policy that started the iteration on it, drop the RL weights, repeat. The paper leaves open whether the product is
+the last RFT or the last RL policy: both are evaluated, and the RFT policy is delivered.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from reasonloop.policy.policy import Policy
+from reasonloop.recipes.sft import starting_policy
+from reasonloop.records import Rollout
+from reasonloop.runs import Run
+from reasonloop.stages import (
+    Source,
+    checkpoint,
+    deliver,
+    device,
+    evaluate,
+    explore,
+    finetune,
+    rollouts_spent,
+)
+from reasonloop.store.experts import select_experts
+from reasonloop.store.weights import expert_weights
+
+
+def rloop(run: Run) -> None:
+    recipe, options = run.recipe, run.recipe.rloop
+    budget = recipe.rl.steps * recipe.rl.rollouts_per_step  # of one iteration's exploration
+    base = theta = starting_policy(run)
+    for i in range(options.iterations):
+        explored = explore(run, theta, iteration=i, rollouts=budget, learn=options.experts != "base_policy")
+        spent, last = rollouts_spent(run, "main", i), i == options.iterations - 1
+        if recipe.eval.explored or last:
+            evaluate(run, explored, f"iteration-{i}-explored", stage="explore", iteration=i, rollouts=spent)
+
+        start = {"iteration_start": theta, "base": base, "explored": explored}[options.reinitialise_from]
+        theta = exploit(run, start, theta, iteration=i)
+        evaluate(run, theta, f"iteration-{i}-rft", stage="rft", iteration=i, rollouts=spent)
+
+        drop_rl_weights(run, i)
+    if options.vanilla:
+        vanilla(run, base, budget * options.iterations)
+    deliver(run, theta)
+
+
+def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path | Source:
+    """RFT: fine-tunes `start` on the iteration's experts. `theta` is the policy that started the iteration."""
+    if checkpoint(run, f"main-rft-{iteration}").done:
+        return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
+    options = run.recipe.rloop
+    experts = select_experts(
+        run.folder / "trajectories",
+        iteration=iteration,
+        hard_threshold=options.hard_threshold,
+        cap=options.cap,
+        source="last_step" if options.experts == "last_step" else "all",
+        seed=run.recipe.seed,
+    )
+    run.unlog(stage="select", branch="main", iteration=iteration, from_step=0)
+    run.log(
+        stage="select",
+        branch="main",
+        iteration=iteration,
+        step=0,
+        rollouts=rollouts_spent(run, "main", iteration),
+        seen=experts.seen,
+        right=experts.right,
+        problems=experts.problems,
+        hard_problems=experts.hard_problems,
+        deduplicated=experts.deduplicated,
+        selected=experts.selected,
+    )
+    run.progress.say(
+        f"experts: {experts.seen} rollouts, {experts.right} right; {experts.hard_problems} of {experts.problems} "
+        f"problems hard; {experts.deduplicated} distinct successes on them, {experts.selected} after the cap"
+    )
+    pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in experts.rollouts]
+    weights = importance_weights(run, theta, experts.rollouts) if options.weighted else None
+    return finetune(run, start, pairs, run.recipe.rft, stage="rft", iteration=iteration, weights=weights)
+
+
+def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[float]:
+    """min(pi_theta/pi_behaviour, c), mean 1 within each problem: one scoring pass of the iteration's first policy."""
+    policy = Policy.load(theta, device(run))
+    scored = policy.score([r.prompt_tokens for r in experts], [r.response_tokens for r in experts], run.recipe.sampling)
+    return expert_weights(
+        [float(np.sum(logprobs, dtype=np.float64)) for logprobs in scored],
+        [float(np.sum(r.logprobs, dtype=np.float64)) for r in experts],
+        [r.problem_id for r in experts],
+        run.recipe.rloop.weight_clip,
+    ).tolist()
+
+
+def drop_rl_weights(run: Run, iteration: int) -> None:
+    """RL weights go at the end of their iteration, but for the last one's, and the first one's while vanilla needs it."""
+    options = run.recipe.rloop
+    if iteration < options.iterations - 1 and not (iteration == 0 and shares_first_iteration(run)):
+        checkpoint(run, f"main-explore-{iteration}").drop_weights()
+    if iteration > 0 and options.reinitialise_from != "base":
+        checkpoint(run, f"main-rft-{iteration - 1}").drop_weights()
+
+
+def shares_first_iteration(run: Run) -> bool:
+    """Vanilla RL and RLoop's first exploration are the same computation until the iteration ends, unless the rate's
+    schedule looks at the end; so it is done once."""
+    options = run.recipe.rloop
+    return options.vanilla and options.experts != "base_policy" and run.recipe.rl.schedule == "constant"
+
+
+def vanilla(run: Run, base: Source, budget: int) -> None:
+    """The baseline: one long exploration from the same start, with as many rollouts as all iterations had."""
+    first = checkpoint(run, "main-explore-0")
+    continued = first if shares_first_iteration(run) else None
+    trained = explore(run, base, branch="vanilla", rollouts=budget, continued=continued)
+    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=budget)
+    if run.recipe.rloop.iterations > 1:
+        first.drop_weights()

@@ -1,0 +1,30 @@
+"""Supervised fine-tuning on a task's demonstrations."""
+
+from __future__ import annotations
+
+from reasonloop.runs import Run
+from reasonloop.stages import Source, deliver, demonstrations, evaluate, finetune
+
+
+def sft(run: Run) -> None:
+    base = run.recipe.model.path
+    evaluate(run, base, "base", stage="base")
+    trained = sft_stage(run)
+    evaluate(run, trained, "sft", stage="sft")
+    deliver(run, trained)
+
+
+def sft_stage(run: Run) -> Source:
+    """The recipe's model, trained on the task's demonstrations."""
+    base = run.recipe.model.path
+    return finetune(run, base, demonstrations(run, base), run.recipe.sft, stage="sft")
+
+
+def starting_policy(run: Run) -> Source:
+    """Where RL starts: the recipe's model, or what SFT makes of it (`sft.before`); both evaluated."""
+    evaluate(run, run.recipe.model.path, "base", stage="base")
+    if not run.recipe.sft.before:
+        return run.recipe.model.path
+    trained = sft_stage(run)
+    evaluate(run, trained, "sft", stage="sft")
+    return trained

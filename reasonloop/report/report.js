@@ -1,0 +1,207 @@
+// Draws the figures in the page's colours and lists rollouts. Text of models and problems enters the page as text nodes
+// only (textContent, createTextNode): nothing here may ever build HTML from a string.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+
+function translucent(hex, alpha) {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  return `rgba(${r},${g},${b},${alpha})`;
+}
+
+function element(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+// ---- figures
+
+function plotlyTraces(trace) {
+  const ink = colour(trace.series);
+  const common = { x: trace.x, y: trace.y, name: trace.name, connectgaps: false, hovertemplate: "%{y:.4~g}", mode: "lines" };
+  if (trace.text) common.customdata = trace.text;
+  switch (trace.kind) {
+    case "faint":
+      return [{ ...common, line: { color: translucent(ink, 0.35), width: 1 }, hoverinfo: "skip", hovertemplate: null }];
+    case "dashed":
+      return [{ ...common, line: { color: ink, width: 1.6, dash: "dash" } }];
+    case "band": {
+      const edge = { ...common, line: { width: 0 }, hoverinfo: "skip", hovertemplate: null };
+      return [{ ...edge, y: trace.lo }, { ...edge, y: trace.hi, fill: "tonexty", fillcolor: translucent(ink, 0.16) }];
+    }
+    case "area":
+      return [{ ...common, stackgroup: "all", line: { width: 0.5, color: ink }, fillcolor: translucent(ink, 0.72), hovertemplate: "%{y:.1%}" }];
+    case "points":
+    case "open": {
+      const up = trace.hi.map((hi, i) => hi - trace.y[i]);
+      const down = trace.lo.map((lo, i) => trace.y[i] - lo);
+      const open = trace.kind === "open";
+      return [{
+        ...common,
+        mode: open ? "markers" : "lines+markers",
+        line: { color: ink, width: 2.2 },
+        marker: { size: open ? 8 : 7, color: ink, symbol: open ? "diamond-open" : "circle", line: { width: 1.6, color: ink } },
+        error_y: { type: "data", symmetric: false, array: up, arrayminus: down, color: translucent(ink, open ? 0.35 : 0.6), thickness: 1.4, width: 3 },
+        customdata: trace.text.map((text, i) => [text, trace.lo[i], trace.hi[i]]),
+        hovertemplate: "%{y:.3f}  [%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra>%{customdata[0]}</extra>",
+      }];
+    }
+    default:
+      return [{ ...common, line: { color: ink, width: 2.2 } }];
+  }
+}
+
+function draw(node, figure) {
+  const [line, soft, text] = [colour("line"), colour("soft"), colour("text")];
+  const coarse = matchMedia("(pointer: coarse)").matches;
+  const font = { family: colour("sans"), size: 12, color: soft };
+  const axis = { gridcolor: line, linecolor: line, zeroline: false, ticks: "", automargin: true, fixedrange: coarse, tickfont: font };
+  const x = { ...axis, showgrid: false, title: { text: figure.x, font, standoff: 8 }, nticks: node.clientWidth < 420 ? 5 : 8 };
+  if (figure.xType) Object.assign(x, { type: figure.xType, tickvals: figure.xTicks });
+  const y = { ...axis, nticks: 6 };
+  if (figure.yRange) Object.assign(y, { range: figure.yRange, autorangeoptions: {} });
+  if (figure.yRange && figure.yRange[1] === null) Object.assign(y, { rangemode: "tozero", range: undefined });
+  if (figure.yType) Object.assign(y, { type: figure.yType, dtick: 1, nticks: undefined });
+  if (figure.id.startsWith("verdicts")) y.tickformat = ".0%";
+  const layout = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, showlegend: false,
+    margin: { l: 36, r: 10, t: 10, b: 36 }, xaxis: x, yaxis: y, dragmode: coarse ? false : "zoom",
+    hovermode: "x unified",
+    hoverlabel: { bgcolor: colour("card"), bordercolor: line, font: { ...font, color: text } },
+    shapes: (figure.marks || []).map((at) => ({
+      type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: line, width: 1, dash: "dot" },
+    })),
+  };
+  Plotly.react(node, figure.traces.flatMap(plotlyTraces), layout, { displayModeBar: false, responsive: true });
+}
+
+function legend(node, figure) {
+  const seen = new Map();
+  for (const trace of figure.traces) {
+    if (["faint", "band"].includes(trace.kind)) continue;
+    const entry = seen.get(trace.name);
+    // One name for lines of several arms (the dashed ones): one entry, in no arm's colour.
+    if (!entry) seen.set(trace.name, { kind: trace.kind, series: trace.series });
+    else if (entry.series !== trace.series) entry.series = "any";
+  }
+  for (const [name, { kind, series }] of seen) {
+    const entry = element("span", series);
+    entry.append(element("i", kind), name);
+    node.append(entry);
+  }
+  if ((figure.marks || []).length) node.append(element("span", "", "┊ a new iteration begins"));
+}
+
+function drawAll() {
+  for (const figure of data.figures) {
+    const node = document.querySelector(`[data-figure="${figure.id}"]`);
+    if (node) draw(node, figure);
+  }
+}
+
+for (const figure of data.figures) {
+  const node = document.querySelector(`[data-legend="${figure.id}"]`);
+  if (node) legend(node, figure);
+}
+drawAll();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+
+// ---- rollouts
+
+const WORD = /^(?:\d+|[-+*/()=;:,]|no|back|yes|answer)$/;
+
+// A search trace is coloured only where nearly every word belongs to one: "no" in plain prose is no dead end.
+function isSearch(text) {
+  const words = text.split(/\s+/).filter(Boolean).slice(0, 200);
+  return words.length > 3 && words.filter((word) => WORD.test(word)).length >= 0.9 * words.length;
+}
+
+function modelText(text, className) {
+  const node = element("div", "model " + (className || ""));
+  node.dir = "auto";
+  if (!isSearch(text)) {
+    node.textContent = text;
+    return node;
+  }
+  let [before, step, answered] = ["", null, false];
+  for (const part of text.split(/(\s+)/)) {
+    let kind = "";
+    if (/^(?:no|back|yes|answer)$/.test(part)) kind = "w-" + part;
+    else if (/^[-+*/()=;:,]$/.test(part)) kind = "w-sign";
+    else if (before === "=" && /^\d+$/.test(part)) kind = "w-result";
+    const word = kind ? element("span", kind, part) : document.createTextNode(part);
+    // Lines break between steps ("7 - 3 = 4 ;"), not within them.
+    if (/^\d+$/.test(part) && !step && !answered) node.append((step = element("span", "step")));
+    if (/^w-(?!sign|result)/.test(kind)) step = null;
+    if (part === "answer") answered = true;
+    (step || node).append(word);
+    if (part === ";") step = null;
+    if (part.trim()) before = part;
+  }
+  return node;
+}
+
+function place(rollout) {
+  return `iteration ${rollout.iteration + 1}, step ${rollout.step + 1}`;
+}
+
+function card(rollout) {
+  const node = element("article");
+  const facts = element("div", "facts " + (/^[a-z]+$/.test(rollout.verdict) ? rollout.verdict : ""));
+  facts.append(element("b", "", rollout.verdict));
+  const texts = [rollout.problem, data.names[rollout.branch] || rollout.branch, place(rollout)];
+  if (rollout.rate !== undefined) texts.push(`solved ${Math.round(100 * rollout.rate)} % of ${rollout.seen} times`);
+  else texts.push(`reward ${Number(rollout.reward).toFixed(2)}`);
+  texts.push(`${rollout.tokens} tokens${rollout.cut ? ", cut off" : ""}`);
+  for (const text of texts) facts.append(element("span", "", text));
+  node.append(facts);
+  if (rollout.prompt) node.append(modelText(rollout.prompt, "prompt"));
+  node.append(modelText(rollout.text));
+  if (rollout.hidden) node.append(element("div", "note", `… ${rollout.hidden.toLocaleString("en")} more characters are in the store`));
+  if (rollout.detail) node.append(element("div", "note", `verifier: ${rollout.detail}`));
+  return node;
+}
+
+const experts = document.getElementById("experts");
+if (experts) experts.append(...data.experts.map(card));
+
+const list = document.getElementById("rollouts");
+if (list) {
+  const PAGE = 12;
+  const keys = {
+    problem: (rollout) => rollout.problem,
+    step: place,
+    verdict: (rollout) => rollout.verdict,
+    branch: (rollout) => data.names[rollout.branch] || rollout.branch,
+  };
+  const more = document.getElementById("more");
+  let limit = PAGE;
+  const selects = Object.fromEntries(Object.keys(keys).map((name) => [name, document.getElementById("filter-" + name)]));
+
+  for (const [name, select] of Object.entries(selects)) {
+    const counts = new Map();
+    for (const rollout of data.rollouts) counts.set(keys[name](rollout), (counts.get(keys[name](rollout)) || 0) + 1);
+    const values = [...counts.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    for (const value of values) {
+      const option = element("option", "", `${value} (${counts.get(value)})`);
+      option.value = value;
+      select.append(option);
+    }
+    select.addEventListener("change", () => { limit = PAGE; show(); });
+  }
+  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  more.addEventListener("click", () => { limit += 2 * PAGE; show(); });
+
+  function show() {
+    const chosen = data.rollouts.filter((rollout) =>
+      Object.entries(selects).every(([name, select]) => !select.value || keys[name](rollout) === select.value));
+    list.replaceChildren(...chosen.slice(0, limit).map(card));
+    document.getElementById("shown").textContent =
+      chosen.length ? `${Math.min(limit, chosen.length)} of ${chosen.length} shown` : "None of the sampled rollouts is like that.";
+    more.hidden = chosen.length <= limit;
+  }
+  show();
+}

@@ -1,0 +1,149 @@
+"""Which rollouts the report carries: a bounded sample of the trajectory store, and examples of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasonloop.errors import InputError, RunError
+from reasonloop.report.run import Run
+
+if TYPE_CHECKING:
+    import duckdb
+    from tokenizers import Tokenizer
+
+MAX_ROLLOUTS = 300
+RARE_ROLLOUTS = 60
+SAMPLED_PROBLEMS = 24
+MAX_CHARS = 4000
+EXAMPLES = 3
+
+# Reproducible and independent of the order of rows: the same store always gives the same sample.
+_SHUFFLED = "md5(concat_ws('|', problem_id, branch, iteration, step, sample))"
+
+# Few problems, and many rollouts of each: how answers to one problem change over the steps is what a reader looks for.
+# Within a problem every branch and verdict has its turn; what verifiers rarely say comes from all problems.
+_SAMPLE = f"""
+WITH problems AS (
+    SELECT problem_id FROM (SELECT DISTINCT problem_id FROM rollouts) ORDER BY md5(problem_id) LIMIT {SAMPLED_PROBLEMS}
+), rare AS (
+    SELECT problem_id, branch, iteration, step, sample,
+           row_number() OVER (PARTITION BY verdict, finish ORDER BY {_SHUFFLED}) AS turn, 0 AS common
+    FROM rollouts WHERE verdict NOT IN ('right', 'wrong') OR finish = 'length'
+    ORDER BY turn, {_SHUFFLED} LIMIT {RARE_ROLLOUTS}
+), common AS (
+    SELECT problem_id, branch, iteration, step, sample,
+           row_number() OVER (PARTITION BY problem_id, branch, iteration, verdict ORDER BY {_SHUFFLED}) AS turn,
+           1 AS common
+    FROM rollouts SEMI JOIN problems USING (problem_id)
+)
+SELECT problem_id, branch, iteration, step, sample FROM (SELECT * FROM rare UNION ALL SELECT * FROM common)
+GROUP BY problem_id, branch, iteration, step, sample ORDER BY min(common), min(turn), {_SHUFFLED} LIMIT {MAX_ROLLOUTS}
+"""
+
+_EXAMPLES = f"""
+WITH hard AS (
+    SELECT iteration, problem_id, avg((verdict = 'right')::INT) AS rate, count(*) AS seen
+    FROM rollouts WHERE branch = 'main' GROUP BY ALL HAVING rate > 0 AND rate <= $threshold
+), one_each AS (
+    SELECT problem_id, branch, iteration, step, sample, rate, seen,
+           row_number() OVER (PARTITION BY iteration, problem_id ORDER BY {_SHUFFLED}) AS nth
+    FROM rollouts JOIN hard USING (iteration, problem_id) WHERE branch = 'main' AND verdict = 'right'
+)
+SELECT problem_id, branch, iteration, step, sample, rate, seen FROM one_each WHERE nth = 1
+QUALIFY row_number() OVER (PARTITION BY iteration ORDER BY md5(problem_id || iteration)) <= {EXAMPLES}
+ORDER BY iteration, problem_id
+"""
+
+_FULL = """
+SELECT a.problem_id, a.branch, a.iteration, a.step, a.sample, r.verdict, r.reward, r.finish, r.detail,
+       r.n_tokens, r.text, r.prompt_tokens
+FROM addresses a JOIN rollouts r USING (problem_id, branch, iteration, step, sample)
+ORDER BY a.branch, a.iteration, a.step, a.problem_id, a.sample
+"""
+
+
+def browse(run: Run) -> dict[str, Any]:
+    """{"stored": rollouts in the store, "rollouts": [at most MAX_ROLLOUTS], "experts": examples with their "rate"}.
+
+    What can't be read is named in `run.missing`, and the report goes on without it.
+    """
+    empty: dict[str, Any] = {"stored": 0, "rollouts": [], "experts": []}
+    if not any((run.folder / "trajectories").glob("*.parquet")):
+        run.missing.append("Rollouts: none has been stored yet.")
+        return empty
+    import duckdb
+
+    from reasonloop.store.database import connect
+
+    try:
+        with connect(run.folder) as database:
+            stored = database.execute("SELECT count(*) FROM rollouts").fetchone()
+            decode = _prompts(run.folder)
+            rollouts = _rollouts(database, database.execute(_SAMPLE).fetchall(), decode)
+            experts = []
+            if run.method == "rloop" and run.stage("select"):
+                threshold = float(run.option("rloop", "hard_threshold", 0.5))
+                chosen = database.execute(_EXAMPLES, {"threshold": threshold}).fetchall()
+                experts = _rollouts(database, [row[:5] for row in chosen], decode)
+                rates = {tuple(row[:5]): row[5:] for row in chosen}
+                for example in experts:
+                    address = tuple(example[key] for key in ("problem", "branch", "iteration", "step", "sample"))
+                    example["rate"], example["seen"] = rates[address]
+    except (duckdb.Error, InputError, RunError) as error:
+        run.missing.append(f"Rollouts: the store could not be read ({str(error).splitlines()[0]}).")
+        return empty
+    return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts}
+
+
+def _rollouts(
+    database: duckdb.DuckDBPyConnection, addresses: Sequence[Sequence[Any]], decode: _Prompts
+) -> list[dict[str, Any]]:
+    if not addresses:
+        return []
+    columns = ("problem_id", "branch", "iteration", "step", "sample")
+    lists = [[address[i] for address in addresses] for i in range(len(columns))]
+    unnest = ", ".join(f"unnest(${i + 1}) AS {name}" for i, name in enumerate(columns))
+    # Parameters, not literals: problem ids are the user's text.
+    rows = database.execute(f"WITH addresses AS (SELECT {unnest}) {_FULL}", lists).fetchall()
+    return [
+        {
+            "problem": row[0],
+            "branch": row[1],
+            "iteration": row[2],
+            "step": row[3],
+            "sample": row[4],
+            "verdict": row[5],
+            "reward": row[6],
+            "cut": row[7] == "length",
+            "detail": row[8][:MAX_CHARS],
+            "tokens": row[9],
+            "text": row[10][:MAX_CHARS],
+            "hidden": max(0, len(row[10]) - MAX_CHARS),
+            "prompt": decode(row[11])[-MAX_CHARS:],
+        }
+        for row in rows
+    ]
+
+
+class _Prompts:
+    """Prompt tokens as text, by the run's own tokenizer; empty where there is none to read."""
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, tokens: Sequence[int]) -> str:
+        return "" if self._tokenizer is None else self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+def _prompts(folder: Path) -> _Prompts:
+    from tokenizers import Tokenizer
+
+    found = [folder / "model" / "tokenizer.json", *sorted((folder / "checkpoints").glob("**/tokenizer.json"))]
+    for path in found:
+        try:
+            return _Prompts(Tokenizer.from_file(str(path)))
+        except Exception:  # the library raises plain Exception for a missing or foreign file
+            continue
+    return _Prompts(None)

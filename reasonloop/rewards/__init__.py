@@ -1,0 +1,1 @@
+"""Rewards: from verified rollouts to one number each, with its parts kept."""

@@ -1,0 +1,1 @@
+"""Sampling engines: prompts in, rollouts with exact behaviour log-probs out."""

@@ -1,0 +1,79 @@
+"""Keys and values of responses in flight: static buffers, a slot a response, and the attention plans that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reasonloop.policy.attention import PackedPlan, Scores, Segment, grouped_attention
+
+
+class PrefillPlan(PackedPlan):
+    """A packed plan over prompts that keeps every layer's keys and values, [N, Hkv, D] of the whole stream."""
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+        super().__init__(segments, device)
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        self.keys[layer], self.values[layer] = key, value
+        return super().attend(layer, query, key, value, scores)
+
+
+class SlotCache:
+    """Keys and values of up to `slots` responses of up to `length` tokens (prompt included), a buffer a layer.
+
+    Active responses always fill the slots 0..B-1, so that a decoding step works on views of the buffers: nothing is
+    concatenated, and no computation is spent on a finished response. It is the plan of the decoding steps.
+    """
+
+    def __init__(self, slots: int, length: int, device: torch.device) -> None:
+        self.slots, self.length, self.device = slots, length, device
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self._rows = torch.arange(slots, device=device)
+        self._columns = torch.arange(length, device=device)
+        self._positions = torch.empty(0)
+        self._reach = 0
+        self._bias = torch.empty(0)
+
+    def admit(self, prefill: PrefillPlan, stream: Tensor, slots: Tensor, positions: Tensor) -> None:
+        """Copies prompt tokens into slots: for each i, stream token stream[i] goes to (slots[i], positions[i])."""
+        for layer, key in prefill.keys.items():
+            if layer not in self.keys:
+                shape = (self.slots, key.shape[1], self.length, key.shape[2])
+                self.keys[layer] = torch.zeros(shape, dtype=key.dtype, device=self.device)
+                self.values[layer] = torch.zeros_like(self.keys[layer])
+            self.keys[layer][slots, :, positions] = key[stream]
+            self.values[layer][slots, :, positions] = prefill.values[layer][stream]
+
+    def move(self, sources: Tensor, targets: Tensor, reach: int) -> None:
+        """Compaction: responses in the `sources` slots go to the `targets` slots (first `reach` positions)."""
+        for buffer in (*self.keys.values(), *self.values.values()):
+            buffer[targets, :, :reach] = buffer[sources, :, :reach]
+
+    def decode_at(self, positions: Tensor) -> None:
+        """The next forward pass decodes one token in each of the slots 0..B-1, at int64 [B] positions."""
+        self._positions = positions
+        self._reach = int(positions.max()) + 1
+        visible = self._columns[None, : self._reach] <= positions[:, None]
+        bias = torch.zeros(visible.shape, device=self.device)
+        self._bias = bias.masked_fill_(~visible, float("-inf"))[:, None, None, :]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        rows, heads, dim = query.shape
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self._rows[:rows], :, self._positions] = key
+        values[self._rows[:rows], :, self._positions] = value
+        keys, values = keys[:rows, :, : self._reach], values[:rows, :, : self._reach]
+        if scores.window is None and scores.softcap is None:
+            folded = query.reshape(rows, keys.shape[1], -1, dim)
+            out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=self._bias, scale=scores.scaling)
+            return out.reshape(rows, heads, dim)
+        distance = self._positions[:, None] - self._columns[None, : self._reach]
+        visible = (distance >= 0) & (distance < (scores.window or self.length))
+        return grouped_attention(query[:, None], keys, values, visible[:, None], scores)[:, 0]

@@ -1,0 +1,212 @@
+"""The native engine: continuous batching over static buffers, each prompt computed once for its whole group."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reasonloop.config import Sampling
+from reasonloop.errors import InputError, RunError
+from reasonloop.policy.attention import Segment
+from reasonloop.policy.policy import Policy
+from reasonloop.records import Rollout
+from reasonloop.rollout.cache import PrefillPlan, SlotCache
+from reasonloop.rollout.draw import draw
+from reasonloop.rollout.engine import Address, Prompt, uniforms
+
+PREFILL_TOKENS = 4096  # prompt tokens computed at once, ahead of free slots
+
+
+@dataclass
+class _Ready:
+    """A prompt that has been computed: where its keys and values are, and the hidden state that the response starts from."""
+
+    index: int
+    prefill: PrefillPlan
+    start: int
+    length: int
+    hidden: Tensor
+    sample: int = 0
+    """The next sample to admit"""
+
+
+@dataclass
+class _Row:
+    """A response in flight."""
+
+    index: int
+    """prompt * n + sample: its place in the result"""
+    prompt: Prompt
+    sample: int
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class NativeEngine:
+    """Samples with PyTorch on the policy's own weights: nothing is copied between learner and sampler."""
+
+    def __init__(self, on_tokens: Callable[[int], None] | None = None) -> None:
+        self._policy: Policy | None = None
+        self._on_tokens = on_tokens
+        """Called with the number of new tokens after every decoding step: progress, and the place to raise a stop"""
+
+    def load(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, address: Address) -> list[Rollout]:
+        """`n` rollouts for each prompt, in order. Raises InputError when a prompt and max_tokens exceed the context."""
+        if self._policy is None:
+            raise RunError("the engine has no policy: call load() first")
+        if not prompts:
+            return []
+        longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+        if len(longest.tokens) + sampling.max_tokens > self._policy.context_length:
+            raise InputError(
+                f"problem {longest.problem_id}: its prompt has {len(longest.tokens)} tokens, with sampling.max_tokens = "
+                f"{sampling.max_tokens} more than the model's context of {self._policy.context_length}"
+            )
+        with torch.inference_mode():
+            return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens).run()
+
+
+class _Batch:
+    """One call of `sample`."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling,
+        address: Address,
+        on_tokens: Callable[[int], None] | None,
+    ) -> None:
+        self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
+        self.on_tokens = on_tokens
+        self.head, self.device = policy.head(), policy.device
+        self.stop = policy.stop_tokens(sampling.stop)
+        longest = max(len(prompt.tokens) for prompt in prompts)
+        slots = min(sampling.slots, len(prompts) * n)
+        self.cache = SlotCache(slots, longest + sampling.max_tokens, self.device)
+        self.waiting = deque(range(len(prompts)))
+        self.ready: deque[_Ready] = deque()
+        self.rows: list[_Row] = []  # rows[s] is in slot s
+        self.keys = np.zeros(slots, dtype=np.uint64)
+        self.done: list[Rollout | None] = [None] * (len(prompts) * n)
+
+    def run(self) -> list[Rollout]:
+        while True:
+            self._admit()
+            if not self.rows:
+                break
+            last = torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
+            # the last token's place: after the prompt and the response's tokens before it
+            positions = torch.tensor(
+                [len(row.prompt.tokens) + len(row.tokens) - 1 for row in self.rows], device=self.device
+            )
+            self.cache.decode_at(positions)
+            hidden = self.policy.hidden(last, positions, self.cache)
+            self._extend(self.rows, hidden, np.arange(len(self.rows)))
+            if self.on_tokens is not None:
+                self.on_tokens(len(self.rows))
+            self._retire()
+        return [rollout for rollout in self.done if rollout is not None]
+
+    def _extend(self, rows: list[_Row], hidden: Tensor, slots: np.ndarray) -> None:
+        """Draws the next token of each row from its hidden state."""
+        places = np.array([len(row.tokens) for row in rows])
+        tokens, logprobs = draw(self.head.logits(hidden), uniforms(self.keys[slots], places), self.sampling)
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+
+    def _finished(self, row: _Row) -> bool:
+        return row.tokens[-1] in self.stop or len(row.tokens) >= self.sampling.max_tokens
+
+    def _admit(self) -> None:
+        """Fills free slots with the next samples, and draws their first tokens from their prompt's hidden state."""
+        while len(self.rows) < self.cache.slots and (self.ready or self.waiting):
+            first = len(self.rows)
+            fresh: list[_Row] = []
+            hidden: list[Tensor] = []
+            copies: dict[int, tuple[PrefillPlan, list[np.ndarray], list[np.ndarray], list[np.ndarray]]] = {}
+            while first + len(fresh) < self.cache.slots and (self.ready or self.waiting):
+                if not self.ready:
+                    self._prefill()
+                group = self.ready[0]
+                row = _Row(group.index * self.n + group.sample, self.prompts[group.index], group.sample)
+                slot = first + len(fresh)
+                self.keys[slot] = self.address.row_key(row.prompt.problem_id, row.sample)
+                fresh.append(row)
+                hidden.append(group.hidden)
+                _, stream, slots, places = copies.setdefault(id(group.prefill), (group.prefill, [], [], []))
+                stream.append(np.arange(group.start, group.start + group.length))
+                slots.append(np.full(group.length, slot))
+                places.append(np.arange(group.length))
+                group.sample += 1
+                if group.sample == self.n:
+                    self.ready.popleft()
+            for prefill, *lists in copies.values():
+                indices = [torch.from_numpy(np.concatenate(part)).to(self.device) for part in lists]
+                self.cache.admit(prefill, *indices)
+            self.rows += fresh
+            self._extend(fresh, torch.stack(hidden), np.arange(first, first + len(fresh)))
+            self._retire()
+
+    def _prefill(self) -> None:
+        """Computes the next prompts, packed without padding."""
+        indices: list[int] = []
+        total = 0
+        while self.waiting and (not indices or total + len(self.prompts[self.waiting[0]].tokens) <= PREFILL_TOKENS):
+            # no further ahead than the slots can take: keys and values of waiting prompts cost memory
+            if len(indices) * self.n >= self.cache.slots:
+                break
+            indices.append(self.waiting.popleft())
+            total += len(self.prompts[indices[-1]].tokens)
+        lengths = [len(self.prompts[i].tokens) for i in indices]
+        starts = np.cumsum([0, *lengths[:-1]])
+        plan = PrefillPlan([Segment(int(s), length) for s, length in zip(starts, lengths, strict=True)], self.device)
+        tokens = np.concatenate([self.prompts[i].tokens for i in indices]).astype(np.int64)
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        hidden = self.policy.hidden(
+            torch.from_numpy(tokens).to(self.device), torch.from_numpy(positions).to(self.device), plan
+        )
+        for i, start, length in zip(indices, starts.tolist(), lengths, strict=True):
+            self.ready.append(_Ready(i, plan, start, length, hidden[start + length - 1].clone()))
+
+    def _retire(self) -> None:
+        """Takes finished rows out and closes the gaps with the last rows, so that active slots stay 0..B-1."""
+        over = [slot for slot, row in enumerate(self.rows) if self._finished(row)]
+        if not over:
+            return
+        for slot in over:
+            row = self.rows[slot]
+            tokens = np.asarray(row.tokens, dtype=np.int32)
+            self.done[row.index] = Rollout(
+                problem_id=row.prompt.problem_id,
+                prompt_tokens=row.prompt.tokens,
+                response_tokens=tokens,
+                logprobs=np.asarray(row.logprobs, dtype=np.float32),
+                finish="stop" if row.tokens[-1] in self.stop else "length",
+                text=self.policy.decode(tokens),
+                branch=self.address.branch,
+                iteration=self.address.iteration,
+                step=self.address.step,
+                sample=row.sample,
+            )
+        left = len(self.rows) - len(over)
+        finished = set(over)
+        holes = [slot for slot in over if slot < left]
+        movers = [slot for slot in range(left, len(self.rows)) if slot not in finished]
+        if holes:
+            reach = max(len(self.rows[slot].prompt.tokens) + len(self.rows[slot].tokens) for slot in movers)
+            self.cache.move(torch.tensor(movers), torch.tensor(holes), reach)
+            self.keys[holes] = self.keys[movers]
+            for hole, mover in zip(holes, movers, strict=True):
+                self.rows[hole] = self.rows[mover]
+        del self.rows[left:]

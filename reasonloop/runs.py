@@ -1,0 +1,253 @@
+"""A run: its folder, which is its only state, and what all of its stages share."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from reasonloop import config
+from reasonloop.config import Recipe
+from reasonloop.errors import InputError, Stopped
+from reasonloop.progress import Progress
+from reasonloop.records import Problem
+
+PACKAGES = ("reasonloop", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "math-verify")
+MAY_DIFFER = {"checkpoint_seconds"}  # options that a continued run may have otherwise: they don't touch the result
+
+
+class Run:
+    """The run in `folder`: starts it, or continues what the folder holds.
+
+    Raises InputError when the folder holds something else, another run's recipe, or a run that is being worked on.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.progress = Progress(1.0)
+        self.stopping = False
+        check_folder(recipe, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
+        self.resumed = (folder / "config.toml").is_file()
+        if not self.resumed:
+            write_atomically(folder / "config.toml", config.dumps(recipe, {"ran_on": describe_machine(recipe)}))
+            self.set_state("start", 0, 0)
+        (folder / "evals").mkdir(exist_ok=True)
+        self._seconds_before = float(self.state.get("seconds", 0.0))
+        self._began = time.monotonic()
+
+    # what stages share
+
+    @cached_property
+    def task(self) -> Any:
+        from reasonloop.tasks import load_task
+
+        return load_task(self.recipe.task.name, self.recipe.task.options)
+
+    @cached_property
+    def problems(self) -> dict[str, list[Problem]]:
+        """By split; probe and test cut to the recipe's sizes."""
+        sizes = {"probe": self.recipe.eval.probe_problems, "test": self.recipe.eval.problems}
+        found: dict[str, list[Problem]] = {"train": [], "probe": [], "test": []}
+        for problem in self.task.problems():
+            found[problem.split].append(problem)
+        return {split: problems[: sizes.get(split, 0) or None] for split, problems in found.items()}
+
+    @cached_property
+    def verifier(self) -> Any:
+        """The pool of killable workers that judges this run's rollouts."""
+        from reasonloop.tasks.registry import task_target
+        from reasonloop.verify.workers import VerifierPool, VerifierSpec
+
+        chosen = self.recipe.task
+        return VerifierPool(
+            VerifierSpec(target=task_target(chosen.name), options=chosen.options),
+            workers=chosen.verify_workers,
+            deadline=chosen.verify_deadline,
+        )
+
+    @cached_property
+    def store(self) -> Any:
+        from reasonloop.store.segments import TrajectoryStore
+
+        return TrajectoryStore(self.folder / "trajectories", self.folder.name)
+
+    # state, metrics, evaluations
+
+    @property
+    def state(self) -> dict[str, Any]:
+        path = self.folder / "state.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def set_state(self, stage: str, iteration: int, step: int) -> None:
+        seconds = self.seconds() if hasattr(self, "_began") else 0.0
+        state = {"stage": stage, "iteration": iteration, "step": step, "seconds": round(seconds, 3)}
+        write_atomically(self.folder / "state.json", json.dumps(state) + "\n")
+
+    def seconds(self) -> float:
+        """Seconds of work on this run so far, over all the processes that worked on it."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def log(self, **line: Any) -> None:
+        """Appends a line to metrics.jsonl; values that are None are left out."""
+        text = json.dumps({key: value for key, value in line.items() if value is not None})
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def unlog(self, *, stage: str, branch: str, iteration: int, from_step: int) -> None:
+        """Takes back the lines of steps that a continued stage does again."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue  # the torn last line of a killed process
+            same = (values.get("stage"), values.get("branch"), values.get("iteration")) == (stage, branch, iteration)
+            if not (same and values.get("step", 0) >= from_step):
+                kept.append(line)
+        write_atomically(path, "".join(line + "\n" for line in kept))
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """All finished evaluations, in the order in which they were made."""
+        found = [json.loads(path.read_text()) for path in sorted((self.folder / "evals").glob("*.json"))]
+        return sorted(found, key=lambda evaluation: evaluation.get("order", 0))
+
+    # stopping
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM ask for a stop after the next checkpoint; a second one stops at once."""
+        before: dict[int, Any] = {}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.stopping = True
+            for known, handler in before.items():
+                signal.signal(known, handler if known == number else signal.SIG_DFL)
+            self.progress.say("stopping after the next checkpoint; once more stops at once")
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop_point(self) -> None:
+        """A place where nothing unsaved is left: stops here if that was asked for."""
+        if self.stopping:
+            raise Stopped(str(self.folder))
+
+    def close(self) -> None:
+        if "verifier" in self.__dict__:
+            self.verifier.close()
+        self._lock.close()
+
+
+def check_folder(recipe: Recipe, folder: Path) -> None:
+    """Raises InputError unless `folder` can take this run: it is new, empty, or holds a run of the same recipe."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"--out {folder}: a file; expected a folder, new or of the same run")
+    stored = folder / "config.toml"
+    if not stored.is_file():
+        if any(path.name != ".lock" for path in folder.iterdir()):
+            raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
+        return
+    try:
+        there = {k: v for k, v in tomllib.loads(stored.read_text(encoding="utf-8")).items() if k != "ran_on"}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{stored}: cannot be read: {error}") from None
+    here = tomllib.loads(config.dumps(recipe))
+    differing = sorted(
+        key for key in _flat(there).keys() | _flat(here).keys() if _flat(there).get(key) != _flat(here).get(key)
+    )
+    differing = [key for key in differing if key not in MAY_DIFFER]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"--out {folder}: holds another run: {key} = {_flat(there).get(key, 'unset')!r} there, "
+            f"{_flat(here).get(key, 'unset')!r} here; expected the same recipe, or another --out"
+        )
+
+
+def describe_machine(recipe: Recipe) -> dict[str, Any]:
+    """What a result depends on beside the recipe: versions, processor, threads."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "threads": recipe.threads or os.cpu_count() or 1,
+        "versions": versions,
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file has either its old content or the new one, also after a crash."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def drop_folder(folder: Path, keep: str) -> None:
+    """Removes what is in `folder` but for the file `keep`."""
+    for path in folder.iterdir():
+        if path.name != keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _lock(folder: Path) -> IO[str]:
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(f"--out {folder}: another process is working on this run") from None
+    return file
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,26 @@
+"""Problems and their verifiers. Nothing here imports torch; heavy libraries load when they are used."""
+
+from .base import SPLITS, Task, as_judgement, demonstrations, gold_response, quick_judgement
+from .gold import check_task, require_gold, row_name
+from .registry import TASKS, load_task, parse_task_spec, task_class, task_target
+from .show import check, list_tasks, show_task
+
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Task",
+    "as_judgement",
+    "check",
+    "check_task",
+    "demonstrations",
+    "gold_response",
+    "list_tasks",
+    "load_task",
+    "parse_task_spec",
+    "quick_judgement",
+    "require_gold",
+    "row_name",
+    "show_task",
+    "task_class",
+    "task_target",
+]

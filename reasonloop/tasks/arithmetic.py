@@ -1,0 +1,144 @@
+"""Products and sums in plain language: few-shot problems that a small pretrained model solves now and then."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from random import Random
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..config import Section, validated
+from ..errors import InputError
+from ..records import Judgement, Problem, Verdict
+
+_WORDS = {"products": ("product", "times", "x"), "sums": ("sum", "plus", "+")}
+_MAX_LINE = 500
+_NUMERAL_LIKE = re.compile(r"(?:(?<![0-9)])-)?\.?[0-9][0-9.,]*")  # a hyphen after a number or bracket is no sign
+_NUMERAL = re.compile(r"(-?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.([0-9]+))?")
+
+
+class Arithmetic:
+    """All pairs of numbers of the given lengths, dealt into disjoint shots, test, probe and training problems."""
+
+    class Options(Section):
+        operation: Literal["products", "sums"] = "products"
+        """What to do with the two numbers."""
+        digits: tuple[int, int] = (2, 1)
+        """How many digits the two numbers have (1 to 4); factors 0 and 1 and the summand 0 are left out."""
+        train: int = Field(400, ge=0)
+        """Training problems (of the 720 products of 2 and 1 digits)."""
+        probe: int = Field(60, ge=0)
+        """Held-out problems that may steer a run."""
+        test: int = Field(200, ge=0)
+        """Held-out problems that are only reported on."""
+        shots: int = Field(4, ge=0, le=32)
+        """Solved examples in front of every problem: always the same ones, and in no split."""
+        format: Literal["plain", "chat"] = "plain"
+        """`Question: ...` / `Answer:` text that the model continues, or chat messages."""
+        seed: int = 0
+        """How the pairs are dealt."""
+
+        @model_validator(mode="after")
+        def _check(self) -> Arithmetic.Options:
+            if not all(1 <= count <= 4 for count in self.digits):
+                raise ValueError(f"digits = {list(self.digits)}: expected two lengths between 1 and 4")
+            return self
+
+    def __init__(self, **options: Any) -> None:
+        self.options = validated(self.Options, options, "task arithmetic")
+        self._noun, self._verb, self._sign = _WORDS[self.options.operation]
+
+    def problems(self) -> Sequence[Problem]:
+        return self._problems
+
+    @cached_property
+    def _problems(self) -> tuple[Problem, ...]:
+        # dealt in this order, so that more training problems leave the shots and both held-out sets as they are
+        sizes = {"shots": self.options.shots, "test": self.options.test, "probe": self.options.probe}
+        pairs = self._pairs(sum(sizes.values()) + self.options.train)
+        dealt, start = {}, 0
+        for name, size in sizes.items():
+            dealt[name] = pairs[start : start + size]
+            start += size
+        dealt["train"] = pairs[start:]
+        shots = dealt.pop("shots")
+        return tuple(self._problem(a, b, split, shots) for split in ("train", "probe", "test") for a, b in dealt[split])
+
+    def _pairs(self, wanted: int) -> list[tuple[int, int]]:
+        """The first `wanted` of a fixed random order of the pairs; two numbers of one length come larger first."""
+        least = 2 if self.options.operation == "products" else 1
+        ranges = [range(max(least, 10 ** (digits - 1)), 10**digits) for digits in self.options.digits]
+        same = ranges[0] == ranges[1]
+        total = len(ranges[0]) * (len(ranges[0]) + 1) // 2 if same else len(ranges[0]) * len(ranges[1])
+        if wanted > total:
+            raise InputError(
+                f"task arithmetic: shots + train + probe + test = {wanted}, but there are only {total} "
+                f"{self.options.operation} of digits = {list(self.options.digits)}; ask for fewer"
+            )
+        rng = Random(f"arithmetic {self.options.operation} {self.options.digits} {self.options.seed}")
+        found: dict[tuple[int, int], None] = {}
+        while len(found) < wanted:
+            a, b = rng.choice(ranges[0]), rng.choice(ranges[1])
+            found[(max(a, b), min(a, b)) if same else (a, b)] = None
+        return list(found)
+
+    def _result(self, a: int, b: int) -> int:
+        return a * b if self.options.operation == "products" else a + b
+
+    def _problem(self, a: int, b: int, split: str, shots: Sequence[tuple[int, int]]) -> Problem:
+        question = f"What is {{}} {self._verb} {{}}?"
+        prompt, messages = None, None
+        if self.options.format == "plain":
+            solved = [f"Question: {question.format(*s)}\nAnswer: {self._result(*s)}\n\n" for s in shots]
+            prompt = "".join(solved) + f"Question: {question.format(a, b)}\nAnswer:"
+        else:
+            asked = question + " Answer with the number only."
+            turns = [
+                turn
+                for s in shots
+                for turn in (
+                    {"role": "user", "content": asked.format(*s)},
+                    {"role": "assistant", "content": str(self._result(*s))},
+                )
+            ]
+            messages = (*turns, {"role": "user", "content": asked.format(a, b)})
+        answer = str(self._result(a, b))
+        return Problem(
+            id=f"{self._noun}-{a}{self._sign}{b}",
+            prompt=prompt,
+            messages=messages,
+            answer=answer,
+            response=f" {answer}\n" if messages is None else answer,
+            split=split,
+            meta={"numbers": [a, b]},
+        )
+
+    def verify(self, problem: Problem, response: str) -> Judgement:
+        """Judges the first line that isn't blank.
+
+        It must hold one number, or three of which the first two are the problem's own (`27 x 6 = 162`) and the last
+        is the answer. Anything else is unparseable, so that listing guesses doesn't pay.
+        """
+        line = response.lstrip()[: _MAX_LINE + 1].partition("\n")[0]
+        if len(line) > _MAX_LINE:
+            return Judgement(Verdict.UNPARSEABLE, f"first line is longer than {_MAX_LINE} characters")
+        found = [numeral.rstrip(".,") for numeral in _NUMERAL_LIKE.findall(line)]
+        restated = len(found) == 3 and sorted(found[:2]) == sorted(map(str, problem.meta["numbers"]))
+        if len(found) != 1 and not restated:
+            return Judgement(Verdict.UNPARSEABLE, f"{len(found)} numbers in the first line" if found else "no number")
+        numeral = _NUMERAL.fullmatch(found[-1])
+        if numeral is None:
+            return Judgement(Verdict.UNPARSEABLE, f"{found[-1]} is no number")
+        sign, whole, fraction = numeral.groups("")
+        value = sign + (whole.replace(",", "").lstrip("0") or "0")  # a line is long enough for int() to refuse it
+        right = value == problem.answer and not fraction.strip("0")
+        return Judgement(Verdict.RIGHT if right else Verdict.WRONG, found[-1])
+
+    def quick(self, problem: Problem, response: str) -> Judgement:
+        return self.verify(problem, response)
+
+    def gold_response(self, problem: Problem) -> str:
+        return problem.response or problem.answer

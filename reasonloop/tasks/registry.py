@@ -1,0 +1,101 @@
+"""Tasks by name: registered ones, problem files, and classes of the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import os
+import sys
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from ..config import validated
+from ..errors import InputError
+from .base import Task
+
+TASKS = {
+    "countdown": "reasonloop.tasks.countdown:Countdown",
+    "arithmetic": "reasonloop.tasks.arithmetic:Arithmetic",
+    "jsonl": "reasonloop.tasks.jsonl:Jsonl",
+    "gsm8k": "reasonloop.tasks.jsonl:Gsm8k",
+}
+"""Registered names, and the class behind each as `module:Class`"""
+
+
+def task_target(name: str) -> str:
+    """The `module:Class` behind a registered name, or `name` itself if it is one; InputError for anything else."""
+    if name in TASKS:
+        return TASKS[name]
+    module, colon, attribute = name.partition(":")
+    if colon and module and attribute:
+        return name
+    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}"
+    raise InputError(f"unknown task {name!r}; {hint} (a class of your own is named module:Class)")
+
+
+def task_class(name: str) -> type:
+    """The class behind a task name. Classes of the user's own may live in the current directory."""
+    target = task_target(name)
+    module_name, _, attribute = target.partition(":")
+    here = os.getcwd()
+    if name not in TASKS and here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        raise InputError(f"task {name!r}: module {module_name!r} has no {attribute!r}; expected a task class") from None
+    except Exception as error:  # whatever a module of the user's own raises while it is imported
+        raise InputError(
+            f"task {name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}); "
+            "expected a module in the current directory or an installed one"
+        ) from None
+    if not isinstance(found, type) or not all(callable(getattr(found, m, None)) for m in ("problems", "verify")):
+        raise InputError(
+            f"task {name!r}: expected a class with problems() and verify(problem, response) (see reasonloop.tasks.Task)"
+        )
+    return found
+
+
+def load_task(name: str, options: dict[str, Any] | None = None) -> Task:
+    """The task, constructed with its options. Raises InputError for an unknown name, key or value.
+
+    Files are read later, by problems().
+    """
+    options = dict(options or {})
+    cls = task_class(name)
+    model = getattr(cls, "Options", None)
+    if name not in TASKS and isinstance(model, type) and issubclass(model, BaseModel):
+        validated(model, options, f"task {name!r}")
+    try:
+        return cast(Task, cls(**options))
+    except TypeError as error:
+        raise InputError(f"task {name!r}: its options {options} were refused ({error})") from None
+
+
+def parse_task_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Reads TASK of the command line: a name, `module:Class` or a .jsonl file, each with `?key=value&key=value`.
+
+    Values are read as JSON where they are JSON and as text elsewhere; the problems of a file are test problems.
+    """
+    name, _, query = spec.partition("?")
+    options: dict[str, Any] = {}
+    for item in query.split("&") if query else []:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise InputError(f"task {spec!r}: {item!r} is no option; expected name?key=value&key=value")
+        if key in options:
+            raise InputError(f"task {spec!r}: {key!r} is given twice")
+        try:
+            options[key] = json.loads(text)
+        except (ValueError, RecursionError):
+            options[key] = text
+    if not name:
+        raise InputError(f"task {spec!r}: expected a name, a .jsonl file or module:Class in front of the options")
+    if name.endswith(".jsonl"):
+        return "jsonl", {"test": name, **options}
+    return name, options

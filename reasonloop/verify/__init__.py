@@ -1,0 +1,1 @@
+"""Answer comparison, and verification in workers that can be killed."""

@@ -1,0 +1,250 @@
+r"""Comparing an answer with the gold answer: as text, as a number, and as mathematics.
+
+`exact`, `numeric` and `quick_math` are pure and bounded: they may run in the process that samples. `symbolic` is not
+bounded (``9^{9^{9^{9}}}`` holds the interpreter lock for minutes): it runs only in a worker that can be killed.
+
+A percent sign is a unit, never dropped: 10, 10% and 0.1 are three different answers. Units of every other kind make an
+answer something else than a plain number.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from reasonloop.records import Judgement, Verdict
+
+MAX_DIGITS = 300
+MAX_EXPONENT = 400
+MAX_NUMERAL = 1_000
+"""Characters; a longer text is no numeral (300 digits with their separators take 400)."""
+MAX_FOLDED = 10_000
+"""Characters. Unicode normalisation is quadratic in a run of combining marks (40,000 of them: a second), so that longer
+texts only get their white space folded."""
+MAX_SYMBOLIC = 10_000
+"""Characters; a longer answer is not parsed as mathematics."""
+DETAIL = 200
+
+
+def one_line(text: str, limit: int = DETAIL) -> str:
+    """`text` for a reader and a UTF-8 file: one line of at most `limit` characters, all of them printable."""
+    kept = text[: limit + 1]
+    kept = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in kept)
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def fold(text: str) -> str:
+    """`text` with compatible forms unified and white space folded: what `exact` compares.
+
+    NFKC (full-width digits, ligatures, no-break spaces), then runs of white space become one space and the ends are
+    stripped. Superscripts, subscripts and vulgar fractions stay what they are: NFKC would read 10² as 102. Letter case,
+    punctuation and NUL bytes count.
+    """
+    if not text.isascii() and len(text) <= MAX_FOLDED:
+        text = "".join(
+            part if i % 2 else unicodedata.normalize("NFKC", part) for i, part in enumerate(_kept_forms().split(text))
+        )
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=1)
+def _kept_forms() -> re.Pattern[str]:
+    tags = ("<super>", "<sub>", "<fraction>")
+    kept = (chr(code) for code in range(0x80, 0x11000) if unicodedata.decomposition(chr(code)).startswith(tags))
+    return re.compile(f"([{''.join(kept)}])")
+
+
+def exact(answer: str, gold: str) -> Judgement:
+    """RIGHT if both are the same text after `fold`; UNPARSEABLE if the answer is empty; else WRONG."""
+    answer, gold = fold(answer), fold(gold)
+    if not answer:
+        return Judgement(Verdict.UNPARSEABLE, "empty answer")
+    return Judgement(Verdict.RIGHT if answer == gold else Verdict.WRONG, one_line(answer))
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A plain numeral's exact value. Two are the same answer if `value` and `percent` are the same."""
+
+    value: Fraction
+    percent: bool
+    form: str
+    """"integer" | "decimal" | "fraction": how it was written"""
+
+
+_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)"
+_PLAIN = re.compile(
+    rf"(?P<sign>[-+])?\s?\$?\s?(?P<inner>[-+])?(?P<whole>{_INTEGER})?(?P<point>\.(?P<decimals>[0-9]*+))?"
+    rf"(?:[eE](?P<exponent>[-+]?[0-9]++))?(?:\s?/\s?(?P<denominator>{_INTEGER}))?\s?(?P<percent>%|percent)?\.?"
+)
+_FRAC = re.compile(
+    r"(?P<sign>[-+])?\s?\\[dt]?frac\s?\{\s?(?P<inner>[-+])?(?P<whole>[0-9]++)\s?\}\s?\{\s?(?P<denominator>[0-9]++)\s?\}"
+    r"\s?(?P<percent>%|percent)?\.?"
+)
+
+
+def parse_number(text: str) -> Number | None:
+    r"""The value of a plain numeral, or None.
+
+    Read: integers, decimals, thousands separators in groups of three, a/b and \frac{a}{b} of such, exponents (1.5e3),
+    a leading sign (the Unicode minus too), one leading $, surrounding $...$ or \(...\), a trailing % or full stop. Not
+    read: other units, words, mixed numbers, decimal commas, a zero denominator, more than MAX_DIGITS digits, exponents
+    beyond +-MAX_EXPONENT.
+    """
+    if len(text) > MAX_NUMERAL:
+        return None
+    text = _unwrap(fold(text))
+    match = _PLAIN.fullmatch(text) or _FRAC.fullmatch(text)
+    if match is None:
+        return None
+    parts = match.groupdict()
+    whole, decimals = (parts["whole"] or "").replace(",", ""), parts.get("decimals") or ""
+    denominator = (parts["denominator"] or "1").replace(",", "")
+    exponent = (parts.get("exponent") or "0").lstrip("+")
+    if not whole + decimals or (parts["sign"] and parts["inner"]):
+        return None
+    if len(whole + decimals) > MAX_DIGITS or len(denominator) > MAX_DIGITS or int(denominator) == 0:
+        return None
+    if len(exponent) > 6 or abs(int(exponent)) > MAX_EXPONENT:
+        return None
+    value = Fraction(int(whole + decimals), int(denominator)) * Fraction(10) ** (int(exponent) - len(decimals))
+    if "-" in (parts["sign"], parts["inner"]):
+        value = -value
+    form = "fraction" if parts["denominator"] else "decimal" if parts.get("point") else "integer"
+    return Number(value, parts["percent"] is not None, form)
+
+
+def _unwrap(text: str) -> str:
+    r"""Take the mathematics out of its marks: **, $...$, \(...\), LaTeX's thousands separators, \$ and \%."""
+    text = text.strip().removeprefix("**").removesuffix("**").strip()
+    for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        inner = text[len(left) : -len(right)]
+        if text.startswith(left) and text.endswith(right) and inner.strip() and left not in inner:
+            text = inner.strip()
+            break
+    text = text.replace("\u2212", "-").replace("\\$", "$").replace("\\%", "%").replace("{,}", ",").replace("\\!", "")
+    return re.sub(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", "", text)
+
+
+def numeric(answer: str, gold: str) -> Judgement:
+    """RIGHT if both are plain numerals (see `parse_number`) of exactly the same value and unit (percent or none).
+
+    UNPARSEABLE if either is no plain numeral: no tolerance, no units, so that 0.333333 is not 1/3, nor 10% 10 or 0.1.
+    """
+    number = parse_number(answer)
+    if number is None:
+        return Judgement(Verdict.UNPARSEABLE, f"no plain number: {one_line(answer, 100)}")
+    expected = parse_number(gold)
+    if expected is None:
+        return Judgement(Verdict.UNPARSEABLE, f"the gold answer is no plain number: {one_line(gold, 100)}")
+    same = (number.value, number.percent) == (expected.value, expected.percent)
+    return Judgement(Verdict.RIGHT if same else Verdict.WRONG, one_line(answer.strip()))
+
+
+_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s?\{([^{}\\$]*)\}\.?")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
+
+
+def _as_words(text: str) -> tuple[str, bool]:
+    r"""(the words of an answer, or "" if it is none; whether \text{} marks them as words)."""
+    marked = _TEXT.fullmatch(text)
+    words = (marked.group(1) if marked else text).strip(" .()")
+    return (words.casefold() if _WORDS.fullmatch(words) else "", marked is not None)
+
+
+def quick_math(answer: str, gold: str) -> Judgement | None:
+    r"""The fast path before `symbolic`: a verdict at once, or None where only symbolic comparison can tell.
+
+    Decided here: an empty answer; equal text; two plain numerals (except a fraction against a decimal of another value,
+    0.333333 for 1/3, which math-verify compares to six decimals); two texts in words, since a symbolic parser reads
+    "seat" as s*e*a*t and finds it equal to "east". Words are those in \text{}, and bare ones of four letters and more.
+    """
+    if not answer.strip():
+        return Judgement(Verdict.UNPARSEABLE, "empty answer")
+    if len(answer) > MAX_SYMBOLIC:
+        return Judgement(Verdict.UNPARSEABLE, f"an answer of {len(answer):,} characters (limit {MAX_SYMBOLIC:,})")
+    plain, expected = _unwrap(fold(answer)), _unwrap(fold(gold))
+    if plain == expected:
+        return Judgement(Verdict.RIGHT, one_line(plain))
+    a, b = parse_number(plain), parse_number(expected)
+    if a is not None and b is not None:
+        if (a.value, a.percent) == (b.value, b.percent):
+            return Judgement(Verdict.RIGHT, one_line(plain))
+        if {a.form, b.form} == {"fraction", "decimal"} and a.percent == b.percent:
+            return None
+        return Judgement(Verdict.WRONG, one_line(plain))
+    (words, _), (gold_words, marked) = _as_words(plain), _as_words(expected)
+    if words and gold_words and (marked or len(gold_words) >= 4):
+        return Judgement(Verdict.RIGHT if words == gold_words else Verdict.WRONG, one_line(plain))
+    return None
+
+
+_PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
+_SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
+
+
+def symbolic(answer: str, gold: str) -> Judgement:
+    r"""math-verify's comparison of two expressions. Unbounded in time and memory: only for a worker with a deadline.
+
+    math-verify's own alarms are off (they need the main thread, and can't interrupt one long multiplication). Both
+    sides are parsed whole, as the content of one box, so that "5, 6" is a set and not its last number. Known quirks
+    that are handled here: the percent sign becomes a symbol of its own (math-verify equates x, x % and x/100); "1 2",
+    which it reads as 1 + 2, and unbalanced braces are refused. An answer that parses but can't be compared with the
+    gold answer is WRONG; running out of memory or stack while comparing is raised.
+    """
+    from math_verify import verify
+
+    sides = []
+    for name, text in (("answer", answer), ("gold answer", gold)):
+        text = _unwrap(fold(text))
+        if not _balanced(text):
+            return Judgement(Verdict.UNPARSEABLE, f"unbalanced braces in the {name}: {one_line(text, 100)}")
+        if _SIDE_BY_SIDE.search(text):
+            return Judgement(Verdict.UNPARSEABLE, f"two numbers side by side in the {name}: {one_line(text, 100)}")
+        parsed = _parse(_PERCENT.sub(r" \\wp ", text))
+        if not parsed:
+            return Judgement(Verdict.UNPARSEABLE, f"the {name} is no mathematics: {one_line(text, 100)}")
+        sides.append(parsed)
+    try:
+        same = verify(sides[1], sides[0], timeout_seconds=None, raise_on_error=True)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 100)
+        return Judgement(Verdict.WRONG, f"can't be compared with the gold answer ({reason})")
+    return Judgement(Verdict.RIGHT if same else Verdict.WRONG, one_line(answer.strip()))
+
+
+def prepare_symbolic() -> None:
+    """Import math-verify and run it once, so that the first real comparison doesn't pay for it; silence its log."""
+    import logging
+
+    for name in ("math_verify", "latex2sympy2_extended"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    symbolic(r"\frac{1}{2}x + 1", r"1 + x/2")
+
+
+def _parse(text: str) -> list[Any]:
+    from math_verify import LatexExtractionConfig, parse
+
+    return parse(
+        f"\\boxed{{{text}}}",
+        extraction_config=(LatexExtractionConfig(boxed_match_priority=0),),
+        fallback_mode="no_fallback",
+        extraction_mode="first_match",
+        parsing_timeout=None,
+        raise_on_error=True,
+    )
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for brace in re.findall(r"\\.|[{}]", text, re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(brace, 0)
+        if depth < 0:
+            return False
+    return depth == 0

@@ -1,0 +1,98 @@
+"""A stream of answers to verify: JSONL in, JSONL out, in order, in bounded memory. Behind `reasonloop verify`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from queue import Queue
+from typing import TextIO
+
+from reasonloop.errors import InputError
+from reasonloop.records import Judgement, Problem
+from reasonloop.verify.answers import one_line
+from reasonloop.verify.workers import VerifierPool, VerifierSpec
+
+KINDS = {
+    "math": VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "bare"}),
+    "exact": VerifierSpec("reasonloop.verify.verifiers:ExactVerifier", {"extract": "all"}),
+    "numeric": VerifierSpec("reasonloop.verify.verifiers:NumericVerifier", {"extract": "bare"}),
+}
+IN_FLIGHT = 16
+"""Lines per worker that may be read ahead of the verdict to be printed next."""
+
+
+def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline: float, workers: int | None) -> None:
+    r"""Write {"verdict": ..., "detail"?: ...} to `out` for each line {"answer": ..., "gold": ...} of `lines_in`.
+
+    In order, each as soon as it and those before it are known, so that a program may talk with this one line by line.
+    For "math" and "numeric" an answer may stand bare or in a \boxed{}. Raises InputError for an unknown kind, and for
+    a line that is no such object, naming its number, after the verdicts of all lines before it are written.
+    """
+    if kind == "code":
+        raise InputError("--kind: got 'code', which this version can't verify yet; expected one of " + ", ".join(KINDS))
+    if kind not in KINDS:
+        raise InputError(f"--kind: got {kind!r}, expected one of {', '.join(KINDS)}")
+    with VerifierPool(KINDS[kind], workers=workers, deadline=deadline) as pool:
+        writer = _Writer(out, IN_FLIGHT * (workers or 4))
+        try:
+            for number, line in enumerate(lines_in, start=1):
+                answer, gold = _parse(line, number)
+                writer.put(pool.submit([(Problem(id=str(number), answer=gold), answer)]))
+        finally:
+            writer.finish()
+
+
+def _parse(line: str | bytes, number: int) -> tuple[str, str]:
+    expected = 'expected a JSON object with the texts "answer" and "gold"'
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        start = one_line(line.decode(errors="replace") if isinstance(line, bytes) else line, 60).strip()
+        raise InputError(f"line {number}: got {start!r}, which is no JSON ({error}); {expected}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"line {number}: got a {type(row).__name__}; {expected}")
+    for key in ("answer", "gold"):
+        if not isinstance(row.get(key), str):
+            got = f"{key!r} of type {type(row[key]).__name__}" if key in row else f"no {key!r}"
+            raise InputError(f"line {number}: got {got}; {expected}")
+    return row["answer"], row["gold"]
+
+
+class _Writer:
+    """Prints verdicts in the order of `put`, in its own thread: the caller may be waiting for a line of input."""
+
+    def __init__(self, out: TextIO, ahead: int) -> None:
+        self._out = out
+        self._queue: Queue[Future[list[Judgement]] | None] = Queue(maxsize=ahead)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
+        self._thread.start()
+
+    def put(self, judgement: Future[list[Judgement]]) -> None:
+        """Queue one verdict; waits while `ahead` are queued. Raises what printing an earlier one raised."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(judgement)
+
+    def finish(self) -> None:
+        """Return when everything is printed. Raises what printing raised."""
+        self._queue.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (future := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # keep taking, or the reader would wait for ever
+            try:
+                (judgement,) = future.result()
+                row = {"verdict": judgement.verdict.value}
+                if judgement.detail:
+                    row["detail"] = judgement.detail
+                self._out.write(json.dumps(row) + "\n")
+                self._out.flush()
+            except BaseException as error:
+                self._error = error

@@ -1,0 +1,90 @@
+"""The result table: the right rows in the right order, within 100 columns, readable without colour."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from reasonloop.evaluation.metrics import summarise
+from reasonloop.evaluation.table import WIDTH, result_rows, results_table, results_text
+
+
+def evaluation(stage: str, branch: str = "main", iteration: int = 0, rollouts: int = 0, **more: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(rollouts + iteration)
+    n = more.pop("samples", 32)
+    problems = [{"id": str(i), "n": n, "correct": int(rng.integers(0, n + 1))} for i in range(20)]
+    record = {
+        "name": f"{branch}-{stage}-{iteration}", "stage": stage, "branch": branch, "iteration": iteration, "step": 0,
+        "rollouts": rollouts, "seconds": rollouts / 9, "task": "countdown", "split": "test", "samples": n,
+        "metrics": summarise(problems, draws=50), "problems": problems,
+    }  # fmt: skip
+    return record | more
+
+
+RUN = [
+    evaluation("rft", iteration=1, rollouts=123_456),
+    evaluation("explore", iteration=1, rollouts=123_456),
+    evaluation("explore", branch="vanilla", rollouts=60_000),
+    evaluation("explore", branch="vanilla", rollouts=1_234_567),
+    evaluation("rft", iteration=0, rollouts=61_728),
+    evaluation("base"),
+    evaluation("explore", iteration=0, rollouts=61_728),
+    evaluation("explore", iteration=0, rollouts=99, split="probe"),
+]
+
+
+def rendered(width: int, evals: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, no_color=True).print(results_table(evals))
+    return out.getvalue()
+
+
+def test_rows_stand_in_reading_order_and_show_the_end_of_vanilla_rl() -> None:
+    rows = result_rows(RUN)
+    assert [row.label for row in rows] == [
+        "base", "vanilla RL", "RLoop 1, explored", "RLoop 1, after RFT", "RLoop 2, explored", "RLoop 2, after RFT",
+    ]  # fmt: skip
+    assert rows[1].evaluation["rollouts"] == 1_234_567
+    assert all(row.evaluation["split"] == "test" for row in rows)
+
+
+@pytest.mark.parametrize("method", ["rl", "sft"])
+def test_other_methods_have_their_own_names(method: str) -> None:
+    stage = {"rl": "explore", "sft": "sft"}[method]
+    labels = [row.label for row in result_rows([evaluation("base"), evaluation(stage, rollouts=5)], method)]
+    assert labels == ["base", {"rl": "vanilla RL", "sft": "SFT"}[method]]
+
+
+def test_everything_asked_for_is_there_within_100_columns() -> None:
+    perfect = summarise([{"id": "1", "n": 32, "correct": 32}], draws=10)
+    evals = [*RUN, evaluation("rft", iteration=2, rollouts=9_999_999, seconds=999_999.0, metrics=perfect)]
+    for text in (results_text(evals), rendered(WIDTH, evals)):
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= WIDTH
+        for wanted in ("avg@32 = pass@1", "pass@8", "pass@32", "rollouts", "seconds", "1.000 [1.00,1.00]", "1.2M"):
+            assert wanted in text
+        value = RUN[0]["metrics"]["pass@8"]
+        assert f"{value['value']:.3f} [" in text
+    assert results_text(evals).isascii()
+
+
+def test_a_narrow_terminal_loses_no_digit() -> None:
+    cut = rendered(72, RUN)
+    for row in result_rows(RUN):
+        for key in ("avg@32", "pass@8", "pass@32"):
+            assert f"{row.evaluation['metrics'][key]['value']:.3f}" in cut
+    assert "…" not in cut
+
+
+def test_few_samples_and_few_results_still_make_a_table() -> None:
+    small = results_text([evaluation("base", samples=4)])
+    assert "avg@4 = pass@1" in small
+    assert "pass@4" in small
+    mixed = results_text([evaluation("base", samples=4), evaluation("rft", samples=8, rollouts=3)])
+    assert "pass@1" in mixed
+    assert "avg@" not in mixed
+    assert results_text([]) == "no evaluation yet"
+    assert "no evaluation yet" in rendered(80, [])

@@ -1,0 +1,274 @@
+"""The report: whole runs, runs that have hardly begun, and text that tries to be more than text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_run import HOSTILE, make_run
+
+from reasonloop.errors import InputError
+from reasonloop.report import write_report
+from reasonloop.report.figures import MAX_POINTS, all_figures
+from reasonloop.report.page import embedded
+from reasonloop.report.run import Run, read_run
+from reasonloop.report.sample import MAX_ROLLOUTS, browse
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Page(HTMLParser):
+    """The page as a browser's parser takes it apart: tags, text, and the content of each script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._raw = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._raw == "script":
+            self.scripts[-1] += data
+        elif self._raw != "style":
+            self.text += data
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("made") / "run", iterations=2, steps=12, stored_every=3)
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> Page:
+    return Page(write_report(made).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+def text_of(folder: Path) -> str:
+    return Page(write_report(folder).read_text(encoding="utf-8")).text
+
+
+def test_a_whole_run_has_every_section_and_names_nothing_missing(page: Page) -> None:
+    sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
+    assert sections == [
+        "results", "overfitting", "pass-at-k-section", "stability", "responses", "selection", "browser",
+        "configuration",
+    ]  # fmt: skip
+    assert "Not here yet" not in page.text
+    assert "2 iterations of exploration (12 steps of DAPO on 32 problems × 8 responses)" in page.text
+    assert "RLoop 2, after RFT against vanilla RL" in page.text
+
+
+def test_every_drawn_figure_has_its_place_and_its_data(page: Page) -> None:
+    places = [attrs["data-figure"] for tag, attrs in page.tags if "data-figure" in attrs]
+    figures = {figure["id"]: figure for figure in page.data["figures"]}
+    assert sorted(places) == sorted(figures)
+    for figure in figures.values():
+        for trace in figure["traces"]:
+            assert len(trace["x"]) == len(trace["y"] or trace["lo"])
+    assert {trace["name"] for trace in figures["pass-at-k"]["traces"]} >= {"base", "vanilla RL", "RLoop"}
+    held_out = {trace["name"]: trace for trace in figures["held-out-avg"]["traces"]}
+    assert held_out["RLoop"]["text"] == ["base", "RLoop 1, after RFT", "RLoop 2, after RFT"]
+    assert held_out["RLoop"]["x"] == sorted(held_out["RLoop"]["x"])
+
+
+def test_the_page_needs_nothing_but_itself(page: Page) -> None:
+    for tag, attrs in page.tags:
+        assert tag not in ("iframe", "object", "embed", "img", "base")
+        for name, value in attrs.items():
+            assert not name.startswith("on")
+            if name in ("src", "href"):
+                assert value == "data:,"
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert len(page.scripts) == 3
+    for script in page.scripts[1:]:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+def test_text_of_models_stays_text(page: Page, made: Path) -> None:
+    texts = {rollout["text"] for rollout in page.data["rollouts"]}
+    assert texts >= set(HOSTILE)
+    raw = (made / "report.html").read_text(encoding="utf-8")
+    assert "title='owned'" not in raw.replace(embedded(HOSTILE)[1:-1], "").replace("\\u003e", ">").split("<main>")[0]
+    for piece in ("</script><script>", "<img", "\u2028", "\u202e"):
+        assert piece not in page.scripts[0]
+        assert piece not in raw[: raw.index('id="data"')]
+
+
+def test_hostile_names_in_recipe_and_evaluations_are_escaped(copy: Path) -> None:
+    recipe = (copy / "config.toml").read_text().replace('name = "countdown"', f"name = '''{HOSTILE[0]}'''")
+    (copy / "config.toml").write_text(recipe)
+    path = copy / "evals" / "base.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": HOSTILE[1], "stage": HOSTILE[1]}))
+    page = Page(write_report(copy).read_text(encoding="utf-8"))
+    assert len(page.scripts) == 3
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert HOSTILE[0] in page.text
+
+
+@given(
+    st.recursive(st.text() | st.floats() | st.integers() | st.none(), lambda x: st.lists(x, max_size=3), max_leaves=6)
+)
+def test_embedded_data_comes_back_and_cannot_leave_its_element(data: Any) -> None:
+    text = embedded(data)
+    assert text.isascii()
+    assert not re.search(r"[<>&]", text)
+    if "nan" not in repr(data) and "inf" not in repr(data):
+        assert json.loads(text) == data
+
+
+def test_the_sample_of_rollouts_is_bounded_reproducible_and_spread(made: Path) -> None:
+    run = read_run(made)
+    first, again = browse(run), browse(run)
+    assert first == again
+    rollouts = first["rollouts"]
+    addresses = {(r["problem"], r["branch"], r["iteration"], r["step"], r["sample"]) for r in rollouts}
+    assert len(addresses) == len(rollouts) <= MAX_ROLLOUTS < first["stored"]
+    assert {r["branch"] for r in rollouts} == {"main", "vanilla"}
+    assert {r["verdict"] for r in rollouts} == {"right", "wrong", "unparseable", "crashed"}
+    assert {r["iteration"] for r in rollouts if r["branch"] == "main"} == {0, 1}
+    assert all(re.fullmatch(r"\d+ from( \d+)+ :", r["prompt"]) for r in rollouts)
+    for example in first["experts"]:
+        assert example["verdict"] == "right"
+        assert 0 < example["rate"] <= 0.5
+
+
+STEP = {"stage": "explore", "branch": "main", "iteration": 0, "step": 0, "rollouts": 256, "reward": 0.25}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.toml": 'method = "rloop"\n'},
+        {"metrics.jsonl": ""},
+        {"config.toml": "method = ", "metrics.jsonl": '{"stage": "explore"}\n'},
+        {"config.toml": 'method = "rl"\n[rl]\nsteps = 5\n', "metrics.jsonl": json.dumps(STEP) + "\n"},
+        {"config.toml": 'method = "sft"\n', "metrics.jsonl": '{"stage": "sft", "step": 0, "loss": 1.5}\n'},
+        {"config.toml": 'method = "rloop"\n', "metrics.jsonl": '{"stage": "select", "iteration": 0}\n'},
+    ],
+    ids=["config only", "empty", "damaged config", "rl begun", "sft only", "bare select"],
+)
+def test_a_run_that_has_hardly_begun_says_what_is_not_there_yet(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    text = text_of(tmp_path)
+    assert "Not here yet" in text
+    assert "nothing has been evaluated yet" in text
+    assert "none has been stored yet" in text
+
+
+@pytest.mark.parametrize("gone", ["config.toml", "metrics.jsonl", "evals", "trajectories", "model"])
+def test_any_piece_may_be_missing(copy: Path, gone: str) -> None:
+    path = copy / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text_of(copy)
+
+
+def test_a_torn_last_line_is_no_damage_and_other_damage_is_named(copy: Path) -> None:
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "expl')
+    assert "Not here yet" not in text_of(copy)
+    (copy / "metrics.jsonl").write_text('not json\n{"stage": "explore", "reward": NaN, "rollouts": Infinity}\n')
+    (copy / "evals" / "base.json").write_text("[1")
+    text = text_of(copy)
+    assert "1 damaged line of metrics.jsonl" in text
+    assert "base.json" in text
+
+
+def test_a_damaged_segment_costs_the_rollouts_and_not_the_report(copy: Path) -> None:
+    path = sorted((copy / "trajectories").glob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:200])
+    text = text_of(copy)
+    assert "the store could not be read" in text
+    assert "RLoop 2, after RFT" in text
+
+
+def test_a_folder_that_is_no_run_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run folder"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_the_report_goes_where_it_is_asked_to_and_leaves_nothing_else(made: Path, tmp_path: Path) -> None:
+    out = write_report(made, tmp_path / "new" / "r.html")
+    assert [p.name for p in out.parent.iterdir()] == ["r.html"]
+
+
+def test_steps_done_again_after_a_kill_count_once(tmp_path: Path) -> None:
+    again = {**STEP, "reward": 0.75}
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in (STEP, {**STEP, "step": 1}, again))
+    )
+    run = read_run(tmp_path)
+    assert [(line["step"], line["reward"]) for line in run.lines] == [(0, 0.75), (1, 0.25)]
+
+
+def test_long_runs_are_thinned_without_losing_their_spikes_or_joining_iterations() -> None:
+    norms = np.full(20_000, 0.3)
+    norms[[77, 13_331]] = 50.0
+    lines = [{**STEP, "iteration": i // 10_000, "step": i, "grad_norm": g} for i, g in enumerate(norms.tolist())]
+    figure = next(f for f in all_figures(Run(Path(), lines=lines)) if f["id"] == "grad-norm")
+    for trace in figure["traces"]:
+        assert len(trace["x"]) <= MAX_POINTS
+        assert trace["y"].count(None) == 1
+    assert figure["traces"][0]["y"].count(50.0) == 2
+    assert max(y for y in figure["traces"][1]["y"] if y is not None) == pytest.approx(0.3)
+    assert figure["marks"] == [10_000.5]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_draws_it_without_a_word_on_the_console(made: Path, tmp_path: Path) -> None:
+    path = write_report(made, tmp_path / "r.html")
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet,
+            f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
+            "--virtual-time-budget=4000", "--dump-dom", path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    dom = Page(done.stdout)
+    classes = [attrs.get("class") or "" for _, attrs in dom.tags]
+    drawn = [name for name in classes if name == "main-svg"]
+    figures = [attrs for _, attrs in dom.tags if "data-figure" in attrs]
+    assert len(drawn) >= len(figures) == 10
+    assert sum(tag == "article" for tag, _ in dom.tags) > 12
+    assert "w-back" in classes
+    assert re.search(r"<title>RLoop on countdown · ReasonLoop</title>", done.stdout)

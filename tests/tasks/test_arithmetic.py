@@ -1,0 +1,105 @@
+"""Arithmetic problems: disjoint splits, and a verifier that guessing doesn't pay with."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonloop.errors import InputError
+from reasonloop.records import Problem, Verdict
+from reasonloop.tasks.arithmetic import Arithmetic
+
+PROBLEM = Problem(id="p", prompt="", answer="162", meta={"numbers": [27, 6]})
+
+
+@pytest.mark.parametrize(
+    ("options", "operation"),
+    [
+        ({}, int.__mul__),
+        ({"operation": "sums", "digits": [2, 2], "train": 900, "shots": 8}, int.__add__),
+        ({"digits": [3, 3], "format": "chat"}, int.__mul__),
+    ],
+)
+def test_problems_are_right_disjoint_and_apart_from_the_shots(options, operation):
+    task = Arithmetic(**options)
+    problems = task.problems()
+    assert problems == Arithmetic(**options).problems()
+    assert len({p.id for p in problems}) == len(problems)
+    assert len({tuple(sorted(p.meta["numbers"])) for p in problems}) == len(problems)
+    shown = problems[0].prompt or " ".join(m["content"] for m in problems[0].messages)
+    *shots, own = re.findall(r"What is (\d+) \w+ (\d+)\?", shown)
+    assert list(own) == [str(n) for n in problems[0].meta["numbers"]]
+    assert len(shots) == task.options.shots
+    shot_keys = {tuple(sorted(map(int, shot))) for shot in shots}
+    for problem in problems:
+        a, b = problem.meta["numbers"]
+        assert problem.answer == str(operation(a, b))
+        assert (len(str(a)), len(str(b))) == task.options.digits
+        assert tuple(sorted((a, b))) not in shot_keys
+        assert task.verify(problem, task.gold_response(problem)).verdict is Verdict.RIGHT
+
+
+def test_more_training_problems_leave_the_held_out_ones():
+    few, many = ([p for p in Arithmetic(train=n).problems() if p.split != "train"] for n in (50, 400))
+    assert few == many
+
+
+def test_trivial_factors_are_left_out():
+    numbers = {b for p in Arithmetic(train=456, probe=60, test=200).problems() for b in p.meta["numbers"]}
+    assert min(numbers) == 2
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        (" 162", Verdict.RIGHT),
+        (" 162\n\nQuestion: What is 3 times 5?\nAnswer: 15", Verdict.RIGHT),
+        ("\n 27 x 6 = 162.", Verdict.RIGHT),
+        ("6 times 27 is 162", Verdict.RIGHT),
+        ("$162.00", Verdict.RIGHT),
+        ("-162", Verdict.WRONG),
+        ("162.5", Verdict.WRONG),
+        ("1,162", Verdict.WRONG),
+        ("27 x 6 = 163", Verdict.WRONG),
+        ("161 162", Verdict.UNPARSEABLE),
+        ("161 or 162 or 163", Verdict.UNPARSEABLE),
+        ("161,162", Verdict.WRONG),
+        ("160,161,162", Verdict.WRONG),
+        ("1,2,162", Verdict.UNPARSEABLE),
+        ("I don't know\n162", Verdict.UNPARSEABLE),
+        ("", Verdict.UNPARSEABLE),
+        ("1" * 10_000_000, Verdict.UNPARSEABLE),
+        ("\x00162", Verdict.RIGHT),
+    ],
+)
+def test_verdicts(response, verdict):
+    assert Arithmetic().quick(PROBLEM, response).verdict is verdict
+
+
+@given(st.text(max_size=60))
+def test_any_text_gets_a_verdict(text):
+    Arithmetic().verify(PROBLEM, text)
+
+
+@given(st.integers(-(10**12), 10**12), st.booleans())
+def test_any_single_number_is_judged_by_its_value(number, grouped):
+    text = f"{number:,}" if grouped else str(number)
+    problem = Problem(id="p", prompt="", answer="162", meta={"numbers": [27, 6]})
+    assert (Arithmetic().verify(problem, text).verdict is Verdict.RIGHT) == (number == 162)
+    own = Problem(id="p", prompt="", answer=str(number), meta={"numbers": [27, 6]})
+    assert Arithmetic().verify(own, text).verdict is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": 700}, "only 720 products"),
+        ({"digits": [2, 9]}, "between 1 and 4"),
+        ({"operation": "product"}, "operation = 'product'"),
+        ({"shot": 1}, "did you mean 'shots'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(InputError, match=message):
+        Arithmetic(**options).problems()

@@ -1,0 +1,182 @@
+"""Tasks by name, the gold check, and what the command line shows of them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from reasonloop.errors import InputError
+from reasonloop.records import Judgement, Problem, Verdict
+from reasonloop.tasks import (
+    TASKS,
+    check_task,
+    demonstrations,
+    list_tasks,
+    load_task,
+    parse_task_spec,
+    require_gold,
+    show_task,
+    task_target,
+)
+
+OWN = """
+from pydantic import BaseModel
+from reasonloop.records import Problem, Verdict
+
+class Echo:
+    def __init__(self, size=3):
+        self.size = size
+    def problems(self):
+        return [Problem(id=str(n), prompt=f"say {n}", answer=str(n), response=f"{n}!") for n in range(self.size)]
+    def verify(self, problem, response):
+        return Verdict.RIGHT if response == problem.answer + "!" else Verdict.WRONG
+
+class Strict(Echo):
+    class Options(BaseModel):
+        model_config = {"extra": "forbid"}
+        size: int = 3
+
+class NoTask:
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_echo.py").write_text(OWN)
+    (tmp_path / "own_broken.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("own_echo", None)
+
+
+def test_own_class_in_the_current_directory(own):
+    task = load_task("own_echo:Echo", {"size": 4})
+    assert [text for _, text in demonstrations(task, 2, 0)] == ["0!", "1!"]
+    assert len(list(demonstrations(task, 0, 0))) == 4
+    assert check_task(task) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("countdwn", {}, "unknown task 'countdwn'; did you mean 'countdown'"),
+        ("zzz", {}, "known: countdown, arithmetic"),
+        ("own_echo:Ecko", {}, "has no 'Ecko'"),
+        ("own_echo:NoTask", {}, "expected a class with problems"),
+        ("own_missing:Echo", {}, "cannot be imported"),
+        ("own_broken:Echo", {}, "ZeroDivisionError"),
+        ("own_echo:Echo", {"sise": 1}, "unexpected keyword"),
+        ("own_echo:Strict", {"sise": 1}, "did you mean 'size'"),
+        ("countdown", {"nubers": 1}, "did you mean 'numbers'"),
+    ],
+)
+def test_bad_names_and_options(own, name, options, message):
+    with pytest.raises(InputError, match=message):
+        load_task(name, options)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("countdown", ("countdown", {})),
+        (
+            "countdown?numbers=[3,4]&test=50&format=chat",
+            ("countdown", {"numbers": [3, 4], "test": 50, "format": "chat"}),
+        ),
+        ("a/b.jsonl", ("jsonl", {"test": "a/b.jsonl"})),
+        ("b.jsonl?extract=boxed&limit_test=5", ("jsonl", {"test": "b.jsonl", "extract": "boxed", "limit_test": 5})),
+        ("my.module:Task?x=a=b", ("my.module:Task", {"x": "a=b"})),
+    ],
+)
+def test_task_specs(spec, expected):
+    assert parse_task_spec(spec) == expected
+
+
+@pytest.mark.parametrize("spec", ["", "?a=1", "countdown?a", "countdown?=1", "countdown?a=1&a=2"])
+def test_bad_task_specs(spec):
+    with pytest.raises(InputError):
+        parse_task_spec(spec)
+
+
+class Wrong:
+    """Even problems have gold answers that fail; number 5 has none."""
+
+    def problems(self):
+        return [
+            Problem(id=f"w{n}", prompt="", answer=str(n) if n != 5 else "", meta={"file": "f.jsonl", "line": n + 1})
+            for n in range(10)
+        ]
+
+    def verify(self, problem, response):
+        return Judgement(Verdict.RIGHT if int(response) % 2 else Verdict.WRONG, "even")
+
+    def quick(self, problem, response):
+        return self.verify(problem, response) if int(response) < 4 else None
+
+
+class Pool:
+    """Keeps what it was asked."""
+
+    def __init__(self, task):
+        self.task, self.items = task, []
+
+    def verify(self, items):
+        self.items += items
+        return [self.task.verify(*item) for item in items]
+
+
+def test_gold_check_finds_exactly_the_failing_rows():
+    task = Wrong()
+    pool = Pool(task)
+    expected = {"w0", "w2", "w4", "w5", "w6", "w8"}
+    assert {problem.id for problem, _ in check_task(task, pool)} == expected
+    assert [problem.id for problem, _ in pool.items] == ["w4", "w6", "w7", "w8", "w9"]
+    assert {problem.id for problem, _ in check_task(task)} == expected
+    assert {problem.id for problem, _ in check_task(task, limit=3)} == {"w0", "w2"}
+
+
+def test_require_gold_names_rows_and_count():
+    with pytest.raises(InputError, match=r"task w: 6 gold answers .*f.jsonl line 1: answer '0' is wrong .*3 more"):
+        require_gold(Wrong(), name="task w")
+    require_gold(load_task("arithmetic", {"train": 20}))
+
+
+@pytest.mark.parametrize("name", ["countdown", "arithmetic"])
+def test_generated_tasks_pass_their_gold_check(name):
+    assert check_task(load_task(name)) == []
+
+
+def test_list_and_show(capsys):
+    list_tasks()
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in TASKS)
+    assert "max_solutions" in shown
+    show_task("countdown", {"train": 5, "probe": 2, "test": 2}, 2)
+    shown = capsys.readouterr().out
+    assert "5 train, 2 probe, 2 test" in shown
+    assert "demonstration" in shown
+
+
+def test_check_reports_and_refuses(own, capsys, tmp_path):
+    from reasonloop.tasks import check
+
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "answer": "12"}\n{"prompt": "b", "answer": "no number"}\n')
+    check("jsonl", {"test": "rows.jsonl", "verifier": "exact"})
+    assert "2 gold answers: 2 right" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"rows\.jsonl line 2"):
+        check("jsonl", {"test": "rows.jsonl", "verifier": "numeric"})
+
+
+def test_targets_exist_and_nothing_heavy_is_imported():
+    program = (
+        "import sys, reasonloop.tasks as t\n"
+        "for name in t.TASKS: t.load_task(name, {'train': 'x'} if name in ('jsonl', 'gsm8k') else {})\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'duckdb', 'pyarrow', 'math_verify', 'sympy', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert task_target("gsm8k") == "reasonloop.tasks.jsonl:Gsm8k"
+    assert task_target("a:B") == "a:B"

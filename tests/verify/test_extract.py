@@ -1,0 +1,153 @@
+"""Answer extraction: against a plain reference, and in linear time on hostile input."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonloop.errors import InputError
+from reasonloop.verify.extract import STYLES, extract_answer, gold_answer, gold_response
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "answer"),
+    [
+        ("boxed", r"so \boxed{12}", "12"),
+        ("boxed", r"\boxed{1} then \boxed{ \frac{1}{2} }.", r"\frac{1}{2}"),
+        ("boxed", r"\boxed {7}", "7"),
+        ("boxed", r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        ("boxed", r"\boxed{[1, 2\}}", r"[1, 2\}"),
+        ("boxed", r"\boxed{12", None),
+        ("boxed", r"\boxed{3} and \boxed{12", None),
+        ("boxed", r"\boxed{}", None),
+        ("boxed", "12", None),
+        ("boxed", r"\boxed", None),
+        ("hash", "work\n#### 1,234 \nmore", "1,234"),
+        ("hash", "#### 1\n#### 2", "2"),
+        ("hash", "####", None),
+        ("hash", "#### \n5", None),
+        ("hash", "5", None),
+        ("last_number", "first 3, then -4.50 apples", "-4.50"),
+        ("last_number", "costs $1,234.5.", "$1,234.5"),
+        ("last_number", "-$5", "-$5"),
+        ("last_number", "10-5", "5"),
+        ("last_number", "x = \u22125", "\u22125"),
+        ("last_number", "it is 10%", "10%"),
+        ("last_number", "it is 10 percent", "10 percent"),
+        ("last_number", "3,4", "4"),
+        ("last_number", "3/4", "3/4"),
+        ("last_number", "1.5e-3 m", "1.5e-3"),
+        ("last_number", "5 m2", "5"),
+        ("last_number", "between .5 and 1", "1"),
+        ("last_number", "none", None),
+        ("final", r"#### 5 but \boxed{6}", "6"),
+        ("final", "the answer is 4\n#### 5", "5"),
+        ("final", r"The answer is 4, or \boxed{1", None),
+        ("final", "The answer is 42. It is 7 more.", "42"),
+        ("final", "The answer is 3.5.", "3.5"),
+        ("final", "**Answer:** none\nAnswer: **Paris**", "Paris"),
+        ("final", "Answer:\n 42", "42"),
+        ("final", "The final answer is 18 dollars.", "18"),
+        ("final", "The answer is 10 percent", "10 percent"),
+        ("final", "The answer is 5 or 6", "5 or 6"),
+        ("final", "The answer is 12 x + 3", "12 x + 3"),
+        ("final", "So 3 + 4 = 7", "7"),
+        ("final", "", None),
+        ("bare", r"x = \boxed{5}", "5"),
+        ("bare", " 5 ", "5"),
+        ("bare", r"5 \boxed{", None),
+        ("all", "  a\nb ", "a\nb"),
+        ("all", " \n", None),
+    ],
+)
+def test_what_each_style_finds(style, text, answer):
+    assert extract_answer(text, style) == answer
+
+
+def reference_boxed(text: str) -> str | None:
+    """One character at a time."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    at, depth, content = start + len("\\boxed{"), 1, ""
+    while at < len(text):
+        character = text[at]
+        if character == "\\":
+            content += text[at : at + 2]
+            at += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return content.strip() or None
+        content += character
+        at += 1
+    return None
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "\\{", "\\}", "\\\\", "1", " ", "x"]), max_size=30).map("".join))
+def test_boxed_is_the_plain_reference(text):
+    assert extract_answer(text, "boxed") == reference_boxed(text)
+
+
+@given(st.text(), st.sampled_from(STYLES))
+def test_any_text_gives_a_stripped_part_of_it_or_nothing(text, style):
+    answer = extract_answer(text, style)
+    assert answer is None or (answer and answer == answer.strip() and answer in text)
+
+
+@given(st.integers(-(10**12), 10**12), st.text(alphabet="ab \n.,$-=", max_size=20))
+def test_the_last_number_is_the_last_number(number, words):
+    assert extract_answer(f"{words} {number} {words}", "last_number") == str(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1" * 10_000_000,
+        "1," * 5_000_000,
+        "-$" * 1_000_000,
+        "." * 2_000_000,
+        "answer " + " " * 2_000_000,
+        "answer is: " * 200_000,
+        "#### " * 400_000,
+        "\\boxed{" * 1_400_000,
+        "\\boxed" + " " * 10_000_000,
+        "\\boxed{" + "{" * 5_000_000 + "}" * 5_000_001,
+    ],
+    ids=lambda text: f"{text[:9]!r}..{text[-3:]!r}",
+)
+def test_megabytes_take_linear_time(text):
+    start = time.process_time()
+    extract_answer(text, "final")  # tries every style but "all", until one finds an answer
+    assert time.process_time() - start < 15  # quadratic time would be hours
+
+
+def test_thousands_of_nested_braces():
+    inner = "{" * 9_000 + "1" + "}" * 9_000
+    assert extract_answer(f"\\boxed{{{inner}}}", "boxed") == inner
+
+
+def test_an_unknown_style_is_bad_input():
+    with pytest.raises(InputError, match=r"'boxes'.*boxed, hash"):
+        extract_answer("1", "boxes")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [("a\n#### 1,234 ", "1,234"), (r"so \boxed{\frac12}", r"\frac12"), (" 7 ", "7"), ("Paris", "Paris")],
+)
+def test_gold_answers_of_the_usual_layouts(text, answer):
+    assert gold_answer(text) == answer
+
+
+@pytest.mark.parametrize("text", ["no answer ####", r"cut off \boxed{12"])
+def test_a_gold_answer_that_is_missing_is_bad_input(text):
+    with pytest.raises(InputError, match="expected an answer"):
+        gold_answer(text)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("answer", ["5", "-1,234.5", "10%", "3/4"])
+def test_a_gold_response_is_found(style, answer):
+    assert extract_answer(gold_response(answer, style), style) == answer

@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     run.add_argument("overrides", nargs="*", metavar="section.key=value")
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
-    run.add_argument("--dry-run", action="store_true", help="check the recipe, print it whole with its stages, and stop")
+    run.add_argument(
+        "--dry-run", action="store_true", help="check the recipe, print it whole with its stages, and stop"
+    )
     run.set_defaults(verb=_run)
 
     evaluate = verbs.add_parser("eval", help="evaluate a model on a task's held-out problems")

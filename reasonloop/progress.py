@@ -39,6 +39,8 @@ class Progress:
         self.done_units = float(done_units)
         self._stream = stream if stream is not None else sys.stderr
         self._unheard = False
+        self._waiting: list[str] = []
+        self._late_line: str | None = None
         self._clock = clock
         self._last_advance = clock()
         self._seconds = 0.0
@@ -69,6 +71,7 @@ class Progress:
 
     def close(self) -> None:
         """Take the display away and give the terminal back as it was. Does no harm when called twice."""
+        self._write_late_line()
         live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -97,15 +100,19 @@ class Progress:
         replaced or its stage ends, a held-out one until it is replaced. None values are left out.
         """
         if self._where is None or self._where[:2] != (stage, iteration):
+            self._write_late_line()
             self._shown = {name: value for name, value in self._shown.items() if "@" in name}
         self._where = (stage, iteration, done, total)
         self._shown |= {name: value for name, value in values.items() if value is not None}
         if units:
             self.advance(units)
+        if self._live is not None:
+            return
         now = self._clock()
-        if self._live is None and (done >= total or now - self._last_line >= LINE_SECONDS):
+        self._late_line = self.line()
+        if now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            self._write(self.line())
+            self._write_late_line()
 
     def held_out(self, **values: float) -> None:
         """Set held-out results without a step: `held_out(**{"avg@16": 0.31})`. Shown until replaced."""
@@ -159,11 +166,23 @@ class Progress:
                 figures.append(f"{name.replace('_', ' ')} {_number(value)}")
         return figures
 
+    def _write_late_line(self) -> None:
+        """The last step of a stage is always written, also where its line came too soon after another one."""
+        line, self._late_line = self._late_line, None
+        if line is not None:
+            self._write(line)
+
     def _write(self, text: str) -> None:
         if self._unheard:
             return
+        self._waiting.append(text)
         try:
-            print(text, file=self._stream, flush=True)
+            while self._waiting:
+                print(self._waiting[0], file=self._stream, flush=True)
+                self._waiting.pop(0)
+        except RuntimeError:
+            # A signal handler speaks while the stream is in the middle of a write ("reentrant call"): said next time.
+            pass
         except BrokenPipeError:
             # Whoever read the lines has gone (`| head`); the run is worth more than its progress lines.
             self._unheard = True

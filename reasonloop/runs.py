@@ -133,7 +133,7 @@ class Run:
     @contextmanager
     def stoppable(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM ask for a stop after the next checkpoint; a second one stops at once."""
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Any] = {}
 
         def ask(number: int, frame: FrameType | None) -> None:
             self.stopping = True

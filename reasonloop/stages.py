@@ -1,5 +1,8 @@
-"""The stages that methods are made of. Each is a function of (recipe, checkpoint, store) and can be killed at any moment:
-called again it continues from its last checkpoint, and a finished one returns at once what it made."""
+"""The stages that methods are made of: each a function of (recipe, checkpoint, store).
+
+A stage can be killed at any moment: called again it continues from its last checkpoint, and a finished one returns at
+once what it made.
+"""
 
 from __future__ import annotations
 
@@ -100,9 +103,7 @@ def explore(
         sampled = time.monotonic()
         measured: dict[str, float] = {}
         if useful and learn:
-            rate = scheduled(
-                options.learning_rate, options.schedule, cursor["step"], planned, options.warmup_steps
-            )
+            rate = scheduled(options.learning_rate, options.schedule, cursor["step"], planned, options.warmup_steps)
             measured = _learn_step(run, learner, useful, objective, rate, reference)
         tokens = sum(len(rollout.response_tokens) for rollout in spent)
         cursor = {**cursor, "step": cursor["step"] + 1}
@@ -168,7 +169,8 @@ def _sample_step(
     for _ in range(1 + options.refill_rounds):
         wanted = options.problems_per_step - len(useful_groups(groups))
         affordable = math.ceil((budget - cursor["rollouts"]) / options.group_size)
-        picked, position = [], cursor["groups"]
+        picked: list[int] = []
+        position = cursor["groups"]
         while len(picked) < min(wanted, affordable) and len(taken) < len(prompts):
             index = _shuffled(position, len(prompts), run.recipe.seed, address.iteration)
             position += 1
@@ -200,9 +202,7 @@ def judged(run: Run, problems: Sequence[Problem], rollouts: Sequence[Rollout]) -
 
 
 def _score(policy: Policy, rollouts: Sequence[Rollout], run: Run) -> list[np.ndarray]:
-    return policy.score(
-        [r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], run.recipe.sampling
-    )
+    return policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], run.recipe.sampling)
 
 
 def _learn_step(
@@ -213,7 +213,7 @@ def _learn_step(
     rate: float,
     reference: Policy | None,
 ) -> dict[str, float]:
-    """The step's updates, each on its own share of the groups. Ratios are to the behaviour log-probs: no second pass."""
+    """The step's updates, each on its own share of the groups, with ratios to the stored behaviour log-probs."""
     options, results = run.recipe.rl, []
     for part in np.array_split(np.arange(len(groups)), min(options.updates_per_step, len(groups))):
         share = [groups[i] for i in part]
@@ -256,7 +256,7 @@ def rollouts_spent(run: Run, branch: str, iteration: int) -> int:
 
 
 def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iteration: int) -> dict[str, Any]:
-    """Evaluates on the probe problems; with adaptive exploration, ends it when pass@k is significantly below its best."""
+    """Evaluates on the probe problems; adaptive exploration ends when pass@k is significantly below its best."""
     result = evaluate_policy(run, policy, "probe", run.recipe.eval.probe_samples)
     metrics = {name: value["value"] for name, value in result["metrics"].items()}
     run.progress.held_out(**{name: value for name, value in metrics.items() if name.startswith("avg@")})

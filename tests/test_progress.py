@@ -48,15 +48,33 @@ def test_a_pipe_gets_at_most_a_line_a_second_and_always_the_last_step(clock: Clo
     assert "\x1b" not in out.getvalue()
 
 
-def test_last_steps_of_short_stages_are_never_throttled_away(clock: Clock) -> None:
+def test_last_steps_of_stages_are_never_throttled_away(clock: Clock) -> None:
     out = io.StringIO()
     with Progress(4, stream=out, clock=clock) as progress:
         for stage in ("explore", "rft", "eval"):
-            progress.step(stage, 1, 2)
-            progress.step(stage, 2, 2)
+            progress.step(stage, 1, 9)
+            progress.step(stage, 2, 9)
+            progress.step(stage, 7, 9)
     assert [line.split("  step ") for line in out.getvalue().splitlines()] == [
-        ["explore", "1/2"], ["explore", "2/2"], ["rft", "2/2"], ["eval", "2/2"],
+        ["explore", "1/9"], ["explore", "7/9"], ["rft", "7/9"], ["eval", "7/9"],
     ]  # fmt: skip
+
+
+def test_a_message_from_a_signal_handler_in_the_middle_of_a_write_is_said_later() -> None:
+    class Interrupted(io.StringIO):
+        busy = True
+
+        def write(self, text: str) -> int:
+            if self.busy:
+                self.busy = False
+                raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+            return super().write(text)
+
+    out = Interrupted()
+    with Progress(2, stream=out) as progress:
+        progress.say("stopping after the next checkpoint")
+        progress.say("stopped")
+    assert out.getvalue().splitlines() == ["stopping after the next checkpoint", "stopped"]
 
 
 def test_held_out_results_stay_and_training_values_go_with_their_stage(clock: Clock) -> None:
@@ -105,14 +123,15 @@ def test_the_estimate_follows_a_change_of_speed_and_ignores_skipped_work(clock: 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_the_terminal_is_given_back_however_the_block_ends(terminal: Terminal, error: type[BaseException]) -> None:
-    def work() -> None:
-        with Progress(3, stream=terminal) as progress:
+    def work(progress: Progress) -> None:
+        with progress:
             progress.step("explore", 1, 3, units=1, reward=0.5)
             progress.say("[bold]saved[/bold] to a [file]")
             raise error
 
+    progress = Progress(3, stream=terminal)
     with pytest.raises(error):
-        work()
+        work(progress)
     shown = terminal.getvalue()
     assert "[bold]saved[/bold] to a [file]" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")

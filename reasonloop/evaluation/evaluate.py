@@ -45,7 +45,9 @@ def evaluate_policy(run: Run, policy: Policy, split: str, samples: int, saved: P
     done = _read_blocks(saved)
     for start in range(len(done), len(problems), size):
         block = problems[start : start + size]
-        rows = sample_and_count(engine, run.verifier, policy, block, samples, run.recipe.sampling, run.recipe.seed, split)
+        rows = sample_and_count(
+            engine, run.verifier, policy, block, samples, run.recipe.sampling, run.recipe.seed, split
+        )
         done += rows
         run.progress.advance(len(block) * samples)
         if saved is not None and start + size < len(problems):

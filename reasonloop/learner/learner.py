@@ -64,7 +64,7 @@ class Learner:
             hidden = self.policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
             logprobs, entropies = target_logprobs(hidden, self.policy.head(), stream.targets, self.sampling)
             part = loss(logprobs, targets, objective)
-            part.total.backward()  # type: ignore[no-untyped-call]
+            part.total.backward()
             for name, value in (
                 ("loss", part.total),
                 ("entropy", entropies.sum()),
@@ -111,4 +111,4 @@ def _no_dropout(model: torch.nn.Module) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a Module's attributes are typed as Tensors)

@@ -83,8 +83,12 @@ def loss(
     kl = k3(logprobs, targets.reference)
     total = total + (kl * targets.kl_weight).sum()
     if values is not None:
-        assert targets.returns is not None and targets.old_values is not None and targets.value_weight is not None
-        total = total + (value_loss(values, targets.old_values, targets.returns, value_clip) * targets.value_weight).sum()
+        assert targets.returns is not None
+        assert targets.old_values is not None
+        assert targets.value_weight is not None
+        total = (
+            total + (value_loss(values, targets.old_values, targets.returns, value_clip) * targets.value_weight).sum()
+        )
     in_policy = targets.policy_weight > 0
     return Loss(
         total,

@@ -130,7 +130,7 @@ def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampl
     Both are of the distribution that `sampling` draws from. Entropies carry no gradient. Memory does not grow with
     M x V: logits are made in chunks, and again in the backward pass.
     """
-    return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)  # type: ignore[no-any-return]
+    return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)
 
 
 def _chunks(rows: int, vocabulary: int) -> list[slice]:

@@ -33,9 +33,7 @@ class Stream:
         return np.split(values, np.cumsum(self.lengths)[:-1])
 
 
-def pack(
-    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device | str = "cpu"
-) -> Stream:
+def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Stream:
     """One stream of the given pairs, int32 token arrays. Equal prompts are laid down once and shared.
 
     A response's last token predicts nothing, so that it is a target and not in the stream.
@@ -80,9 +78,7 @@ def pack(
     )
 
 
-def split_by_tokens(
-    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int
-) -> list[list[int]]:
+def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[list[int]]:
     """Indices of the pairs in streams of at most `limit` tokens (a single longer pair has a stream of its own).
 
     Pairs with the same prompt stay next to each other where they fit, so that the prompt is computed once.

@@ -27,7 +27,7 @@ class Policy:
     """A model and its tokenizer. `model` and `tokenizer` are plain transformers objects."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model = model.eval()  # dropout would make the trained policy differ from the sampled one
+        self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
         self.tokenizer = tokenizer
         self.model.set_attn_implementation(attention.NAME)
 
@@ -40,6 +40,7 @@ class Policy:
         """
         source = resolve(str(path))
         quiet()
+        model: Any
         try:
             if source.suffix == ".gguf":
                 source = _converted_gguf(source)
@@ -62,7 +63,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device  # type: ignore[no-any-return]
+        return self.model.device
 
     @property
     def context_length(self) -> int:
@@ -85,7 +86,7 @@ class Policy:
             use_cache=False,
             plan=plan,
         )
-        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+        return output.last_hidden_state[0]
 
     def encode_prompt(self, problem: Problem) -> np.ndarray:
         """Prompt tokens, int32 [P]: the text as the tokenizer lays it out, or the messages in its chat template."""
@@ -112,7 +113,7 @@ class Policy:
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of a response without special tokens. Only for verifiers and readers: training keeps the tokens."""
-        return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)  # type: ignore[no-any-return]
+        return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
 
     def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]:
         """Ids that end a response: end of sequence (all that the model names) and each of `texts`."""

@@ -43,14 +43,14 @@ def all_figures(run: Run) -> list[Figure]:
 
 def _per_rollout(run: Run, name: str, key: str) -> Figure:
     traces = []
-    for series, lines in _by_series(run).items():
+    for series, lines in run.rl_steps().items():
         traces += _faint_and_smooth(series, lines, key, lambda line, i: number(line, "rollouts"))
     return {"id": name, "x": "rollouts spent", "traces": traces, "marks": _marks(run, "rollouts")}
 
 
 def _per_step(run: Run, name: str, key: str, **layout: Any) -> Figure:
     traces = []
-    for series, lines in _by_series(run).items():
+    for series, lines in run.rl_steps().items():
         traces += _faint_and_smooth(series, lines, key, lambda line, i: float(i + 1))
     values = [y for trace in traces for y in trace["y"] if y is not None]
     if layout.get("yType") == "log" and values and (min(values) <= 0 or max(values) < 20 * min(values)):
@@ -67,6 +67,9 @@ def _held_out(run: Run, name: str, metric: str) -> Figure:
     traces = []
     for series in ("vanilla", "main"):
         own = [e for e in results if run.series(e) == series]
+        if series == "vanilla" and run.shared and own:
+            # The policy that RLoop's first exploration ended with is one that vanilla RL passed through.
+            own = [e for e in results if e.get("stage") == "explore" and not e.get("iteration") and e not in own] + own
         chain = [e for e in own if e.get("stage") != "explore"] if series == "main" else own
         explored = [e for e in own if e.get("stage") == "explore"] if series == "main" else []
         if chain:
@@ -96,15 +99,17 @@ def _points(run: Run, series: str, name: str, kind: str, evals: Sequence[Line], 
 
 def _probes(run: Run, metric: str) -> list[Figure]:
     seen: dict[tuple[str, float], tuple[str, float]] = {}
-    shown = [e for e in run.evals if e.get("metrics") and e not in run.results]
-    for record in [*run.stage("eval"), *shown]:
+    shared = max((number(line, "rollouts") or 0 for line in run.shared), default=0)
+    for record in [*run.stage("probe"), *(e for e in run.evals if e.get("metrics") and e not in run.results)]:
         metrics = record.get("metrics", record)
         key = _metric_key({"metrics": metrics}, metric)
         rollouts = number(record, "rollouts")
-        if key is None or rollouts is None or record.get("split", "probe") != "probe":
+        if key is None or rollouts is None:
             continue
         value = metrics[key]["value"] if isinstance(metrics[key], Mapping) else metrics[key]
         seen[run.series(record), rollouts] = (key, float(value))
+        if run.series(record) == "main" and not record.get("iteration") and rollouts <= shared:
+            seen["vanilla", rollouts] = (key, float(value))
     traces = []
     for series in ("vanilla", "main"):
         mine = sorted((x, key, y) for (s, x), (key, y) in seen.items() if s == series)
@@ -151,7 +156,7 @@ def _pass_at_k(run: Run) -> Figure:
 
 
 def _verdicts(run: Run, series: str) -> Figure:
-    lines = _by_series(run).get(series, [])
+    lines = run.rl_steps().get(series, [])
     lines = lines[:: max(1, len(lines) // 300)]
     counts = [[float((line.get("verdicts") or {}).get(v, 0)) for v in VERDICTS] for line in lines]
     totals = [sum(row) for row in counts]
@@ -181,17 +186,9 @@ def _supervised(run: Run) -> Figure:
     return {"id": "loss", "x": "update", "traces": traces}
 
 
-def _by_series(run: Run) -> dict[str, list[Line]]:
-    """RL step lines by series, vanilla first so that RLoop is drawn on top."""
-    found: dict[str, list[Line]] = {}
-    for line in run.stage("explore"):
-        found.setdefault(run.series(line), []).append(line)
-    return {series: found[series] for series in ("vanilla", "main") if series in found}
-
-
 def _marks(run: Run, axis: str) -> list[float]:
     """Where RLoop's iterations after the first begin, on the axis of rollouts or of RL steps."""
-    lines = _by_series(run).get("main", [])
+    lines = run.rl_steps().get("main", [])
     marks = []
     for i in range(1, len(lines)):
         if lines[i].get("iteration") != lines[i - 1].get("iteration"):

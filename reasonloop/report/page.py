@@ -188,11 +188,12 @@ def sentence(run: Run) -> str:
             f"RLoop on {where}: {turns} iterations of exploration ({rl}) and fine-tuning on its experts, "
             f"each starting from {start}{beside}"
         )
-    spent = {run.series(line): number(line, "rollouts") for line in run.lines if number(line, "rollouts")}
-    total = sum(value or 0 for value in spent.values())
-    seconds = sum(s for line in run.lines if (s := number(line, "seconds")) and line.get("stage") != "eval")
+    spent = {line.get("branch"): number(line, "rollouts") or 0 for line in run.stage("explore")}
+    # What two arms share was sampled once.
+    total = sum(spent.values()) - max((number(line, "rollouts") or 0 for line in run.shared), default=0)
+    seconds = sum(s for line in run.lines if (s := number(line, "seconds")))
     amount = f" {total:,.0f} training rollouts" if total else ""
-    amount += f" in {duration(seconds)} of steps" if amount and seconds else ""
+    amount += f"; their steps and the fine-tuning took {duration(seconds)}" if amount and seconds else ""
     seed = f" Seed {run.config['seed']}." if "seed" in run.config else ""
     return f"{what}.{seed}{amount + '.' if amount else ''}"
 
@@ -277,17 +278,25 @@ def _browser(rollouts: Mapping[str, Any]) -> str:
 def _configuration(run: Run) -> str:
     from reasonloop.config import Recipe
 
-    tables = {key: value for key, value in run.config.items() if key not in Recipe.model_fields}
     blocks = []
-    for key, table in tables.items():
+    for key, table in run.config.items():
+        if key in Recipe.model_fields:
+            continue
         items = table if isinstance(table, Mapping) else {key: table}
-        rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in items.items())
-        blocks.append(f"<details><summary>{escape(key.capitalize())}</summary><dl>{rows}</dl></details>")
+        nested = {name: value for name, value in items.items() if isinstance(value, Mapping)}
+        plain = {name: value for name, value in items.items() if name not in nested}
+        blocks += [_facts("Machine" if key == "ran_on" else key, plain)]
+        blocks += [_facts(name, value) for name, value in nested.items()]
     if run.config_text:
         blocks.append(f"<details><summary>Resolved recipe</summary><pre>{escape(run.config_text)}</pre></details>")
     if not blocks:
         return ""
     return f'<section id="configuration"><h2>Machine, versions and recipe</h2>{"".join(blocks)}</section>'
+
+
+def _facts(title: str, items: Mapping[str, Any]) -> str:
+    rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in items.items())
+    return f"<details><summary>{escape(title.capitalize())}</summary><dl>{rows}</dl></details>" if rows else ""
 
 
 def _asset(name: str) -> str:

@@ -46,7 +46,7 @@ function plotlyTraces(trace) {
         marker: { size: open ? 8 : 7, color: ink, symbol: open ? "diamond-open" : "circle", line: { width: 1.6, color: ink } },
         error_y: { type: "data", symmetric: false, array: up, arrayminus: down, color: translucent(ink, open ? 0.35 : 0.6), thickness: 1.4, width: 3 },
         customdata: trace.text.map((text, i) => [text, trace.lo[i], trace.hi[i]]),
-        hovertemplate: "%{y:.3f}  [%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra>%{customdata[0]}</extra>",
+        hovertemplate: "<b>%{customdata[0]}</b><br>%{y:.3f}  [%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
       }];
     }
     default:
@@ -59,7 +59,7 @@ function draw(node, figure) {
   const coarse = matchMedia("(pointer: coarse)").matches;
   const font = { family: colour("sans"), size: 12, color: soft };
   const axis = { gridcolor: line, linecolor: line, zeroline: false, ticks: "", automargin: true, fixedrange: coarse, tickfont: font };
-  const x = { ...axis, showgrid: false, title: { text: figure.x, font, standoff: 8 }, nticks: node.clientWidth < 420 ? 5 : 8 };
+  const x = { ...axis, showgrid: false, title: { text: figure.x, font, standoff: 8 }, nticks: node.clientWidth < 420 ? 5 : 8, hoverformat: ",.0f", showspikes: false };
   if (figure.xType) Object.assign(x, { type: figure.xType, tickvals: figure.xTicks });
   const y = { ...axis, nticks: 6 };
   if (figure.yRange) Object.assign(y, { range: figure.yRange, autorangeoptions: {} });
@@ -69,7 +69,8 @@ function draw(node, figure) {
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, showlegend: false,
     margin: { l: 36, r: 10, t: 10, b: 36 }, xaxis: x, yaxis: y, dragmode: coarse ? false : "zoom",
-    hovermode: "x unified",
+    // A box over all lines would hide a plot of few points.
+    hovermode: figure.traces.some((trace) => trace.kind === "points") ? "closest" : "x unified",
     hoverlabel: { bgcolor: colour("card"), bordercolor: line, font: { ...font, color: text } },
     shapes: (figure.marks || []).map((at) => ({
       type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: line, width: 1, dash: "dot" },

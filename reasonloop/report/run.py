@@ -54,6 +54,24 @@ class Run:
     def label(self, evaluation: Mapping[str, Any]) -> str:
         return label_of(evaluation, self.method)
 
+    @property
+    def shared(self) -> list[dict[str, Any]]:
+        """RL steps that were done once for two arms: RLoop's first exploration, which vanilla RL went on from."""
+        vanilla = [line for line in self.stage("explore") if line.get("branch") == "vanilla"]
+        first = min((int(line.get("step") or 0) for line in vanilla), default=0)
+        return [
+            line
+            for line in self.stage("explore")
+            if line.get("branch") != "vanilla" and not line.get("iteration") and int(line.get("step") or 0) < first
+        ]
+
+    def rl_steps(self) -> dict[str, list[dict[str, Any]]]:
+        """RL step lines by series, vanilla RL first, with the steps that it shares with RLoop in both."""
+        found: dict[str, list[dict[str, Any]]] = {"vanilla": self.shared, "main": []}
+        for line in self.stage("explore"):
+            found.setdefault(self.series(line), []).append(line)
+        return {series: lines for series, lines in found.items() if lines}
+
     def stage(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line.get("stage") == name]
 

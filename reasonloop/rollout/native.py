@@ -67,7 +67,7 @@ class NativeEngine:
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         if len(longest.tokens) + sampling.max_tokens > self._policy.context_length:
             raise InputError(
-                f"problem {longest.problem_id}: its prompt has {len(longest.tokens)} tokens, with sampling.max_tokens = "
+                f"problem {longest.problem_id}: its prompt has {len(longest.tokens)} tokens, with max_tokens = "
                 f"{sampling.max_tokens} more than the model's context of {self._policy.context_length}"
             )
         with torch.inference_mode():

@@ -42,7 +42,7 @@ WHERE n_right > 0 AND n_right / seen <= $threshold
 # Exact duplicates go: of equal token ids the earliest step's stays, within a step the lowest sample.
 _CANDIDATES = """
 CREATE TEMP TABLE candidates AS
-SELECT problem, min(place) AS place, arg_min(row, place) AS row
+SELECT problem, max(place) AS place, arg_max(row, place) AS row
 FROM (
     SELECT problem, response_hash_hi, response_hash_lo, row, (CAST(step AS BIGINT) << 32) + sample AS place
     FROM rollouts JOIN hard USING (problem_id)
@@ -69,7 +69,7 @@ WITH addressed AS (
     SELECT *,
         count(*) OVER (PARTITION BY problem, round) AS p,
         row_number() OVER (PARTITION BY problem, round ORDER BY step) - 1 AS k,
-        row_number() OVER (PARTITION BY problem ORDER BY step) - 1 - k AS taken_before,
+        row_number() OVER (PARTITION BY problem ORDER BY round, step) - 1 - k AS taken_before,
         $cap - taken_before AS q
     FROM rounds
 )

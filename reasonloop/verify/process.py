@@ -49,7 +49,7 @@ class StartFailed(Exception):
 
 
 class WorkerProcess:
-    """A process that runs `reasonloop.verify.worker` in its own session. Raises OSError if it can't be started."""
+    """A process that runs `reasonloop.verify.worker` in its own process group. Raises OSError."""
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         # Not multiprocessing: a fork would copy the locks of torch's threads, a spawn would import the caller's main

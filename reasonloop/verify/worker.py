@@ -16,6 +16,7 @@ import pickle
 import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from reasonloop.records import Judgement, Verdict
@@ -113,7 +114,8 @@ def _limit(memory_bytes: int | None) -> None:
     if memory_bytes is not None:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        with suppress(ValueError, OSError):  # macOS knows this limit and refuses to set it
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _read(source: BinaryIO) -> bytes | None:

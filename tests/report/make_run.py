@@ -47,11 +47,11 @@ hard_threshold = 0.5
 cap = 8
 vanilla = true
 
-[machine]
-cpu = "8 cores"
-memory = "16 GB"
+[ran_on]
+processor = "a made-up one"
+cores = 8
 
-[versions]
+[ran_on.versions]
 reasonloop = "0.1.0"
 torch = "2.13.0"
 """
@@ -73,13 +73,15 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
     words = _write_tokenizer(folder / "model")
     store = TrajectoryStore(folder / "trajectories", "made")
     lines: list[dict[str, Any]] = []
+    shared = 0
     ability = rng.normal(-0.9, 1.3, 120)
     _evaluate(folder, rng, ability, "base", "base", "main", 0, 0, 0)
     for branch in ("main", "vanilla"):
-        rollouts, clock = 0, 0.0
+        # Vanilla RL goes on from RLoop's first exploration, as in a real run.
+        rollouts, clock = (shared, 60.0) if branch == "vanilla" else (0, 0.0)
         for iteration in range(iterations if branch == "main" else 1):
             many = steps if branch == "main" else steps * iterations
-            for step in range(many):
+            for step in range(0 if branch == "main" else steps, many):
                 rollouts += 256 + 8 * int(rng.integers(0, 12))
                 start = 0.35 + (0.09 * iteration if branch == "main" else 0)
                 share = start + (0.95 - start) * (1 - math.exp(-step / (1.2 * steps)))
@@ -91,8 +93,10 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
                     store.write(batch, branch=branch, iteration=iteration, step=step)
                 if step % 10 == 9:
                     probe = {"avg@8": 0.3 + 0.25 * share - 0.1 * share**4, "pass@8": 0.75 - 0.15 * share**3}
-                    head = {"stage": "eval", "branch": branch, "iteration": iteration, "step": step, "split": "probe"}
+                    head = {"stage": "probe", "branch": branch, "iteration": iteration, "step": step}
                     lines.append({**head, "rollouts": rollouts, **probe})
+            if branch == "main" and iteration == 0:
+                shared = rollouts
             if branch == "vanilla":
                 _evaluate(folder, rng, ability * 1.5 + 0.75, "vanilla", "explore", branch, 0, rollouts, clock)
                 continue
@@ -108,7 +112,7 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
                 lines.append({"stage": "rft", "branch": branch, "iteration": iteration, "step": step, **fit})
             clock += 9
             _evaluate(folder, rng, ability + gain + 0.1, f"{name}-rft", "rft", branch, iteration, rollouts, clock)
-    with (folder / "metrics.jsonl").open("w") as file:
+    with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
     return folder
 
@@ -133,7 +137,7 @@ def _rollouts(
     rng: np.random.Generator, words: dict[str, int], share: float, branch: str, iteration: int, step: int
 ) -> list[Rollout]:
     batch = []
-    for problem in rng.choice(40, size=10, replace=False):
+    for place, problem in enumerate(rng.choice(40, size=10, replace=False)):
         numbers = tuple(sorted(int(n) for n in np.random.default_rng(problem).integers(2, 25, 4)))
         target = numbers[0] * numbers[1] + numbers[3] - numbers[2]
         prompt = np.array([words[w] for w in [str(target), "from", *map(str, numbers), ":"]], dtype=np.int32)
@@ -142,7 +146,7 @@ def _rollouts(
             text, finish = " ".join(trace.words), "stop" if trace.solved else "length"
             verdict = Verdict.RIGHT if trace.solved else Verdict.UNPARSEABLE if sample else Verdict.WRONG
             detail = "" if trace.solved else "no `answer` in the response"
-            if step == 0 and problem % 13 == 0:
+            if step == 0 and place == 0:
                 text, verdict, detail = HOSTILE[sample % 3], Verdict.CRASHED, HOSTILE[1]
             tokens = np.array([words.get(w, 0) for w in text.split()] + [1], dtype=np.int32)
             batch.append(
@@ -177,6 +181,10 @@ def _evaluate(
         "metrics": summarise(problems, draws=300), "mean_tokens": 40.0, "cut_off": 0.1, "verdicts": {},
         "problems": problems,
     }  # fmt: skip
+    values = {key: metric["value"] for key, metric in record["metrics"].items()}
+    line = {"stage": "eval", "branch": branch, "iteration": iteration, "rollouts": rollouts, "name": name, **values}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
     (folder / "evals" / f"{name}.json").write_text(json.dumps(record))
 
 

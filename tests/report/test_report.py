@@ -101,6 +101,16 @@ def test_every_drawn_figure_has_its_place_and_its_data(page: Page) -> None:
     held_out = {trace["name"]: trace for trace in figures["held-out-avg"]["traces"]}
     assert held_out["RLoop"]["text"] == ["base", "RLoop 1, after RFT", "RLoop 2, after RFT"]
     assert held_out["RLoop"]["x"] == sorted(held_out["RLoop"]["x"])
+    assert held_out["vanilla RL"]["text"] == ["base", "RLoop 1, explored", "vanilla RL"]
+
+
+def test_steps_that_vanilla_rl_shares_with_rloop_are_drawn_for_both_and_counted_once(page: Page) -> None:
+    reward = {trace["name"]: trace for trace in page.data["figures"][0]["traces"] if trace["kind"] == "line"}
+    main, vanilla = reward["RLoop"], reward["vanilla RL"]
+    assert len(vanilla["x"]) == 24
+    assert (vanilla["x"][:12], vanilla["y"][:12]) == (main["x"][:12], main["y"][:12])
+    spent = max(main["x"]) + max(vanilla["x"]) - main["x"][11]
+    assert f"{spent:,.0f} training rollouts" in page.text
 
 
 def test_the_page_needs_nothing_but_itself(page: Page) -> None:

@@ -175,3 +175,15 @@ def test_gsm8k_preset(write, tmp_path):
     ]:
         judgement = task.quick(problem, response) or task.verify(problem, response)
         assert judgement.verdict is verdict
+
+
+def test_slow_mathematics_goes_to_a_worker_with_a_deadline(write):
+    from reasonloop.verify.workers import VerifierPool, VerifierSpec
+
+    options = {"test": write("t.jsonl", [{"problem": "a", "solution": r"\boxed{\frac{1}{2}}"}])}
+    (problem,) = load_task("jsonl", options).problems()
+    responses = [r"\boxed{\dfrac{2}{4}}", r"\boxed{((10^10)!)!}", r"\boxed{\frac{1}{3}}"]
+    with VerifierPool(VerifierSpec("reasonloop.tasks.jsonl:Jsonl", options), deadline=1.0, workers=1) as pool:
+        verdicts = [judgement.verdict for judgement in pool.verify([(problem, r) for r in responses])]
+    assert (verdicts[0], verdicts[2]) == (Verdict.RIGHT, Verdict.WRONG)
+    assert verdicts[1] is not Verdict.RIGHT

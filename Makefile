@@ -1,0 +1,46 @@
+# make quickstart · make test · make lint · make types · make docs        (README.md says what they do)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: install quickstart quickstart-short test lint types docs model clean
+
+# torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+install: $(BIN)/.installed
+
+quickstart: install
+	$(BIN)/reasonloop run recipes/quickstart.toml
+
+# the same stages with little work in each, for a check that everything runs
+quickstart-short: install
+	rm -rf runs/quickstart-short
+	$(BIN)/reasonloop run recipes/quickstart.toml --out runs/quickstart-short \
+	    rl.steps=4 rl.problems_per_step=16 eval.samples=8 eval.problems=24 rft.epochs=1
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -c "from reasonloop import config; print(config.reference(), end='')" > docs/recipes.md
+
+# makes the bundled model again (about half an hour on two cores)
+model: install
+	$(BIN)/python -m reasonloop.bundled runs/countdown-init
+	$(BIN)/reasonloop run recipes/countdown-base.toml --out runs/countdown-base
+
+clean:
+	rm -rf $(VENV) runs

@@ -60,9 +60,10 @@ def planned_units(run: Run) -> float:
 
 def finished_units(run: Run) -> float:
     """What earlier processes have done of `planned_units`."""
-    from reasonloop.stages import RL_ROLLOUT
+    from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE
 
-    units = 0.0
+    batch = {"sft": run.recipe.sft.batch_size, "rft": run.recipe.rft.batch_size}
+    units = sum(batch.get(line.get("stage", ""), 0) for line in run.metrics()) * TRAINED_EXAMPLE
     for evaluation in run.evaluations():
         units += len(evaluation["problems"]) * evaluation["samples"]
     return units + RL_ROLLOUT * (run.store.count() if (run.folder / "trajectories").is_dir() else 0)

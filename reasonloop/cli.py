@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from reasonloop import __version__
 from reasonloop.errors import InputError, RunError, Stopped
@@ -13,9 +14,9 @@ from reasonloop.errors import InputError, RunError, Stopped
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input."""
-    arguments = _parser().parse_args(argv)
-    verb: Callable[[argparse.Namespace], None] = arguments.verb
     try:
+        arguments = _parse(argv)
+        verb: Callable[[argparse.Namespace], None] = arguments.verb
         verb(arguments)
     except InputError as error:
         print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
@@ -39,8 +40,27 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split("\n"))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all verbs do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` shows what is expected")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes positional arguments in one piece: overrides behind an option are left over
+    unknown = [text for text in rest if text.startswith("-") or not hasattr(arguments, "overrides")]
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="reasonloop",
         description="From a causal language model and verifiable problems to a reasoning model that keeps generalising.",
     )

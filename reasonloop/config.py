@@ -7,6 +7,7 @@ are refused with the nearest name. The field docstrings below are the recipe ref
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin
@@ -22,7 +23,7 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 class Section(BaseModel):
     """A table of options: unknown keys are an error, values are frozen after the check."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -37,7 +38,7 @@ class Model(Section):
 class TaskConfig(Section):
     """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
@@ -202,7 +203,7 @@ class Recipe(Section):
     """Every random draw of the run is a function of this seed and its own address."""
     threads: int = Field(0, ge=0)
     """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
+    checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=True)
     """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
     model: Model = Model()
     task: TaskConfig = TaskConfig()
@@ -344,15 +345,9 @@ def reference() -> str:
                 continue
             default = info.get_default(call_default_factory=True)
             text = " ".join((info.description or "").split())
-            shown = "unset" if default is None else f"`{_toml(default)}`"
+            shown = "unset" if default is None else f"`{json.dumps(default)}`"  # on one line; TOML reads it the same
             lines.append(f"| `{key}` | {_type(info.annotation)} | {shown} | {text} |")
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    import tomli_w
-
-    return tomli_w.dumps({"v": value}).removeprefix("v = ").strip() if value != {} else "{}"
 
 
 def _type(annotation: Any) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.runs import Run, check_folder
+
+if TYPE_CHECKING:
+    from reasonloop.tasks import Task
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -77,7 +81,9 @@ def execute(recipe: Recipe, folder: Path) -> None:
         check_inputs(recipe)
     run = Run(recipe, folder)
     try:
-        _work(run)
+        if not run.done:
+            _work(run)
+        show_results(run)
     finally:
         run.close()
 
@@ -92,10 +98,12 @@ def check_inputs(recipe: Recipe) -> None:
     resolve(recipe.model.path)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
+    check_problems(recipe, task)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, pool, name=chosen.name)
 
     from reasonloop.policy.policy import Policy
+    from reasonloop.stages import demonstrations
 
     policy = Policy.load(recipe.model.path)
     policy.stop_tokens(recipe.sampling.stop)
@@ -106,6 +114,38 @@ def check_inputs(recipe: Recipe) -> None:
                 f"problem {problem.id}: its prompt has {length} tokens, with sampling.max_tokens = "
                 f"{recipe.sampling.max_tokens} more than the model's context of {policy.context_length}"
             )
+    if recipe.method == "sft" or recipe.sft.before:
+        # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
+        demonstrations(recipe, task, policy, limit=16 if hasattr(task, "demonstrations") else None)
+
+
+def check_problems(recipe: Recipe, task: Task) -> None:
+    """Raises InputError unless the task has the problems that the recipe needs, each with an id of its own."""
+    from reasonloop.tasks.base import SPLITS
+
+    name, ids, sizes = recipe.task.name, set(), dict.fromkeys(SPLITS, 0)
+    for problem in task.problems():
+        if problem.split not in sizes:
+            raise InputError(f"task {name!r}: problem {problem.id} has split {problem.split!r}; expected {SPLITS}")
+        if problem.id in ids:
+            raise InputError(
+                f"task {name!r}: two problems have the id {problem.id!r}; expected an id of its own for each"
+            )
+        ids.add(problem.id)
+        sizes[problem.split] += 1
+    if not sizes["test"]:
+        raise InputError(f"task {name!r} has no test problems; expected some to evaluate on")
+    if recipe.method == "sft":
+        return
+    if sizes["train"] < recipe.rl.problems_per_step:
+        raise InputError(
+            f"rl.problems_per_step = {recipe.rl.problems_per_step}: the task has {sizes['train']} training problems; "
+            "expected at least as many"
+        )
+    if recipe.rl.probe_every and not sizes["probe"]:
+        raise InputError(
+            f"rl.probe_every = {recipe.rl.probe_every}: task {name!r} has no probe problems; expected some, or 0"
+        )
 
 
 def _work(run: Run) -> None:
@@ -113,7 +153,6 @@ def _work(run: Run) -> None:
 
     from reasonloop.progress import Progress
     from reasonloop.recipes import method
-    from reasonloop.report import write_report
 
     torch.set_num_threads(run.recipe.threads or os.cpu_count() or 1)
     with Progress(planned_units(run), finished_units(run)) as progress, run.stoppable():
@@ -121,6 +160,12 @@ def _work(run: Run) -> None:
         if run.resumed:
             progress.say(f"continuing {run.folder} at: {run.state.get('stage')}, step {run.state.get('step')}")
         method(run.recipe.method)(run)
+
+
+def show_results(run: Run) -> None:
+    """Writes the report; prints the table of all evaluations, and where things are."""
+    from reasonloop.report import write_report
+
     report = write_report(run.folder)
     print_results(run)
     print(f"model     {run.folder / 'model'}")

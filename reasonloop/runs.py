@@ -39,7 +39,10 @@ class Run:
         self.progress = Progress(1.0)
         self.stopping = False
         check_folder(recipe, folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {folder}: cannot be made ({error.strerror})") from None
         self._lock = _lock(folder)
         self.resumed = (folder / "config.toml").is_file()
         if not self.resumed:
@@ -97,6 +100,11 @@ class Run:
         state = {"stage": stage, "iteration": iteration, "step": step, "seconds": round(seconds, 3)}
         write_atomically(self.folder / "state.json", json.dumps(state) + "\n")
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do: the product is there."""
+        return self.state.get("stage") == "done" and (self.folder / "model" / "config.json").is_file()
+
     def seconds(self) -> float:
         """Seconds of work on this run so far, over all the processes that worked on it."""
         return self._seconds_before + time.monotonic() - self._began
@@ -107,23 +115,22 @@ class Run:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
-    def unlog(self, *, stage: str, branch: str, iteration: int, from_step: int) -> None:
-        """Takes back the lines of steps that a continued stage does again."""
-        lines = self.metrics()
-        kept = [
-            line
-            for line in lines
-            if (line.get("stage"), line.get("branch"), line.get("iteration")) != (stage, branch, iteration)
-            or line.get("step", 0) < from_step
-        ]
-        if len(kept) < len(lines):
-            write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    def unlog(self, from_step: int = 0, **where: Any) -> None:
+        """Takes back the lines with these values that a continued stage writes again, and a torn last line."""
+        path = self.folder / "metrics.jsonl"
+        text = "".join(
+            json.dumps(line) + "\n"
+            for line in self.metrics()
+            if line.get("step", 0) < from_step or any(line.get(key) != value for key, value in where.items())
+        )
+        if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != text:
+            write_atomically(path, text)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; the torn last line of a killed process is left out."""
         path = self.folder / "metrics.jsonl"
         lines = []
-        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
             with suppress(ValueError):
                 lines.append(json.loads(text))
         return lines
@@ -173,7 +180,8 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
         raise InputError(f"--out {folder}: a file; expected a folder, new or of the same run")
     stored = folder / "config.toml"
     if not stored.is_file():
-        if any(path.name != ".lock" for path in folder.iterdir()):
+        begun = {".lock", "config.toml.partial"}  # what a process leaves that was killed as it began
+        if any(path.name not in begun for path in folder.iterdir()):
             raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
         return
     try:

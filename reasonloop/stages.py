@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from reasonloop.checkpoints import Checkpoint
-from reasonloop.config import Rl, Training
+from reasonloop.config import Recipe, Rl, Training
 from reasonloop.errors import InputError
 from reasonloop.evaluation.evaluate import evaluate_policy, significantly_below
 from reasonloop.learner.batch import reinforced, supervised, useful_groups, with_reference
@@ -32,6 +32,7 @@ from reasonloop.rewards.outcome import outcome_reward, with_kl_penalty
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import Run, write_atomically
+from reasonloop.tasks import Task
 
 # planned work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
 RL_ROLLOUT, TRAINED_EXAMPLE = 2.5, 1.5
@@ -58,11 +59,13 @@ def explore(
     branch: str = "main",
     rollouts: int,
     continued: Checkpoint | None = None,
+    seam: Checkpoint | None = None,
     learn: bool = True,
 ) -> Path:
     """RL from the policy `start` until `rollouts` rollouts are sampled; every one of them goes to the store.
 
     `continued`: a finished exploration that this one goes on from (its steps count as this one's first steps).
+    `seam`: where to leave the state before a last step that `rollouts` cut short, for a longer exploration to continue.
     `learn=False` samples without learning. Returns the folder of the policy that came out.
     """
     options, stage = run.recipe.rl, f"{branch}-explore-{iteration}"
@@ -74,7 +77,8 @@ def explore(
     if cursor is None:
         cursor = {"step": 0, "groups": 0, "rollouts": 0, "done": False}
         if continued is not None:
-            cursor = {**(continued.cursor() or {}), "done": False, "continued": continued.folder.name}
+            cursor = {**(continued.cursor() or {}), "done": False}
+            cursor["continued_at"] = cursor["step"]
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"])
 
@@ -86,18 +90,16 @@ def explore(
     engine = NativeEngine()
     engine.load(policy)
     prompts = [Prompt(p.id, policy.encode_prompt(p)) for p in run.problems["train"]]
-    if len(prompts) < options.problems_per_step:
-        raise InputError(
-            f"rl.problems_per_step = {options.problems_per_step}: the task has {len(prompts)} training problems; "
-            "expected at least as many"
-        )
     objective = objective_of(options)
     planned = max(1, rollouts // options.rollouts_per_step)
     saved_at = time.monotonic()
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
         began = time.monotonic()
         address = Address(run.recipe.seed, "rl", branch, iteration, cursor["step"])
-        groups, cursor = _sample_step(run, engine, prompts, address, cursor, rollouts, reference)
+        before = cursor
+        groups, cursor, cut = _sample_step(run, engine, prompts, address, cursor, rollouts, reference)
+        if cut and seam is not None:
+            seam.save(learner, {**before, "continued_at": before["step"]})
         spent = [rollout for group in groups for rollout in group]
         run.store.write(spent, branch=branch, iteration=iteration, step=cursor["step"])
         useful = useful_groups(groups)[: options.problems_per_step]
@@ -143,6 +145,8 @@ def explore(
             run.set_state(stage, iteration, cursor["step"])
             saved_at = time.monotonic()
             run.stop_point()
+    if not own.done:  # what it continued had spent all the rollouts
+        own.save(learner, {**cursor, "done": True})
     return own.folder
 
 
@@ -164,14 +168,18 @@ def _sample_step(
     cursor: dict[str, Any],
     budget: int,
     reference: Policy | None,
-) -> tuple[list[list[Rollout]], dict[str, Any]]:
-    """A step's groups, judged and rewarded: a batch, and refills for groups without a gradient (dynamic sampling)."""
-    options = run.recipe.rl
+) -> tuple[list[list[Rollout]], dict[str, Any], bool]:
+    """A step's groups, judged and rewarded: a batch, and refills for groups without a gradient (dynamic sampling).
+
+    Returns the groups, the cursor behind them, and whether the budget left some out.
+    """
+    options, cut = run.recipe.rl, False
     groups: list[list[Rollout]] = []
     taken: set[int] = set()
     for _ in range(1 + options.refill_rounds):
         wanted = options.problems_per_step - len(useful_groups(groups))
         affordable = math.ceil((budget - cursor["rollouts"]) / options.group_size)
+        cut = cut or wanted > affordable
         picked: list[int] = []
         position = cursor["groups"]
         while len(picked) < min(wanted, affordable) and len(taken) < len(prompts):
@@ -189,7 +197,7 @@ def _sample_step(
         if reference is not None and options.kl_in == "reward":
             fresh = with_kl_penalty(fresh, _score(reference, fresh, run), options.kl_coef)
         groups += [fresh[i : i + options.group_size] for i in range(0, len(fresh), options.group_size)]
-    return groups, cursor
+    return groups, cursor, cut
 
 
 def _shuffled(position: int, count: int, seed: int, iteration: int) -> int:
@@ -265,12 +273,12 @@ def rollouts_spent(run: Run, branch: str, iteration: int) -> int:
 
 def training_seconds(run: Run, branch: str, iteration: int) -> float:
     """Seconds of sampling and training that the arm has spent by the end of the iteration; evaluations don't count."""
-    continued = (checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}).get("continued")
+    continued_at = (checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}).get("continued_at", 0)
     total = 0.0
     for line in run.metrics():
         own = line.get("branch") == branch and line.get("iteration", 0) <= iteration
-        shared = continued is not None and line.get("stage") == "explore" and line.get("branch") == "main"
-        if line.get("stage") in ("sft", "explore", "rft") and (own or (shared and line.get("iteration") == 0)):
+        shared = (line.get("stage"), line.get("branch"), line.get("iteration")) == ("explore", "main", 0)
+        if line.get("stage") in ("sft", "explore", "rft") and (own or (shared and line["step"] < continued_at)):
             total += line.get("seconds", 0.0)
     return total
 
@@ -314,10 +322,10 @@ def finetune(
     own = checkpoint(run, f"main-{stage}-{iteration}")
     cursor = own.cursor()
     if cursor is not None and cursor.get("done"):
-        return Path(cursor["start"]) if cursor.get("empty") else own.folder
+        return Path(start) if cursor.get("empty") else own.folder
     if not pairs:
         run.progress.say(f"{stage}: no examples; the policy stays as it was")
-        own.skip({"done": True, "empty": True, "start": str(start)})
+        own.skip({"done": True, "empty": True})
         return Path(start)
     weights = weights if weights is not None else [1.0] * len(pairs)
     learner = Learner(
@@ -370,20 +378,25 @@ def finetune(
     return own.folder
 
 
-def demonstrations(run: Run, start: Source) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The task's demonstrations as token pairs, in a fixed order."""
+def demonstrations(
+    recipe: Recipe, task: Task, policy: Policy, limit: int | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The task's demonstrations (the first `limit` of them) as token pairs, in a fixed order.
+
+    Raises InputError if there are none, or if one is longer than the model's context.
+    """
     from reasonloop.tasks import demonstrations as of_task
 
-    options = run.recipe.sft
-    policy = Policy.load(start)
-    found = of_task(run.task, options.demonstrations, run.recipe.seed, **options.options)
+    options = recipe.sft
+    found = islice(
+        of_task(task, options.demonstrations, recipe.seed, **options.options), options.demonstrations or None
+    )
     pairs = [
-        (policy.encode_prompt(problem), policy.encode_response(response))
-        for problem, response in (islice(found, options.demonstrations) if options.demonstrations else found)
+        (policy.encode_prompt(problem), policy.encode_response(response)) for problem, response in islice(found, limit)
     ]
     if not pairs:
         raise InputError(
-            f"sft: task {run.recipe.task.name!r} has no demonstrations; expected training problems with a worked "
+            f"sft: task {recipe.task.name!r} has no demonstrations; expected training problems with a worked "
             "response, or a task that generates them (then set sft.demonstrations)"
         )
     longest = max(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
@@ -400,12 +413,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates the policy in `source` on the test problems; RUN/evals/<name>.json holds what came out."""
     path = run.folder / "evals" / f"{name}.json"
+    saved = path.with_suffix(".partial")
     if path.is_file():
+        saved.unlink(missing_ok=True)
         return json.loads(path.read_text())
     run.set_state(f"eval {name}", iteration, 0)
     run.stop_point()
     run.progress.say(f"evaluating {name}")
-    saved = path.with_suffix(".partial")
     policy = Policy.load(source, device(run))
     result = {
         "name": name,
@@ -422,6 +436,7 @@ def evaluate(
     }
     values = {key: value["value"] for key, value in result["metrics"].items()}
     run.progress.held_out(**{key: value for key, value in values.items() if key.startswith("avg@")})
+    run.unlog(stage="eval", name=name)
     run.log(stage="eval", branch=branch, iteration=iteration, rollouts=rollouts, name=name, **values)
     write_atomically(path, json.dumps(result) + "\n")
     saved.unlink(missing_ok=True)

@@ -1,10 +1,15 @@
-"""Fixtures for the tests of the numerical core. Nothing here imports torch before a test asks for a policy."""
+"""Shared by all tests. Nothing here imports torch before a test asks for a policy."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# a machine that is busy with something else is no failure
+settings.register_profile("reasonloop", deadline=None)
+settings.load_profile("reasonloop")
 
 
 @pytest.fixture(scope="module")

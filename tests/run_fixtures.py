@@ -1,4 +1,4 @@
-"""Small real runs: a weak model made in seconds, a recipe for it, and processes that can be killed at any change of a file."""
+"""Small real runs: a weak model made in seconds, a recipe, and processes that die at a chosen change of a file."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def outcome(folder: Path) -> dict[str, Any]:
             continue
         if name in ("report.html", "config.toml") or path.name == "trainer.pt":
             found[name] = None  # the report shows timings; a pickle's bytes depend on object identities
-        elif path.suffix == ".json" and path.parent.name == "evals" or name == "state.json":
+        elif (path.suffix == ".json" and path.parent.name == "evals") or name == "state.json":
             found[name] = _untimed(json.loads(path.read_text()))
         elif name == "metrics.jsonl":
             found[name] = [_untimed(json.loads(line)) for line in path.read_text().splitlines()]

@@ -17,6 +17,7 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
+from reasonloop.runs import write_atomically
 
 if TYPE_CHECKING:
     from reasonloop.runs import Run
@@ -31,29 +32,34 @@ def evaluate_policy(run: Run, policy: Policy, split: str, samples: int, saved: P
     than the policies' own intervals. With `saved`, finished blocks are kept there and an evaluation that was cut off
     goes on behind them.
     """
-    problems = run.problems[split]
+    problems, sampling = run.problems[split], run.recipe.sampling
     if not problems:
         raise InputError(f"task {run.recipe.task.name!r} has no {split} problems to evaluate on")
 
     def on_tokens(count: int) -> None:
-        if run.stopping:
+        # without `saved` a stage is in the middle of its work: it stops at its own next checkpoint
+        if run.stopping and saved is not None:
             raise Stopped(str(run.folder))
 
     engine = NativeEngine(on_tokens)
     engine.load(policy)
-    size = max(1, BLOCK_OF_SLOTS * run.recipe.sampling.slots // samples)
-    done = _read_blocks(saved)
+    size = block_size(sampling, samples)
+    done = _read_blocks(saved, size)
     for start in range(len(done), len(problems), size):
         block = problems[start : start + size]
-        rows = sample_and_count(
-            engine, run.verifier, policy, block, samples, run.recipe.sampling, run.recipe.seed, split
-        )
+        rows = sample_and_count(engine, run.verifier, policy, block, samples, sampling, run.recipe.seed, split)
         done += rows
         run.progress.advance(len(block) * samples)
         if saved is not None and start + size < len(problems):
             with saved.open("a") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
     return summary(done, samples)
+
+
+def block_size(sampling: Sampling, samples: int) -> int:
+    """Problems that are sampled together. The same wherever a policy is evaluated: in a batch of another size the last
+    bit of a logit can differ, and with it, once in a long while, a token."""
+    return max(1, BLOCK_OF_SLOTS * sampling.slots // samples)
 
 
 def sample_and_count(
@@ -109,13 +115,16 @@ def significantly_below(solved: Sequence[int], best: Sequence[int]) -> bool:
     return high < 0
 
 
-def _read_blocks(saved: Path | None) -> list[dict[str, Any]]:
+def _read_blocks(saved: Path | None, size: int) -> list[dict[str, Any]]:
+    """The rows of whole blocks; the torn end that a killed process may leave is cut off and sampled again."""
     if saved is None or not saved.is_file():
         return []
-    rows = []
-    for line in saved.read_text().splitlines():
+    rows: list[dict[str, Any]] = []
+    for line in saved.read_text(errors="replace").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
-            break  # the torn end of a killed process; what comes after it is sampled again
+            break
+    rows = rows[: len(rows) // size * size]
+    write_atomically(saved, "".join(json.dumps(row) + "\n" for row in rows))
     return rows

@@ -24,6 +24,8 @@ def evaluate_model(
     recipe = _recipe(model, task, overrides)
     if json_file is not None and not json_file.parent.is_dir():
         raise InputError(f"--json {json_file}: no such folder {json_file.parent}")
+    if json_file is not None and json_file.is_dir():
+        raise InputError(f"--json {json_file}: a folder; expected a file")
     from reasonloop.policy.folder import resolve
 
     resolve(model)
@@ -39,7 +41,7 @@ def evaluate_model(
 
     import torch
 
-    from reasonloop.evaluation.evaluate import sample_and_count, summary
+    from reasonloop.evaluation.evaluate import block_size, sample_and_count, summary
     from reasonloop.evaluation.table import results_text
     from reasonloop.policy.policy import Policy
     from reasonloop.rollout.native import NativeEngine
@@ -52,7 +54,10 @@ def evaluate_model(
     engine = NativeEngine()
     engine.load(policy)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
-        rows = sample_and_count(engine, pool, policy, problems, samples, recipe.sampling, recipe.seed, split)
+        size, rows = block_size(recipe.sampling, samples), []
+        for start in range(0, len(problems), size):
+            block = problems[start : start + size]
+            rows += sample_and_count(engine, pool, policy, block, samples, recipe.sampling, recipe.seed, split)
     result = {
         "name": model,
         "stage": "eval",
@@ -75,7 +80,10 @@ def _recipe(model: str, task: str | None, overrides: list[str]) -> Recipe:
     data: dict[str, Any] = {}
     stored = Path(model) / "config.toml"
     if stored.is_file():
-        data = {k: v for k, v in tomllib.loads(stored.read_text(encoding="utf-8")).items() if k != "ran_on"}
+        try:
+            data = {k: v for k, v in tomllib.loads(stored.read_text(encoding="utf-8")).items() if k != "ran_on"}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{stored}: cannot be read: {error}") from None
     elif task is None:
         raise InputError(f"eval {model}: no run folder, so --task is needed (`reasonloop tasks list` shows some)")
     if task is not None:

@@ -121,7 +121,7 @@ def policy_loss(
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """Schulman's k3 estimate of KL(policy || reference) at sampled tokens: exp(d) - d - 1 with d = ref - current; >= 0."""
     difference = (reference - logprobs).clamp(-20.0, 20.0)
-    return torch.exp(difference) - difference - 1
+    return torch.expm1(difference) - difference  # exp(d) - 1 would cancel where the policies are close
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

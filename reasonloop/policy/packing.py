@@ -59,6 +59,8 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
             prompt_at[key] = (lay(prompt, 0, None), len(prompt))
         start, length = prompt_at[key]
         first = np.array([start + length - 1])
+        if len(response) == 0:
+            raise ValueError("a response without tokens: there is nothing to predict")
         if len(response) > 1:
             own = lay(response[:-1], length, prompt_at[key])
             predict_from.append(np.concatenate([first, np.arange(own, own + len(response) - 1)]))

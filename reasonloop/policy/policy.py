@@ -44,14 +44,15 @@ class Policy:
         try:
             if source.suffix == ".gguf":
                 source = _converted_gguf(source)
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
+            model, report = loaded
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InputError(f"model {path}: cannot be loaded: {_first_line(error)}") from error
         if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
-            raise InputError(f"model {path}: its files lack {len(missing)} of the model's weights, {missing[0]} for one")
+            raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
         policy = cls(model.to(device), tokenizer)
         policy._check_packing(str(path))
         return policy

@@ -34,7 +34,15 @@ def rloop(run: Run) -> None:
     budget = recipe.rl.steps * recipe.rl.rollouts_per_step  # of one iteration's exploration
     base = theta = starting_policy(run)
     for i in range(options.iterations):
-        explored = explore(run, theta, iteration=i, rollouts=budget, learn=options.experts != "base_policy")
+        shared = i == 0 and options.iterations > 1 and shares_first_iteration(run)
+        explored = explore(
+            run,
+            theta,
+            iteration=i,
+            rollouts=budget,
+            seam=checkpoint(run, "vanilla-explore-0") if shared else None,
+            learn=options.experts != "base_policy",
+        )
         spent, last = rollouts_spent(run, "main", i), i == options.iterations - 1
         if recipe.eval.explored or last:
             evaluate(run, explored, f"iteration-{i}-explored", stage="explore", iteration=i, rollouts=spent)
@@ -43,7 +51,7 @@ def rloop(run: Run) -> None:
         theta = exploit(run, start, theta, iteration=i)
         evaluate(run, theta, f"iteration-{i}-rft", stage="rft", iteration=i, rollouts=spent)
 
-        drop_rl_weights(run, i)
+        drop_rl_weights(run, i, theta)
     if options.vanilla:
         vanilla(run, base, budget * options.iterations)
     deliver(run, theta)
@@ -51,7 +59,8 @@ def rloop(run: Run) -> None:
 
 def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path | Source:
     """RFT: fine-tunes `start` on the iteration's experts. `theta` is the policy that started the iteration."""
-    if checkpoint(run, f"main-rft-{iteration}").done:
+    cursor = checkpoint(run, f"main-rft-{iteration}").cursor()
+    if cursor is not None and cursor["done"]:
         return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
     options = run.recipe.rloop
     experts = select_experts(
@@ -62,20 +71,21 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
         source="last_step" if options.experts == "last_step" else "all",
         seed=run.recipe.seed,
     )
-    run.unlog(stage="select", branch="main", iteration=iteration, from_step=0)
-    run.log(
-        stage="select",
-        branch="main",
-        iteration=iteration,
-        step=0,
-        rollouts=rollouts_spent(run, "main", iteration),
-        seen=experts.seen,
-        right=experts.right,
-        problems=experts.problems,
-        hard_problems=experts.hard_problems,
-        deduplicated=experts.deduplicated,
-        selected=experts.selected,
-    )
+    if cursor is None:  # else the line is there already, with steps behind it
+        run.unlog(stage="select", iteration=iteration)
+        run.log(
+            stage="select",
+            branch="main",
+            iteration=iteration,
+            step=0,
+            rollouts=rollouts_spent(run, "main", iteration),
+            seen=experts.seen,
+            right=experts.right,
+            problems=experts.problems,
+            hard_problems=experts.hard_problems,
+            deduplicated=experts.deduplicated,
+            selected=experts.selected,
+        )
     run.progress.say(
         f"experts: {experts.seen} rollouts, {experts.right} right; {experts.hard_problems} of {experts.problems} "
         f"problems hard; {experts.deduplicated} distinct successes on them, {experts.selected} after the cap"
@@ -97,13 +107,18 @@ def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[
     ).tolist()
 
 
-def drop_rl_weights(run: Run, iteration: int) -> None:
-    """RL weights go at the end of their iteration, but for the last one's, and the first one's while vanilla needs it."""
-    options = run.recipe.rloop
-    if iteration < options.iterations - 1 and not (iteration == 0 and shares_first_iteration(run)):
-        checkpoint(run, f"main-explore-{iteration}").drop_weights()
-    if iteration > 0 and options.reinitialise_from != "base":
-        checkpoint(run, f"main-rft-{iteration - 1}").drop_weights()
+def drop_rl_weights(run: Run, iteration: int, theta: Source) -> None:
+    """RL weights go at the end of their iteration, but for the last one's, and the first one's while vanilla needs it.
+
+    An iteration without experts hands on the policy that it started from, which may be as old as the run: `theta` stays.
+    """
+    kept = {theta, checkpoint(run, f"main-explore-{run.recipe.rloop.iterations - 1}").folder}
+    if shares_first_iteration(run):
+        kept.add(checkpoint(run, "main-explore-0").folder)
+    stages = [f"main-explore-{i}" for i in range(iteration + 1)] + [f"main-rft-{i}" for i in range(iteration)]
+    for stage in stages:
+        if checkpoint(run, stage).folder not in kept:
+            checkpoint(run, stage).drop_weights()
 
 
 def shares_first_iteration(run: Run) -> bool:

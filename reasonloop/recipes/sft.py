@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from reasonloop.policy.policy import Policy
 from reasonloop.runs import Run
-from reasonloop.stages import Source, deliver, demonstrations, evaluate, finetune
+from reasonloop.stages import Source, checkpoint, deliver, demonstrations, evaluate, finetune
 
 
 def sft(run: Run) -> None:
@@ -17,7 +18,10 @@ def sft(run: Run) -> None:
 def sft_stage(run: Run) -> Source:
     """The recipe's model, trained on the task's demonstrations."""
     base = run.recipe.model.path
-    return finetune(run, base, demonstrations(run, base), run.recipe.sft, stage="sft")
+    if checkpoint(run, "main-sft-0").done:
+        return finetune(run, base, [], run.recipe.sft, stage="sft")
+    pairs = demonstrations(run.recipe, run.task, Policy.load(base))
+    return finetune(run, base, pairs, run.recipe.sft, stage="sft")
 
 
 def starting_policy(run: Run) -> Source:

@@ -16,7 +16,8 @@ def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tens
     """One token a row by inverse CDF: float32 [B, V] (overwritten), float64 [B] in [0, 1) -> int64 [B], float32 [B] nats.
 
     The log-probs are of the distribution really drawn from: temperature, top-k, top-p and min-p included. The CDF is
-    summed in blocks in float64, so that vocabularies of any size lose nothing to rounding.
+    summed in blocks in float64, so that vocabularies of any size lose nothing to rounding. A row with NaN or +inf logits
+    gets any token, with a log-prob of NaN.
     """
     logits = tempered(logits, sampling)
     top = logits.max(-1, keepdim=True).values
@@ -28,11 +29,12 @@ def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tens
     u = torch.from_numpy(uniforms).to(logits.device)[:, None]
     point = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
     block = torch.searchsorted(blocks, point, right=True)  # first block whose cumulated weight passes the point
+    block = block.clamp(max=blocks.shape[-1] - 1)  # NaN passes them all
     before = torch.where(block > 0, blocks.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = padded.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double()
     place = torch.searchsorted(inside.cumsum(-1), point - before, right=True)
     # rounding between the two sums may point just past the block's last token with any weight
     last = BLOCK - 1 - (inside > 0).flip(-1).to(torch.int64).argmax(-1, keepdim=True)
-    token = block * BLOCK + torch.minimum(place, last)
+    token = (block * BLOCK + torch.minimum(place, last)).clamp(max=vocabulary - 1)
     logprob = logits.gather(1, token) - top - torch.log(total).float()
     return token[:, 0], logprob[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,11 +60,18 @@ class NativeEngine:
         self._policy = policy
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, address: Address) -> list[Rollout]:
-        """`n` rollouts for each prompt, in order. Raises InputError when a prompt and max_tokens exceed the context."""
+        """`n` rollouts for each prompt, in order.
+
+        Raises InputError when a prompt and max_tokens exceed the context or a prompt has no tokens, and RunError when
+        the policy has diverged.
+        """
         if self._policy is None:
             raise RunError("the engine has no policy: call load() first")
         if not prompts:
             return []
+        for prompt in prompts:
+            if len(prompt.tokens) == 0:
+                raise InputError(f"problem {prompt.problem_id}: its prompt has no tokens")
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         if len(longest.tokens) + sampling.max_tokens > self._policy.context_length:
             raise InputError(
@@ -121,7 +129,10 @@ class _Batch:
         """Draws the next token of each row from its hidden state."""
         places = np.array([len(row.tokens) for row in rows])
         tokens, logprobs = draw(self.head.logits(hidden), uniforms(self.keys[slots], places), self.sampling)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        drawn = logprobs.tolist()
+        if not all(map(math.isfinite, drawn)):
+            raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
+        for row, token, logprob in zip(rows, tokens.tolist(), drawn, strict=True):
             row.tokens.append(token)
             row.logprobs.append(logprob)
 

@@ -64,7 +64,7 @@ WITH addressed AS (
 ), rounds AS (
     SELECT *, row_number() OVER (PARTITION BY problem, step ORDER BY drawn, sample) AS round
     FROM drawn
-    QUALIFY round <= 1
+    QUALIFY round <= $cap
 ), offers AS (
     SELECT *,
         count(*) OVER (PARTITION BY problem, round) AS p,

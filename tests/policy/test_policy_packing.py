@@ -135,7 +135,7 @@ def test_architectures_that_cannot_be_packed_are_refused(architecture: str, tmp_
 lengths = st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 40), min_size=1, max_size=4)), max_size=5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(groups=lengths.filter(bool), chunk=st.sampled_from([1, 200, 4_000_000]), data=st.randoms())
 def test_score_does_not_depend_on_company_order_or_chunks(policy: Policy, groups: Any, chunk: int, data: Any) -> None:
     rng = np.random.default_rng(data.randrange(1 << 30))

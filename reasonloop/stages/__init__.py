@@ -1,0 +1,24 @@
+"""The stages that methods are made of: each a function of (recipe, checkpoint, store).
+
+A stage can be killed at any moment: called again it continues from its last checkpoint, and a finished one returns at
+once what it made.
+"""
+
+from reasonloop.stages.common import RL_ROLLOUT, TRAINED_EXAMPLE, Source, checkpoint, device, rollouts_spent
+from reasonloop.stages.evaluate import deliver, evaluate
+from reasonloop.stages.explore import explore
+from reasonloop.stages.finetune import demonstrations, finetune
+
+__all__ = [
+    "RL_ROLLOUT",
+    "TRAINED_EXAMPLE",
+    "Source",
+    "checkpoint",
+    "deliver",
+    "demonstrations",
+    "device",
+    "evaluate",
+    "explore",
+    "finetune",
+    "rollouts_spent",
+]

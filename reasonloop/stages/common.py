@@ -1,0 +1,64 @@
+"""What all stages share: where their checkpoints are, the order of items, and what an arm has spent."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from reasonloop.checkpoints import Checkpoint
+from reasonloop.runs import Run
+
+# planned work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
+RL_ROLLOUT, TRAINED_EXAMPLE = 2.5, 1.5
+
+Source = str | Path
+
+
+def checkpoint(run: Run, stage: str) -> Checkpoint:
+    return Checkpoint(run.folder / "checkpoints" / stage)
+
+
+def device(run: Run) -> str:
+    import torch
+
+    chosen = run.recipe.model.device
+    return ("cuda" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen
+
+
+def shuffled(position: int, count: int, seed: int, iteration: int) -> int:
+    """The item at a place in the endless order of shuffled passes over `count` items."""
+    turn, place = divmod(position, count)
+    return int(_pass(turn, count, seed, iteration)[place])
+
+
+@lru_cache(maxsize=4)
+def _pass(turn: int, count: int, seed: int, iteration: int) -> np.ndarray:
+    return np.random.default_rng([seed, iteration, turn]).permutation(count)
+
+
+def rollouts_before(run: Run, branch: str, iteration: int) -> int:
+    """Rollouts that the arm spent in the iterations before this one."""
+    if branch != "main":
+        return 0
+    cursors = [checkpoint(run, f"{branch}-explore-{i}").cursor() or {} for i in range(iteration)]
+    return sum(cursor.get("rollouts", 0) for cursor in cursors)
+
+
+def rollouts_spent(run: Run, branch: str, iteration: int) -> int:
+    """Rollouts that the arm has spent by the end of the iteration's exploration."""
+    cursor = checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}
+    return rollouts_before(run, branch, iteration) + int(cursor.get("rollouts", 0))
+
+
+def training_seconds(run: Run, branch: str, iteration: int) -> float:
+    """Seconds of sampling and training that the arm has spent by the end of the iteration; evaluations don't count."""
+    continued_at = (checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}).get("continued_at", 0)
+    total = 0.0
+    for line in run.metrics():
+        own = line.get("branch") == branch and line.get("iteration", 0) <= iteration
+        shared = (line.get("stage"), line.get("branch"), line.get("iteration")) == ("explore", "main", 0)
+        if line.get("stage") in ("sft", "explore", "rft") and (own or (shared and line["step"] < continued_at)):
+            total += line.get("seconds", 0.0)
+    return total

@@ -1,0 +1,53 @@
+"""Evaluating a stage's policy, and handing over the last one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from reasonloop.evaluation.evaluate import evaluate_policy
+from reasonloop.policy.policy import Policy
+from reasonloop.runs import Run, write_atomically
+from reasonloop.stages.common import Source, device, training_seconds
+
+
+def evaluate(
+    run: Run, source: Source, name: str, *, stage: str, iteration: int = 0, branch: str = "main", rollouts: int = 0
+) -> dict[str, Any]:
+    """Evaluates the policy in `source` on the test problems; RUN/evals/<name>.json holds what came out."""
+    path = run.folder / "evals" / f"{name}.json"
+    saved = path.with_suffix(".partial")
+    if path.is_file():
+        saved.unlink(missing_ok=True)
+        return json.loads(path.read_text())
+    run.set_state(f"eval {name}", iteration, 0)
+    run.stop_point()
+    run.progress.say(f"evaluating {name}")
+    policy = Policy.load(source, device(run))
+    result = {
+        "name": name,
+        "order": len(list(path.parent.glob("*.json"))),
+        "stage": stage,
+        "branch": branch,
+        "iteration": iteration,
+        "rollouts": rollouts,
+        "seconds": round(training_seconds(run, branch, iteration), 1),
+        "task": run.recipe.task.name,
+        "split": "test",
+        "sampling": run.recipe.sampling.model_dump(mode="json"),
+        **evaluate_policy(run, policy, "test", run.recipe.eval.samples, saved),
+    }
+    values = {key: value["value"] for key, value in result["metrics"].items()}
+    run.progress.held_out(**{key: value for key, value in values.items() if key.startswith("avg@")})
+    run.unlog(stage="eval", name=name)
+    run.log(stage="eval", branch=branch, iteration=iteration, rollouts=rollouts, name=name, **values)
+    write_atomically(path, json.dumps(result) + "\n")
+    saved.unlink(missing_ok=True)
+    return result
+
+
+def deliver(run: Run, source: Source) -> None:
+    """The product: RUN/model, a Hugging Face folder."""
+    if not (run.folder / "model" / "config.json").is_file():
+        Policy.load(source).save(run.folder / "model")
+    run.set_state("done", 0, 0)

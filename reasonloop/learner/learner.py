@@ -34,7 +34,8 @@ class Learner:
     def __init__(self, policy: Policy, options: Optimizer, sampling: Sampling, checkpointing: bool = False) -> None:
         self.policy, self.options, self.sampling = policy, options, sampling
         if checkpointing:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(policy.model, "activation_checkpointing_enable", None)  # since transformers 5.23
+            (enable or policy.model.gradient_checkpointing_enable)({"use_reentrant": False})
             policy.model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
             _no_dropout(policy.model)
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]

@@ -116,12 +116,12 @@ class Segment:
 
     start: int
     length: int
-    context: tuple[int, int] | None = None
-    """(start, length) of the segment whose tokens come before this one: a shared prompt"""
+    context: tuple[tuple[int, int], ...] = ()
+    """(start, length) of the segments whose tokens come before this one, in order: a shared prefix, a shared prompt"""
 
     @property
     def context_length(self) -> int:
-        return self.context[1] if self.context else 0
+        return sum(length for _, length in self.context)
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,8 @@ class PackedPlan:
             own = torch.arange(segment.start, segment.start + segment.length)
             q_index[row, : segment.length] = own
             before = segment.context_length
-            if segment.context is not None:
-                kv_index[row, :before] = torch.arange(segment.context[0], segment.context[0] + before)
-            kv_index[row, before : before + segment.length] = own
+            context = [torch.arange(start, start + length) for start, length in segment.context]
+            kv_index[row, : before + segment.length] = torch.cat([*context, own])
             places.append(torch.arange(segment.length) + offset + row * longest)
         # position of query t in its own sequence is context + t, and key positions count from the sequence's start, so
         # that causality alone also hides the padding behind every real token; a padded query sees what it likes

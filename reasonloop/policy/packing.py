@@ -33,51 +33,92 @@ class Stream:
         return np.split(values, np.cumsum(self.lengths)[:-1])
 
 
+SHORTEST_PREFIX = 8  # a shorter common beginning is not worth a segment of its own
+
+Spans = tuple[tuple[int, int], ...]
+
+
+def common_prefix(prompts: Sequence[np.ndarray]) -> int:
+    """How many first tokens all prompts share and leave each at least one of its own; 0 where sharing isn't worth it.
+
+    Few-shot examples, instructions and system prompts are computed once this way for all problems, not once for each.
+    """
+    distinct = {prompt.tobytes(): prompt for prompt in prompts}
+    if len(distinct) < 2:
+        return 0
+    shortest = min(len(prompt) for prompt in distinct.values()) - 1
+    first = next(iter(distinct.values()))[:shortest]
+    same = np.ones(shortest, dtype=bool)
+    for prompt in distinct.values():
+        same &= prompt[:shortest] == first
+    length = shortest if same.all() else int(same.argmin())
+    return length if length >= SHORTEST_PREFIX else 0
+
+
+class Layout:
+    """A packed stream in the making."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self._tokens: list[np.ndarray] = []
+        self._positions: list[np.ndarray] = []
+        self._end = 0
+
+    def lay(self, ids: np.ndarray, context: Spans = ()) -> tuple[int, int]:
+        """Appends tokens that follow those in `context`; returns where they are: (start, length)."""
+        segment = Segment(self._end, len(ids), context)
+        self._tokens.append(ids)
+        self._positions.append(np.arange(segment.context_length, segment.context_length + len(ids)))
+        self.segments.append(segment)
+        self._end += len(ids)
+        return segment.start, segment.length
+
+    def lay_prompts(self, prompts: Sequence[np.ndarray]) -> list[Spans]:
+        """Appends each distinct prompt once, behind one copy of what all of them begin with; where each one's tokens are."""
+        shared = common_prefix(prompts)
+        prefix = (self.lay(prompts[0][:shared]),) if shared else ()
+        where: dict[bytes, Spans] = {}
+        for prompt in prompts:
+            if prompt.tobytes() not in where:
+                where[prompt.tobytes()] = (*prefix, self.lay(prompt[shared:], prefix))
+        return [where[prompt.tobytes()] for prompt in prompts]
+
+    def tokens(self, device: torch.device | str) -> Tensor:
+        """int64 [N]"""
+        return _tensor(self._tokens, device)
+
+    def positions(self, device: torch.device | str) -> Tensor:
+        """int64 [N]"""
+        return _tensor(self._positions, device)
+
+
 def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Stream:
     """One stream of the given pairs, int32 token arrays. Equal prompts are laid down once and shared.
 
     A response's last token predicts nothing, so that it is a target and not in the stream.
     """
-    tokens: list[np.ndarray] = []
-    positions: list[np.ndarray] = []
-    segments: list[Segment] = []
+    if any(len(response) == 0 for response in responses):
+        raise ValueError("a response without tokens: there is nothing to predict")
+    layout = Layout()
     predict_from: list[np.ndarray] = []
-    prompt_at: dict[bytes, tuple[int, int]] = {}
-    end = 0
-
-    def lay(ids: np.ndarray, first_position: int, context: tuple[int, int] | None) -> int:
-        nonlocal end
-        tokens.append(ids)
-        positions.append(np.arange(first_position, first_position + len(ids)))
-        segments.append(Segment(end, len(ids), context))
-        end += len(ids)
-        return end - len(ids)
-
-    for prompt, response in zip(prompts, responses, strict=True):
-        key = prompt.tobytes()
-        if key not in prompt_at:
-            prompt_at[key] = (lay(prompt, 0, None), len(prompt))
-        start, length = prompt_at[key]
-        first = np.array([start + length - 1])
-        if len(response) == 0:
-            raise ValueError("a response without tokens: there is nothing to predict")
+    for spans, response in zip(layout.lay_prompts(prompts), responses, strict=True):
+        start, length = spans[-1]
+        predict_from.append(np.array([start + length - 1]))
         if len(response) > 1:
-            own = lay(response[:-1], length, prompt_at[key])
-            predict_from.append(np.concatenate([first, np.arange(own, own + len(response) - 1)]))
-        else:
-            predict_from.append(first)
-
-    def tensor(arrays: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
-
+            own, length = layout.lay(response[:-1], spans)
+            predict_from.append(np.arange(own, own + length))
     return Stream(
-        tensor(tokens),
-        tensor(positions),
-        PackedPlan(segments, device),
-        tensor(predict_from),
-        tensor(responses),
+        layout.tokens(device),
+        layout.positions(device),
+        PackedPlan(layout.segments, device),
+        _tensor(predict_from, device),
+        _tensor(responses, device),
         tuple(len(response) for response in responses),
     )
+
+
+def _tensor(arrays: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
 
 
 def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[list[int]]:
@@ -90,10 +131,10 @@ def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarra
         first_seen.setdefault(prompt.tobytes(), i)
     order = sorted(range(len(prompts)), key=lambda i: (first_seen[prompts[i].tobytes()], i))
     parts: list[list[int]] = []
-    used, current = 0, -1
+    used, current, shared = 0, -1, common_prefix(prompts)
     for i in order:
         group = first_seen[prompts[i].tobytes()]
-        cost = len(responses[i]) - 1 + (len(prompts[i]) if group != current else 0)
+        cost = len(responses[i]) - 1 + (len(prompts[i]) - shared if group != current else 0)
         if not parts or used + cost > limit:
             parts.append([])
             used, cost = 0, len(responses[i]) - 1 + len(prompts[i])

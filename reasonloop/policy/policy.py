@@ -164,7 +164,9 @@ class Policy:
         tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, 19)).to(self.device)
         rows = [torch.arange(4), torch.arange(4, 14), torch.cat([torch.arange(4, 9), torch.arange(14, 19)])]
         positions = torch.cat([torch.arange(4), torch.arange(10), torch.arange(5, 10)]).to(self.device)
-        plan = PackedPlan([Segment(0, 4), Segment(4, 5), Segment(9, 5, (4, 5)), Segment(14, 5, (4, 5))], self.device)
+        plan = PackedPlan(
+            [Segment(0, 4), Segment(4, 5), Segment(9, 5, ((4, 5),)), Segment(14, 5, ((4, 5),))], self.device
+        )
         worst = 0.0
         try:
             with torch.inference_mode():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, RunError
-from reasonloop.policy.attention import Segment
+from reasonloop.policy.packing import Layout
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.cache import PrefillPlan, SlotCache
@@ -29,8 +29,8 @@ class _Ready:
 
     index: int
     prefill: PrefillPlan
-    start: int
-    length: int
+    stream: np.ndarray
+    """int64 [P], where the prompt's tokens are in the prefill's stream"""
     hidden: Tensor
     sample: int = 0
     """The next sample to admit"""
@@ -156,9 +156,9 @@ class _Batch:
                 fresh.append(row)
                 hidden.append(group.hidden)
                 _, stream, slots, places = copies.setdefault(id(group.prefill), (group.prefill, [], [], []))
-                stream.append(np.arange(group.start, group.start + group.length))
-                slots.append(np.full(group.length, slot))
-                places.append(np.arange(group.length))
+                stream.append(group.stream)
+                slots.append(np.full(len(group.stream), slot))
+                places.append(np.arange(len(group.stream)))
                 group.sample += 1
                 if group.sample == self.n:
                     self.ready.popleft()
@@ -179,16 +179,13 @@ class _Batch:
                 break
             indices.append(self.waiting.popleft())
             total += len(self.prompts[indices[-1]].tokens)
-        lengths = [len(self.prompts[i].tokens) for i in indices]
-        starts = np.cumsum([0, *lengths[:-1]])
-        plan = PrefillPlan([Segment(int(s), length) for s, length in zip(starts, lengths, strict=True)], self.device)
-        tokens = np.concatenate([self.prompts[i].tokens for i in indices]).astype(np.int64)
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        hidden = self.policy.hidden(
-            torch.from_numpy(tokens).to(self.device), torch.from_numpy(positions).to(self.device), plan
-        )
-        for i, start, length in zip(indices, starts.tolist(), lengths, strict=True):
-            self.ready.append(_Ready(i, plan, start, length, hidden[start + length - 1].clone()))
+        layout = Layout()
+        spans = layout.lay_prompts([self.prompts[i].tokens for i in indices])
+        plan = PrefillPlan(layout.segments, self.device)
+        hidden = self.policy.hidden(layout.tokens(self.device), layout.positions(self.device), plan)
+        for i, own in zip(indices, spans, strict=True):
+            stream = np.concatenate([np.arange(start, start + length) for start, length in own])
+            self.ready.append(_Ready(i, plan, stream, hidden[stream[-1]].clone()))
 
     def _retire(self) -> None:
         """Takes finished rows out and closes the gaps with the last rows, so that active slots stay 0..B-1."""

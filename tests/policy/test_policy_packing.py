@@ -178,10 +178,10 @@ def test_split_is_a_partition_that_keeps_to_the_limit(groups: Any, limit: int, d
 def test_a_stream_holds_each_prompt_once_and_no_last_token() -> None:
     prompt, other = np.array([5, 6, 7], np.int32), np.array([5, 6], np.int32)
     stream = pack([prompt, other, prompt], [np.array(r, np.int32) for r in ([8, 9], [10], [11, 12, 13])])
-    assert stream.tokens.tolist() == [5, 6, 7, 8, 5, 6, 11, 12]
-    assert stream.positions.tolist() == [0, 1, 2, 3, 0, 1, 3, 4]
+    assert stream.tokens.tolist() == [5, 6, 7, 5, 6, 8, 11, 12]
+    assert stream.positions.tolist() == [0, 1, 2, 0, 1, 3, 3, 4]
     assert stream.targets.tolist() == [8, 9, 10, 11, 12, 13]
-    assert stream.predict_from.tolist() == [2, 3, 5, 2, 6, 7]
+    assert stream.predict_from.tolist() == [2, 5, 4, 2, 6, 7]
 
 
 SAMPLINGS = [

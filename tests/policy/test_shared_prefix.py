@@ -1,4 +1,4 @@
-"""Prompts that begin alike (few-shot examples, a system prompt) share one copy of their beginning, and nothing else changes."""
+"""Prompts that begin alike (few-shot examples, say) share one copy of their beginning, and nothing else changes."""
 
 from __future__ import annotations
 

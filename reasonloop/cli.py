@@ -127,13 +127,15 @@ def _run(arguments: argparse.Namespace) -> None:
 
     recipe = config.load(arguments.recipe, arguments.overrides)
     folder = arguments.out or Path("runs") / arguments.recipe.stem
-    from reasonloop.execute import execute, plan
+    from reasonloop.execute import check_problems, execute, plan
 
     if arguments.dry_run:
+        from reasonloop.policy.folder import resolve
         from reasonloop.runs import check_folder
         from reasonloop.tasks import load_task
 
-        load_task(recipe.task.name, recipe.task.options)
+        resolve(recipe.model.path)
+        check_problems(recipe, load_task(recipe.task.name, recipe.task.options))
         check_folder(recipe, folder)
         print(config.dumps(recipe))
         print(f"# into {folder}")

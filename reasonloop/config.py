@@ -63,7 +63,7 @@ class Sampling(Section):
     """Keep the k most likely tokens. 0 switches it off."""
     min_p: float = Field(0.0, ge=0, lt=1)
     """Keep tokens at least min_p times as likely as the most likely one. 0 switches it off."""
-    max_tokens: int = Field(64, ge=1)
+    max_tokens: int = Field(80, ge=1)
     """Response length limit; a response that reaches it is cut off."""
     stop: tuple[str, ...] = ()
     """Texts that end a response, each a single token of the tokenizer; the end-of-sequence token always ends it."""
@@ -112,7 +112,7 @@ class Sft(Training):
 
 
 class Rft(Training):
-    """RLoop's exploitation: fine-tuning on the experts, `policy that started the iteration` by default."""
+    """RLoop's exploitation: fine-tuning on the experts."""
 
 
 class Rl(Section):
@@ -149,7 +149,7 @@ class Rl(Section):
     overlong_buffer: int = Field(0, ge=0)
     """Soft overlong penalty: the last so many tokens before max_tokens cost up to 1 (DAPO). 0 switches it off."""
     probe_every: int = Field(0, ge=0)
-    """Evaluate on the probe problems every so many steps. 0: only at the end of each stage."""
+    """Evaluate on the probe problems every so many steps. 0: never."""
 
     @property
     def rollouts_per_step(self) -> int:
@@ -231,6 +231,8 @@ class Recipe(Section):
             )
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
+        if self.rloop.adaptive and self.method != "rloop":
+            raise ValueError(f"rloop.adaptive needs method = 'rloop', got {self.method!r}")
         if self.rloop.adaptive and self.rloop.vanilla:
             raise ValueError("rloop.vanilla cannot stand beside rloop.adaptive: the rollouts would not be equal")
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasonloop.config import Recipe
-from reasonloop.errors import InputError
+from reasonloop.errors import InputError, RunError
 from reasonloop.runs import Run, check_folder
 
 if TYPE_CHECKING:
@@ -84,8 +84,22 @@ def execute(recipe: Recipe, folder: Path) -> None:
         if not run.done:
             _work(run)
         show_results(run)
+    except (OSError, MemoryError) as error:
+        raise RunError(_what_to_do(error, folder)) from error
+    except RuntimeError as error:  # torch's, on CPU and GPU
+        if "memory" not in str(error):
+            raise
+        raise RunError(_what_to_do(error, folder)) from error
     finally:
         run.close()
+
+
+def _what_to_do(error: Exception, folder: Path) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"{reason}; nothing that was stored is lost: make room (disk, or memory with a smaller "
+        f"optimizer.microbatch_tokens or sampling.slots in a new run), then the same command goes on with {folder}"
+    )
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -102,9 +116,10 @@ def check_inputs(recipe: Recipe) -> None:
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, pool, name=chosen.name)
 
-    from reasonloop.policy.policy import Policy
+    from reasonloop.policy.policy import Policy, resolve_device
     from reasonloop.stages import demonstrations
 
+    resolve_device(recipe.model.device)
     policy = Policy.load(recipe.model.path)
     policy.stop_tokens(recipe.sampling.stop)
     for problem in task.problems():
@@ -153,12 +168,15 @@ def _work(run: Run) -> None:
 
     from reasonloop.progress import Progress
     from reasonloop.recipes import method
+    from reasonloop.stages.evaluate import show_held_out
 
-    torch.set_num_threads(run.recipe.threads or os.cpu_count() or 1)
+    torch.set_num_threads(run.threads)
     with Progress(planned_units(run), finished_units(run)) as progress, run.stoppable():
         run.progress = progress
         if run.resumed:
             progress.say(f"continuing {run.folder} at: {run.state.get('stage')}, step {run.state.get('step')}")
+            for evaluation in run.evaluations()[-1:]:
+                show_held_out(run, evaluation)
         method(run.recipe.method)(run)
 
 

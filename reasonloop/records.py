@@ -29,6 +29,18 @@ class Judgement:
     """Why, for a reader: what was extracted, or the error of a crash. Not read by any code."""
 
 
+def as_judgement(result: object) -> Judgement:
+    """What a verifier returned, as a judgement: a Judgement, a Verdict, or a verdict's name as text.
+
+    Anything else is the verifier's crash: CRASHED, with a detail that says what it was.
+    """
+    judgement = result if isinstance(result, Judgement) else Judgement(result)  # type: ignore[arg-type]
+    if isinstance(judgement.verdict, str) and judgement.verdict in set(Verdict) and isinstance(judgement.detail, str):
+        return Judgement(Verdict(judgement.verdict), judgement.detail)
+    got = f"a {type(result).__name__}" if not isinstance(result, Judgement | str) else repr(result)[:100]
+    return Judgement(Verdict.CRASHED, f"the verifier returned {got}, expected a Verdict or a Judgement")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One verifiable problem."""

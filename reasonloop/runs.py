@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shutil
@@ -91,6 +92,11 @@ class Run:
     # state, metrics, evaluations
 
     @property
+    def threads(self) -> int:
+        """CPU threads that the run began with: a continued run keeps them, since the bytes of its results depend on them."""
+        return int(tomllib.loads((self.folder / "config.toml").read_text())["ran_on"]["threads"])
+
+    @property
     def state(self) -> dict[str, Any]:
         path = self.folder / "state.json"
         return json.loads(path.read_text()) if path.is_file() else {}
@@ -110,8 +116,9 @@ class Run:
         return self._seconds_before + time.monotonic() - self._began
 
     def log(self, **line: Any) -> None:
-        """Appends a line to metrics.jsonl; values that are None are left out."""
-        text = json.dumps({key: value for key, value in line.items() if value is not None})
+        """Appends a line to metrics.jsonl; values that are None, infinite or NaN are left out."""
+        known = {k: v for k, v in line.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
+        text = json.dumps(known, allow_nan=False)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
@@ -214,9 +221,14 @@ def describe_machine(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
-        "threads": recipe.threads or os.cpu_count() or 1,
+        "threads": recipe.threads or available_cores(),
         "versions": versions,
     }
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -247,7 +259,10 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _lock(folder: Path) -> IO[str]:
-    file = (folder / ".lock").open("w")
+    try:
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written to: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

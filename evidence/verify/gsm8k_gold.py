@@ -25,9 +25,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reasonloop.records import Judgement, Problem
+from reasonloop.tasks import check_task
 from reasonloop.verify.answers import prepare_symbolic, symbolic
 from reasonloop.verify.extract import gold_answer
-from reasonloop.verify.verifiers import MathVerifier, check_gold
+from reasonloop.verify.verifiers import MathVerifier
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 SAMPLE = 300
@@ -74,7 +75,7 @@ def main() -> None:
     problems = load(Path(sys.argv[1]))
     start = time.perf_counter()
     with VerifierPool(VerifierSpec("reasonloop.verify.verifiers:MathVerifier"), workers=2) as pool:
-        failed = check_gold(pool, problems)
+        failed = check_task(pool.verifier, problems, pool)
         pool_seconds = time.perf_counter() - start
         sent = pool.sent
     verdicts = Counter({"right": len(problems) - len(failed)})
@@ -82,9 +83,9 @@ def main() -> None:
 
     sample = random.Random(SEED).sample(problems, SAMPLE)
     with VerifierPool(VerifierSpec("gsm8k_gold:SlowPath"), workers=2) as pool:
-        check_gold(pool, sample[:8])  # the workers are up from here on
+        check_task(pool.verifier, sample[:8], pool)  # the workers are up from here on
         start = time.perf_counter()
-        slow_failed = check_gold(pool, problems)
+        slow_failed = check_task(pool.verifier, problems, pool)
         worker_seconds = time.perf_counter() - start
 
     prepare_symbolic()

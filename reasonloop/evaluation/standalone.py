@@ -43,14 +43,12 @@ def evaluate_model(
 
     from reasonloop.evaluation.evaluate import block_size, sample_and_count, summary
     from reasonloop.evaluation.table import results_text
-    from reasonloop.policy.policy import Policy
+    from reasonloop.policy.policy import Policy, resolve_device
     from reasonloop.rollout.native import NativeEngine
-    from reasonloop.runs import describe_machine, write_atomically
+    from reasonloop.runs import available_cores, describe_machine, write_atomically
 
-    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    wanted = recipe.model.device
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-    policy = Policy.load(model, device)
+    torch.set_num_threads(recipe.threads or available_cores())
+    policy = Policy.load(model, resolve_device(recipe.model.device))
     engine = NativeEngine()
     engine.load(policy)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:

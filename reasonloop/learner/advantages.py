@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-EPSILON = 1e-6  # TRL and DAPO divide by std + epsilon too; keeps a near-constant group from exploding
+EPSILON = 1e-6  # added to the standard deviation, so that a near-constant group doesn't explode
 
 
 def group_advantages(rewards: np.ndarray, kind: str) -> np.ndarray:

@@ -43,8 +43,18 @@ def supervised(pairs: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence
 
 
 def useful_groups(groups: Sequence[Sequence[Rollout]]) -> list[Sequence[Rollout]]:
-    """The groups that have a gradient: those whose rewards are not all equal (DAPO's dynamic sampling)."""
-    return [group for group in groups if len({rollout.reward for rollout in group}) > 1]
+    """The groups that have a gradient: those whose rewards are not all equal (DAPO's dynamic sampling).
+
+    A KL penalty inside the reward doesn't count: it differs for every response, and group advantages would blow its
+    differences up to the size of right and wrong.
+    """
+    return [group for group in groups if len({_without_kl(rollout) for rollout in group}) > 1]
+
+
+def _without_kl(rollout: Rollout) -> float:
+    if "kl" not in rollout.reward_parts:
+        return rollout.reward
+    return sum(value for name, value in rollout.reward_parts.items() if name != "kl")
 
 
 def reinforced(groups: Sequence[Sequence[Rollout]], objective: Objective, max_tokens: int) -> list[Example]:

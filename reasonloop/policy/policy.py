@@ -184,6 +184,14 @@ class Policy:
             )
 
 
+def resolve_device(chosen: str) -> str:
+    """ "auto" -> "cuda" where torch sees a GPU, else "cpu". Raises InputError for a GPU that isn't there."""
+    available = torch.cuda.is_available()
+    if chosen == "cuda" and not available:
+        raise InputError("model.device = 'cuda': torch sees no GPU here; expected 'auto' or 'cpu'")
+    return ("cuda" if available else "cpu") if chosen == "auto" else chosen
+
+
 def replace_folder(partial: Path, folder: Path) -> None:
     """Puts the finished `partial` in `folder`'s place, durably."""
     for path in partial.rglob("*"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reasonloop.checkpoints import Checkpoint
+from reasonloop.policy.policy import resolve_device
 from reasonloop.runs import Run
 
 # planned work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
@@ -21,10 +22,7 @@ def checkpoint(run: Run, stage: str) -> Checkpoint:
 
 
 def device(run: Run) -> str:
-    import torch
-
-    chosen = run.recipe.model.device
-    return ("cuda" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen
+    return resolve_device(run.recipe.model.device)
 
 
 def shuffled(position: int, count: int, seed: int, iteration: int) -> int:

@@ -37,13 +37,19 @@ def evaluate(
         "sampling": run.recipe.sampling.model_dump(mode="json"),
         **evaluate_policy(run, policy, "test", run.recipe.eval.samples, saved),
     }
+    show_held_out(run, result)
     values = {key: value["value"] for key, value in result["metrics"].items()}
-    run.progress.held_out(**{key: value for key, value in values.items() if key.startswith("avg@")})
     run.unlog(stage="eval", name=name)
     run.log(stage="eval", branch=branch, iteration=iteration, rollouts=rollouts, name=name, **values)
     write_atomically(path, json.dumps(result) + "\n")
     saved.unlink(missing_ok=True)
     return result
+
+
+def show_held_out(run: Run, evaluation: dict[str, Any]) -> None:
+    """Puts an evaluation's avg@n into the live display."""
+    values = {key: value["value"] for key, value in evaluation["metrics"].items() if key.startswith("avg@")}
+    run.progress.held_out(**values)
 
 
 def deliver(run: Run, source: Source) -> None:

@@ -25,6 +25,7 @@ from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import Run
 from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, device, rollouts_before, shuffled
+from reasonloop.stages.evaluate import show_held_out
 
 
 def explore(
@@ -56,7 +57,7 @@ def explore(
             cursor = {**(continued.cursor() or {}), "done": False}
             cursor["continued_at"] = cursor["step"]
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
-    run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"])
+    run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"] or -1)
 
     policy = Policy.load(source.folder if source else start, device(run))
     learner = Learner(policy, run.recipe.optimizer, run.recipe.sampling, run.recipe.model.gradient_checkpointing)
@@ -69,6 +70,8 @@ def explore(
     objective = objective_of(options)
     planned = max(1, rollouts // options.rollouts_per_step)
     saved_at = time.monotonic()
+    if run.recipe.rloop.adaptive and "best_probe" not in cursor:
+        cursor = _probe(run, policy, cursor, branch, iteration)  # what is lost counts from the start
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
         began = time.monotonic()
         address = Address(run.recipe.seed, "rl", branch, iteration, cursor["step"])
@@ -186,7 +189,7 @@ def _learn_step(
         for name in ("entropy", "clip_fraction", "kl", "k1")
     }
     means["grad_norm"] = float(np.mean([result["grad_norm"] for result in results]))
-    return {name: value for name, value in means.items() if math.isfinite(value)} | {"learning_rate": rate}
+    return means | {"learning_rate": rate}
 
 
 def _report_step(
@@ -239,8 +242,8 @@ def _rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iteration: int) -> dict[str, Any]:
     """Evaluates on the probe problems; adaptive exploration ends when pass@k is significantly below its best."""
     result = evaluate_policy(run, policy, "probe", run.recipe.eval.probe_samples)
+    show_held_out(run, result)
     metrics = {name: value["value"] for name, value in result["metrics"].items()}
-    run.progress.held_out(**{name: value for name, value in metrics.items() if name.startswith("avg@")})
     run.log(
         stage="probe",
         branch=branch,

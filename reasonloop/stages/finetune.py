@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -69,7 +68,7 @@ def finetune(
             step=step,
             loss=measured["loss"],
             entropy=measured["entropy"],
-            grad_norm=measured["grad_norm"] if math.isfinite(measured["grad_norm"]) else None,
+            grad_norm=measured["grad_norm"],
             learning_rate=rate,
             skipped_updates=learner.skipped,
             tokens=int(measured["tokens"]),

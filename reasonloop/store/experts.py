@@ -124,14 +124,12 @@ def select_experts(
     hard_threshold: float = 0.5,
     cap: int = 8,
     source: Literal["all", "last_step"] = "all",
-    hard_filter: bool = True,
     seed: int = 0,
 ) -> Experts:
     """The experts of one iteration: { (x, y) : y right, 0 < rate(x) <= hard_threshold }, deduplicated and capped.
 
     rate(x) is the share of x's rollouts in the whole iteration that have the verdict "right" (`source` doesn't change
-    it). `hard_filter=False` is the same as a threshold of 1. Of responses with equal token ids the one of the earliest
-    step, then of the lowest sample, is kept. At most `cap` a problem are kept, spread over the RL steps that solved it:
+    it). Of responses with equal token ids the one of the earliest step, then of the lowest sample, is kept. At most `cap` a problem are kept, spread over the RL steps that solved it:
 
     - no more such steps than `cap`: each gives equally many, to within one, as far as it has them; what a step lacks,
       the others give;
@@ -153,7 +151,7 @@ def select_experts(
         with _rollouts(database, segments, ["problem_id", "verdict"]):
             database.execute(_RATES)
         rates = _rates(database)
-        database.execute(_HARD, {"threshold": hard_threshold if hard_filter else 1.0})
+        database.execute(_HARD, {"threshold": hard_threshold})
         hard_problems = _count(database, "hard")
 
         candidates_from = segments[-1:] if source == "last_step" else segments

@@ -1,7 +1,8 @@
 """Problems and their verifiers. Nothing here imports torch; heavy libraries load when they are used."""
 
-from .base import SPLITS, Task, as_judgement, demonstrations, gold_response, quick_judgement
+from .base import SPLITS, Task, demonstrations, gold_response, quick_judgement
 from .gold import check_task, require_gold, row_name
+from .problems import task_problems
 from .registry import TASKS, load_task, parse_task_spec, task_class, task_target
 from .show import check, list_tasks, show_task
 
@@ -9,7 +10,6 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "Task",
-    "as_judgement",
     "check",
     "check_task",
     "demonstrations",
@@ -22,5 +22,6 @@ __all__ = [
     "row_name",
     "show_task",
     "task_class",
+    "task_problems",
     "task_target",
 ]

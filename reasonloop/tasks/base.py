@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from ..records import Judgement, Problem, Verdict
+from ..records import Judgement, Problem, Verdict, as_judgement
 
 SPLITS = ("train", "probe", "test")
 
@@ -30,17 +30,11 @@ class Task(Protocol):
         """Judges the response. May be slow or crash: it runs in a killable worker."""
 
 
-def as_judgement(verdict: Verdict | Judgement) -> Judgement:
-    """A task may return either; everything else reads judgements."""
-    if isinstance(verdict, Judgement):
-        return verdict
-    return Judgement(Verdict(verdict))
-
-
 def quick_judgement(task: Task, problem: Problem, response: str) -> Judgement | None:
     """The task's verdict in bounded time in this process, or None: then `verify` is needed, in a worker."""
     quick = getattr(task, "quick", None)
-    return None if quick is None else quick(problem, response)
+    result = None if quick is None else quick(problem, response)
+    return None if result is None else as_judgement(result)
 
 
 def gold_response(task: Task, problem: Problem) -> str | None:

@@ -43,9 +43,9 @@ class Countdown:
     """Generated Countdown problems, split for good by a hash of (numbers, target)."""
 
     class Options(Section):
-        numbers: tuple[int, ...] = (3,)
+        numbers: tuple[int, ...] = (3, 4)
         """How many numbers a problem has: one count, or several that are mixed in equal shares (2 to 5)."""
-        max_number: int = Field(25, ge=2, le=100)
+        max_number: int = Field(12, ge=2, le=100)
         """Given numbers are drawn from 1 to this."""
         min_target: int = Field(10, ge=1)
         """The smallest target."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..errors import InputError
-from ..records import Judgement, Problem, Verdict
-from .base import Task, as_judgement, gold_response, quick_judgement
+from ..records import Judgement, Problem, Verdict, as_judgement
+from ..verify.worker import crash
+from .base import Task, gold_response, quick_judgement
 
 _NAMED = 3
 
@@ -19,20 +20,25 @@ class Pool(Protocol):
         """Judgements of (problem, response) pairs, in order."""
 
 
-def check_task(task: Task, pool: Pool | None = None, limit: int | None = None) -> list[tuple[Problem, Judgement]]:
-    """The problems whose own gold answers do not verify as right, with their judgements.
+def check_task(
+    task: Task, problems: Sequence[Problem], pool: Pool | None = None
+) -> list[tuple[Problem, Judgement]]:
+    """Those of the problems whose own gold answers do not verify as right, with their judgements.
 
-    `limit` checks only the first so many of each split. Without a pool `verify` is called in this process, so that a
-    hang of the verifier hangs the check.
+    Without a pool `verify` is called in this process, so that a hang of the verifier hangs the check.
     """
     failed: list[tuple[Problem, Judgement]] = []
     open_items: list[tuple[Problem, str]] = []
-    for problem in _first(task.problems(), limit):
-        response = gold_response(task, problem)
-        if response is None:
-            failed.append((problem, Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")))
+    for problem in problems:
+        try:
+            response = gold_response(task, problem)
+            if response is None:
+                failed.append((problem, Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")))
+                continue
+            judgement = quick_judgement(task, problem, response)
+        except Exception as error:  # whatever a class of the user's own raises
+            failed.append((problem, crash(error)))
             continue
-        judgement = quick_judgement(task, problem, response)
         if judgement is None:
             open_items.append((problem, response))
         elif judgement.verdict is not Verdict.RIGHT:
@@ -49,9 +55,9 @@ def check_task(task: Task, pool: Pool | None = None, limit: int | None = None) -
     return failed
 
 
-def require_gold(task: Task, pool: Pool | None = None, limit: int | None = None, name: str = "task") -> None:
-    """Raises InputError, naming the first rows, if any gold answer does not verify as right."""
-    failed = check_task(task, pool, limit)
+def require_gold(task: Task, problems: Sequence[Problem], pool: Pool | None = None, name: str = "task") -> None:
+    """Raises InputError, naming the first rows, if any of the problems' gold answers does not verify as right."""
+    failed = check_task(task, problems, pool)
     if not failed:
         return
     shown = "; ".join(
@@ -70,16 +76,6 @@ def row_name(problem: Problem) -> str:
     """`train.jsonl line 17` where the problem came from a file, else its id."""
     file, line = problem.meta.get("file"), problem.meta.get("line")
     return f"{file} line {line}" if file is not None and line is not None else problem.id
-
-
-def _first(problems: Sequence[Problem], limit: int | None) -> list[Problem]:
-    taken: dict[str, int] = {}
-    chosen = []
-    for problem in problems:
-        taken[problem.split] = taken.get(problem.split, 0) + 1
-        if limit is None or taken[problem.split] <= limit:
-            chosen.append(problem)
-    return chosen
 
 
 def _short(text: str) -> str:

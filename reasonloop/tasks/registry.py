@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from ..config import validated
 from ..errors import InputError
+from ..verify.worker import crash
 from .base import Task
 
 TASKS = {
@@ -64,7 +65,7 @@ def task_class(name: str) -> type:
 def load_task(name: str, options: dict[str, Any] | None = None) -> Task:
     """The task, constructed with its options. Raises InputError for an unknown name, key or value.
 
-    Files are read later, by problems().
+    Files are read later, by problems() (see `task_problems`).
     """
     options = dict(options or {})
     cls = task_class(name)
@@ -73,8 +74,10 @@ def load_task(name: str, options: dict[str, Any] | None = None) -> Task:
         validated(model, options, f"task {name!r}")
     try:
         return cast(Task, cls(**options))
-    except TypeError as error:
-        raise InputError(f"task {name!r}: its options {options} were refused ({error})") from None
+    except InputError:
+        raise
+    except Exception as error:  # whatever a class of the user's own raises
+        raise InputError(f"task {name!r}: its options {options} were refused ({crash(error).detail})") from None
 
 
 def parse_task_spec(spec: str) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..records import Problem, Verdict
 from .base import SPLITS, demonstrations, gold_response, quick_judgement
 from .gold import Pool, check_task, row_name
+from .problems import task_problems
 from .registry import TASKS, load_task, task_class, task_target
 
 
@@ -40,7 +41,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
     from rich.console import Console
 
     task = load_task(name, options)
-    problems = task.problems()
+    problems = task_problems(task, name)
     console = Console(highlight=False)
     sizes = Counter(problem.split for problem in problems)
     console.print(f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS if sizes[split]))
@@ -65,9 +66,9 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
 
     console = Console(highlight=False)
     task = load_task(name, options)
-    problems = task.problems()
+    problems = task_problems(task, name)
     with verifier_pool(name, options, deadline, workers) as pool:
-        failed = check_task(task, pool)
+        failed = check_task(task, problems, pool)
     verdicts = Counter(judgement.verdict for _, judgement in failed)
     verdicts[Verdict.RIGHT] = len(problems) - len(failed)
     console.print(

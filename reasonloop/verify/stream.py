@@ -27,8 +27,10 @@ def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline
     r"""Write {"verdict": ..., "detail"?: ...} to `out` for each line {"answer": ..., "gold": ...} of `lines_in`.
 
     In order, each as soon as it and those before it are known, so that a program may talk with this one line by line.
-    For "math" and "numeric" an answer may stand bare or in a \boxed{}. Raises InputError for an unknown kind, and for
-    a line that is no such object, naming its number, after the verdicts of all lines before it are written.
+    Both are texts or numbers; a number is read as Python writes it. For "math" and "numeric" an answer may stand bare
+    or in a \boxed{}. Empty lines at the end of the input are ignored. Raises InputError for an unknown kind, and for a
+    line that is no such object (an empty line before another one, too), naming its number, after the verdicts of all
+    lines before it are written.
     """
     if kind == "code":
         raise InputError("--kind: got 'code', which this version can't verify yet; expected one of " + ", ".join(KINDS))
@@ -37,7 +39,13 @@ def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline
     with VerifierPool(KINDS[kind], workers=workers, deadline=deadline) as pool:
         writer = _Writer(out, IN_FLIGHT * (workers or 4))
         try:
+            empty: tuple[str | bytes, int] | None = None
             for number, line in enumerate(lines_in, start=1):
+                if not line.strip():
+                    empty = empty or (line, number)
+                    continue
+                if empty is not None:
+                    _parse(*empty)
                 answer, gold = _parse(line, number)
                 writer.put(pool.submit([(Problem(id=str(number), answer=gold), answer)]))
         finally:
@@ -45,7 +53,7 @@ def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline
 
 
 def _parse(line: str | bytes, number: int) -> tuple[str, str]:
-    expected = 'expected a JSON object with the texts "answer" and "gold"'
+    expected = 'expected a JSON object with the texts or numbers "answer" and "gold"'
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -54,10 +62,10 @@ def _parse(line: str | bytes, number: int) -> tuple[str, str]:
     if not isinstance(row, dict):
         raise InputError(f"line {number}: got a {type(row).__name__}; {expected}")
     for key in ("answer", "gold"):
-        if not isinstance(row.get(key), str):
+        if not isinstance(row.get(key), str | int | float) or isinstance(row[key], bool):
             got = f"{key!r} of type {type(row[key]).__name__}" if key in row else f"no {key!r}"
             raise InputError(f"line {number}: got {got}; {expected}")
-    return row["answer"], row["gold"]
+    return str(row["answer"]), str(row["gold"])
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""The verifiers for answers: exact, numeric and mathematical; and the check of gold answers against themselves.
+"""The verifiers for answers: exact, numeric and mathematical.
 
 Each reads the gold answer from `Problem.answer`, which the task that loads a file has already extracted (see
 `extract.gold_answer`). They are what a `VerifierSpec` names:
@@ -8,13 +8,10 @@ Each reads the gold answer from `Problem.answer`, which the task that loads a fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.verify.answers import exact, numeric, prepare_symbolic, quick_math, symbolic
 from reasonloop.verify.extract import STYLES, extract_answer, gold_response
-from reasonloop.verify.workers import VerifierPool
 
 
 class _AnswerVerifier:
@@ -78,14 +75,3 @@ class MathVerifier(_AnswerVerifier):
         if isinstance(answer, Judgement):
             return answer
         return quick_math(answer, problem.answer) or symbolic(answer, problem.answer)
-
-
-def check_gold(verifier_pool: VerifierPool, problems: Sequence[Problem]) -> list[tuple[Problem, Judgement]]:
-    """The problems whose own gold answer is not judged RIGHT, each with its judgement; empty if all is well.
-
-    The response is the verifier's `gold_response(problem)` if it has that method, else the gold answer itself.
-    """
-    respond = getattr(verifier_pool.verifier, "gold_response", None) or (lambda problem: problem.answer)
-    judgements = verifier_pool.verify([(problem, respond(problem)) for problem in problems])
-    pairs = zip(problems, judgements, strict=True)
-    return [(problem, judgement) for problem, judgement in pairs if judgement.verdict is not Verdict.RIGHT]

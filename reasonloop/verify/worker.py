@@ -19,7 +19,7 @@ import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from reasonloop.records import Judgement, Verdict
+from reasonloop.records import Judgement, Verdict, as_judgement
 from reasonloop.verify.answers import one_line
 
 FRAME_LIMIT = 1 << 16
@@ -38,16 +38,6 @@ def load_verifier(target: str, options: dict[str, Any]) -> Any:
     if not callable(getattr(verifier, "verify", None)):
         raise TypeError(f"{class_name} has no method verify(problem, response)")
     return verifier
-
-
-def as_judgement(result: Any) -> Judgement:
-    """What a verifier returned, as a judgement; anything but a Verdict or a Judgement is the verifier's crash."""
-    if isinstance(result, Verdict):
-        return Judgement(result)
-    if isinstance(result, Judgement) and isinstance(result.verdict, Verdict) and isinstance(result.detail, str):
-        return result
-    kind = type(result).__name__
-    return Judgement(Verdict.CRASHED, f"the verifier returned a {kind}, expected a Verdict or a Judgement")
 
 
 def crash(error: BaseException) -> Judgement:

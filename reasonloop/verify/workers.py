@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonloop.errors import InputError, RunError
-from reasonloop.records import Judgement, Problem, Verdict
+from reasonloop.records import Judgement, Problem, Verdict, as_judgement
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.process import StartFailed, WorkerDied, WorkerLate, WorkerProcess
-from reasonloop.verify.worker import as_judgement, crash, load_verifier
+from reasonloop.verify.worker import crash, load_verifier
 
 DEADLINE = 5.0
 MAX_CHARS = 1_000_000
@@ -48,7 +48,7 @@ class VerifierSpec:
     - `quick(problem, response) -> Judgement | None`: bounded in time and memory, trusted: called in the calling
       process first; the worker is used only where it returns None;
     - `prepare()`: called once in a worker before it counts as ready (slow imports belong here);
-    - `gold_response(problem) -> str`: a response that gives the problem's own gold answer (see `verifiers.check_gold`).
+    - `gold_response(problem) -> str`: a response that gives the problem's own gold answer (see `tasks.check_task`).
     """
 
     target: str

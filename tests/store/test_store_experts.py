@@ -120,7 +120,7 @@ def test_the_cap_is_spread_evenly_over_the_steps(
 ) -> None:
     rollouts = [rollout("p", 3 * step, i, [step, i]) for step, n in enumerate(supply) for i in range(n)]
     folder = stored(tmp_path_factory.mktemp("store"), rollouts)
-    experts = select_experts(folder, iteration=0, cap=cap, seed=seed, hard_filter=False)
+    experts = select_experts(folder, iteration=0, cap=cap, seed=seed, hard_threshold=1.0)
     taken = [Counter(r.step for r in experts.rollouts)[3 * step] for step in range(len(supply))]
     assert sum(taken) == min(cap, sum(supply))
     for mine, available in zip(taken, supply, strict=True):
@@ -138,7 +138,7 @@ def test_of_equal_responses_the_earliest_step_and_lowest_sample_stays_and_other_
 ) -> None:
     rollouts = [rollout(p, step, sample, [5]) for p in "pq" for step in (4, 2) for sample in (3, 1)]
     rollouts += [rollout("p", 2, 0, [5], verdict=Verdict.WRONG)]  # what isn't right can't stand in for what is
-    experts = select_experts(stored(tmp_path, rollouts), iteration=0, hard_filter=False)
+    experts = select_experts(stored(tmp_path, rollouts), iteration=0, hard_threshold=1.0)
     assert [(r.problem_id, r.step, r.sample) for r in experts.rollouts] == [("p", 2, 1), ("q", 2, 1)]
     assert experts.deduplicated == 2
 
@@ -147,7 +147,7 @@ def test_the_seed_draws_other_samples_of_the_same_steps(tmp_path: Path) -> None:
     rollouts = [rollout("p", step, i, [step, i]) for step in range(4) for i in range(8)]
     folder = stored(tmp_path, rollouts)
     drawn = [
-        [(r.step, r.sample) for r in select_experts(folder, iteration=0, cap=4, seed=seed, hard_filter=False).rollouts]
+        [(r.step, r.sample) for r in select_experts(folder, iteration=0, cap=4, seed=seed, hard_threshold=1.0).rollouts]
         for seed in range(24)
     ]
     assert all([step for step, _ in one] == [0, 1, 2, 3] for one in drawn)
@@ -160,7 +160,7 @@ def test_only_the_asked_branch_and_iteration_are_seen(tmp_path: Path) -> None:
         for iteration in (0, 1):
             row = rollout(f"{branch}-{iteration}", branch=branch, iteration=iteration)
             store.write([row], branch=branch, iteration=iteration, step=0)
-    experts = select_experts(tmp_path, iteration=1, branch="vanilla", hard_filter=False)
+    experts = select_experts(tmp_path, iteration=1, branch="vanilla", hard_threshold=1.0)
     assert [r.problem_id for r in experts.rollouts] == ["vanilla-1"]
     assert experts.problems == 1
 
@@ -200,7 +200,7 @@ def test_selected_rows_are_whole_when_they_lie_in_many_row_groups(
         for i in range(20)
         for sample in range(2)
     ]
-    experts = select_experts(stored(tmp_path, rollouts), iteration=0, cap=3, hard_filter=False)
+    experts = select_experts(stored(tmp_path, rollouts), iteration=0, cap=3, hard_threshold=1.0)
     by_address = {(r.problem_id, r.step, r.sample): r for r in rollouts}
     assert len(experts.rollouts) == 60
     assert bits(experts.rollouts) == bits(by_address[r.problem_id, r.step, r.sample] for r in experts.rollouts)

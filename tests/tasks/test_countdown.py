@@ -93,7 +93,7 @@ def test_same_options_same_problems_and_sizes_are_independent():
 
 
 def test_held_out_problems_never_meet_training_ones_of_any_seed():
-    tasks = [Countdown(numbers=(2, 3), train=300, probe=20, test=60, seed=seed) for seed in range(3)]
+    tasks = [Countdown(numbers=(2, 3), max_number=25, train=300, probe=20, test=60, seed=seed) for seed in range(3)]
     trained = {p.id for task in tasks for p in task.problems() if p.split == "train"}
     trained |= {p.id for seed in range(3) for p, _ in tasks[0].demonstrations(300, seed)}
     held_out = {p.id for task in tasks for p in task.problems() if p.split != "train"}

@@ -10,8 +10,9 @@ import pytest
 
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
+from reasonloop.tasks import check_task
 from reasonloop.verify.stream import run_stream
-from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier, check_gold
+from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 RIGHT, WRONG, UNPARSEABLE, TIMEOUT, CRASHED = Verdict
@@ -119,14 +120,15 @@ def test_gold_answers_that_fail_are_named(style):
     good = [problem(str(n), f"good{n}") for n in range(50)] + [problem("-1,234.5", "good"), problem("10%", "percent")]
     bad = [problem("", "empty"), problem("twelve", "word")]
     with VerifierPool(spec("NumericVerifier", extract=style), workers=1) as pool:
-        failed = check_gold(pool, good + bad)
+        failed = check_task(pool.verifier, good + bad, pool)
     assert [p.id for p, _ in failed] == ["empty", "word"]
     assert all(judgement.verdict is UNPARSEABLE for _, judgement in failed)
 
 
 def test_mathematical_gold_answers(math_pool):
     golds = ["\\frac{1}{2}", "x^2+1", "\\{1, 2\\}", "\\text{(A)}", "(3, 4)", "\\pi", "9^{9^{9^{9}}}", "{12"]
-    assert [p.answer for p, _ in check_gold(math_pool, [problem(gold) for gold in golds])] == ["{12"]
+    failed = check_task(math_pool.verifier, [problem(gold) for gold in golds], math_pool)
+    assert [p.answer for p, _ in failed] == ["{12"]
 
 
 def stream(kind: str, lines, **options) -> list[str]:

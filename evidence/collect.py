@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from reasonloop.evaluation.metrics import paired_bootstrap
+
 COLOURS = {"RLoop": "#2563eb", "RL": "#2563eb", "vanilla RL": "#d97706", "base": "#6b7280"}
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 56, 150, 24, 44
 
@@ -21,6 +23,7 @@ def collect(run: Path) -> dict[str, Any]:
     ran_on = config.pop("ran_on")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evals = sorted((json.loads(path.read_text()) for path in (run / "evals").glob("*.json")), key=lambda e: e["order"])
+    comparisons = compare(evals)
     for evaluation in evals:
         evaluation["correct"] = [problem["correct"] for problem in evaluation.pop("problems")]
     kept = ("branch", "iteration", "step", "rollouts", "right", "length", "cut_off", "entropy", "grad_norm", "seconds")
@@ -31,9 +34,38 @@ def collect(run: Path) -> dict[str, Any]:
         "seconds_of_training": round(sum(line.get("seconds", 0) for line in lines), 1),
         "seconds_of_the_run": json.loads((run / "state.json").read_text())["seconds"],
         "evaluations": evals,
+        "comparisons": comparisons,
         "experts": [line for line in lines if line["stage"] == "select"],
         "curve": [{k: line[k] for k in kept if k in line} for line in lines if line["stage"] == "explore"],
     }
+
+
+def compare(evals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last RFT (or RL) policy against vanilla RL and base: paired bootstrap over the held-out problems."""
+    named = {e["name"]: e for e in evals}
+    product = [e for e in evals if e["stage"] in ("rft", "sft") or e["name"] == "trained"][-1]
+    rows = []
+    for other in ("vanilla", "base"):
+        if other not in named or named[other] is product:
+            continue
+        n = product["samples"]
+        for metric, values in (
+            (f"avg@{n}", lambda e: [p["correct"] / p["n"] for p in e["problems"]]),
+            (f"pass@{n}", lambda e: [float(p["correct"] > 0) for p in e["problems"]]),
+        ):
+            difference, low, high, probability = paired_bootstrap(values(product), values(named[other]))
+            rows.append(
+                {
+                    "a": product["name"],
+                    "b": other,
+                    "metric": metric,
+                    "difference": difference,
+                    "ci95": [low, high],
+                    "probability": probability,
+                    "relative": difference / max(named[other]["metrics"][metric]["value"], 1e-9),
+                }
+            )
+    return rows
 
 
 def curve(results: dict[str, Any]) -> str:

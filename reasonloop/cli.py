@@ -82,12 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--task", help="name[?key=value&...], a .jsonl file or module:Class (default: the run's own)")
     evaluate.add_argument("--samples", type=_positive, default=32)
     evaluate.add_argument("--split", choices=("test", "probe", "train"), default="test")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the whole result there")
+    evaluate.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
     evaluate.set_defaults(verb=_eval)
 
     report = verbs.add_parser("report", help="write a run's HTML report")
     report.add_argument("run", type=Path)
-    report.add_argument("--out", type=Path, metavar="FILE.html", help="default: RUN/report.html")
+    report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
     report.set_defaults(verb=_report)
 
     tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
@@ -115,6 +115,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _new_file(text: str) -> Path:
+    """Checked before any work is done: hours of it could not be written down."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no such folder {path.parent}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: a folder; expected a file")
+    return path
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -132,12 +142,12 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         from reasonloop.policy.folder import resolve
         from reasonloop.runs import check_folder
-        from reasonloop.tasks import load_task
+        from reasonloop.tasks import load_task, task_problems
 
         resolve(recipe.model.path)
         task = load_task(recipe.task.name, recipe.task.options)
         if hasattr(task, "files"):  # generating problems could take longer than a dry run should
-            check_problems(recipe, task)
+            check_problems(recipe, task_problems(task, recipe.task.name))
         check_folder(recipe, folder)
         print(config.dumps(recipe))
         print(f"# into {folder}")

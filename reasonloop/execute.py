@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
+from reasonloop.records import Problem
 from reasonloop.runs import Run, check_folder
-
-if TYPE_CHECKING:
-    from reasonloop.tasks import Task
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -105,16 +104,16 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
     from reasonloop.policy.folder import resolve
-    from reasonloop.tasks import load_task
-    from reasonloop.tasks.gold import require_gold
+    from reasonloop.tasks import load_task, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
-    check_problems(recipe, task)
+    problems = task_problems(task, chosen.name)
+    check_problems(recipe, problems)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
-        require_gold(task, pool, name=chosen.name)
+        require_gold(task, problems, pool, chosen.name)
 
     from reasonloop.policy.policy import Policy, resolve_device
     from reasonloop.stages import demonstrations
@@ -122,32 +121,16 @@ def check_inputs(recipe: Recipe) -> None:
     resolve_device(recipe.model.device)
     policy = Policy.load(recipe.model.path)
     policy.stop_tokens(recipe.sampling.stop)
-    for problem in task.problems():
-        length = len(policy.encode_prompt(problem))
-        if length + recipe.sampling.max_tokens > policy.context_length:
-            raise InputError(
-                f"problem {problem.id}: its prompt has {length} tokens, with sampling.max_tokens = "
-                f"{recipe.sampling.max_tokens} more than the model's context of {policy.context_length}"
-            )
+    for problem in problems:
+        policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
     if recipe.method == "sft" or recipe.sft.before:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
         demonstrations(recipe, task, policy, limit=16 if hasattr(task, "demonstrations") else None)
 
 
-def check_problems(recipe: Recipe, task: Task) -> None:
-    """Raises InputError unless the task has the problems that the recipe needs, each with an id of its own."""
-    from reasonloop.tasks.base import SPLITS
-
-    name, ids, sizes = recipe.task.name, set(), dict.fromkeys(SPLITS, 0)
-    for problem in task.problems():
-        if problem.split not in sizes:
-            raise InputError(f"task {name!r}: problem {problem.id} has split {problem.split!r}; expected {SPLITS}")
-        if problem.id in ids:
-            raise InputError(
-                f"task {name!r}: two problems have the id {problem.id!r}; expected an id of its own for each"
-            )
-        ids.add(problem.id)
-        sizes[problem.split] += 1
+def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
+    """Raises InputError unless each split has as many problems as the recipe needs."""
+    name, sizes = recipe.task.name, Counter(problem.split for problem in problems)
     if not sizes["test"]:
         raise InputError(f"task {name!r} has no test problems; expected some to evaluate on")
     if recipe.method == "sft":

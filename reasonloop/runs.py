@@ -64,9 +64,11 @@ class Run:
     @cached_property
     def problems(self) -> dict[str, list[Problem]]:
         """By split; probe and test cut to the recipe's sizes."""
+        from reasonloop.tasks import task_problems
+
         sizes = {"probe": self.recipe.eval.probe_problems, "test": self.recipe.eval.problems}
         found: dict[str, list[Problem]] = {"train": [], "probe": [], "test": []}
-        for problem in self.task.problems():
+        for problem in task_problems(self.task, self.recipe.task.name):
             found[problem.split].append(problem)
         return {split: problems[: sizes.get(split, 0) or None] for split, problems in found.items()}
 

@@ -179,6 +179,8 @@ def test_problem_files(train: str, test: str, said: str, here: Path, capsys: pyt
         f'train = "{train}"\ntest = "{test}"\n'
     )
     assert said in refusal(capsys, "run", "recipe.toml", "--out", "out")
+    if "unparseable" not in said:  # gold answers are verified by a real start only
+        assert said in refusal(capsys, "run", "recipe.toml", "--out", "out", "--dry-run")
     Path("recipe.toml").unlink()
     assert content(here) == before
 
@@ -244,6 +246,27 @@ def test_a_demonstration_longer_than_the_context(here: Path, capsys: pytest.Capt
     line = refusal(capsys, "run", "recipe.toml", "--out", "out")
     assert "sft: a demonstration has 55 tokens with its prompt, more than the model's context of 48" in line
     assert not Path("out").exists()
+
+
+def test_a_prompt_longer_than_the_context_is_named_by_file_and_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = {"prompt": "9 from " + "9 " * 40 + ":", "answer": "9"}
+    jsonl(Path("test.jsonl"), [*questions(4), long])
+    argv = ["eval", weak_model(), "--task", "test.jsonl?verifier=numeric&extract=last_number", "sampling.max_tokens=8"]
+    line = refusal(capsys, *argv, "--json", "result.json")
+    assert "test.jsonl line 5: its prompt has" in line
+    assert "with sampling.max_tokens = 8 more than the model's context of 48" in line
+    assert not Path("result.json").exists()
+
+
+def test_eval_checks_the_gold_answers_that_it_evaluates_and_no_others(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jsonl(Path("test.jsonl"), [*questions(2), {"prompt": "3 from 3 0 :", "answer": "three"}])
+    argv = ["eval", str(weak_model()), "--task", "test.jsonl?verifier=numeric&extract=last_number", "--samples", "1"]
+    assert "test.jsonl line 3: answer 'three' is unparseable" in refusal(capsys, *argv)
+    assert main([*argv, "eval.problems=2", "sampling.max_tokens=8", "threads=1"]) == 0
 
 
 def damaged_model(kind: str) -> Path:
@@ -334,6 +357,8 @@ def test_checkpoint_seconds_may_differ(finished: Path) -> None:
         (["eval", "x", "--task", "contdown"], "model x: no such folder"),
         (["eval", "x", "--task", "countdown", "sampling.heat=1"], "unknown key 'sampling.heat'"),
         (["report", "nowhere"], "nowhere: no run folder"),
+        (["report", "nowhere", "--out", "no/such/page.html"], "--out: no/such/page.html: no such folder no/such"),
+        (["report", "nowhere", "--out", "."], "a folder; expected a file"),
         (["query", "nowhere", "SELECT 1"], "nowhere: no such folder; expected the folder of a run"),
         (["query", ".", "SELECT 1"], "not the folder of a run"),
         (["tasks", "check", "nothing"], "unknown task 'nothing'"),
@@ -365,7 +390,7 @@ def test_bad_sql(sql: str, said: str, finished: Path, capsys: pytest.CaptureFixt
     assert content(finished) == before
 
 
-@pytest.mark.parametrize("bad", [b"{", b"[]", b'{"answer": "1"}', b'{"answer": 1, "gold": "1"}', b"\xff\xfe"])
+@pytest.mark.parametrize("bad", [b"{", b"[]", b'{"answer": "1"}', b'{"answer": [1], "gold": "1"}', b"\xff\xfe"])
 def test_verify_names_the_line(bad: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     good = b'{"answer": "4", "gold": "4"}\n{"answer": "5", "gold": "4"}\n'
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(good + bad + b"\n" + good)))

@@ -22,19 +22,16 @@ def evaluate_model(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     recipe = _recipe(model, task, overrides)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise InputError(f"--json {json_file}: no such folder {json_file.parent}")
-    if json_file is not None and json_file.is_dir():
-        raise InputError(f"--json {json_file}: a folder; expected a file")
     from reasonloop.policy.folder import resolve
 
     resolve(model)
 
-    from reasonloop.tasks import load_task
+    from reasonloop.tasks import load_task, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     chosen = recipe.task
-    problems = [problem for problem in load_task(chosen.name, chosen.options).problems() if problem.split == split]
+    loaded = load_task(chosen.name, chosen.options)
+    problems = [problem for problem in task_problems(loaded, chosen.name) if problem.split == split]
     problems = problems[: recipe.eval.problems or None]
     if not problems:
         raise InputError(f"task {chosen.name!r} has no {split} problems")
@@ -48,10 +45,13 @@ def evaluate_model(
     from reasonloop.runs import available_cores, describe_machine, write_atomically
 
     torch.set_num_threads(recipe.threads or available_cores())
-    policy = Policy.load(model, resolve_device(recipe.model.device))
-    engine = NativeEngine()
-    engine.load(policy)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
+        require_gold(loaded, problems, pool, chosen.name)
+        policy = Policy.load(model, resolve_device(recipe.model.device))
+        for problem in problems:
+            policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
+        engine = NativeEngine()
+        engine.load(policy)
         size, rows = block_size(recipe.sampling, samples), []
         for start in range(0, len(problems), size):
             block = problems[start : start + size]

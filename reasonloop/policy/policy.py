@@ -75,6 +75,14 @@ class Policy:
         """Most tokens that the model's positions reach: prompt and response together."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
 
+    def check_context(self, name: str, prompt: np.ndarray, sampling: Sampling) -> None:
+        """Raises InputError, with the prompt's name, unless the context holds the prompt and max_tokens after it."""
+        if len(prompt) + sampling.max_tokens > self.context_length:
+            raise InputError(
+                f"{name}: its prompt has {len(prompt)} tokens, with sampling.max_tokens = {sampling.max_tokens} "
+                f"more than the model's context of {self.context_length}"
+            )
+
     def head(self) -> Head:
         """The step from hidden states to logits, with the scalings that some model families add."""
         config = self.model.config.get_text_config()
@@ -96,13 +104,20 @@ class Policy:
     def encode_prompt(self, problem: Problem) -> np.ndarray:
         """Prompt tokens, int32 [P]: the text as the tokenizer lays it out, or the messages in its chat template."""
         if problem.messages is not None:
+            from jinja2 import TemplateError
+
             if not getattr(self.tokenizer, "chat_template", None):
                 raise InputError(
                     f"problem {problem.id}: has chat messages, but the model's tokenizer has no chat template"
                 )
-            ids = self.tokenizer.apply_chat_template(
-                list(problem.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+            try:
+                ids = self.tokenizer.apply_chat_template(
+                    list(problem.messages), add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            except (TemplateError, TypeError, ValueError) as error:  # templates refuse roles, orders, missing fields
+                raise InputError(
+                    f"problem {problem.id}: the model's chat template refuses its messages: {_first_line(error)}"
+                ) from error
         else:
             ids = self.tokenizer(problem.prompt).input_ids
             if ids and ids[-1] == self.tokenizer.eos_token_id:
@@ -112,7 +127,14 @@ class Policy:
         return np.asarray(ids, dtype=np.int32)
 
     def encode_response(self, text: str) -> np.ndarray:
-        """Tokens of a demonstration, int32 [T], closed with the end-of-sequence token."""
+        """Tokens of a demonstration, int32 [T], closed with the end-of-sequence token.
+
+        Raises InputError if the tokenizer has none: the policy would learn never to stop.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(
+                "the model's tokenizer has no end-of-sequence token; expected one, to close demonstrations with"
+            )
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return np.asarray([*ids, self.tokenizer.eos_token_id], dtype=np.int32)
 

@@ -73,11 +73,7 @@ class NativeEngine:
             if len(prompt.tokens) == 0:
                 raise InputError(f"problem {prompt.problem_id}: its prompt has no tokens")
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
-        if len(longest.tokens) + sampling.max_tokens > self._policy.context_length:
-            raise InputError(
-                f"problem {longest.problem_id}: its prompt has {len(longest.tokens)} tokens, with max_tokens = "
-                f"{sampling.max_tokens} more than the model's context of {self._policy.context_length}"
-            )
+        self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
         with torch.inference_mode():
             return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens).run()
 

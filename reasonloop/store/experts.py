@@ -129,7 +129,8 @@ def select_experts(
     """The experts of one iteration: { (x, y) : y right, 0 < rate(x) <= hard_threshold }, deduplicated and capped.
 
     rate(x) is the share of x's rollouts in the whole iteration that have the verdict "right" (`source` doesn't change
-    it). Of responses with equal token ids the one of the earliest step, then of the lowest sample, is kept. At most `cap` a problem are kept, spread over the RL steps that solved it:
+    it). Of responses with equal token ids the one of the earliest step, then of the lowest sample, is kept. At most
+    `cap` a problem are kept, spread over the RL steps that solved it:
 
     - no more such steps than `cap`: each gives equally many, to within one, as far as it has them; what a step lacks,
       the others give;

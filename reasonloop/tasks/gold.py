@@ -20,9 +20,7 @@ class Pool(Protocol):
         """Judgements of (problem, response) pairs, in order."""
 
 
-def check_task(
-    task: Task, problems: Sequence[Problem], pool: Pool | None = None
-) -> list[tuple[Problem, Judgement]]:
+def check_task(task: Task, problems: Sequence[Problem], pool: Pool | None = None) -> list[tuple[Problem, Judgement]]:
     """Those of the problems whose own gold answers do not verify as right, with their judgements.
 
     Without a pool `verify` is called in this process, so that a hang of the verifier hangs the check.

@@ -28,7 +28,9 @@ def task_problems(task: Task, name: str) -> Sequence[Problem]:
     for number, problem in enumerate(problems, start=1):
         if not isinstance(problem, Problem):
             kind = type(problem).__name__
-            raise InputError(f"task {name!r}: problem number {number} is a {kind}; expected a reasonloop.records.Problem")
+            raise InputError(
+                f"task {name!r}: problem number {number} is a {kind}; expected a reasonloop.records.Problem"
+            )
         if not isinstance(problem.id, str):
             raise InputError(f"task {name!r}: problem number {number} has the id {problem.id!r}; expected a str")
         if fault := _fault(problem):

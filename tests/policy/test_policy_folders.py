@@ -204,6 +204,30 @@ def test_chat_messages_need_a_chat_template() -> None:
     assert policy.tokenizer.decode(ids.tolist(), skip_special_tokens=True) == "from 3 + 5 ="
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no system role here') }}", "no system role here"),
+        ("{{ messages[0]['content'] + messages[0]['name'] }}", "name"),
+        ("{{ messages[0]['content'] + 1 }}", "str"),
+        ("{% if %}", "Expected an expression"),
+    ],
+)
+def test_a_chat_template_that_refuses_names_the_problem(template: str, said: str) -> None:
+    policy = tiny_policy("llama")
+    policy.tokenizer.chat_template = template
+    with pytest.raises(InputError, match=rf"problem line 17: the model's chat template refuses .*{said}"):
+        policy.encode_prompt(Problem("line 17", messages=({"role": "system", "content": "3 + 5"},)))
+
+
+def test_a_tokenizer_without_an_end_cannot_close_demonstrations() -> None:
+    policy = tiny_policy("llama")
+    policy.tokenizer.eos_token = None
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        policy.encode_response("3 + 5 = 8")
+    assert len(policy.encode_prompt(Problem("p", "3 + 5")))
+
+
 def test_a_prompt_without_tokens_is_refused() -> None:
     from tokenizers import processors
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from reasonloop.tasks import (
     parse_task_spec,
     require_gold,
     show_task,
+    task_problems,
     task_target,
 )
 
@@ -36,6 +38,10 @@ class Strict(Echo):
         model_config = {"extra": "forbid"}
         size: int = 3
 
+class Raises(Echo):
+    def __init__(self, kind):
+        raise {"value": ValueError, "os": OSError}[kind]("no such luck")
+
 class NoTask:
     pass
 """
@@ -55,7 +61,7 @@ def test_own_class_in_the_current_directory(own):
     task = load_task("own_echo:Echo", {"size": 4})
     assert [text for _, text in demonstrations(task, 2, 0)] == ["0!", "1!"]
     assert len(list(demonstrations(task, 0, 0))) == 4
-    assert check_task(task) == []
+    assert check_task(task, task_problems(task, "echo")) == []
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,9 @@ def test_own_class_in_the_current_directory(own):
         ("own_missing:Echo", {}, "cannot be imported"),
         ("own_broken:Echo", {}, "ZeroDivisionError"),
         ("own_echo:Echo", {"sise": 1}, "unexpected keyword"),
+        ("own_echo:Raises", {"kind": "value"}, r"its options .* were refused \(ValueError: no such luck\)"),
+        ("own_echo:Raises", {"kind": "os"}, "OSError: no such luck"),
+        ("own_echo:Raises", {"kind": "?"}, "KeyError"),
         ("own_echo:Strict", {"sise": 1}, "did you mean 'size'"),
         ("countdown", {"nubers": 1}, "did you mean 'numbers'"),
     ],
@@ -75,6 +84,56 @@ def test_own_class_in_the_current_directory(own):
 def test_bad_names_and_options(own, name, options, message):
     with pytest.raises(InputError, match=message):
         load_task(name, options)
+
+
+GOOD = Problem("p", prompt="1 + 1 =", answer="2")
+CHAT = ({"role": "user", "content": "1 + 1"},)
+
+
+@pytest.mark.parametrize(
+    ("problems", "message"),
+    [
+        (None, r"problems\(\) failed \(TypeError: .*\); expected a sequence of Problem"),
+        ((1 / (2 - n) for n in range(4)), r"problems\(\) failed \(ZeroDivisionError: .*\)"),
+        ([GOOD, {"id": "q", "prompt": "?"}], r"problem number 2 is a dict; expected a reasonloop\.records\.Problem"),
+        ([replace(GOOD, id=7)], "problem number 1 has the id 7; expected a str"),
+        ([replace(GOOD, prompt=None)], "problem p has neither prompt nor messages"),
+        ([replace(GOOD, messages=CHAT)], "problem p has both prompt and messages"),
+        ([replace(GOOD, prompt=3)], "problem p has prompt 3; expected a str"),
+        ([replace(GOOD, answer=2)], "problem p has answer 2; expected a str"),
+        ([replace(GOOD, answer=None)], "problem p has answer None; expected a str"),
+        ([replace(GOOD, response=2)], "problem p has response 2; expected a str"),
+        ([replace(GOOD, meta=None)], "problem p has meta None; expected a mapping"),
+        ([replace(GOOD, prompt=None, messages=())], r"problem p has messages \(\); expected some"),
+        ([replace(GOOD, prompt=None, messages=("hello",))], r"problem p has messages \('hello',\)"),
+        ([replace(GOOD, prompt=None, messages=({"role": "user"},))], "problem p has messages"),
+        ([replace(GOOD, split="dev")], "problem p has split 'dev'; expected"),
+        ([replace(GOOD, split=[])], r"problem p has split \[\]; expected"),
+        ([GOOD, replace(GOOD, split="test")], "two problems have the id 'p'"),
+    ],
+)
+def test_problems_that_are_none_are_named(problems, message):
+    class Given:
+        def problems(self):
+            return problems
+
+    with pytest.raises(InputError, match=f"task 'given': {message}") as error:
+        task_problems(Given(), "given")
+    assert "\n" not in str(error.value)
+
+
+def test_good_problems_are_asked_for_once():
+    class Given:
+        calls = 0
+
+        def problems(self):
+            self.calls += 1
+            yield GOOD
+            yield Problem("q", messages=CHAT, response="2", split="test")
+
+    task = Given()
+    assert [problem.id for problem in task_problems(task, "given")] == ["p", "q"]
+    assert task.calls == 1
 
 
 @pytest.mark.parametrize(
@@ -131,21 +190,35 @@ def test_gold_check_finds_exactly_the_failing_rows():
     task = Wrong()
     pool = Pool(task)
     expected = {"w0", "w2", "w4", "w5", "w6", "w8"}
-    assert {problem.id for problem, _ in check_task(task, pool)} == expected
+    assert {problem.id for problem, _ in check_task(task, task.problems(), pool)} == expected
     assert [problem.id for problem, _ in pool.items] == ["w4", "w6", "w7", "w8", "w9"]
-    assert {problem.id for problem, _ in check_task(task)} == expected
-    assert {problem.id for problem, _ in check_task(task, limit=3)} == {"w0", "w2"}
+    assert {problem.id for problem, _ in check_task(task, task.problems())} == expected
+    assert {problem.id for problem, _ in check_task(task, task.problems()[:3])} == {"w0", "w2"}
+
+
+def test_a_gold_response_or_quick_verdict_that_raises_is_a_crash():
+    class Raising(Wrong):
+        def gold_response(self, problem):
+            return {"w1": "1", "w3": "x"}[problem.id]
+
+    failed = check_task(Raising(), Raising().problems()[1:4])
+    assert [(problem.id, judgement.verdict, judgement.detail.split(":")[0]) for problem, judgement in failed] == [
+        ("w2", Verdict.CRASHED, "KeyError"),
+        ("w3", Verdict.CRASHED, "ValueError"),
+    ]
 
 
 def test_require_gold_names_rows_and_count():
     with pytest.raises(InputError, match=r"task w: 6 gold answers .*f.jsonl line 1: answer '0' is wrong .*3 more"):
-        require_gold(Wrong(), name="task w")
-    require_gold(load_task("arithmetic", {"train": 20}))
+        require_gold(Wrong(), Wrong().problems(), name="task w")
+    arithmetic = load_task("arithmetic", {"train": 20})
+    require_gold(arithmetic, arithmetic.problems())
 
 
 @pytest.mark.parametrize("name", ["countdown", "arithmetic"])
 def test_generated_tasks_pass_their_gold_check(name):
-    assert check_task(load_task(name)) == []
+    task = load_task(name)
+    assert check_task(task, task_problems(task, name)) == []
 
 
 def test_list_and_show(capsys):

@@ -60,6 +60,15 @@ class Hostile:
     def do_bool(self, _):
         return True
 
+    def do_name(self, _):
+        return "right"
+
+    def do_text(self, _):
+        return "correct"
+
+    def do_half(self, _):
+        return Judgement(True)
+
     def do_print(self, _):
         print("x" * 100_000)
         sys.stdout.flush()

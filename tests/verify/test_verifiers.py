@@ -159,6 +159,12 @@ def test_a_stream_is_judged_in_order():
     assert stream("exact", []) == []
 
 
+def test_a_stream_takes_numbers_and_ends_with_empty_lines():
+    rows = [(18, "18", "right"), ("18.0", 18, "right"), (0.5, "1/2", "right"), (1e22, 10**22, "right"), (2, 3, "wrong")]
+    lines = [json.dumps({"answer": answer, "gold": gold}) for answer, gold, _ in rows]
+    assert stream("numeric", [*lines, "\n", b" \r\n", ""]) == [verdict for *_, verdict in rows]
+
+
 def test_a_stream_reads_only_so_far_ahead():
     """Bounded memory: while the first line hangs, only a window of the lines behind it is read."""
     read = 0
@@ -204,7 +210,8 @@ def test_a_stream_answers_each_line_before_the_next_is_read():
         (b'\xff{"answer": "1"}', "no JSON"),
         ("[1]", "got a list"),
         ('{"answer": "1"}', "no 'gold'"),
-        ('{"answer": 1, "gold": "1"}', "'answer' of type int"),
+        ('{"answer": true, "gold": "1"}', "'answer' of type bool"),
+        ('{"answer": "1", "gold": null}', "'gold' of type NoneType"),
     ],
 )
 def test_a_bad_line_is_named_after_the_verdicts_before_it(bad, got):

@@ -172,7 +172,7 @@ def quick_math(answer: str, gold: str) -> Judgement | None:
         return Judgement(Verdict.RIGHT, one_line(plain))
     a, b = parse_number(plain), parse_number(expected)
     if a is not None and b is not None:
-        if (a.value, a.percent) == (b.value, b.percent):
+        if a.value == b.value and (a.percent == b.percent or a.value == 0):  # 0 is 0 %
             return Judgement(Verdict.RIGHT, one_line(plain))
         if {a.form, b.form} == {"fraction", "decimal"} and a.percent == b.percent:
             return None

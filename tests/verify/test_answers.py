@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from reasonloop.records import Verdict
@@ -261,6 +261,7 @@ def plain_numerals(draw):
 
 @settings(max_examples=100, deadline=None)
 @given(plain_numerals(), plain_numerals(), st.sampled_from(["", "\\%"]), st.sampled_from(["", "\\%"]))
+@example("0", "0", "", "\\%")
 def test_the_fast_path_never_contradicts_the_slow_one(a, b, unit_a, unit_b):
     quick = quick_math(a + unit_a, b + unit_b)
     assert quick is None or quick.verdict is symbolic(a + unit_a, b + unit_b).verdict

@@ -38,7 +38,7 @@ def plan(recipe: Recipe) -> list[str]:
 
 def planned_units(run: Run) -> float:
     """The run's work in units of one evaluation rollout, for the estimate of the time left."""
-    from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE
+    from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE, expected_experts
 
     recipe = run.recipe
     evaluation = len(run.problems["test"]) * recipe.eval.samples
@@ -52,7 +52,7 @@ def planned_units(run: Run) -> float:
     if recipe.method == "rloop":
         options = recipe.rloop
         evaluations = options.iterations * (2 if recipe.eval.explored else 1) + (not recipe.eval.explored)
-        experts = min(len(run.problems["train"]) * options.cap * 0.5, rollouts)
+        experts = expected_experts(run)
         units += evaluations * evaluation + options.iterations * (
             rollouts * RL_ROLLOUT + experts * recipe.rft.epochs * TRAINED_EXAMPLE
         )

@@ -16,11 +16,13 @@ from reasonloop.recipes.sft import starting_policy
 from reasonloop.records import Rollout
 from reasonloop.runs import Run
 from reasonloop.stages import (
+    TRAINED_EXAMPLE,
     Source,
     checkpoint,
     deliver,
     device,
     evaluate,
+    expected_experts,
     explore,
     finetune,
     rollouts_spent,
@@ -91,6 +93,7 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
         f"problems hard; {experts.deduplicated} distinct successes on them, {experts.selected} after the cap"
     )
     pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in experts.rollouts]
+    run.progress.total_units += (len(pairs) - expected_experts(run)) * run.recipe.rft.epochs * TRAINED_EXAMPLE
     weights = importance_weights(run, theta, experts.rollouts) if options.weighted else None
     return finetune(run, start, pairs, run.recipe.rft, stage="rft", iteration=iteration, weights=weights)
 

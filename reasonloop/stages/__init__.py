@@ -4,7 +4,15 @@ A stage can be killed at any moment: called again it continues from its last che
 once what it made.
 """
 
-from reasonloop.stages.common import RL_ROLLOUT, TRAINED_EXAMPLE, Source, checkpoint, device, rollouts_spent
+from reasonloop.stages.common import (
+    RL_ROLLOUT,
+    TRAINED_EXAMPLE,
+    Source,
+    checkpoint,
+    device,
+    expected_experts,
+    rollouts_spent,
+)
 from reasonloop.stages.evaluate import deliver, evaluate
 from reasonloop.stages.explore import explore
 from reasonloop.stages.finetune import demonstrations, finetune
@@ -18,6 +26,7 @@ __all__ = [
     "demonstrations",
     "device",
     "evaluate",
+    "expected_experts",
     "explore",
     "finetune",
     "rollouts_spent",

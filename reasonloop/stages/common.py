@@ -36,6 +36,13 @@ def _pass(turn: int, count: int, seed: int, iteration: int) -> np.ndarray:
     return np.random.default_rng([seed, iteration, turn]).permutation(count)
 
 
+def expected_experts(run: Run) -> int:
+    """A guess at how many experts an iteration finds, for the time left until they are known: one for every second
+    problem that it visits."""
+    visited = run.recipe.rl.steps * run.recipe.rl.problems_per_step
+    return min(len(run.problems["train"]), visited) // 2
+
+
 def rollouts_before(run: Run, branch: str, iteration: int) -> int:
     """Rollouts that the arm spent in the iterations before this one."""
     if branch != "main":

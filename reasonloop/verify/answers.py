@@ -172,7 +172,7 @@ def quick_math(answer: str, gold: str) -> Judgement | None:
         return Judgement(Verdict.RIGHT, one_line(plain))
     a, b = parse_number(plain), parse_number(expected)
     if a is not None and b is not None:
-        if a.value == b.value and (a.percent == b.percent or a.value == 0):  # 0 is 0 %
+        if (a.value, a.percent) == (b.value, b.percent):
             return Judgement(Verdict.RIGHT, one_line(plain))
         if {a.form, b.form} == {"fraction", "decimal"} and a.percent == b.percent:
             return None
@@ -184,6 +184,7 @@ def quick_math(answer: str, gold: str) -> Judgement | None:
 
 
 _PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
+_PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
 _SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
 
 
@@ -192,15 +193,21 @@ def symbolic(answer: str, gold: str) -> Judgement:
 
     math-verify's own alarms are off (they need the main thread, and can't interrupt one long multiplication). Both
     sides are parsed whole, as the content of one box, so that "5, 6" is a set and not its last number. Known quirks
-    that are handled here: the percent sign becomes a symbol of its own (math-verify equates x, x % and x/100); "1 2",
+    that are handled here: the percent sign is on both sides or none, and a symbol of its own (math-verify equates x, x %
+    and x/100); "1 2",
     which it reads as 1 + 2, and unbalanced braces are refused. An answer that parses but can't be compared with the
     gold answer is WRONG; running out of memory or stack while comparing is raised.
     """
     from math_verify import verify
 
+    texts = [_unwrap(fold(answer)), _unwrap(fold(gold))]
+    if bool(_PERCENT.search(texts[0])) != bool(_PERCENT.search(texts[1])):
+        return Judgement(Verdict.WRONG, "a percent sign on one side only")
+    bare = [_PERCENT_LAST.fullmatch(text) for text in texts]
+    if bare[0] and bare[1]:  # "1/1 %" would be read as 1/(1 %)
+        texts = [bare[0].group(1), bare[1].group(1)]
     sides = []
-    for name, text in (("answer", answer), ("gold answer", gold)):
-        text = _unwrap(fold(text))
+    for name, text in zip(("answer", "gold answer"), texts, strict=True):
         if not _balanced(text):
             return Judgement(Verdict.UNPARSEABLE, f"unbalanced braces in the {name}: {one_line(text, 100)}")
         if _SIDE_BY_SIDE.search(text):

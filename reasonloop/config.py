@@ -155,6 +155,11 @@ class Rl(Section):
     def rollouts_per_step(self) -> int:
         return self.problems_per_step * self.group_size
 
+    @property
+    def rollouts(self) -> int:
+        """What one exploration spends."""
+        return self.steps * self.rollouts_per_step
+
 
 class Rloop(Section):
     """RLoop (METHODS section 1)."""

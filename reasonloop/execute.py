@@ -16,7 +16,7 @@ from reasonloop.runs import Run, check_folder
 
 def plan(recipe: Recipe) -> list[str]:
     """The stages of a run in a line each, for `--dry-run`. Nothing is loaded."""
-    rollouts = recipe.rl.steps * recipe.rl.rollouts_per_step
+    rollouts = recipe.rl.rollouts
     lines = [f"evaluate the base policy: {recipe.eval.samples} samples a test problem"]
     if recipe.method == "sft" or recipe.sft.before:
         many = f"{recipe.sft.demonstrations} demonstrations" if recipe.sft.demonstrations else "all demonstrations"
@@ -42,7 +42,7 @@ def planned_units(run: Run) -> float:
 
     recipe = run.recipe
     evaluation = len(run.problems["test"]) * recipe.eval.samples
-    rollouts = recipe.rl.steps * recipe.rl.rollouts_per_step
+    rollouts = recipe.rl.rollouts
     units = float(evaluation)
     if recipe.method == "sft" or recipe.sft.before:
         examples = recipe.sft.demonstrations or len(run.problems["train"])

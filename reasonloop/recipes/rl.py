@@ -9,7 +9,7 @@ from reasonloop.stages import deliver, evaluate, explore, rollouts_spent
 
 def rl(run: Run) -> None:
     start = starting_policy(run)
-    budget = run.recipe.rl.steps * run.recipe.rl.rollouts_per_step
+    budget = run.recipe.rl.rollouts
     trained = explore(run, start, rollouts=budget)
     evaluate(run, trained, "trained", stage="explore", rollouts=rollouts_spent(run, "main", 0))
     deliver(run, trained)

@@ -33,7 +33,7 @@ from reasonloop.store.weights import expert_weights
 
 def rloop(run: Run) -> None:
     recipe, options = run.recipe, run.recipe.rloop
-    budget = recipe.rl.steps * recipe.rl.rollouts_per_step  # of one iteration's exploration
+    budget = recipe.rl.rollouts  # of one iteration's exploration
     base = theta = starting_policy(run)
     for i in range(options.iterations):
         shared = i == 0 and options.iterations > 1 and shares_first_iteration(run)

@@ -111,8 +111,8 @@ def objective_of(options: Rl) -> Objective:
     named = OBJECTIVES[options.objective]
     return replace(
         named,
-        clip_low=options.clip_low if options.clip_low is not None else named.clip_low,
-        clip_high=options.clip_high if options.clip_high is not None else named.clip_high,
+        clip_low=options.clip_low or named.clip_low,  # a clip of 0 is refused, so that unset is the only other case
+        clip_high=options.clip_high or named.clip_high,
     )
 
 

@@ -75,15 +75,10 @@ class Run:
     @cached_property
     def verifier(self) -> Any:
         """The pool of killable workers that judges this run's rollouts."""
-        from reasonloop.tasks.registry import task_target
-        from reasonloop.verify.workers import VerifierPool, VerifierSpec
+        from reasonloop.tasks.show import verifier_pool
 
         chosen = self.recipe.task
-        return VerifierPool(
-            VerifierSpec(target=task_target(chosen.name), options=chosen.options),
-            workers=chosen.verify_workers,
-            deadline=chosen.verify_deadline,
-        )
+        return verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
 
     @cached_property
     def store(self) -> Any:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..records import Problem, Verdict
 from .base import SPLITS, demonstrations, gold_response, quick_judgement
-from .gold import Pool, check_task, row_name
+from .gold import check_task, row_name
 from .problems import task_problems
 from .registry import TASKS, load_task, task_class, task_target
+
+if TYPE_CHECKING:
+    from ..verify.workers import VerifierPool
 
 
 def list_tasks() -> None:
@@ -83,14 +84,11 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
         )
 
 
-@contextmanager
-def verifier_pool(name: str, options: dict[str, Any], deadline: float, workers: int) -> Iterator[Pool]:
-    """Killable worker processes that each hold the task `name`."""
+def verifier_pool(name: str, options: dict[str, Any], deadline: float, workers: int) -> VerifierPool:
+    """Killable worker processes that each hold the task `name`; close it, or use it as a context manager."""
     from ..verify.workers import VerifierPool, VerifierSpec
 
-    spec = VerifierSpec(target=task_target(name), options=options)
-    with VerifierPool(spec, deadline=deadline, workers=workers) as pool:
-        yield pool
+    return VerifierPool(VerifierSpec(target=task_target(name), options=options), deadline=deadline, workers=workers)
 
 
 def _prompt(problem: Problem) -> str:

@@ -15,8 +15,9 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonloop.errors import InputError
+from reasonloop.exploration_options import Exploration
 
-Method = Literal["sft", "rl", "rloop"]
+Method = Literal["sft", "rl", "rloop", "rlsp"]
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
@@ -107,8 +108,11 @@ class Sft(Training):
     0 takes all that the task has."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the task's demonstration generator (Countdown: skill, ...)."""
-    before: bool = False
-    """Methods `rl` and `rloop`: run this SFT stage first and start RL from its policy."""
+    experts_of: str = ""
+    """A finished run's folder: its experts, chosen as `[rloop]` says from all of its iterations, are the demonstrations
+    instead of the task's own. The tasks must be the same."""
+    before: bool | None = None
+    """Run this SFT stage first and start RL from its policy. Unset: method `rlsp` does, `rl` and `rloop` don't."""
 
 
 class Rft(Training):
@@ -124,14 +128,24 @@ class Rl(Section):
     """Groups in a step's batch."""
     group_size: int = Field(8, ge=1)
     """Responses a problem (G)."""
-    objective: Literal["dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo"] = "dapo"
-    """Sets advantage, ratio, clipping and aggregation; the next options override single parts."""
+    objective: Literal["dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo"] = "dapo"
+    """Sets advantage, ratio, clipping and aggregation; the next options override single parts. ppo has a
+    critic (`[ppo]`)."""
+    advantage: Literal["grpo", "centered", "rloo", "maxrl", "pass_k"] | None = None
+    """Group advantage. Unset: the objective's own. maxrl and pass_k are for outcome rewards alone."""
+    pass_k: int = Field(8, ge=1)
+    """The k of pass_k advantages."""
     clip_low: float | None = Field(None, gt=0)
     """Ratio clip below 1 - clip_low. Unset: the objective's own (0.2; GSPO 3e-4)."""
     clip_high: float | None = Field(None, gt=0)
     """Ratio clip above 1 + clip_high. Unset: the objective's own (DAPO 0.28; GSPO 4e-4; else 0.2)."""
     updates_per_step: int = Field(1, ge=1)
-    """Optimizer updates on a step's batch, each on its own share of the groups, with ratios to the behaviour policy."""
+    """Optimizer updates in a pass over a step's batch (minibatches), each on its own share of the groups, with ratios to
+    the behaviour policy."""
+    epochs: int = Field(1, ge=1)
+    """Passes over a step's batch."""
+    skip_solved: bool = False
+    """Leave out the training problems that the starting policy solves already (one greedy response each)."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -159,6 +173,36 @@ class Rl(Section):
     def rollouts(self) -> int:
         """What one exploration spends."""
         return self.steps * self.rollouts_per_step
+
+
+class Ppo(Section):
+    """PPO's critic, for `rl.objective = "ppo"` (METHODS section 2; the defaults are the RLSP paper's, the rate excepted:
+    its 2e-6 is for 8 billion parameters)."""
+
+    critic: Literal["copy", "shared"] = "copy"
+    """A trunk of its own that starts as a copy of the policy, or a value head on the policy's own hidden states."""
+    learning_rate: float = Field(5e-4, gt=0)
+    """The critic's constant learning rate (of its head alone, if it is shared)."""
+    gamma: float = Field(1.0, ge=0, le=1)
+    """Discount of a token."""
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    """Generalised advantage estimation: 0 is one-step, 1 is Monte Carlo."""
+    value_clip: float = Field(0.2, gt=0)
+    """The value loss doesn't reward moving further than this from the old value."""
+    value_coef: float = Field(1.0, gt=0)
+    """Weight of the value loss; matters where the trunk is shared."""
+    warmup_steps: int = Field(4, ge=0)
+    """First steps in which only the critic learns and the policy is frozen."""
+    whiten: bool = True
+    """Bring the advantages of a step's rollouts to mean 0 and deviation 1, over all of their tokens."""
+
+
+class Rlsp(Section):
+    """RLSP (METHODS section 2): SFT, then RL with the exploration reward of `[exploration]`."""
+
+    vanilla: bool = False
+    """Also run RL on the outcome alone (alpha = 1) from the same policy, with as many rollouts (branch `vanilla`): the
+    baseline beside it."""
 
 
 class Rloop(Section):
@@ -203,7 +247,7 @@ class Recipe(Section):
     """A whole run."""
 
     method: Method = "rloop"
-    """sft, rl (vanilla RL) or rloop."""
+    """sft, rl (vanilla RL), rloop or rlsp."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Every random draw of the run is a function of this seed and its own address."""
     threads: int = Field(0, ge=0)
@@ -216,6 +260,9 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     sft: Sft = Sft()
     rl: Rl = Rl()
+    ppo: Ppo = Ppo()
+    exploration: Exploration = Exploration()
+    rlsp: Rlsp = Rlsp()
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
@@ -227,8 +274,32 @@ class Recipe(Section):
                 f"rl.updates_per_step = {self.rl.updates_per_step} must not exceed "
                 f"rl.problems_per_step = {self.rl.problems_per_step}"
             )
-        if self.rl.group_size < 2 and self.method != "sft":
+        if self.rl.group_size < 2 and self.method != "sft" and self.rl.objective != "ppo":
             raise ValueError(f"rl.group_size = {self.rl.group_size}: group advantages need at least 2")
+        if self.rl.objective == "ppo" and self.rl.advantage is not None:
+            raise ValueError(f"rl.advantage = {self.rl.advantage!r}: ppo has its critic's advantages; expected unset")
+        if self.rl.advantage in ("maxrl", "pass_k"):
+            beside = [
+                name
+                for name, used in (
+                    ("rl.overlong_buffer", self.rl.overlong_buffer),
+                    ("rl.kl_in = 'reward'", self.rl.kl_coef and self.rl.kl_in == "reward"),
+                    ("exploration", self.exploration.form != "none"),
+                )
+                if used
+            ]
+            if beside:
+                raise ValueError(
+                    f"rl.advantage = {self.rl.advantage!r} is for outcomes alone; {beside[0]} adds to them"
+                )
+            if self.rl.advantage == "pass_k" and self.rl.pass_k > self.rl.group_size:
+                raise ValueError(f"rl.pass_k = {self.rl.pass_k} must not exceed rl.group_size = {self.rl.group_size}")
+        if self.sft.before and self.method == "sft":
+            raise ValueError("sft.before is for the methods with RL; method = 'sft' is that stage alone")
+        if self.sft.experts_of and self.sft.demonstrations:
+            raise ValueError("sft.demonstrations counts the task's own; with sft.experts_of it must be 0")
+        if self.rlsp.vanilla and self.method != "rlsp":
+            raise ValueError(f"rlsp.vanilla needs method = 'rlsp', got {self.method!r}")
         if self.rl.overlong_buffer >= self.sampling.max_tokens:
             raise ValueError(
                 f"rl.overlong_buffer = {self.rl.overlong_buffer} must be smaller than "
@@ -241,6 +312,11 @@ class Recipe(Section):
         if self.rloop.adaptive and self.rloop.vanilla:
             raise ValueError("rloop.vanilla cannot stand beside rloop.adaptive: the rollouts would not be equal")
         return self
+
+    @property
+    def sft_first(self) -> bool:
+        """Whether RL starts from an SFT stage."""
+        return self.method == "rlsp" if self.sft.before is None else self.sft.before
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:

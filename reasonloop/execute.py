@@ -18,11 +18,16 @@ def plan(recipe: Recipe) -> list[str]:
     """The stages of a run in a line each, for `--dry-run`. Nothing is loaded."""
     rollouts = recipe.rl.rollouts
     lines = [f"evaluate the base policy: {recipe.eval.samples} samples a test problem"]
-    if recipe.method == "sft" or recipe.sft.before:
+    if recipe.method == "sft" or recipe.sft_first:
         many = f"{recipe.sft.demonstrations} demonstrations" if recipe.sft.demonstrations else "all demonstrations"
         lines.append(f"SFT on {many}, {recipe.sft.epochs:g} epochs; evaluate")
     if recipe.method == "rl":
         lines.append(f"vanilla RL ({recipe.rl.objective}), {rollouts} rollouts; evaluate")
+    if recipe.method == "rlsp":
+        form = recipe.exploration.form if recipe.exploration.form != "none" else "no"
+        lines.append(f"RL ({recipe.rl.objective}) with {form} exploration reward, {rollouts} rollouts; evaluate")
+        if recipe.rlsp.vanilla:
+            lines.append(f"vanilla RL (the outcome alone) beside it, {rollouts} rollouts; evaluate")
     if recipe.method == "rloop":
         for i in range(recipe.rloop.iterations):
             also = "; evaluate" if recipe.eval.explored or i == recipe.rloop.iterations - 1 else ""
@@ -44,11 +49,12 @@ def planned_units(run: Run) -> float:
     evaluation = len(run.problems["test"]) * recipe.eval.samples
     rollouts = recipe.rl.rollouts
     units = float(evaluation)
-    if recipe.method == "sft" or recipe.sft.before:
+    if recipe.method == "sft" or recipe.sft_first:
         examples = recipe.sft.demonstrations or len(run.problems["train"])
         units += evaluation + recipe.sft.epochs * examples * TRAINED_EXAMPLE
-    if recipe.method == "rl":
-        units += evaluation + rollouts * RL_ROLLOUT
+    if recipe.method in ("rl", "rlsp"):
+        branches = 2 if recipe.rlsp.vanilla else 1
+        units += branches * (evaluation + rollouts * RL_ROLLOUT)
     if recipe.method == "rloop":
         options = recipe.rloop
         evaluations = options.iterations * (2 if recipe.eval.explored else 1) + (not recipe.eval.explored)
@@ -123,9 +129,10 @@ def check_inputs(recipe: Recipe) -> None:
     policy.stop_tokens(recipe.sampling.stop)
     for problem in problems:
         policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
-    if recipe.method == "sft" or recipe.sft.before:
+    if recipe.method == "sft" or recipe.sft_first:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
-        demonstrations(recipe, task, policy, limit=16 if hasattr(task, "demonstrations") else None)
+        training = [problem for problem in problems if problem.split == "train"]
+        demonstrations(recipe, task, policy, training, limit=16 if hasattr(task, "demonstrations") else None)
 
 
 def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:

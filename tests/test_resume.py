@@ -32,6 +32,16 @@ PLANS = {
         *("checkpoint_seconds=1e9", "rl.probe_every=1", "rl.steps=4"),
     ],
     "rl after sft": ["method=rl", "sft.before=true", "rl.steps=2", "optimizer.microbatch_tokens=64"],
+    "rlsp, ppo": [
+        *("method=rlsp", "rl.objective=ppo", "rl.kl_coef=0.1", "rl.kl_in=reward", "rl.epochs=2", "ppo.warmup_steps=1"),
+        *("exploration.form=length", "exploration.alpha=0.8", "exploration.length_scale=4", "rlsp.vanilla=true"),
+        *("rl.steps=2", "eval.samples=2"),
+    ],
+    "rlsp, shared critic, novelty, checkpoints far apart": [
+        *("method=rlsp", "sft.before=false", "rl.objective=ppo", "ppo.critic=shared", "rl.updates_per_step=2"),
+        *("exploration.form=novelty", "exploration.alpha=0.8", "checkpoint_seconds=1e9", "rl.skip_solved=true"),
+        *("rl.problems_per_step=2", "eval.samples=2"),
+    ],
     "sft": ["method=sft"],
     "sft, checkpoints far apart": ["method=sft", "checkpoint_seconds=1e9"],
 }

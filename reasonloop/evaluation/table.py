@@ -36,7 +36,7 @@ def arm_of(evaluation: Evaluation) -> str:
 
 
 def label_of(evaluation: Evaluation, method: str = "rloop") -> str:
-    """What a reader calls the evaluated policy; `method` is the recipe: "rloop", "rl" or "sft"."""
+    """What a reader calls the evaluated policy; `method` is the recipe: "rloop", "rlsp", "rl" or "sft"."""
     arm, stage = arm_of(evaluation), evaluation.get("stage")
     if arm == "base":
         return "base"
@@ -44,6 +44,8 @@ def label_of(evaluation: Evaluation, method: str = "rloop") -> str:
         return "SFT"
     if arm == "vanilla" or method == "rl":
         return "vanilla RL"
+    if method == "rlsp" and stage == "explore":
+        return "RLSP"
     turn = int(evaluation.get("iteration") or 0) + 1
     if stage == "explore":
         return f"RLoop {turn}, explored"

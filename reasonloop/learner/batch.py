@@ -25,11 +25,17 @@ class Example:
     """Weight of every token in each term, normaliser included"""
     ce_weight: float = 0.0
     kl_weight: float = 0.0
-    advantage: float = 0.0
+    value_weight: float = 0.0
+    advantage: float | np.ndarray = 0.0
+    """One for all tokens, or float [T]"""
     behaviour: np.ndarray | None = None
     """float32 [T], behaviour log-probs (RL)"""
     reference: np.ndarray | None = None
     """float32 [T], reference log-probs (KL in the loss)"""
+    returns: np.ndarray | None = None
+    """float [T], the critic's targets (PPO)"""
+    old_values: np.ndarray | None = None
+    """float [T], the critic's values when the rollouts were made (PPO)"""
 
 
 def supervised(pairs: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[float] | None = None) -> list[Example]:
@@ -42,44 +48,67 @@ def supervised(pairs: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence
     ]
 
 
-def useful_groups(groups: Sequence[Sequence[Rollout]]) -> list[Sequence[Rollout]]:
+def useful_groups(groups: Sequence[Sequence[Rollout]], objective: Objective | None = None) -> list[Sequence[Rollout]]:
     """The groups that have a gradient: those whose rewards are not all equal (DAPO's dynamic sampling).
 
     A KL penalty inside the reward doesn't count: it differs for every response, and group advantages would blow its
-    differences up to the size of right and wrong.
+    differences up to the size of right and wrong. With a critic every group has a gradient; with pass_k advantages
+    those have none in which every k-subset holds a right response.
     """
-    return [group for group in groups if len({_without_kl(rollout) for rollout in group}) > 1]
+    objective = objective or Objective()
+    if objective.advantage == "gae":
+        return list(groups)
+    useful = [group for group in groups if len({reward_without_kl(rollout) for rollout in group}) > 1]
+    if objective.advantage == "pass_k":
+        useful = [group for group in useful if _advantages(group, objective).any()]
+    return useful
 
 
-def _without_kl(rollout: Rollout) -> float:
-    if "kl" not in rollout.reward_parts:
-        return rollout.reward
-    return sum(value for name, value in rollout.reward_parts.items() if name != "kl")
+def reward_without_kl(rollout: Rollout) -> float:
+    return rollout.reward - rollout.reward_parts["kl"] if "kl" in rollout.reward_parts else rollout.reward
+
+
+def _advantages(group: Sequence[Rollout], objective: Objective) -> np.ndarray:
+    return group_advantages(np.array([r.reward for r in group]), objective.advantage, objective.pass_k)
 
 
 def reinforced(groups: Sequence[Sequence[Rollout]], objective: Objective, max_tokens: int) -> list[Example]:
     """One update's batch of policy gradient from groups of rollouts, advantages within each group."""
-    responses = [rollout for group in groups for rollout in group]
-    tokens = sum(len(rollout.response_tokens) for rollout in responses)
-    examples = []
-    for group in groups:
-        advantages = group_advantages(np.array([rollout.reward for rollout in group]), objective.advantage)
-        for rollout, advantage in zip(group, advantages.tolist(), strict=True):
-            weight = {
-                "token": 1.0 / tokens,
-                "sequence": 1.0 / (len(responses) * len(rollout.response_tokens)),
-                "constant": 1.0 / (len(responses) * max_tokens),
-            }[objective.aggregation]
-            examples.append(
-                Example(
-                    rollout.prompt_tokens,
-                    rollout.response_tokens,
-                    policy_weight=weight,
-                    advantage=advantage,
-                    behaviour=rollout.logprobs,
-                )
-            )
-    return examples
+    advantages = [advantage for group in groups for advantage in _advantages(group, objective).tolist()]
+    return policy_gradient([rollout for group in groups for rollout in group], advantages, objective, max_tokens)
+
+
+def policy_gradient(
+    rollouts: Sequence[Rollout], advantages: Sequence[float | np.ndarray], objective: Objective, max_tokens: int
+) -> list[Example]:
+    """One update's batch of policy gradient: rollouts with an advantage each, or one for each of their tokens [T]."""
+    tokens = sum(len(rollout.response_tokens) for rollout in rollouts)
+    weights = {
+        "token": lambda length: 1.0 / tokens,
+        "sequence": lambda length: 1.0 / (len(rollouts) * length),
+        "constant": lambda length: 1.0 / (len(rollouts) * max_tokens),
+    }[objective.aggregation]
+    return [
+        Example(
+            rollout.prompt_tokens,
+            rollout.response_tokens,
+            policy_weight=weights(len(rollout.response_tokens)),
+            advantage=advantage,
+            behaviour=rollout.logprobs,
+        )
+        for rollout, advantage in zip(rollouts, advantages, strict=True)
+    ]
+
+
+def with_values(
+    examples: Sequence[Example], returns: Sequence[np.ndarray], old_values: Sequence[np.ndarray], coefficient: float
+) -> list[Example]:
+    """Adds the value term, `coefficient` times its mean over all tokens of the update. [T] arrays, one an example."""
+    weight = coefficient / sum(len(example.response) for example in examples)
+    return [
+        replace(example, returns=target, old_values=old, value_weight=weight)
+        for example, target, old in zip(examples, returns, old_values, strict=True)
+    ]
 
 
 def with_reference(examples: Sequence[Example], reference: Sequence[np.ndarray], kl_coef: float) -> list[Example]:
@@ -106,10 +135,17 @@ def token_targets(examples: Sequence[Example], device: torch.device | str) -> To
 
     return TokenTargets(
         sequence=torch.from_numpy(np.repeat(np.arange(len(examples)), lengths)).to(device),
-        advantage=spread([example.advantage for example in examples]),
+        advantage=stack([_per_token(example) for example in examples]),
         behaviour=stack([example.behaviour for example in examples]),
         reference=stack([example.reference for example in examples]),
         policy_weight=spread([example.policy_weight for example in examples]),
         ce_weight=spread([example.ce_weight for example in examples]),
         kl_weight=spread([example.kl_weight for example in examples]),
+        returns=stack([example.returns for example in examples]),
+        old_values=stack([example.old_values for example in examples]),
+        value_weight=spread([example.value_weight for example in examples]),
     )
+
+
+def _per_token(example: Example) -> np.ndarray:
+    return np.broadcast_to(np.asarray(example.advantage, dtype=np.float32), len(example.response))

@@ -11,6 +11,7 @@ import torch
 
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.learner.batch import Example, token_targets
+from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, loss
 from reasonloop.policy.logprobs import target_logprobs
 from reasonloop.policy.packing import pack, split_by_tokens
@@ -31,8 +32,15 @@ def scheduled(peak: float, schedule: str, update: int, total: int, warmup: int) 
 class Learner:
     """Trains a policy in place. Its state is the weights, AdamW's moments and two counters."""
 
-    def __init__(self, policy: Policy, options: Optimizer, sampling: Sampling, checkpointing: bool = False) -> None:
-        self.policy, self.options, self.sampling = policy, options, sampling
+    def __init__(
+        self,
+        policy: Policy,
+        options: Optimizer,
+        sampling: Sampling,
+        checkpointing: bool = False,
+        critic: Critic | None = None,
+    ) -> None:
+        self.policy, self.options, self.sampling, self.critic = policy, options, sampling, critic
         if checkpointing:
             enable = getattr(policy.model, "activation_checkpointing_enable", None)  # since transformers 5.23
             (enable or policy.model.gradient_checkpointing_enable)({"use_reentrant": False})
@@ -48,23 +56,32 @@ class Learner:
         """Updates left out because of non-finite gradients"""
 
     def update(
-        self, examples: Sequence[Example], learning_rate: float, objective: Objective | None = None
+        self,
+        examples: Sequence[Example],
+        learning_rate: float,
+        objective: Objective | None = None,
+        critic_rate: float | None = None,
+        frozen: bool = False,
     ) -> dict[str, float]:
         """One optimizer step on the batch. Gradients don't depend on how it is cut into micro-batches.
 
+        `critic_rate`: the critic learns too, at this rate, from the examples' returns. `frozen`: only the critic does.
         Returns loss, grad_norm (before clipping), entropy and log-prob means over response tokens, k1 (behaviour to
-        current), kl (k3 to the reference), clip_fraction, tokens.
+        current), kl (k3 to the reference), clip_fraction, tokens; with a critic value_loss and critic_grad_norm.
         """
         objective = objective or Objective()
+        critic = self.critic if critic_rate is not None else None
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl"), 0.0)
+        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl", "value"), 0.0)
         self.optimizer.zero_grad(set_to_none=True)
         for members in split_by_tokens(prompts, responses, self.options.microbatch_tokens):
             stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.policy.device)
             targets = token_targets([examples[i] for i in members], self.policy.device)
-            hidden = self.policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
-            logprobs, entropies = target_logprobs(hidden, self.policy.head(), stream.targets, self.sampling)
-            part = loss(logprobs, targets, objective)
+            with torch.set_grad_enabled(not frozen):
+                hidden = self.policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
+                logprobs, entropies = target_logprobs(hidden, self.policy.head(), stream.targets, self.sampling)
+            values = critic.values(stream, hidden if critic.shared else None) if critic else None
+            part = loss(logprobs, targets, objective, values, critic.options.value_clip if critic else 0.0)
             part.total.backward()
             for name, value in (
                 ("loss", part.total),
@@ -73,15 +90,19 @@ class Learner:
                 ("clipped", part.clipped),
                 ("k1", part.k1),
                 ("kl", part.kl),
+                ("value", part.value),
             ):
                 sums[name] += float(value.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
-        if math.isfinite(norm):
+        norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
+        if not math.isfinite(norm):
+            self.skipped += 1
+        elif not frozen:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
-        else:
-            self.skipped += 1
+        of_critic = {}
+        if critic is not None and critic_rate is not None:
+            of_critic = {"critic_grad_norm": critic.step(critic_rate), "value_loss": sums["value"]}
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
         tokens = sum(len(response) for response in responses)
@@ -94,17 +115,26 @@ class Learner:
             "k1": sums["k1"] / tokens,
             "kl": sums["kl"] / tokens,
             "tokens": float(tokens),
+            **of_critic,
         }
 
     def save(self, folder: Path) -> None:
-        """Optimizer and counters into an existing folder; the weights are the policy's to save."""
-        state = {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "skipped": self.skipped}
+        """Optimizer, counters and critic into an existing folder; the weights are the policy's to save."""
+        state: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "skipped": self.skipped,
+        }
+        if self.critic is not None:
+            state["critic"] = self.critic.state()
         torch.save(state, folder / "trainer.pt")
 
     def load(self, folder: Path) -> None:
         state: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True, map_location=self.policy.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.skipped = state["updates"], state["skipped"]
+        if self.critic is not None:
+            self.critic.load_state(state["critic"])
 
 
 def _no_dropout(model: torch.nn.Module) -> None:

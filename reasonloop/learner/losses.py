@@ -17,7 +17,10 @@ from torch import Tensor
 class Objective:
     """One RL objective of METHODS section 3, taken apart."""
 
-    advantage: Literal["grpo", "centered", "rloo"] = "grpo"
+    advantage: Literal["grpo", "centered", "rloo", "maxrl", "pass_k", "gae"] = "grpo"
+    """gae: per token, from a critic (PPO); the others: one for a response, from its group."""
+    pass_k: int = 8
+    """The k of pass_k advantages."""
     aggregation: Literal["token", "sequence", "constant"] = "token"
     """token: mean over all tokens of the update (DAPO); sequence: mean over a response's tokens, then over responses
     (GRPO); constant: sum over tokens divided by responses x max_tokens (Dr. GRPO)."""
@@ -36,6 +39,7 @@ OBJECTIVES = {
     "rloo": Objective(advantage="rloo"),
     "gspo": Objective(aggregation="sequence", ratio="sequence", clip_low=3e-4, clip_high=4e-4),
     "cispo": Objective(surrogate="cispo", clip_high=0.28),
+    "ppo": Objective(advantage="gae"),
 }
 
 
@@ -54,9 +58,11 @@ class TokenTargets:
     """Weights of the terms, normaliser included; zero where a term doesn't apply"""
     ce_weight: Tensor
     kl_weight: Tensor
-    returns: Tensor | None = None
-    old_values: Tensor | None = None
-    value_weight: Tensor | None = None
+    returns: Tensor
+    """What the critic should have said"""
+    old_values: Tensor
+    """What it said when the rollouts were made"""
+    value_weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Loss:
     """Sum of behaviour - current log-probs: the KL that the update's earlier steps have made"""
     kl: Tensor
     """Sum of the k3 estimates to the reference, over tokens with a KL weight"""
+    value: Tensor
+    """The value term, part of the total"""
 
 
 def loss(
@@ -81,20 +89,17 @@ def loss(
     zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
     total = (term * targets.policy_weight).sum() - (logprobs * targets.ce_weight).sum()
     kl = k3(logprobs, targets.reference)
-    total = total + (kl * targets.kl_weight).sum()
+    value = zero
     if values is not None:
-        assert targets.returns is not None
-        assert targets.old_values is not None
-        assert targets.value_weight is not None
-        total = (
-            total + (value_loss(values, targets.old_values, targets.returns, value_clip) * targets.value_weight).sum()
-        )
+        value = (value_loss(values, targets.old_values, targets.returns, value_clip) * targets.value_weight).sum()
+    total = total + (kl * targets.kl_weight).sum() + value
     in_policy = targets.policy_weight > 0
     return Loss(
         total,
         (clipped & in_policy).sum().detach(),
         torch.where(in_policy, -log_ratio, zero).sum().detach(),
         torch.where(targets.kl_weight > 0, kl, zero).sum().detach(),
+        value.detach(),
     )
 
 

@@ -11,6 +11,7 @@ def method(name: str) -> Callable[[Run], None]:
     """The method that a recipe names."""
     from reasonloop.recipes.rl import rl
     from reasonloop.recipes.rloop import rloop
+    from reasonloop.recipes.rlsp import rlsp
     from reasonloop.recipes.sft import sft
 
-    return {"sft": sft, "rl": rl, "rloop": rloop}[name]
+    return {"sft": sft, "rl": rl, "rloop": rloop, "rlsp": rlsp}[name]

@@ -20,14 +20,14 @@ def sft_stage(run: Run) -> Source:
     base = run.recipe.model.path
     if checkpoint(run, "main-sft-0").done:
         return finetune(run, base, [], run.recipe.sft, stage="sft")
-    pairs = demonstrations(run.recipe, run.task, Policy.load(base))
+    pairs = demonstrations(run.recipe, run.task, Policy.load(base), problems=run.problems["train"])
     return finetune(run, base, pairs, run.recipe.sft, stage="sft")
 
 
 def starting_policy(run: Run) -> Source:
     """Where RL starts: the recipe's model, or what SFT makes of it (`sft.before`); both evaluated."""
     evaluate(run, run.recipe.model.path, "base", stage="base")
-    if not run.recipe.sft.before:
+    if not run.recipe.sft_first:
         return run.recipe.model.path
     trained = sft_stage(run)
     evaluate(run, trained, "sft", stage="sft")

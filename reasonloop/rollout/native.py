@@ -59,8 +59,18 @@ class NativeEngine:
     def load(self, policy: Policy) -> None:
         self._policy = policy
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, address: Address) -> list[Rollout]:
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling,
+        address: Address,
+        lengths: np.ndarray | None = None,
+    ) -> list[Rollout]:
         """`n` rollouts for each prompt, in order.
+
+        `lengths`, int [prompts x n] from 1 to max_tokens: response i has exactly lengths[i] tokens, and stop tokens don't
+        end it (for timings on equal work).
 
         Raises InputError when a prompt and max_tokens exceed the context or a prompt has no tokens, and RunError when
         the policy has diverged.
@@ -75,7 +85,7 @@ class NativeEngine:
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
         with torch.inference_mode():
-            return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens).run()
+            return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens, lengths).run()
 
 
 class _Batch:
@@ -89,7 +99,9 @@ class _Batch:
         sampling: Sampling,
         address: Address,
         on_tokens: Callable[[int], None] | None,
+        lengths: np.ndarray | None,
     ) -> None:
+        self.lengths = lengths
         self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
         self.on_tokens = on_tokens
         self.head, self.device = policy.head(), policy.device
@@ -133,6 +145,8 @@ class _Batch:
             row.logprobs.append(logprob)
 
     def _finished(self, row: _Row) -> bool:
+        if self.lengths is not None:
+            return len(row.tokens) >= self.lengths[row.index]
         return row.tokens[-1] in self.stop or len(row.tokens) >= self.sampling.max_tokens
 
     def _admit(self) -> None:

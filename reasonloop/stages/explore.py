@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reasonloop.checkpoints import Checkpoint
-from reasonloop.config import Rl
 from reasonloop.evaluation.evaluate import evaluate_policy, significantly_below
-from reasonloop.learner.batch import reinforced, useful_groups, with_reference
+from reasonloop.learner.batch import useful_groups
+from reasonloop.learner.critic import Critic
 from reasonloop.learner.learner import Learner, scheduled
-from reasonloop.learner.losses import OBJECTIVES, Objective
 from reasonloop.policy.policy import Policy
-from reasonloop.records import Problem, Rollout
-from reasonloop.rewards.outcome import outcome_reward, with_kl_penalty
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
+from reasonloop.records import Rollout
+from reasonloop.rewards.effort import answer_end_of
+from reasonloop.rewards.exploration import Explorer
+from reasonloop.rollout.engine import Address
 from reasonloop.runs import Run
-from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, device, rollouts_before, shuffled
+from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, device, rollouts_before
 from reasonloop.stages.evaluate import show_held_out
+from reasonloop.stages.learning import learn_step, objective_of
+from reasonloop.stages.sampling import StepSampler
+from reasonloop.stages.solved import unsolved
 
 
 def explore(
@@ -38,12 +38,14 @@ def explore(
     continued: Checkpoint | None = None,
     seam: Checkpoint | None = None,
     learn: bool = True,
+    outcome_only: bool = False,
 ) -> Path:
     """RL from the policy `start` until `rollouts` rollouts are sampled; every one of them goes to the store.
 
     `continued`: a finished exploration that this one goes on from (its steps count as this one's first steps).
     `seam`: where to leave the state before a last step that `rollouts` cut short, for a longer exploration to continue.
-    `learn=False` samples without learning. Returns the folder of the policy that came out.
+    `learn=False` samples without learning; `outcome_only` leaves the exploration reward out. Returns the folder of the
+    policy that came out.
     """
     options, stage = run.recipe.rl, f"{branch}-explore-{iteration}"
     own = checkpoint(run, stage)
@@ -60,14 +62,19 @@ def explore(
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"] or -1)
 
     policy = Policy.load(source.folder if source else start, device(run))
-    learner = Learner(policy, run.recipe.optimizer, run.recipe.sampling, run.recipe.model.gradient_checkpointing)
+    critic = Critic(policy, run.recipe.ppo, run.recipe.optimizer) if options.objective == "ppo" else None
+    learner = Learner(
+        policy, run.recipe.optimizer, run.recipe.sampling, run.recipe.model.gradient_checkpointing, critic
+    )
     if source:
         learner.load(source.folder)
     reference = Policy.load(start, device(run)) if options.kl_coef else None
-    engine = NativeEngine()
-    engine.load(policy)
-    prompts = [Prompt(p.id, policy.encode_prompt(p)) for p in run.problems["train"]]
     objective = objective_of(options)
+    problems = unsolved(run, start) if options.skip_solved else run.problems["train"]
+    explorer = None
+    if run.recipe.exploration.form != "none" and not outcome_only:
+        explorer = Explorer(run.recipe.exploration, policy.decode, answer_end_of(run.task), seed=run.recipe.seed)
+    sampler = StepSampler(run, policy, objective, problems, reference, explorer)
     planned = max(1, rollouts // options.rollouts_per_step)
     saved_at = time.monotonic()
     if run.recipe.rloop.adaptive and "best_probe" not in cursor:
@@ -76,21 +83,23 @@ def explore(
         began = time.monotonic()
         address = Address(run.recipe.seed, "rl", branch, iteration, cursor["step"])
         before = cursor
-        groups, cursor, cut = _sample_step(run, engine, prompts, address, cursor, rollouts, reference)
-        if cut and seam is not None:
+        sample, cursor = sampler.step(address, cursor, rollouts, planned)
+        if sample.cut and seam is not None:
             seam.save(learner, {**before, "continued_at": before["step"]})
-        spent = [rollout for group in groups for rollout in group]
+        spent = sample.rollouts
         run.store.write(spent, branch=branch, iteration=iteration, step=cursor["step"])
-        useful = useful_groups(groups)[: options.problems_per_step]
+        useful = useful_groups(sample.groups, objective)[: options.problems_per_step]
         sampled = time.monotonic()
         measured: dict[str, float] = {}
         if useful and learn:
             rate = scheduled(options.learning_rate, options.schedule, cursor["step"], planned, options.warmup_steps)
-            measured = _learn_step(run, learner, useful, objective, rate, reference)
+            measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
         cursor = {**cursor, "step": cursor["step"] + 1}
-        counts = {"groups_used": len(useful), "groups_sampled": len(groups), "skipped_updates": learner.skipped}
+        counts = {"groups_used": len(useful), "groups_sampled": len(sample.groups), "skipped_updates": learner.skipped}
         run.progress.advance(len(spent) * (RL_ROLLOUT if learn else 1))
-        _report_step(run, spent, cursor, began, sampled, planned, branch, iteration, measured | counts)
+        _report_step(
+            run, spent, cursor, began, sampled, planned, branch, iteration, measured | sample.measured() | counts
+        )
         if options.probe_every and cursor["step"] % options.probe_every == 0:
             cursor = _probe(run, policy, cursor, branch, iteration)
         over = cursor["rollouts"] >= rollouts or cursor.get("ended_early", False)
@@ -104,92 +113,6 @@ def explore(
     if not own.done:  # what it continued had spent all the rollouts
         own.save(learner, {**cursor, "done": True})
     return own.folder
-
-
-def objective_of(options: Rl) -> Objective:
-    """The named objective with the recipe's own clip range, where it sets one."""
-    named = OBJECTIVES[options.objective]
-    return replace(
-        named,
-        clip_low=options.clip_low or named.clip_low,  # a clip of 0 is refused, so that unset is the only other case
-        clip_high=options.clip_high or named.clip_high,
-    )
-
-
-def _sample_step(
-    run: Run,
-    engine: NativeEngine,
-    prompts: Sequence[Prompt],
-    address: Address,
-    cursor: dict[str, Any],
-    budget: int,
-    reference: Policy | None,
-) -> tuple[list[list[Rollout]], dict[str, Any], bool]:
-    """A step's groups, judged and rewarded: a batch, and refills for groups without a gradient (dynamic sampling).
-
-    Returns the groups, the cursor behind them, and whether the budget left some out.
-    """
-    options, cut = run.recipe.rl, False
-    groups: list[list[Rollout]] = []
-    taken: set[int] = set()
-    for _ in range(1 + options.refill_rounds):
-        wanted = options.problems_per_step - len(useful_groups(groups))
-        affordable = math.ceil((budget - cursor["rollouts"]) / options.group_size)
-        cut = cut or wanted > affordable
-        picked: list[int] = []
-        position = cursor["groups"]
-        while len(picked) < min(wanted, affordable) and len(taken) < len(prompts):
-            index = shuffled(position, len(prompts), run.recipe.seed, address.iteration)
-            position += 1
-            if index not in taken:  # a problem is in a step once, at the seam of two passes too
-                taken.add(index)
-                picked.append(index)
-        if not picked:
-            break
-        cursor = {**cursor, "groups": position, "rollouts": cursor["rollouts"] + len(picked) * options.group_size}
-        fresh = engine.sample([prompts[i] for i in picked], options.group_size, run.recipe.sampling, address)
-        fresh = judged(run, [run.problems["train"][i] for i in picked for _ in range(options.group_size)], fresh)
-        fresh = [outcome_reward(r, run.recipe.sampling.max_tokens, options.overlong_buffer) for r in fresh]
-        if reference is not None and options.kl_in == "reward":
-            fresh = with_kl_penalty(fresh, _score(reference, fresh, run), options.kl_coef)
-        groups += [fresh[i : i + options.group_size] for i in range(0, len(fresh), options.group_size)]
-    return groups, cursor, cut
-
-
-def judged(run: Run, problems: Sequence[Problem], rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The rollouts with their verdicts; `problems` are those of the rollouts, one for one."""
-    verdicts = run.verifier.verify([(p, rollout.text) for p, rollout in zip(problems, rollouts, strict=True)])
-    return [replace(r, verdict=j.verdict, detail=j.detail) for r, j in zip(rollouts, verdicts, strict=True)]
-
-
-def _score(policy: Policy, rollouts: Sequence[Rollout], run: Run) -> list[np.ndarray]:
-    return policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], run.recipe.sampling)
-
-
-def _learn_step(
-    run: Run,
-    learner: Learner,
-    groups: Sequence[Sequence[Rollout]],
-    objective: Objective,
-    rate: float,
-    reference: Policy | None,
-) -> dict[str, float]:
-    """The step's updates, each on its own share of the groups, with ratios to the stored behaviour log-probs."""
-    options, results = run.recipe.rl, []
-    for part in np.array_split(np.arange(len(groups)), min(options.updates_per_step, len(groups))):
-        share = [groups[i] for i in part]
-        examples = reinforced(share, objective, run.recipe.sampling.max_tokens)
-        if reference is not None and options.kl_in == "loss":
-            flat = [rollout for group in share for rollout in group]
-            examples = with_reference(examples, _score(reference, flat, run), options.kl_coef)
-        results.append(learner.update(examples, rate, objective))
-    total = sum(result["tokens"] for result in results)
-    means = {
-        name: sum(result[name] * result["tokens"] for result in results) / total
-        for name in ("entropy", "clip_fraction", "kl", "k1")
-    }
-    means["grad_norm"] = float(np.mean([result["grad_norm"] for result in results]))
-    return means | {"learning_rate": rate}
 
 
 def _report_step(
@@ -220,7 +143,7 @@ def _report_step(
     run.log(**line)
     method = run.recipe.method
     run.progress.step(
-        "vanilla RL" if branch == "vanilla" or method == "rl" else "explore",
+        "vanilla RL" if branch == "vanilla" or method == "rl" else "RL" if method == "rlsp" else "explore",
         min(cursor["step"], planned),
         planned,
         iteration=iteration if method == "rloop" and branch == "main" else None,
@@ -230,11 +153,16 @@ def _report_step(
 
 
 def _rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    parts: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        for name, value in rollout.reward_parts.items():
+            parts.setdefault(name, []).append(value)
     return {
         "reward": float(np.mean([r.reward for r in rollouts])),
         "right": float(np.mean([r.right for r in rollouts])),
         "length": float(np.mean([len(r.response_tokens) for r in rollouts])),
         "cut_off": float(np.mean([r.finish == "length" for r in rollouts])),
+        "reward_parts": {name: float(np.mean(values)) for name, values in sorted(parts.items())},
         "verdicts": dict(sorted(Counter(str(r.verdict) for r in rollouts).items())),
     }
 

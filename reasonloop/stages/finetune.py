@@ -14,6 +14,7 @@ from reasonloop.errors import InputError
 from reasonloop.learner.batch import supervised
 from reasonloop.learner.learner import Learner, scheduled
 from reasonloop.policy.policy import Policy
+from reasonloop.records import Problem
 from reasonloop.runs import Run
 from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, device, shuffled
 from reasonloop.tasks import Task
@@ -93,18 +94,22 @@ def finetune(
 
 
 def demonstrations(
-    recipe: Recipe, task: Task, policy: Policy, limit: int | None = None
+    recipe: Recipe, task: Task, policy: Policy, problems: Sequence[Problem], limit: int | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The task's demonstrations (the first `limit` of them) as token pairs, in a fixed order.
+    """The demonstrations (the first `limit` of them) as token pairs, in a fixed order: the task's own, or another run's
+    experts on the training `problems`.
 
     Raises InputError if there are none, or if one is longer than the model's context.
     """
     from reasonloop.tasks import demonstrations as of_task
 
     options = recipe.sft
-    found = islice(
-        of_task(task, options.demonstrations, recipe.seed, **options.options), options.demonstrations or None
-    )
+    if options.experts_of:
+        found = iter(experts_of(recipe, problems))
+    else:
+        found = islice(
+            of_task(task, options.demonstrations, recipe.seed, **options.options), options.demonstrations or None
+        )
     pairs = [
         (policy.encode_prompt(problem), policy.encode_response(response)) for problem, response in islice(found, limit)
     ]
@@ -120,3 +125,39 @@ def demonstrations(
             f"model's context of {policy.context_length}"
         )
     return pairs
+
+
+def experts_of(recipe: Recipe, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
+    """The experts of the run in `sft.experts_of`, from all of its iterations, as demonstrations.
+
+    They are handed over as text, so that the other run's model may have another tokenizer. Raises InputError if there is
+    no such run, if it has no experts, or if they answer problems that aren't among `problems`.
+    """
+    from reasonloop.store.experts import select_experts
+    from reasonloop.store.segments import list_segments
+
+    folder, options = Path(recipe.sft.experts_of), recipe.rloop
+    by_id = {problem.id: problem for problem in problems}
+    found: dict[tuple[str, str], tuple[Problem, str]] = {}
+    iteration = 0
+    while list_segments(folder / "trajectories", "main", iteration):
+        experts = select_experts(
+            folder / "trajectories",
+            iteration=iteration,
+            hard_threshold=options.hard_threshold,
+            cap=options.cap,
+            source="last_step" if options.experts == "last_step" else "all",
+            seed=recipe.seed,
+        )
+        for rollout in experts.rollouts:
+            if rollout.problem_id not in by_id:
+                raise InputError(
+                    f"sft.experts_of = {str(folder)!r}: its problem {rollout.problem_id} is no training problem of task "
+                    f"{recipe.task.name!r}; expected a run on the same task"
+                )
+            found[rollout.problem_id, rollout.text] = by_id[rollout.problem_id], rollout.text
+        iteration += 1
+    if not found:
+        got = f"no experts in its {iteration} iterations" if iteration else "no rollouts there"
+        raise InputError(f"sft.experts_of = {str(folder)!r}: {got}; expected a finished run's folder")
+    return list(found.values())

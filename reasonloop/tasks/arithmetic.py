@@ -27,9 +27,11 @@ class Arithmetic:
         operation: Literal["products", "sums"] = "products"
         """What to do with the two numbers."""
         digits: tuple[int, int] = (2, 1)
-        """How many digits the two numbers have (1 to 4); factors 0 and 1 and the summand 0 are left out."""
+        """How many digits the two numbers have (1 to 4)."""
+        least: int = Field(2, ge=0)
+        """Smallest number: 2 leaves out the factors 0 and 1, which need no multiplying."""
         train: int = Field(400, ge=0)
-        """Training problems (of the 720 products of 2 and 1 digits)."""
+        """Training problems (there are 720 products of 2 and 1 digits, 810 with the factor 1)."""
         probe: int = Field(60, ge=0)
         """Held-out problems that may steer a run."""
         test: int = Field(200, ge=0)
@@ -37,7 +39,7 @@ class Arithmetic:
         shots: int = Field(4, ge=0, le=32)
         """Solved examples in front of every problem: always the same ones, and in no split."""
         format: Literal["plain", "chat"] = "plain"
-        """`Question: ...` / `Answer:` text that the model continues, or chat messages."""
+        """Sentences that the model goes on with (`What is 27 times 6? 27 times 6 is`), or chat messages."""
         seed: int = 0
         """How the pairs are dealt."""
 
@@ -45,6 +47,8 @@ class Arithmetic:
         def _check(self) -> Arithmetic.Options:
             if not all(1 <= count <= 4 for count in self.digits):
                 raise ValueError(f"digits = {list(self.digits)}: expected two lengths between 1 and 4")
+            if self.least >= 10 ** min(self.digits):
+                raise ValueError(f"least = {self.least}: no number of {min(self.digits)} digits is as large")
             return self
 
     def __init__(self, **options: Any) -> None:
@@ -69,8 +73,12 @@ class Arithmetic:
 
     def _pairs(self, wanted: int) -> list[tuple[int, int]]:
         """The first `wanted` of a fixed random order of the pairs; two numbers of one length come larger first."""
-        least = 2 if self.options.operation == "products" else 1
-        ranges = [range(max(least, 10 ** (digits - 1)), 10**digits) for digits in self.options.digits]
+        # a number of one digit begins at 0 where `least` allows it
+        firsts = [10 ** (digits - 1) if digits > 1 else 0 for digits in self.options.digits]
+        ranges = [
+            range(max(self.options.least, first), 10**digits)
+            for first, digits in zip(firsts, self.options.digits, strict=True)
+        ]
         same = ranges[0] == ranges[1]
         total = len(ranges[0]) * (len(ranges[0]) + 1) // 2 if same else len(ranges[0]) * len(ranges[1])
         if wanted > total:
@@ -92,8 +100,9 @@ class Arithmetic:
         question = f"What is {{}} {self._verb} {{}}?"
         prompt, messages = None, None
         if self.options.format == "plain":
-            solved = [f"Question: {question.format(*s)}\nAnswer: {self._result(*s)}\n\n" for s in shots]
-            prompt = "".join(solved) + f"Question: {question.format(a, b)}\nAnswer:"
+            begun = f"{question} {{}} {self._verb} {{}} is"
+            solved = [f"{begun.format(*s, *s)} {self._result(*s)}.\n" for s in shots]
+            prompt = "".join(solved) + begun.format(a, b, a, b)
         else:
             asked = question + " Answer with the number only."
             turns = [
@@ -111,7 +120,7 @@ class Arithmetic:
             prompt=prompt,
             messages=messages,
             answer=answer,
-            response=f" {answer}\n" if messages is None else answer,
+            response=f" {answer}.\n" if messages is None else answer,
             split=split,
             meta={"numbers": [a, b]},
         )

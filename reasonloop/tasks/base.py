@@ -20,6 +20,7 @@ class Task(Protocol):
       time; None leaves the response to `verify` in a killable worker.
     - `prepare() -> None`: slow imports, called once in a worker before the first deadline starts.
     - `demonstrations(n, seed, **options) -> Iterator[tuple[Problem, str]]`: problems with responses for SFT.
+    - `answer_end(problem, text) -> int | None`: where in a response the first final answer ends (a character offset).
     - `gold_response(problem) -> str`: a response that must verify as right.
     """
 

@@ -18,6 +18,7 @@ from .countdown_expression import ExpressionError, parse_expression
 from .countdown_search import (
     MAX_VALUE,
     Numbers,
+    best_first_search,
     expression,
     search,
     shortest_trace,
@@ -29,6 +30,7 @@ from .countdown_search import (
 # Shares of the space of problems, in percent. A problem's split follows from a hash of its numbers and target alone,
 # so that no demonstration or training problem, of any seed, options or version, is ever a held-out one.
 _TRAIN_BELOW, _PROBE_BELOW = 80, 85
+_EXPRESSION = re.compile(r"[\s\d()+\-*/x\u00d7\u00b7\u00f7\u2212$]*")
 _ANSWER_WORD = re.compile(r"\banswer\b(?: is)?\s*:?", re.IGNORECASE)
 _FRUITLESS_DRAWS = 20_000
 _FAILED_SEARCHES = 2_000
@@ -80,6 +82,9 @@ class Countdown:
             return self
 
     class DemonstrationOptions(Section):
+        search: Literal["depth_first", "best_first"] = "depth_first"
+        """How the searcher goes on after a dead end: back to the last node with steps left, or to the most promising
+        one of all."""
         skill: float = Field(0.5, ge=0, le=1)
         """How often a node of the search tries steps that lead to a solution first: 0 is blind, 1 never goes wrong."""
         breadth: int = Field(3, ge=0)
@@ -183,19 +188,20 @@ class Countdown:
         return f"\\boxed{{{problem.answer}}}" if self.options.extract == "boxed" else f"Answer: {problem.answer}"
 
     def demonstrations(self, n: int, seed: int, **options: Any) -> Iterator[tuple[Problem, str]]:
-        """`n` problems of the training part of the space with search traces, from randomised depth-first search.
+        """`n` problems of the training part of the space with search traces, from randomised tree search.
 
         Problems may repeat in a long stream. Options: DemonstrationOptions; InputError if they leave nothing to draw.
         """
         chosen = validated(self.DemonstrationOptions, options, "demonstrations of task countdown")
         rng = Random(f"countdown demonstrations {seed}")
+        searcher = search if chosen.search == "depth_first" else best_first_search
         for index in range(n):
             count = self.options.numbers[index % len(self.options.numbers)]
             for _ in range(_FAILED_SEARCHES if chosen.max_words >= shortest_trace(count) else 0):
                 problem = self._draw(rng, count, "train", chosen.max_solutions)
                 if problem is None:
                     continue
-                trace = search(
+                trace = searcher(
                     tuple(problem.meta["numbers"]),
                     problem.meta["target"],
                     rng,
@@ -212,6 +218,17 @@ class Countdown:
                     f"{chosen.max_words}, skill = {chosen.skill}, max_solutions = {chosen.max_solutions}); expected "
                     f"max_words of {shortest_trace(count)} or more: raise it or skill, or loosen the other options"
                 )
+
+    def answer_end(self, problem: Problem, text: str) -> int | None:
+        """Behind the first final expression: its words or its box."""
+        if self.options.extract == "boxed":
+            box = re.search(r"\\boxed\s*\{[^}]*\}", text)
+            return box.end() if box else None
+        word = _ANSWER_WORD.search(text)
+        if word is None:
+            return None
+        found = _EXPRESSION.match(text, word.end())
+        return found.end() if found else word.end()
 
 
 def trace_prompt(numbers: Sequence[int], target: int) -> str:

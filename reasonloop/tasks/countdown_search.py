@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -211,3 +213,58 @@ def search(
     if solved:
         words.extend(success_words(numbers, path))
     return SearchTrace(words, solved)
+
+
+def best_first_search(
+    numbers: Numbers,
+    target: int,
+    rng: Random,
+    *,
+    skill: float,
+    max_words: int,
+    breadth: int = 0,
+    max_value: int = MAX_VALUE,
+) -> SearchTrace:
+    """Randomised best-first search, written down as a trace of at most `max_words` words.
+
+    Of all states seen and not tried yet, the most promising is tried next. At each node, with probability `skill`, the
+    steps from which the target can still be reached count as best; otherwise a state is the better, the nearer one of its
+    numbers is to the target, times a noise between 0.5 and 1.5. The trace walks there: back to where the two paths part,
+    then down again, so that it holds steps that were taken before. `breadth` > 0 limits the steps that are offered at a
+    node below the root.
+    """
+    words: list[str] = []
+    here: list[Step] = []
+    budget = max_words - ending_words(len(numbers))
+    frontier: list[tuple[bool, float, int, tuple[Step, ...], Numbers]] = []
+    order = itertools.count()
+
+    def offer(path: tuple[Step, ...], state: Numbers) -> None:
+        candidates = steps(state, max_value)
+        rng.shuffle(candidates)
+        good = {s for s in candidates if target in solution_counts(after(state, s), max_value)}
+        led_by = good if rng.random() < skill else set()
+        candidates.sort(key=lambda s: s not in led_by)
+        for step in candidates[: breadth or None] if path else candidates:
+            left, led = after(state, step), step in led_by
+            distance = min(abs(number - target) for number in left) * rng.uniform(0.5, 1.5)
+            heapq.heappush(frontier, (not led, distance, next(order), (*path, step), left))
+
+    offer((), tuple(sorted(numbers)))
+    while frontier:
+        *_, path, state = heapq.heappop(frontier)
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(here, path, strict=False)) if a != b), min(len(here), len(path))
+        )
+        unit = ["back"] * (len(here) - shared) + [word for step in path[shared:] for word in step.words()]
+        leaf = len(state) == 1
+        unit += ["no"] if leaf and state[0] != target else []
+        if len(words) + len(unit) > budget:
+            return SearchTrace(words, solved=False)
+        words += unit
+        here = list(path)
+        if leaf and state[0] == target:
+            return SearchTrace(words + success_words(numbers, path), solved=True)
+        if not leaf:
+            offer(path, state)
+    return SearchTrace(words, solved=False)

@@ -45,9 +45,17 @@ def test_more_training_problems_leave_the_held_out_ones():
     assert few == many
 
 
-def test_trivial_factors_are_left_out():
-    numbers = {b for p in Arithmetic(train=456, probe=60, test=200).problems() for b in p.meta["numbers"]}
-    assert min(numbers) == 2
+@pytest.mark.parametrize(("least", "train"), [(2, 456), (1, 546), (0, 636)])
+def test_factors_below_the_least_are_left_out(least, train):
+    problems = Arithmetic(least=least, train=train, probe=60, test=200).problems()  # all that there are
+    assert {b for p in problems for b in p.meta["numbers"][1:]} == set(range(least, 10))
+    with pytest.raises(InputError, match="there are only"):
+        Arithmetic(least=least, train=train + 1, probe=60, test=200).problems()
+
+
+def test_a_least_number_that_leaves_none():
+    with pytest.raises(InputError, match="least = 10"):
+        Arithmetic(least=10)
 
 
 @pytest.mark.parametrize(

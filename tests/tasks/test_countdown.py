@@ -147,3 +147,17 @@ def test_more_problems_than_there_are():
         Countdown(numbers=(2,), max_number=5, train=500).problems()
     with pytest.raises(InputError, match="41 or more"):
         list(Countdown(numbers=(5,)).demonstrations(1, 0, skill=0.0, max_words=40))
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("7 - 3 = 4 yes answer ( 7 - 3 ) * 5 and then much more", len("7 - 3 = 4 yes answer ( 7 - 3 ) * 5 ")),
+        ("answer 3 + 4 answer 5", len("answer 3 + 4 ")),
+        ("3 + 4 = 7 no back", None),
+    ],
+)
+def test_the_first_answer_ends_where_its_expression_ends(text, end):
+    problem = Problem(id="p", prompt="")
+    assert Countdown().answer_end(problem, text) == end
+    assert Countdown(extract="boxed").answer_end(problem, r"so \boxed{3+4} or \boxed{5}") == len(r"so \boxed{3+4}")

@@ -13,12 +13,14 @@ from reasonloop.tasks.countdown import Countdown
 from reasonloop.tasks.countdown_search import (
     MAX_VALUE,
     after,
+    best_first_search,
     expression,
     search,
     solution_counts,
     solution_path,
     steps,
 )
+from reasonloop.tasks.countdown_trace import parse_trace
 
 
 def every_expression(numbers: list[int], limit: int) -> set[tuple[str, int]]:
@@ -96,19 +98,24 @@ def test_no_path_to_an_unreachable_target():
     st.sampled_from([0.0, 0.5, 1.0]),
     st.integers(0, 3),
     st.integers(20, 120),
+    st.sampled_from([search, best_first_search]),
     st.data(),
 )
-def test_search_keeps_its_limits_and_its_word(numbers, seed, skill, breadth, max_words, data):
+def test_search_keeps_its_limits_and_its_word(numbers, seed, skill, breadth, max_words, searcher, data):
     target = data.draw(st.sampled_from(sorted(solution_counts(numbers))))
-    trace = search(numbers, target, Random(seed), skill=skill, max_words=max_words, breadth=breadth)
+    trace = searcher(numbers, target, Random(seed), skill=skill, max_words=max_words, breadth=breadth)
     assert len(trace.words) <= max_words
     verdict = Countdown().verify(as_problem(numbers, target), " ".join(trace.words)).verdict
     assert verdict is (Verdict.RIGHT if trace.solved else Verdict.UNPARSEABLE)
-    if skill == 1 and max_words >= 40:
-        assert trace.solved
+    parsed = parse_trace(as_problem(numbers, target), " ".join(trace.words))
+    assert parsed.faithful
+    assert parsed.answer == trace.solved
+    if skill == 1:
         assert "no" not in trace.words
+        assert trace.solved or max_words < 40 or searcher is best_first_search
 
 
-def test_blind_search_without_limits_finds_every_solvable_target():
+@pytest.mark.parametrize("searcher", [search, best_first_search])
+def test_blind_search_without_limits_finds_every_solvable_target(searcher):
     for target in solution_counts((3, 7, 25)):
-        assert search((3, 7, 25), target, Random(target), skill=0, max_words=10_000).solved
+        assert searcher((3, 7, 25), target, Random(target), skill=0, max_words=10_000).solved

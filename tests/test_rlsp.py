@@ -1,0 +1,146 @@
+"""RLSP as a whole, in small real runs: rewards in the store, the baseline beside it, the critic, and its combinations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_fixtures import metrics
+from test_recipes import recipe_file, rollouts, run, same
+
+from reasonloop import config
+from reasonloop.cli import main
+from reasonloop.config import load
+from reasonloop.errors import InputError
+from reasonloop.policy.policy import Policy
+from reasonloop.rewards.effort import answer_end_of, effort_of
+from reasonloop.stages.finetune import experts_of
+from reasonloop.tasks import load_task
+
+RLSP = (
+    *("method=rlsp", "rlsp.vanilla=true", "rl.objective=ppo", "rl.kl_coef=0.1", "rl.kl_in=reward", "rl.steps=2"),
+    *("exploration.form=length", "exploration.alpha=0.8", "exploration.length_scale=4", "eval.samples=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("rlsp"), *RLSP, "ppo.warmup_steps=1")
+
+
+def test_every_part_of_the_reward_is_stored_and_is_what_it_should_be(whole: Path) -> None:
+    recipe = load(recipe_file(), list(RLSP))
+    task = load_task(recipe.task.name, recipe.task.options)
+    decode, end = Policy.load(recipe.model.path).decode, answer_end_of(task)
+    problems = {problem.id: problem for problem in task.problems()}
+    assert rollouts(whole)
+    for r in rollouts(whole):
+        effort = effort_of(
+            r.prompt_tokens, r.response_tokens, 4, decode, lambda text, p=problems[r.problem_id]: end(p, text)
+        )
+        assert r.reward_parts["exploration"] == max(-1.0, -4 / max(1, effort.tokens))
+        assert r.reward_parts["outcome"] == float(r.right)
+        expected = 0.8 * r.reward_parts["outcome"] + 0.2 * r.reward_parts["exploration"] + r.reward_parts["kl"]
+        assert r.reward == pytest.approx(expected)
+    assert min(r.reward for r in rollouts(whole) if r.right) > max(r.reward for r in rollouts(whole) if not r.right)
+
+
+def test_vanilla_beside_it_is_paid_for_the_outcome_alone(whole: Path) -> None:
+    ours, plain = rollouts(whole), rollouts(whole, "vanilla")
+    assert len(ours) == len(plain) == 2 * 4 * 4
+    assert all("exploration" not in r.reward_parts for r in plain)
+    assert {path.stem for path in (whole / "evals").glob("*.json")} == {"base", "sft", "trained", "vanilla"}
+    # both start from the policy that SFT made: the same first rollouts
+    for one, other in zip(ours[:16], plain[:16], strict=True):
+        np.testing.assert_array_equal(one.response_tokens, other.response_tokens)
+
+
+def test_the_policy_is_frozen_while_the_critic_warms_up(tmp_path: Path) -> None:
+    out = run(tmp_path, *RLSP, "rlsp.vanilla=false", "ppo.warmup_steps=2")
+    assert same(out / "model", out / "checkpoints" / "main-sft-0")
+    lines = metrics(out, stage="explore")
+    assert [line["learning_rate"] for line in lines] == [0, 0]
+    assert all(line["value_loss"] > 0 for line in lines)
+
+
+def test_measurements_of_a_step(whole: Path) -> None:
+    first, second = metrics(whole, stage="explore", branch="main")
+    assert first["learning_rate"] == 0 < second["learning_rate"]
+    assert first["alpha"] == 0.8
+    assert first["groups_used"] == 4  # a critic needs no group with unequal rewards
+    assert set(first["reward_parts"]) == {"outcome", "exploration", "kl"}
+    assert {"effort_tokens", "value_loss", "critic_grad_norm"} <= first.keys()
+
+
+def test_problems_that_are_solved_already_are_left_out(tmp_path: Path) -> None:
+    out = run(tmp_path, "method=rl", "rl.skip_solved=true", "rl.problems_per_step=2", "eval.samples=2")
+    (left,) = json.loads((out / "unsolved.json").read_text()).values()
+    assert 2 <= len(left) < 20
+    assert {r.problem_id for r in rollouts(out)} <= set(left)
+
+
+def test_too_few_unsolved_problems_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["run", str(recipe_file()), "method=rl", "rl.skip_solved=true", "rl.problems_per_step=20"]
+    assert main([*argv, "--out", str(tmp_path / "run")]) == 1
+    assert "rl.skip_solved leaves" in capsys.readouterr().err
+
+
+def test_experts_of_a_run_are_demonstrations(tmp_path: Path) -> None:
+    source = run(tmp_path / "source", "rloop.vanilla=false", "eval.samples=2")
+    right = {(r.problem_id, r.text) for r in rollouts(source) if r.right}
+    options = ["method=sft", "sft.demonstrations=0", f"sft.experts_of={source}", "sft.epochs=1", "eval.samples=2"]
+    recipe = load(recipe_file(), options)
+    training = [p for p in load_task(recipe.task.name, recipe.task.options).problems() if p.split == "train"]
+    experts = [(problem.id, text) for problem, text in experts_of(recipe, training)]
+    assert len(experts) == len(set(experts)) > 0
+    assert set(experts) <= right
+    out = run(tmp_path / "sft", *options)
+    assert len(metrics(out, stage="sft")) == max(1, round(len(experts) / min(16, len(experts))))
+
+
+def test_experts_of_something_else_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["method=sft", "sft.demonstrations=0", f"sft.experts_of={tmp_path}"]
+    assert main(["run", str(recipe_file()), *options, "--out", str(tmp_path / "none")]) == 2
+    assert "no rollouts there; expected a finished run's folder" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("options", [("rl.advantage=maxrl",), ("rl.advantage=pass_k", "rl.pass_k=2"), ("rl.epochs=2",)])
+def test_other_advantages_and_epochs_train(options: tuple[str, ...], tmp_path: Path) -> None:
+    out = run(tmp_path, "method=rl", "eval.samples=2", *options)
+    assert any(line["groups_used"] for line in metrics(out, stage="explore"))
+    assert not same(out / "model", Path(load(recipe_file()).model.path))
+
+
+def test_the_exploration_reward_works_inside_rloop(tmp_path: Path) -> None:
+    options = ("exploration.form=novelty", "exploration.alpha=0.7", "exploration.ngram=2")
+    out = run(tmp_path, "rloop.vanilla=false", "eval.samples=2", "rl.steps=1", *options)
+    for r in rollouts(out):
+        assert r.reward == pytest.approx(0.7 * r.reward_parts["outcome"] + 0.3 * r.reward_parts["exploration"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rl.objective=ppo", "rl.advantage=rloo"], "ppo has its critic's advantages"),
+        (["rl.advantage=pass_k", "rl.pass_k=9"], "must not exceed rl.group_size"),
+        (["rl.advantage=maxrl", "rl.overlong_buffer=3"], "outcomes alone"),
+        (["rl.advantage=maxrl", "exploration.form=novelty", "exploration.alpha=0.8"], "outcomes alone"),
+        (["method=sft", "sft.before=true"], "that stage alone"),
+        (["sft.experts_of=x", "sft.demonstrations=3"], "must be 0"),
+        (["rlsp.vanilla=true"], "needs method = 'rlsp'"),
+        (["rl.group_size=1"], "at least 2"),
+    ],
+)
+def test_recipes_that_contradict_themselves(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config.parse({}, overrides, "recipe")
+    config.parse({}, ["rl.group_size=1", "rl.objective=ppo"], "recipe")
+
+
+def test_sft_comes_first_in_rlsp_unless_it_is_switched_off() -> None:
+    assert config.parse({}, ["method=rlsp"], "r").sft_first
+    assert not config.parse({}, ["method=rlsp", "sft.before=false"], "r").sft_first
+    assert not config.parse({}, ["method=rl"], "r").sft_first

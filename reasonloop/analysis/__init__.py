@@ -1,0 +1,1 @@
+"""What a run's rollouts and evaluations say: overfitting, forgetting, diversity, behaviours, stability, scaling."""

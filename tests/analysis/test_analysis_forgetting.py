@@ -1,0 +1,54 @@
+"""Forgetting against Python's own sets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_runs import evaluation
+
+from reasonloop.analysis.forgetting import forgetting
+from reasonloop.errors import InputError
+
+counts_TP = st.integers(1, 12).flatmap(
+    lambda problems: st.lists(
+        st.lists(st.integers(0, 32), min_size=problems, max_size=problems), min_size=1, max_size=5
+    )
+)
+
+
+@given(counts_TP, st.booleans())
+def test_the_matrix_is_that_of_the_sets(correct: list[list[int]], reachable: bool) -> None:
+    checkpoints = [evaluation(f"t{t}", row, rollouts=t) for t, row in enumerate(correct)]
+    found = forgetting(checkpoints, reachable=reachable)
+    least = 1 if reachable else 16
+    solved = [{p for p, c in enumerate(row) if c >= least} for row in correct]
+    for s, first in enumerate(solved):
+        for t, later in enumerate(solved):
+            value = found.matrix[s][t]
+            assert math.isnan(value) if not first else value == pytest.approx(len(first - later) / len(first))
+    assert found.solved == [len(own) for own in solved]
+    assert found.ever_solved == len(set().union(*solved))
+    assert found.ever_solved_gap == len(set().union(*solved)) - len(solved[-1])
+    assert [row["forgetting"] is None for row in found.rows()] == [
+        not solved[s] for s in range(len(solved)) for _ in solved
+    ]
+
+
+def test_only_problems_that_all_checkpoints_have_count() -> None:
+    found = forgetting([evaluation("a", [32, 32, 32]), evaluation("b", [32, 0])])
+    assert found.problems == 2
+    assert found.matrix[0][1] == 0.5
+    with pytest.raises(InputError, match="in common"):
+        forgetting([evaluation("a", [1]), evaluation("b", [])])
+    with pytest.raises(InputError, match="at least one"):
+        forgetting([])
+
+
+def test_few_samples_are_said_to_be_few() -> None:
+    assert forgetting([evaluation("a", [4], n=8)]).few_samples
+    assert not forgetting([evaluation("a", [16])]).few_samples
+    assert forgetting([evaluation("a", [1], n=8)], reachable=True).threshold == np.float64(1 / 8)

@@ -164,6 +164,9 @@ class Rl(Section):
     """Soft overlong penalty: the last so many tokens before max_tokens cost up to 1 (DAPO). 0 switches it off."""
     probe_every: int = Field(0, ge=0)
     """Evaluate on the probe problems every so many steps. 0: never."""
+    keep_best: bool = False
+    """Early stopping of vanilla RL: also keep and evaluate the policy with the best avg@n on the probe problems; method
+    `rl` delivers it. Needs probe_every. The rollouts are spent all the same."""
 
     @property
     def rollouts_per_step(self) -> int:
@@ -305,6 +308,8 @@ class Recipe(Section):
                 f"rl.overlong_buffer = {self.rl.overlong_buffer} must be smaller than "
                 f"sampling.max_tokens = {self.sampling.max_tokens}"
             )
+        if self.rl.keep_best and not self.rl.probe_every:
+            raise ValueError("rl.keep_best needs rl.probe_every > 0")
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
         if self.rloop.adaptive and self.method != "rloop":
@@ -415,9 +420,14 @@ def reference() -> str:
         "A recipe is a TOML file; every key has a default, and `section.key=value` on the command line overrides it.",
     ]
     tables: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
-    for name, info in Recipe.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            tables.append((name, info.annotation))
+
+    def collect(model: type[BaseModel], prefix: str = "") -> None:
+        for name, info in model.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                tables.append((prefix + name, info.annotation))
+                collect(info.annotation, f"{prefix}{name}.")
+
+    collect(Recipe)
     for name, model in tables:
         lines += ["", f"## `[{name}]`" if name else "## Top level", ""]
         if name and model.__doc__:

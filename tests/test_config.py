@@ -133,7 +133,7 @@ def options(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple
 
 def test_every_option_is_documented_and_there_are_not_too_many() -> None:
     found = dict(options())
-    assert len(found) < 80
+    assert len(found) < 100  # RLoop, vanilla RL and SFT have 65 of them, RLSP with its critic and its judge the rest
     assert [key for key, info in found.items() if not info.description] == []
 
 

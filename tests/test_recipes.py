@@ -452,3 +452,21 @@ def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
     )
     assert same(first / "model", second / "model")
     assert not same(first / "model", other / "model", within=1e-6)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_path: Path, all_weights: None) -> None:
+    probe = ("rl.keep_best=true", "rl.probe_every=1", "eval.probe_samples=8", "eval.samples=2", "rl.learning_rate=1e-2")
+    options = ("rloop.iterations=2", "rl.steps=2") if beside else ("method=rl", "rl.steps=4")
+    out = run(tmp_path, *probe, *options)
+    branches = {("main", 0), ("vanilla", 0)} if beside else {("main", 0)}
+    lines = [m for m in metrics(out, stage="probe") if (m["branch"], m["iteration"]) in branches]
+    lines = sorted(lines, key=lambda line: line["step"])
+    best = max(lines, key=lambda line: line["avg@8"])  # the first of equal ones
+    name = "vanilla-early-stopped" if beside else "early-stopped"
+    assert evaluation(out, name)["rollouts"] == 4 * 4 * 4
+    kept = json.loads((out / "checkpoints" / f"{best['branch']}-best-0" / "cursor.json").read_text())
+    assert kept["step"] == best["step"] + 1
+    if not beside:
+        assert same(out / "model", out / "checkpoints" / "main-best-0")
+        assert not same(out / "model", out / "checkpoints" / "main-explore-0") or best["step"] == 3

@@ -21,17 +21,17 @@ class Row:
 
     label: str
     arm: str
-    """"base" | "sft" | "vanilla" | "main": the series that it belongs to in the plots"""
+    """"base" | "sft" | "vanilla" | "early" | "main": the series that it belongs to in the plots"""
     evaluation: Evaluation
 
 
 def arm_of(evaluation: Evaluation) -> str:
-    """The series that an evaluation belongs to: "base", "sft", "vanilla" or "main"."""
+    """The series that an evaluation belongs to: "base", "sft", "vanilla", "early" (vanilla RL's best) or "main"."""
     stage, name = str(evaluation.get("stage", "")), str(evaluation.get("name", ""))
     if stage == "base" or name == "base" or name.startswith("base-"):
         return "base"
-    if evaluation.get("branch") == "vanilla":
-        return "vanilla"
+    if evaluation.get("branch") in ("vanilla", "early"):
+        return str(evaluation["branch"])
     return "sft" if stage == "sft" else "main"
 
 
@@ -42,6 +42,8 @@ def label_of(evaluation: Evaluation, method: str = "rloop") -> str:
         return "base"
     if arm == "sft":
         return "SFT"
+    if arm == "early":
+        return "vanilla, best"
     if arm == "vanilla" or method == "rl":
         return "vanilla RL"
     if method == "rlsp" and stage == "explore":
@@ -75,7 +77,7 @@ def result_rows(evals: Sequence[Evaluation], method: str = "rloop") -> list[Row]
         held = last.get(row.label)
         if held is None or _progress(evaluation) >= _progress(held.evaluation):
             last[row.label] = row
-    order = {"base": 0, "sft": 1, "vanilla": 2, "main": 3}
+    order = {"base": 0, "sft": 1, "vanilla": 2, "early": 3, "main": 4}
     stages = {"explore": 0, "rft": 1}
 
     def place(row: Row) -> tuple[int, int, int, str]:

@@ -58,7 +58,7 @@ def useful_groups(groups: Sequence[Sequence[Rollout]], objective: Objective | No
     objective = objective or Objective()
     if objective.advantage == "gae":
         return list(groups)
-    useful = [group for group in groups if len({reward_without_kl(rollout) for rollout in group}) > 1]
+    useful = [group for group in groups if len({round(reward_without_kl(r), 9) for r in group}) > 1]
     if objective.advantage == "pass_k":
         useful = [group for group in useful if _advantages(group, objective).any()]
     return useful

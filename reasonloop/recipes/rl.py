@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from reasonloop.recipes.sft import starting_policy
 from reasonloop.runs import Run
-from reasonloop.stages import deliver, evaluate, explore, rollouts_spent
+from reasonloop.stages import best_policy, deliver, evaluate, explore, rollouts_spent
 
 
 def rl(run: Run) -> None:
     start = starting_policy(run)
     budget = run.recipe.rl.rollouts
-    trained = explore(run, start, rollouts=budget)
-    evaluate(run, trained, "trained", stage="explore", rollouts=rollouts_spent(run, "main", 0))
-    deliver(run, trained)
+    trained = explore(run, start, rollouts=budget, keep_best=run.recipe.rl.keep_best)
+    spent = rollouts_spent(run, "main", 0)
+    evaluate(run, trained, "trained", stage="explore", rollouts=spent)
+    best = best_policy(run, "main")
+    if best is not None:
+        evaluate(run, best, "early-stopped", stage="explore", branch="early", rollouts=spent)
+    deliver(run, best or trained)

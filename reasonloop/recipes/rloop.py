@@ -18,6 +18,7 @@ from reasonloop.runs import Run
 from reasonloop.stages import (
     TRAINED_EXAMPLE,
     Source,
+    best_policy,
     checkpoint,
     deliver,
     device,
@@ -44,6 +45,7 @@ def rloop(run: Run) -> None:
             rollouts=budget,
             seam=checkpoint(run, "vanilla-explore-0") if shared else None,
             learn=options.experts != "base_policy",
+            keep_best=shared and recipe.rl.keep_best,
         )
         spent, last = rollouts_spent(run, "main", i), i == options.iterations - 1
         if recipe.eval.explored or last:
@@ -135,7 +137,12 @@ def vanilla(run: Run, base: Source, budget: int) -> None:
     """The baseline: one long exploration from the same start, with as many rollouts as all iterations had."""
     first = checkpoint(run, "main-explore-0")
     continued = first if shares_first_iteration(run) else None
-    trained = explore(run, base, branch="vanilla", rollouts=budget, continued=continued)
-    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=rollouts_spent(run, "vanilla", 0))
+    keep = run.recipe.rl.keep_best
+    trained = explore(run, base, branch="vanilla", rollouts=budget, continued=continued, keep_best=keep)
+    spent = rollouts_spent(run, "vanilla", 0)
+    evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=spent)
+    best = best_policy(run, "vanilla")
+    if best is not None:
+        evaluate(run, best, "vanilla-early-stopped", stage="explore", branch="early", rollouts=spent)
     if run.recipe.rloop.iterations > 1:
         first.drop_weights()

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, RunError
-from reasonloop.policy.packing import Layout
+from reasonloop.policy.packing import Layout, common_prefix
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.cache import PrefillPlan, SlotCache
 from reasonloop.rollout.draw import draw
 from reasonloop.rollout.engine import Address, Prompt, uniforms
 
-PREFILL_TOKENS = 4096  # prompt tokens computed at once, ahead of free slots
+# Prompt tokens computed at once, ahead of free slots. What all prompts begin with is computed once in each such batch, so
+# that few and large ones are good; keys and values of waiting prompts cost memory, so that there is a bound.
+PREFILL_TOKENS = 4096
 
 
 @dataclass
@@ -107,6 +109,7 @@ class _Batch:
         self.head, self.device = policy.head(), policy.device
         self.stop = policy.stop_tokens(sampling.stop)
         longest = max(len(prompt.tokens) for prompt in prompts)
+        self.shared = common_prefix([prompt.tokens for prompt in prompts])
         slots = min(sampling.slots, len(prompts) * n)
         self.cache = SlotCache(slots, longest + sampling.max_tokens, self.device)
         self.waiting = deque(range(len(prompts)))
@@ -182,13 +185,10 @@ class _Batch:
     def _prefill(self) -> None:
         """Computes the next prompts, packed without padding."""
         indices: list[int] = []
-        total = 0
-        while self.waiting and (not indices or total + len(self.prompts[self.waiting[0]].tokens) <= PREFILL_TOKENS):
-            # no further ahead than the slots can take: keys and values of waiting prompts cost memory
-            if len(indices) * self.n >= self.cache.slots:
-                break
+        total = self.shared
+        while self.waiting and (not indices or total + self._own_tokens(self.waiting[0]) <= PREFILL_TOKENS):
             indices.append(self.waiting.popleft())
-            total += len(self.prompts[indices[-1]].tokens)
+            total += self._own_tokens(indices[-1])
         layout = Layout()
         spans = layout.lay_prompts([self.prompts[i].tokens for i in indices])
         plan = PrefillPlan(layout.segments, self.device)
@@ -196,6 +196,9 @@ class _Batch:
         for i, own in zip(indices, spans, strict=True):
             stream = np.concatenate([np.arange(start, start + length) for start, length in own])
             self.ready.append(_Ready(i, plan, stream, hidden[stream[-1]].clone()))
+
+    def _own_tokens(self, index: int) -> int:
+        return len(self.prompts[index].tokens) - self.shared
 
     def _retire(self) -> None:
         """Takes finished rows out and closes the gaps with the last rows, so that active slots stay 0..B-1."""

@@ -14,13 +14,14 @@ from reasonloop.stages.common import (
     rollouts_spent,
 )
 from reasonloop.stages.evaluate import deliver, evaluate
-from reasonloop.stages.explore import explore
+from reasonloop.stages.explore import best_policy, explore
 from reasonloop.stages.finetune import demonstrations, finetune
 
 __all__ = [
     "RL_ROLLOUT",
     "TRAINED_EXAMPLE",
     "Source",
+    "best_policy",
     "checkpoint",
     "deliver",
     "demonstrations",

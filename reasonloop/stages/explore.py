@@ -39,13 +39,14 @@ def explore(
     seam: Checkpoint | None = None,
     learn: bool = True,
     outcome_only: bool = False,
+    keep_best: bool = False,
 ) -> Path:
     """RL from the policy `start` until `rollouts` rollouts are sampled; every one of them goes to the store.
 
     `continued`: a finished exploration that this one goes on from (its steps count as this one's first steps).
     `seam`: where to leave the state before a last step that `rollouts` cut short, for a longer exploration to continue.
-    `learn=False` samples without learning; `outcome_only` leaves the exploration reward out. Returns the folder of the
-    policy that came out.
+    `learn=False` samples without learning; `outcome_only` leaves the exploration reward out; `keep_best` keeps
+    the policy that did best on the probe problems (`best_policy`). Returns the folder of the policy that came out.
     """
     options, stage = run.recipe.rl, f"{branch}-explore-{iteration}"
     own = checkpoint(run, stage)
@@ -102,6 +103,10 @@ def explore(
         )
         if options.probe_every and cursor["step"] % options.probe_every == 0:
             cursor = _probe(run, policy, cursor, branch, iteration)
+            if keep_best and cursor["probe"] > cursor.get("best_average", -1.0):
+                best = f"{branch}-best-{iteration}"
+                cursor = {**cursor, "best_average": cursor["probe"], "best": best}
+                checkpoint(run, best).save(learner, {"step": cursor["step"], "done": True}, trainer_state=False)
         over = cursor["rollouts"] >= rollouts or cursor.get("ended_early", False)
         if over:
             run.progress.skip(max(0, rollouts - cursor["rollouts"]) * RL_ROLLOUT)
@@ -113,6 +118,12 @@ def explore(
     if not own.done:  # what it continued had spent all the rollouts
         own.save(learner, {**cursor, "done": True})
     return own.folder
+
+
+def best_policy(run: Run, branch: str, iteration: int = 0) -> Path | None:
+    """What `keep_best` kept: the policy with the best average on the probe problems, of the first such step."""
+    cursor = checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}
+    return checkpoint(run, cursor["best"]).folder if "best" in cursor else None
 
 
 def _report_step(
@@ -180,6 +191,7 @@ def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iterat
         rollouts=cursor["rollouts"] + rollouts_before(run, branch, iteration),
         **metrics,
     )
+    cursor = {**cursor, "probe": next(value for name, value in metrics.items() if name.startswith("avg@"))}
     solved = [int(problem["correct"] > 0) for problem in result["problems"]]
     best = cursor.get("best_probe")
     if best is None or sum(solved) > sum(best):

@@ -104,8 +104,8 @@ class StepSampler:
         fresh = judged(self.run, [problem for problem in problems for _ in range(size)], fresh)
         fresh = [outcome_reward(r, recipe.sampling.max_tokens, options.overlong_buffer) for r in fresh]
         groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
-        if self.explorer is not None:
-            alpha = alpha_at(recipe.exploration, address.step, planned)
+        alpha = alpha_at(recipe.exploration, address.step, planned)
+        if self.explorer is not None and alpha < 1:
             groups, measured = self.explorer.reward(problems, groups, alpha)
             out.explored.append((len(picked), measured))
         if self.reference is not None and options.kl_in == "reward":

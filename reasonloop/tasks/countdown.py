@@ -228,7 +228,8 @@ class Countdown:
         if word is None:
             return None
         found = _EXPRESSION.match(text, word.end())
-        return found.end() if found else word.end()
+        longest = word.end() + 10 * len(problem.meta["numbers"])  # figures behind the answer are no part of it
+        return min(found.end(), longest) if found else word.end()
 
 
 def trace_prompt(numbers: Sequence[int], target: int) -> str:

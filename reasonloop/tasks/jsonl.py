@@ -138,6 +138,11 @@ class Jsonl:
             return Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")
         return self._verifier.quick(problem, response)
 
+    def answer_end(self, problem: Problem, text: str) -> int | None:
+        from ..rewards.effort import answer_end
+
+        return answer_end(text, self.options.extract)
+
     def gold_response(self, problem: Problem) -> str:
         """The gold answer where this task's extraction finds it."""
         from ..verify.extract import gold_response

@@ -154,10 +154,11 @@ def test_more_problems_than_there_are():
     [
         ("7 - 3 = 4 yes answer ( 7 - 3 ) * 5 and then much more", len("7 - 3 = 4 yes answer ( 7 - 3 ) * 5 ")),
         ("answer 3 + 4 answer 5", len("answer 3 + 4 ")),
+        ("answer 3 + 4" + " 5" * 50, len("answer") + 30),
         ("3 + 4 = 7 no back", None),
     ],
 )
 def test_the_first_answer_ends_where_its_expression_ends(text, end):
-    problem = Problem(id="p", prompt="")
+    problem = Problem(id="p", prompt="", meta={"numbers": [3, 4, 5]})
     assert Countdown().answer_end(problem, text) == end
     assert Countdown(extract="boxed").answer_end(problem, r"so \boxed{3+4} or \boxed{5}") == len(r"so \boxed{3+4}")

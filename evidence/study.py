@@ -1,0 +1,72 @@
+"""Runs a study, arms x seeds, and compares its arms: python evidence/study.py FOLDER [--seeds 0 1 ...] [--arms A ...]
+
+FOLDER/study.toml: `recipe` (a file beside it), `seeds`, and `[arms]`, a list of recipe overrides each. Every run is an
+ordinary `reasonloop run` in RUNS/<arm>-<seed>, one CPU thread each, `--jobs` at a time. Stopped at any moment, the same
+command goes on: finished runs are left alone, begun ones are continued. At the end (or with --compare-only, of whatever
+is finished) FOLDER/results.json and FOLDER/compare.html are written by `reasonloop compare`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", type=Path, help="where the runs go (default: runs/study-<folder's name>)")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--compare-only", action="store_true")
+    arguments = parser.parse_args()
+    study = tomllib.loads((arguments.folder / "study.toml").read_text())
+    runs = arguments.runs or Path("runs") / f"study-{arguments.folder.name}"
+    arms = {name: study["arms"][name] for name in arguments.arms or study["arms"]}
+    seeds = arguments.seeds or study["seeds"]
+    runs.mkdir(parents=True, exist_ok=True)
+    if not arguments.compare_only:
+        jobs = [(arm, seed) for arm in arms for seed in seeds]  # an arm is whole before the next one begins
+        began = time.monotonic()
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            recipe = arguments.folder / study["recipe"]
+            codes = list(pool.map(lambda job: work(recipe, arms[job[0]], *job, runs, began), jobs))
+        if any(codes):
+            print(f"{sum(map(bool, codes))} runs are not finished: the same command goes on", file=sys.stderr)
+            return 1
+    return compare(arguments.folder, runs, study["arms"], study["seeds"])
+
+
+def work(recipe: Path, overrides: list[str], arm: str, seed: int, runs: Path, began: float) -> int:
+    out = runs / f"{arm}-{seed}"
+    if finished(out):
+        return 0
+    command = [sys.executable, "-m", "reasonloop", "run", str(recipe), *overrides, f"seed={seed}", "threads=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with (runs / f"{arm}-{seed}.log").open("a") as log:
+        code = subprocess.run([*command, "--out", str(out)], stdout=log, stderr=log, env=environment).returncode
+    print(f"{time.monotonic() - began:7.0f} s  {arm} seed {seed}: {'done' if code == 0 else f'exit {code}'}", flush=True)
+    return code
+
+
+def finished(run: Path) -> bool:
+    path = run / "state.json"
+    return path.is_file() and json.loads(path.read_text())["stage"] == "done"
+
+
+def compare(folder: Path, runs: Path, arms: dict[str, list[str]], seeds: list[int]) -> int:
+    found = [f"{arm}={runs / f'{arm}-{seed}'}" for arm in arms for seed in seeds if finished(runs / f"{arm}-{seed}")]
+    options = ["--json", str(folder / "results.json"), "--out", str(runs / "compare.html")]
+    return subprocess.run([sys.executable, "-m", "reasonloop", "compare", *found, *options]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,6 +16,7 @@ from reasonloop.evaluation.metrics import paired_bootstrap, summarise
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.judged import sample_judged
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import write_atomically
 
@@ -74,12 +75,12 @@ def sample_and_count(
 ) -> list[dict[str, Any]]:
     """One row a problem: id, n, correct, and the sums that an evaluation reports."""
     prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
-    rollouts = engine.sample(prompts, samples, sampling, Address(seed, f"eval/{split}", "eval"))
-    judgements = verifier.verify([(problems[i // samples], rollout.text) for i, rollout in enumerate(rollouts)])
+    address = Address(seed, f"eval/{split}", "eval")
+    rollouts = sample_judged(engine, verifier, problems, prompts, samples, sampling, address)
     rows = []
     for i, problem in enumerate(problems):
         own = slice(i * samples, (i + 1) * samples)
-        verdicts = Counter(str(judgement.verdict) for judgement in judgements[own])
+        verdicts = Counter(str(rollout.verdict) for rollout in rollouts[own])
         rows.append(
             {
                 "id": problem.id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,4 +55,13 @@ class Engine(Protocol):
         """From now on samples come from this policy, and from its weights as they are at each call."""
         ...
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, address: Address) -> list[Rollout]: ...
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling,
+        address: Address,
+        on_finished: Callable[[int, Rollout], None] | None = None,
+    ) -> list[Rollout]:
+        """`on_finished(i, rollout)` is called for response i of the result as soon as it is there, in any order."""
+        ...

@@ -67,10 +67,12 @@ class NativeEngine:
         n: int,
         sampling: Sampling,
         address: Address,
+        on_finished: Callable[[int, Rollout], None] | None = None,
         lengths: np.ndarray | None = None,
     ) -> list[Rollout]:
         """`n` rollouts for each prompt, in order.
 
+        `on_finished(i, rollout)`: called as soon as response i is finished, while others are still being sampled.
         `lengths`, int [prompts x n] from 1 to max_tokens: response i has exactly lengths[i] tokens, and stop tokens don't
         end it (for timings on equal work).
 
@@ -87,7 +89,7 @@ class NativeEngine:
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
         with torch.inference_mode():
-            return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens, lengths).run()
+            return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens, on_finished, lengths).run()
 
 
 class _Batch:
@@ -101,9 +103,10 @@ class _Batch:
         sampling: Sampling,
         address: Address,
         on_tokens: Callable[[int], None] | None,
+        on_finished: Callable[[int, Rollout], None] | None,
         lengths: np.ndarray | None,
     ) -> None:
-        self.lengths = lengths
+        self.on_finished, self.lengths = on_finished, lengths
         self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
         self.on_tokens = on_tokens
         self.head, self.device = policy.head(), policy.device
@@ -208,7 +211,7 @@ class _Batch:
         for slot in over:
             row = self.rows[slot]
             tokens = np.asarray(row.tokens, dtype=np.int32)
-            self.done[row.index] = Rollout(
+            rollout = Rollout(
                 problem_id=row.prompt.problem_id,
                 prompt_tokens=row.prompt.tokens,
                 response_tokens=tokens,
@@ -220,6 +223,9 @@ class _Batch:
                 step=self.address.step,
                 sample=row.sample,
             )
+            self.done[row.index] = rollout
+            if self.on_finished is not None:
+                self.on_finished(row.index, rollout)
         left = len(self.rows) - len(over)
         finished = set(over)
         holes = [slot for slot in over if slot < left]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.exploration import Explorer, alpha_at
 from reasonloop.rewards.outcome import outcome_reward, with_kl_penalty
 from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.judged import sample_judged
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import Run
 from reasonloop.stages.common import shuffled
@@ -99,9 +100,9 @@ class StepSampler:
     def _sample(self, picked: Sequence[int], address: Address, planned: int, out: StepRollouts) -> None:
         recipe = self.run.recipe
         options, size = recipe.rl, recipe.rl.group_size
-        fresh = self.engine.sample([self.prompts[i] for i in picked], size, recipe.sampling, address)
-        problems = [self.problems[i] for i in picked]
-        fresh = judged(self.run, [problem for problem in problems for _ in range(size)], fresh)
+        problems, prompts = [self.problems[i] for i in picked], [self.prompts[i] for i in picked]
+        verifier = self.run.verifier
+        fresh = sample_judged(self.engine, verifier, problems, prompts, size, recipe.sampling, address)
         fresh = [outcome_reward(r, recipe.sampling.max_tokens, options.overlong_buffer) for r in fresh]
         groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
         alpha = alpha_at(recipe.exploration, address.step, planned)
@@ -115,12 +116,6 @@ class StepSampler:
             fresh = with_kl_penalty(fresh, logprobs, options.kl_coef)
             groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
         out.groups += groups
-
-
-def judged(run: Run, problems: Sequence[Problem], rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The rollouts with their verdicts; `problems` are those of the rollouts, one for one."""
-    verdicts = run.verifier.verify([(p, rollout.text) for p, rollout in zip(problems, rollouts, strict=True)])
-    return [replace(r, verdict=j.verdict, detail=j.detail) for r, j in zip(rollouts, verdicts, strict=True)]
 
 
 def score(policy: Policy, rollouts: Sequence[Rollout], run: Run) -> list[np.ndarray]:

@@ -1,18 +1,17 @@
 """The trajectory store at scale: rollouts written per second, and expert selection over millions of them.
 
-    python benchmarks/store.py --rollouts 10000000 --json benchmarks/results/store.json
+    python benchmarks/store.py --rollouts 10000000
 
 Makes a store of short-response rollouts (one RL iteration), then selects its experts in a process of its own, whose
 time and peak resident memory are reported. Writing is timed separately on a few steps of `Rollout` objects; the store
-itself is made column by column, which is faster and gives the same kind of file.
+itself is made column by column, which is faster and gives the same kind of file. There is no peer: nothing else stores
+rollouts, so the result has no pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -22,8 +21,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pairs import RESULTS, paired, write
 
 from reasonloop.records import Rollout, Verdict
+from reasonloop.runs import available_cores
 from reasonloop.store import TrajectoryStore, select_experts
 from reasonloop.store.schema import arrow_schema, response_hash
 from reasonloop.store.segments import encode
@@ -77,7 +78,7 @@ def make_store(folder: Path, rollouts: int) -> None:
             "response_hash_hi": hashes[:, 0],
             "response_hash_lo": hashes[:, 1],
             "text": [""] * n,
-            "prompt_tokens": pa.ListArray.from_arrays(np.arange(0, 12 * n + 1, 12, np.int32), prompt),
+            "prompt_tokens": pa.ListArray.from_arrays(np.arange(0, 12 * n + 1, 12, dtype=np.int32), prompt),
             "response_tokens": pa.ListArray.from_arrays(offsets, tokens),
             "logprobs": pa.ListArray.from_arrays(offsets, -rng.random(offsets[-1], np.float32)),
         }
@@ -135,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, help="keep the store here, and use it again if it is there")
-    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "store.json", help="result file")
     parser.add_argument("--select", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.select:
@@ -149,21 +150,10 @@ def main() -> None:
         child = subprocess.run(
             [sys.executable, __file__, "--select", str(folder)], check=True, capture_output=True, text=True
         )
-    import duckdb
-    import pyarrow
-
-    result = {
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "versions": {"python": platform.python_version(), "duckdb": duckdb.__version__, "pyarrow": pyarrow.__version__},
-        "workload": {"rollouts": args.rollouts, "problems": problem_count(args.rollouts), "stored_bytes": size},
-        "written_per_second": round(time_writing()),
-        "selection": json.loads(child.stdout),
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + "\n")
+    workload = {"rollouts": args.rollouts, "problems": problem_count(args.rollouts), "stored_bytes": size}
+    more = {"written_per_second": round(time_writing()), "selection": json.loads(child.stdout)}
+    print(json.dumps(more, indent=1))
+    write(paired([], [], None, workload, **more), args.out, available_cores())
 
 
 if __name__ == "__main__":

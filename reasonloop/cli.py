@@ -85,9 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
     evaluate.set_defaults(verb=_eval)
 
+    compare = verbs.add_parser("compare", help="finished runs as arms side by side, paired by seed")
+    compare.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one recipe are one arm")
+    compare.add_argument("--out", type=_new_file, metavar="FILE.html", help="also write a page with plots there")
+    compare.add_argument("--json", type=_new_file, metavar="FILE", help="also write all numbers there")
+    compare.add_argument("--all", action="store_true", help="also RLoop's last explored policy")
+    compare.set_defaults(verb=_compare)
+
     report = verbs.add_parser("report", help="write a run's HTML report")
     report.add_argument("run", type=Path)
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
+    report.add_argument("--follow", action="store_true", help="serve it on this machine and keep it fresh; Ctrl-C ends")
+    report.add_argument("--port", type=_port, default=0, help="of --follow (default: a free one)")
     report.set_defaults(verb=_report)
 
     tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
@@ -112,6 +121,20 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("sql")
     query.add_argument("--json", action="store_true", help="a JSON object a row")
     query.set_defaults(verb=_query)
+
+    bench = verbs.add_parser("bench", help="sampled and trained tokens/s of a model, and their share of the peak")
+    bench.add_argument("--model", default="countdown", help="as for eval (default: countdown)")
+    bench.add_argument("--layout", help="instead of a model: random weights in this shape (qwen3-0.6b)")
+    bench.add_argument("--context", type=_positive, help="train on one packed stream of so many tokens (8192, 16384)")
+    bench.add_argument("--batch", type=_positive, nargs="+", default=[1, 64], help="responses sampled at once")
+    bench.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
+    bench.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    bench.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
+    bench.set_defaults(verb=_bench)
+
+    doctor = verbs.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.add_argument("--json", action="store_true", help="one JSON object")
+    doctor.set_defaults(verb=_doctor)
     return parser
 
 
@@ -129,6 +152,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 65536:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 to 65535")
     return number
 
 
@@ -165,11 +195,22 @@ def _eval(arguments: argparse.Namespace) -> None:
     )
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    from reasonloop.compare import compare_runs
+
+    compare_runs(arguments.runs, arguments.out, arguments.json, arguments.all)
+
+
 def _report(arguments: argparse.Namespace) -> None:
-    from reasonloop.report import write_report
+    from reasonloop.report import follow, write_report
 
     if not (arguments.run / "config.toml").is_file():
         raise InputError(f"{arguments.run}: no run folder (no config.toml in it)")
+    if arguments.follow:
+        if arguments.out:
+            raise InputError("--out: --follow serves the report and writes no file; leave one of them out")
+        follow(arguments.run, arguments.port)
+        return
     print(write_report(arguments.run, arguments.out))
 
 
@@ -204,6 +245,28 @@ def _query(arguments: argparse.Namespace) -> None:
     from reasonloop.store.show import print_rows
 
     print_rows(*query(arguments.run, arguments.sql), as_json=arguments.json)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from reasonloop.bench import Workload, bench, write
+
+    workload = Workload(tuple(arguments.batch), context=arguments.context or 0)
+    result = bench(
+        arguments.model,
+        arguments.layout,
+        workload,
+        threads=arguments.threads or 0,
+        dtype=arguments.dtype,
+        tell=lambda line: print(line, flush=True),
+    )
+    if arguments.json:
+        write(result, arguments.json)
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from reasonloop.doctor import run_doctor
+
+    run_doctor(arguments.json)
 
 
 if __name__ == "__main__":

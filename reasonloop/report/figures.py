@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reasonloop.evaluation.metrics import summarise
-from reasonloop.report.run import SERIES_NAMES, Run, number
+from reasonloop.report.run import SERIES, Run, number
 
 Figure = dict[str, Any]
 Line = Mapping[str, Any]
@@ -44,14 +44,14 @@ def all_figures(run: Run) -> list[Figure]:
 def _per_rollout(run: Run, name: str, key: str) -> Figure:
     traces = []
     for series, lines in run.rl_steps().items():
-        traces += _faint_and_smooth(series, lines, key, lambda line, i: number(line, "rollouts"))
+        traces += _faint_and_smooth(series, run.name(series), lines, key, lambda line, i: number(line, "rollouts"))
     return {"id": name, "x": "rollouts spent", "traces": traces, "marks": _marks(run, "rollouts")}
 
 
 def _per_step(run: Run, name: str, key: str, **layout: Any) -> Figure:
     traces = []
     for series, lines in run.rl_steps().items():
-        traces += _faint_and_smooth(series, lines, key, lambda line, i: float(i + 1))
+        traces += _faint_and_smooth(series, run.name(series), lines, key, lambda line, i: float(i + 1))
     values = [y for trace in traces for y in trace["y"] if y is not None]
     if layout.get("yType") == "log" and values and (min(values) <= 0 or max(values) < 20 * min(values)):
         layout = {"yRange": [0, None]}
@@ -70,10 +70,11 @@ def _held_out(run: Run, name: str, metric: str) -> Figure:
         if series == "vanilla" and run.shared and own:
             # The policy that RLoop's first exploration ended with is one that vanilla RL passed through.
             own = [e for e in results if e.get("stage") == "explore" and not e.get("iteration") and e not in own] + own
-        chain = [e for e in own if e.get("stage") != "explore"] if series == "main" else own
-        explored = [e for e in own if e.get("stage") == "explore"] if series == "main" else []
+        rloop = series == "main" and run.method == "rloop"
+        chain = [e for e in own if not (rloop and e.get("stage") == "explore")]
+        explored = [e for e in own if rloop and e.get("stage") == "explore"]
         if chain:
-            traces.append(_points(run, series, SERIES_NAMES[series], "points", [*start, *chain], metric))
+            traces.append(_points(run, series, run.name(series), "points", [*start, *chain], metric))
         if explored:
             traces.append(_points(run, series, "RLoop, explored", "open", explored, metric))
     if not traces:
@@ -90,9 +91,9 @@ def _points(run: Run, series: str, name: str, kind: str, evals: Sequence[Line], 
         "name": name,
         "kind": kind,
         "x": [number(e, "rollouts") or 0 for e, _ in found],
-        "y": [_round(m["value"]) for _, m in found],
-        "lo": [_round(m["ci95"][0]) for _, m in found],
-        "hi": [_round(m["ci95"][1]) for _, m in found],
+        "y": [rounded(m["value"]) for _, m in found],
+        "lo": [rounded(m["ci95"][0]) for _, m in found],
+        "hi": [rounded(m["ci95"][1]) for _, m in found],
         "text": [run.label(e) for e, _ in found],
     }
 
@@ -116,7 +117,7 @@ def _probes(run: Run, metric: str) -> list[Figure]:
         if len(mine) > 1:
             name = f"probe problems, {mine[0][1]}"
             xs, _, ys = zip(*mine, strict=True)
-            traces.append(_trace(series, name, "dashed", list(xs), [_round(y) for y in ys]))
+            traces.append(_trace(series, name, "dashed", list(xs), [rounded(y) for y in ys]))
     return traces
 
 
@@ -132,24 +133,25 @@ def _pass_at_k(run: Run) -> Figure:
     for evaluation in run.results:
         if evaluation.get("problems"):
             series = run.series(evaluation)
-            last[series, series == "main" and evaluation.get("stage") == "explore"] = evaluation
+            explored = (run.method, series, evaluation.get("stage")) == ("rloop", "main", "explore")
+            last[series, explored] = evaluation
     traces = []
     ticks: list[int] = []
-    for (series, explored), evaluation in sorted(last.items(), key=lambda item: list(SERIES_NAMES).index(item[0][0])):
-        n = int(evaluation["problems"][0]["n"])
-        ks = sorted({1 << i for i in range(n.bit_length())} | {*range(1, min(n, 8) + 1), n})
+    for (series, explored), evaluation in sorted(last.items(), key=lambda item: SERIES.index(item[0][0])):
         try:
+            n = int(evaluation["problems"][0]["n"])
+            ks = sorted({1 << i for i in range(n.bit_length())} | {*range(1, min(n, 8) + 1), n})
             summary = summarise(evaluation["problems"], ks=ks, draws=1000)
         except (ValueError, KeyError):
             continue
         rows = [summary[f"pass@{k}"] for k in ks]
-        name = "RLoop, explored" if explored else SERIES_NAMES[series]
+        name = "RLoop, explored" if explored else run.name(series)
         if not explored:
             band = _trace(series, name, "band", ks, [])
-            band |= {"lo": [_round(r["ci95"][0]) for r in rows], "hi": [_round(r["ci95"][1]) for r in rows]}
+            band |= {"lo": [rounded(r["ci95"][0]) for r in rows], "hi": [rounded(r["ci95"][1]) for r in rows]}
             traces.append(band)
         kind = "dashed" if explored else "line"
-        curve = _trace(series, name, kind, ks, [_round(r["value"]) for r in rows])
+        curve = _trace(series, name, kind, ks, [rounded(r["value"]) for r in rows])
         traces.append({**curve, "text": [run.label(evaluation)] * len(ks)})
         ticks = max(ticks, [1 << i for i in range(n.bit_length())], key=len)
     return {"id": "pass-at-k", "x": "k (samples)", "xType": "log", "xTicks": ticks, "traces": traces}
@@ -163,7 +165,7 @@ def _verdicts(run: Run, series: str) -> Figure:
     traces = []
     steps = [i + 1 for i, total in enumerate(totals) if total]
     for column, verdict in enumerate(VERDICTS):
-        shares = [_round(row[column] / total) for row, total in zip(counts, totals, strict=True) if total]
+        shares = [rounded(row[column] / total) for row, total in zip(counts, totals, strict=True) if total]
         if any(shares):
             traces.append(_trace(verdict, verdict, "area", [s * max(1, len(lines) // 300) for s in steps], shares))
     return {"id": f"verdicts-{series}", "x": "RL step", "yRange": [0, 1], "traces": traces}
@@ -181,7 +183,7 @@ def _supervised(run: Run) -> Figure:
             if any(y is not None for y in loss):
                 name = "SFT" if stage == "sft" else "RFT"
                 xs = list(range(at + 1, at + len(loss) + 1))
-                traces.append(_trace(series, name, "line", *_thin(xs, [_round(y) for y in loss])))
+                traces.append(_trace(series, name, "line", *_thin(xs, [rounded(y) for y in loss])))
                 at += len(loss)
     return {"id": "loss", "x": "update", "traces": traces}
 
@@ -198,7 +200,7 @@ def _marks(run: Run, axis: str) -> list[float]:
 
 
 def _faint_and_smooth(
-    series: str, lines: Sequence[Line], key: str, at: Callable[[Line, int], float | None]
+    series: str, name: str, lines: Sequence[Line], key: str, at: Callable[[Line, int], float | None]
 ) -> list[Figure]:
     """Every step as a faint line, and the mean (of gradient norms: the median, which spikes don't lift) of the last few
     as a plain one; neither runs across an iteration's start, where the policy is set back."""
@@ -218,11 +220,10 @@ def _faint_and_smooth(
         if y is not None:
             recent = [*recent[1 - window :], y] if window > 1 else [y]
         xs.append(x)
-        raw.append(_round(y))
-        smooth.append(_round(float(middle(recent))) if recent and y is not None else None)
+        raw.append(rounded(y))
+        smooth.append(rounded(float(middle(recent))) if recent and y is not None else None)
     if all(y is None for y in raw):
         return []
-    name = SERIES_NAMES[series]
     plain = _trace(series, name, "line", *_thin(xs, smooth))
     return [_trace(series, name, "faint", *_thin(xs, raw)), plain] if window > 1 else [plain]
 
@@ -243,5 +244,6 @@ def _trace(series: str, name: str, kind: str, x: list[Any], y: list[Any]) -> Fig
     return {"series": series, "name": name, "kind": kind, "x": x, "y": y}
 
 
-def _round(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Five digits: more than any screen shows, and half the size of the file."""
     return None if value is None else float(f"{value:.5g}")

@@ -2,68 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from reasonloop.report.figures import Figure, all_figures
+from reasonloop.report.analyses import analyse
+from reasonloop.report.figures import all_figures
 from reasonloop.report.results import duration, html_table, results_section
-from reasonloop.report.run import Run, number, read_run
+from reasonloop.report.run import METHODS, Run, number, read_run
 from reasonloop.report.sample import browse
+from reasonloop.report.sections import SECTIONS, plots_section
+from reasonloop.report.shell import document, write_page
 
-OBJECTIVES = {"dapo": "DAPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "gspo": "GSPO", "cispo": "CISPO"}
+OBJECTIVES = {
+    "dapo": "DAPO",
+    "grpo": "GRPO",
+    "dr_grpo": "Dr. GRPO",
+    "rloo": "RLOO",
+    "gspo": "GSPO",
+    "cispo": "CISPO",
+    "ppo": "PPO",
+}
 STARTS = {"iteration_start": "the policy that started the iteration", "base": "the base", "explored": "the RL policy"}
-
-# Figure id -> heading and the one sentence that a reader needs; grouped into the page's sections.
-SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
-    (
-        "overfitting",
-        "Does it generalise?",
-        "Reward on the training problems against accuracy on held-out ones, over the rollouts spent. Reward that rises "
-        "while held-out accuracy, above all pass@k, stalls or falls is RL overfitting.",
-        {
-            "reward": ("Training reward", "mean over a step's rollouts"),
-            "held-out-avg": ("Held-out {metric}", "95 % intervals"),
-            "held-out-pass": ("Held-out {metric}", "95 % intervals"),
-        },
-    ),
-    (
-        "pass-at-k-section",
-        "Solved with k tries",
-        "pass@k is the chance that at least one of k samples is right: k = 1 is everyday accuracy, a large k shows "
-        "which problems a policy can reach at all. Bands are 95 % intervals over problems.",
-        {"pass-at-k": ("pass@k on held-out problems", "k on a logarithmic axis")},
-    ),
-    (
-        "stability",
-        "Is training stable?",
-        "Spikes of the gradient norm announce collapses; entropy that runs to zero means that the policy has stopped "
-        "exploring.",
-        {
-            "grad-norm": ("Gradient norm", "before clipping"),
-            "entropy": ("Entropy", "nats per token"),
-            "kl": ("KL divergence", "nats per token, to the policy that RL started from"),
-            "loss": ("Fine-tuning loss", "nats per response token"),
-        },
-    ),
-    (
-        "responses",
-        "What the responses are like",
-        "Length in tokens and what the verifier said, over the RL steps.",
-        {
-            "length": ("Response length", "mean tokens"),
-            "verdicts-vanilla": ("Verdicts, vanilla RL", "share of rollouts"),
-            "verdicts-main": ("Verdicts, RLoop", "share of rollouts"),
-        },
-    ),
-]
 
 # Keys of a "select" line in the order in which the selection narrows, with what a reader calls them.
 SELECTION = [
@@ -82,92 +43,37 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     Works at any time: pieces that a run doesn't have yet are named in the report. The file is replaced at once, so that
     a reader never sees half of it. InputError if `run_folder` is no run folder.
     """
-    run = read_run(run_folder)
-    path = out if out is not None else run_folder / "report.html"
-    page = render(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(page.encode("utf-8", errors="xmlcharrefreplace"))
-    os.replace(temporary, path)
-    return path
+    return write_page(render(read_run(run_folder)), out if out is not None else run_folder / "report.html")
 
 
-def render(run: Run) -> str:
-    """The whole page as a string."""
-    from plotly.offline import get_plotlyjs
-
-    figures = all_figures(run)
+def render(run: Run, *, version: str = "") -> str:
+    """The whole page as a string; with a `version`, as `report --follow` serves it."""
+    found = analyse(run)
+    figures = [*all_figures(run), *found.figures]
     rollouts = browse(run)
-    script = _asset("report.js")
-    plotly = get_plotlyjs()
-    # Only these two scripts may run and nothing may be fetched: model text that got past the escaping is still dead.
-    scripts = f"{_hash(plotly)} {_hash(script)}"
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {scripts}"
-    names = {"main": _name(run), "vanilla": "vanilla RL"}
-    data = {"figures": figures, "names": names, **rollouts}
+    names = {"main": run.name("main"), "vanilla": "vanilla RL"}
     body = "\n".join(
         [
-            _header(run),
+            _header(run, version),
             _missing(run),
             results_section(run),
-            *(_section(*section, figures=figures) for section in SECTIONS),
+            *(plots_section(*section, figures, found.notes, run.name("main")) for section in SECTIONS),
             _experts(run, rollouts["experts"]),
             _browser(rollouts),
             _configuration(run),
         ]
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(_title(run))} · ReasonLoop</title>
-<link rel="icon" href="data:,">
-<style>{_asset("report.css")}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script type="application/json" id="data">{embedded(data)}</script>
-<script>{plotly}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def embedded(data: Any) -> str:
-    """`data` as JSON that may stand inside a <script> element whatever text it holds: no <, >, & and only ASCII.
-
-    Numbers that JSON doesn't know (NaN, infinities) become null.
-    """
-    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _name(run: Run) -> str:
-    return {"rl": "vanilla RL", "sft": "SFT"}.get(run.method, "RLoop")
+    return document(_title(run), body, {"figures": figures, "names": names, **rollouts}, live=bool(version))
 
 
 def _title(run: Run) -> str:
-    return f"{_name(run)} on {run.option('task', 'name', 'a task')}"
+    return f"{METHODS.get(run.method, run.method)} on {run.option('task', 'name', 'a task')}"
 
 
-def _header(run: Run) -> str:
-    return f'<header>\n<h1>{escape(_title(run))}</h1>\n<p class="lead">{escape(sentence(run))}</p>\n</header>'
+def _header(run: Run, version: str) -> str:
+    following = f'<p id="following" data-version="{escape(version)}" role="status"></p>' if version else ""
+    lead = f'<p class="lead">{escape(sentence(run))}</p>'
+    return f"<header>\n<h1>{escape(_title(run))}</h1>\n{lead}{following}\n</header>"
 
 
 def sentence(run: Run) -> str:
@@ -180,6 +86,11 @@ def sentence(run: Run) -> str:
         what = f"Supervised fine-tuning on {where}"
     elif run.method == "rl":
         what = f"Vanilla RL on {where}: {rl}"
+    elif run.method == "rlsp":
+        form, first = run.option("exploration", "form", "none"), run.option("sft", "before", True)
+        paid = "" if form == "none" else f", with a reward for exploration ({form}) beside the outcome"
+        beside = "; vanilla RL beside it, on the outcome alone" if run.option("rlsp", "vanilla") else ""
+        what = f"RLSP on {where}: {'supervised fine-tuning, then ' if first else ''}{rl}{paid}{beside}"
     else:
         turns = run.option("rloop", "iterations", "?")
         start = STARTS.get(str(run.option("rloop", "reinitialise_from")), STARTS["iteration_start"])
@@ -203,26 +114,6 @@ def _missing(run: Run) -> str:
         return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in run.missing)
     return f'<aside class="missing"><h2>Not here yet</h2><ul>{items}</ul></aside>'
-
-
-def _section(name: str, title: str, text: str, shown: Mapping[str, tuple[str, str]], figures: Sequence[Figure]) -> str:
-    found = {figure["id"]: figure for figure in figures}
-    plots = []
-    for figure_id, (heading, unit) in shown.items():
-        if figure_id in found:
-            heading = heading.format(metric=found[figure_id].get("metric", ""))
-            plots.append(
-                f"<figure><figcaption><b>{escape(heading)}</b> <span>{escape(unit)}</span></figcaption>"
-                f'<div class="legend" data-legend="{figure_id}"></div>'
-                f'<div class="plot" data-figure="{figure_id}" role="img" aria-label="{escape(heading)}"></div></figure>'
-            )
-    if not plots:
-        return ""
-    grid = f"grid-{min(len(plots), 3)}" if len(plots) != 4 else "grid-2"
-    return (
-        f'<section id="{name}"><h2>{escape(title)}</h2><p>{escape(text)}</p>'
-        f'<div class="plots {grid}">{"".join(plots)}</div></section>'
-    )
 
 
 def _experts(run: Run, examples: Sequence[Mapping[str, Any]]) -> str:
@@ -285,8 +176,8 @@ def _configuration(run: Run) -> str:
         items = table if isinstance(table, Mapping) else {key: table}
         nested = {name: value for name, value in items.items() if isinstance(value, Mapping)}
         plain = {name: value for name, value in items.items() if name not in nested}
-        blocks += [_facts("Machine" if key == "ran_on" else key, plain)]
-        blocks += [_facts(name, value) for name, value in nested.items()]
+        blocks += [facts("Machine" if key == "ran_on" else key, plain)]
+        blocks += [facts(name, value) for name, value in nested.items()]
     if run.config_text:
         blocks.append(f"<details><summary>Resolved recipe</summary><pre>{escape(run.config_text)}</pre></details>")
     if not blocks:
@@ -294,15 +185,11 @@ def _configuration(run: Run) -> str:
     return f'<section id="configuration"><h2>Machine, versions and recipe</h2>{"".join(blocks)}</section>'
 
 
-def _facts(title: str, items: Mapping[str, Any]) -> str:
+def facts(title: str, items: Mapping[str, Any], *, capital: bool = True) -> str:
+    """A folded list of names and values."""
     rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in items.items())
-    return f"<details><summary>{escape(title.capitalize())}</summary><dl>{rows}</dl></details>" if rows else ""
-
-
-def _asset(name: str) -> str:
-    return (files("reasonloop.report") / name).read_text(encoding="utf-8")
-
-
-def _hash(script: str) -> str:
-    """The script's name in a Content-Security-Policy."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return (
+        f"<details><summary>{escape(title.capitalize() if capital else title)}</summary><dl>{rows}</dl></details>"
+        if rows
+        else ""
+    )

@@ -10,6 +10,9 @@ function translucent(hex, alpha) {
   return `rgba(${r},${g},${b},${alpha})`;
 }
 
+// Plotly reads tags in labels; names are the user's own text and stay as they are.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
 function element(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
@@ -19,9 +22,9 @@ function element(tag, className, text) {
 
 // ---- figures
 
-function plotlyTraces(trace) {
+function plotlyTraces(trace, width) {
   const ink = colour(trace.series);
-  const common = { x: trace.x, y: trace.y, name: trace.name, connectgaps: false, hovertemplate: "%{y:.4~g}", mode: "lines" };
+  const common = { x: trace.x, y: trace.y, name: plain(trace.name), connectgaps: false, hovertemplate: "%{y:.4~g}", mode: "lines" };
   if (trace.text) common.customdata = trace.text;
   switch (trace.kind) {
     case "faint":
@@ -34,8 +37,32 @@ function plotlyTraces(trace) {
     }
     case "area":
       return [{ ...common, stackgroup: "all", line: { width: 0.5, color: ink }, fillcolor: translucent(ink, 0.72), hovertemplate: "%{y:.1%}" }];
+    case "heat": {
+      const all = trace.z.flat().filter((value) => value !== null);
+      const few = width > 160 + 42 * trace.x.length;
+      return [{
+        type: "heatmap", x: trace.x.map(plain), y: trace.y.map(plain), z: trace.z, zmin: 0, zmax: Math.max(...all, 0.01),
+        colorscale: [[0, translucent(ink, 0.04)], [1, translucent(ink, 0.85)]], showscale: !few, xgap: 2, ygap: 2,
+        colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: colour("soft") }, nticks: 5 },
+        texttemplate: few ? "%{z:.2f}" : undefined, textfont: { color: colour("text"), size: 11 },
+        hovertemplate: trace.hover + "<extra></extra>", hoverongaps: false,
+      }];
+    }
+    case "forest":
+      return [{
+        ...common, y: trace.y.map(([a, b]) => `${plain(a)}<br>– ${plain(b)}`), mode: "markers",
+        marker: { size: 9, color: ink },
+        error_x: {
+          type: "data", symmetric: false, color: ink, thickness: 2, width: 4,
+          array: trace.hi.map((hi, i) => (hi === null ? 0 : hi - trace.x[i])),
+          arrayminus: trace.lo.map((lo, i) => (lo === null ? 0 : trace.x[i] - lo)),
+        },
+        customdata: trace.text.map((text, i) => [text, trace.lo[i], trace.hi[i]]),
+        hovertemplate: "%{x:+.1%}  [%{customdata[1]:+.1%}, %{customdata[2]:+.1%}]<br>%{customdata[0]}<extra></extra>",
+      }];
     case "points":
     case "open": {
+      if (!trace.hi) return [{ ...common, mode: "lines+markers", line: { color: ink, width: 2.2 }, marker: { size: 7, color: ink } }];
       const up = trace.hi.map((hi, i) => hi - trace.y[i]);
       const down = trace.lo.map((lo, i) => trace.y[i] - lo);
       const open = trace.kind === "open";
@@ -65,24 +92,35 @@ function draw(node, figure) {
   if (figure.yRange) Object.assign(y, { range: figure.yRange, autorangeoptions: {} });
   if (figure.yRange && figure.yRange[1] === null) Object.assign(y, { rangemode: "tozero", range: undefined });
   if (figure.yType) Object.assign(y, { type: figure.yType, dtick: 1, nticks: undefined });
+  if (figure.traces.some((trace) => trace.kind === "heat")) {
+    for (const side of [x, y]) Object.assign(side, { type: "category", showgrid: false, nticks: undefined, tickfont: { ...font, size: 11 } });
+    Object.assign(y, { autorange: "reversed" });
+  }
+  if (figure.forest) {
+    Object.assign(y, { type: "category", autorange: "reversed", showgrid: false, nticks: undefined, tickfont: { ...font, size: 11 } });
+    const widest = Math.max(...figure.traces.flatMap((trace) => [...trace.lo, ...trace.hi, ...trace.x]).map(Math.abs));
+    Object.assign(x, { showgrid: true, zeroline: true, zerolinecolor: soft, zerolinewidth: 1.5, hoverformat: "+.1%" });
+    Object.assign(x, { tickformat: widest < 0.05 ? "+.1%" : "+.0%", nticks: 5 });
+  }
   if (figure.id.startsWith("verdicts")) y.tickformat = ".0%";
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font, showlegend: false,
     margin: { l: 36, r: 10, t: 10, b: 36 }, xaxis: x, yaxis: y, dragmode: coarse ? false : "zoom",
     // A box over all lines would hide a plot of few points.
-    hovermode: figure.traces.some((trace) => trace.kind === "points") ? "closest" : "x unified",
+    hovermode: figure.traces.some((trace) => ["points", "forest", "heat"].includes(trace.kind)) ? "closest" : "x unified",
     hoverlabel: { bgcolor: colour("card"), bordercolor: line, font: { ...font, color: text } },
     shapes: (figure.marks || []).map((at) => ({
       type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: line, width: 1, dash: "dot" },
     })),
   };
-  Plotly.react(node, figure.traces.flatMap(plotlyTraces), layout, { displayModeBar: false, responsive: true });
+  Plotly.react(node, figure.traces.flatMap((trace) => plotlyTraces(trace, node.clientWidth)), layout, { displayModeBar: false, responsive: true });
 }
 
 function legend(node, figure) {
   const seen = new Map();
-  for (const trace of figure.traces) {
-    if (["faint", "band"].includes(trace.kind)) continue;
+  // Where the last trace lies on top of the others, it is named first.
+  for (const trace of figure.topFirst ? figure.traces.toReversed() : figure.traces) {
+    if (["faint", "band", "forest", "heat"].includes(trace.kind)) continue;
     const entry = seen.get(trace.name);
     // One name for lines of several arms (the dashed ones): one entry, in no arm's colour.
     if (!entry) seen.set(trace.name, { kind: trace.kind, series: trace.series });

@@ -17,12 +17,12 @@ def results_section(run: Run) -> str:
     if not rows:
         return ""
     columns = metric_keys([row.evaluation for row in rows])
-    head = [_heading(heading) for _, heading in columns]
+    head = [heading_cell(heading) for _, heading in columns]
     body = []
     for row in rows:
-        cells = "".join(_estimate(row.evaluation["metrics"].get(key)) for key, _ in columns)
+        cells = "".join(estimate_cell(row.evaluation["metrics"].get(key)) for key, _ in columns)
         dot = run.series(row.evaluation)
-        if row.evaluation.get("stage") == "explore" and dot == "main":
+        if row.evaluation.get("stage") == "explore" and dot == "main" and run.method == "rloop":
             dot += " hollow"
         spent = number(row.evaluation, "rollouts")
         seconds = number(row.evaluation, "seconds")
@@ -51,12 +51,14 @@ def html_table(head: Sequence[str], body: Sequence[str], kind: str = "") -> str:
     )
 
 
-def _heading(text: str) -> str:
+def heading_cell(text: str) -> str:
+    """A column's <th>; of "a = b" the second half is small print."""
     main, equals, same = text.partition(" = ")
     return f"<th>{escape(main)}{f'<small>= {escape(same)}</small>' if equals else ''}</th>"
 
 
-def _estimate(metric: Mapping[str, Any] | None) -> str:
+def estimate_cell(metric: Mapping[str, Any] | None) -> str:
+    """{"value", "ci95"} as a <td> with its interval below it."""
     if metric is None:
         return "<td>–</td>"
     lo, hi = metric["ci95"]
@@ -69,9 +71,16 @@ def _differences(run: Run, rows: Sequence[Row], keys: Sequence[str]) -> str:
     for row in rows:
         if row.evaluation.get("problems"):
             by_series[run.series(row.evaluation)] = row
-    pairs = [(a, b) for a, b in (("main", "vanilla"), ("main", "base"), ("vanilla", "base"), ("sft", "base"))]
+    order = (
+        ("main", "vanilla"),
+        ("main", "sft"),
+        ("main", "base"),
+        ("vanilla", "sft"),
+        ("vanilla", "base"),
+        ("sft", "base"),
+    )
     body = []
-    for a, b in pairs:
+    for a, b in order:
         if a not in by_series or b not in by_series:
             continue
         cells = "".join(_difference(by_series[a].evaluation, by_series[b].evaluation, key) for key in keys)
@@ -82,7 +91,7 @@ def _differences(run: Run, rows: Sequence[Row], keys: Sequence[str]) -> str:
     return (
         "<h3>Differences on the same problems</h3>"
         "<p>An interval that leaves out zero is marked; P is the share of resamples in which the first one leads.</p>"
-        f"{html_table([_heading(key) for key in keys], body, 'differences')}"
+        f"{html_table([heading_cell(key) for key in keys], body, 'differences')}"
     )
 
 
@@ -94,7 +103,7 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any], key: str) -> str:
     diff, lo, hi, p = paired_bootstrap([values_a[i] for i in shared], [values_b[i] for i in shared])
     mark = "up" if lo > 0 else "down" if hi < 0 else ""
     return (
-        f'<td class="{mark}"><b>{_signed(diff)}</b><small>{_signed(lo)} to {_signed(hi)}</small>'
+        f'<td class="{mark}"><b>{signed(diff)}</b><small>{signed(lo)} to {signed(hi)}</small>'
         f"<small>P {p:.2f}</small></td>"
     )
 
@@ -124,5 +133,6 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {s} s" if minutes else f"{s} s"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """ "+0.123", with a real minus sign."""
     return f"{value:+.3f}".replace("-", "−")

@@ -12,7 +12,8 @@ from typing import Any
 from reasonloop.errors import InputError
 from reasonloop.evaluation.table import arm_of, label_of, split_of
 
-SERIES_NAMES = {"base": "base", "sft": "SFT", "vanilla": "vanilla RL", "main": "RLoop"}
+SERIES = ("base", "sft", "vanilla", "early", "main")
+METHODS = {"rloop": "RLoop", "rlsp": "RLSP", "rl": "vanilla RL", "sft": "SFT"}
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Run:
         return table.get(key, default) if isinstance(table, Mapping) else default
 
     def series(self, record: Mapping[str, Any]) -> str:
-        """The plotted series of an evaluation or a metrics line: "base", "sft", "vanilla" or "main"."""
+        """The plotted series of an evaluation or a metrics line: one of SERIES."""
         arm = arm_of(record)
         if arm == "main":
             return {"rl": "vanilla", "sft": "sft"}.get(self.method, "main")
@@ -53,6 +54,12 @@ class Run:
 
     def label(self, evaluation: Mapping[str, Any]) -> str:
         return label_of(evaluation, self.method)
+
+    def name(self, series: str) -> str:
+        """What a reader calls a series."""
+        own = METHODS.get(self.method, self.method)
+        known = {"base": "base", "sft": "SFT", "vanilla": "vanilla RL", "early": "vanilla RL, best on the probe"}
+        return known.get(series, own)
 
     @property
     def shared(self) -> list[dict[str, Any]]:

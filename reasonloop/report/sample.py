@@ -80,7 +80,7 @@ def browse(run: Run) -> dict[str, Any]:
     try:
         with connect(run.folder) as database:
             stored = database.execute("SELECT count(*) FROM rollouts").fetchone()
-            decode = _prompts(run.folder)
+            decode = prompt_decoder(run.folder)
             rollouts = _rollouts(database, database.execute(_SAMPLE).fetchall(), decode)
             experts = []
             if run.method == "rloop" and run.stage("select"):
@@ -98,7 +98,7 @@ def browse(run: Run) -> dict[str, Any]:
 
 
 def _rollouts(
-    database: duckdb.DuckDBPyConnection, addresses: Sequence[Sequence[Any]], decode: _Prompts
+    database: duckdb.DuckDBPyConnection, addresses: Sequence[Sequence[Any]], decode: Prompts
 ) -> list[dict[str, Any]]:
     if not addresses:
         return []
@@ -127,7 +127,7 @@ def _rollouts(
     ]
 
 
-class _Prompts:
+class Prompts:
     """Prompt tokens as text, by the run's own tokenizer; empty where there is none to read."""
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
@@ -137,13 +137,14 @@ class _Prompts:
         return "" if self._tokenizer is None else self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
 
-def _prompts(folder: Path) -> _Prompts:
+def prompt_decoder(folder: Path) -> Prompts:
+    """By the tokenizer of the run's model, or of one of its checkpoints."""
     from tokenizers import Tokenizer
 
     found = [folder / "model" / "tokenizer.json", *sorted((folder / "checkpoints").glob("**/tokenizer.json"))]
     for path in found:
         try:
-            return _Prompts(Tokenizer.from_file(str(path)))
+            return Prompts(Tokenizer.from_file(str(path)))
         except Exception:  # the library raises plain Exception for a missing or foreign file
             continue
-    return _Prompts(None)
+    return Prompts(None)

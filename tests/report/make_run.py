@@ -129,6 +129,7 @@ def _rl_line(
         "entropy": 0.62 * (1 - share) + 0.08 + 0.01 * rng.normal(),
         "grad_norm": spike * float(rng.lognormal(-1.2, 0.3)), "kl": 0.0, "clip_fraction": 0.01,
         "groups_used": 30, "groups_sampled": 36, "skipped_updates": 0, "seconds": 1.6, "tokens_per_second": 9000.0,
+        "reward_parts": {"outcome": right, "overlong": -0.1 * (1 - right)},
         "verdicts": {"right": round(256 * right), "wrong": round(256 * wrong), "unparseable": round(51 * (1 - right))},
     }  # fmt: skip
 

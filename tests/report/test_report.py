@@ -21,9 +21,9 @@ from make_run import HOSTILE, make_run
 from reasonloop.errors import InputError
 from reasonloop.report import write_report
 from reasonloop.report.figures import MAX_POINTS, all_figures
-from reasonloop.report.page import embedded
 from reasonloop.report.run import Run, read_run
 from reasonloop.report.sample import MAX_ROLLOUTS, browse
+from reasonloop.report.shell import embedded
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -82,8 +82,8 @@ def text_of(folder: Path) -> str:
 def test_a_whole_run_has_every_section_and_names_nothing_missing(page: Page) -> None:
     sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
     assert sections == [
-        "results", "overfitting", "pass-at-k-section", "stability", "responses", "selection", "browser",
-        "configuration",
+        "results", "overfitting", "pass-at-k-section", "forgetting-section", "diversity-section", "stability", "responses",
+        "parts", "behaviours-section", "selection", "browser", "configuration",
     ]  # fmt: skip
     assert "Not here yet" not in page.text
     assert "2 iterations of exploration (12 steps of DAPO on 32 problems × 8 responses)" in page.text
@@ -97,6 +97,8 @@ def test_every_drawn_figure_has_its_place_and_its_data(page: Page) -> None:
     for figure in figures.values():
         for trace in figure["traces"]:
             assert len(trace["x"]) == len(trace["y"] or trace["lo"])
+            if trace["kind"] == "heat":
+                assert [len(row) for row in trace["z"]] == [len(trace["x"])] * len(trace["y"])
     assert {trace["name"] for trace in figures["pass-at-k"]["traces"]} >= {"base", "vanilla RL", "RLoop"}
     held_out = {trace["name"]: trace for trace in figures["held-out-avg"]["traces"]}
     assert held_out["RLoop"]["text"] == ["base", "RLoop 1, after RFT", "RLoop 2, after RFT"]
@@ -279,7 +281,7 @@ def test_a_browser_draws_it_without_a_word_on_the_console(made: Path, tmp_path: 
     classes = [attrs.get("class") or "" for _, attrs in dom.tags]
     drawn = [name for name in classes if name == "main-svg"]
     figures = [attrs for _, attrs in dom.tags if "data-figure" in attrs]
-    assert len(drawn) >= len(figures) == 10
+    assert len(drawn) >= len(figures) == 17
     assert sum(tag == "article" for tag, _ in dom.tags) > 12
     assert "w-back" in classes
     assert re.search(r"<title>RLoop on countdown · ReasonLoop</title>", done.stdout)

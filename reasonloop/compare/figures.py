@@ -1,0 +1,101 @@
+"""The comparison's plots as plain data (the format of `reasonloop.report.figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reasonloop.compare.arms import Arm
+from reasonloop.compare.policies import Point
+from reasonloop.compare.study import Comparison, Resampled
+from reasonloop.compare.table import difference_pairs
+from reasonloop.report.figures import Figure, rounded
+
+PALETTE = 7  # colours of the style sheet for arms that have none of their own
+BAND_DRAWS = 2000
+
+
+def arm_colours(arms: Sequence[Arm]) -> dict[str, str]:
+    """Arm name -> the style sheet's colour: the first arm of a kind has the colour that reports give it."""
+    own: dict[str, str] = {}
+    others = 0
+    for arm in arms:
+        if arm.kind != "explored" and arm.kind not in own.values():
+            own[arm.name] = arm.kind
+        else:
+            others += 1
+            own[arm.name] = f"arm-{(others - 1) % PALETTE + 1}"
+    return own
+
+
+def forests(arms: Sequence[Arm], comparisons: Sequence[Comparison], metrics: Sequence[str]) -> list[Figure]:
+    """Relative differences with their intervals, a figure a metric, coloured by the first arm."""
+    colours = arm_colours(arms)
+    figures = []
+    for metric in metrics:
+        rows = [c for c in difference_pairs(arms, comparisons) if c.metric == metric]
+        traces = []
+        for c in rows:
+            lo, hi = c.difference.ci95
+            relative = c.difference.relative
+            if relative is not None:
+                row = {"x": [rounded(relative)], "lo": [rounded(lo)], "hi": [rounded(hi)], "y": [[c.a.name, c.b.name]]}
+                text = [f"P {c.difference.probability:.2f}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}"]
+                traces.append({"series": colours[c.a.name], "name": c.a.name, "kind": "forest", "text": text, **row})
+        figures.append({"id": f"forest-{metric}", "x": "relative difference", "forest": len(traces), "traces": traces})
+    return [figure for figure in figures if figure["traces"]]
+
+
+def pass_at_k(arms: Sequence[Arm]) -> Figure:
+    """pass@k over k: means over seeds and problems, bands of 95 % over both."""
+    n, colours = arms[0].samples, arm_colours(arms)
+    ticks = [1 << i for i in range(n.bit_length())]
+    ks = sorted({*ticks, *range(1, min(n, 8) + 1), n})
+    resampled = Resampled(arms, [f"pass@{k}" for k in ks], BAND_DRAWS)
+    traces: list[Figure] = []
+    for arm in reversed(arms):  # the first arm is drawn last, on top
+        found = [resampled.estimate(arm, f"pass@{k}") for k in ks]
+        head = {"series": colours[arm.name], "name": arm.name, "x": ks}
+        band = {"lo": [rounded(e.ci95[0]) for e in found], "hi": [rounded(e.ci95[1]) for e in found]}
+        traces.append({**head, "kind": "band", "y": [], **band})
+        traces.append({**head, "kind": "line", "y": [rounded(e.value) for e in found]})
+    return {"id": "pass-at-k", "x": "k (samples)", "xType": "log", "xTicks": ticks, "topFirst": True, "traces": traces}
+
+
+def held_out(arms: Sequence[Arm]) -> list[Figure]:
+    """avg@n on the test problems, and on probe problems, over rollouts spent: a thin line a seed, a thick one their mean."""
+    test = _curves(arms, "held-out-avg", lambda entry: entry.held_out, "points")
+    probe = _curves(arms, "probe-avg", lambda entry: entry.probes, "line")
+    return [figure for figure in (test, probe) if figure["traces"]]
+
+
+def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
+    """The mean of curves over the stretch that all of them cover, at every x that one of them has.
+
+    Runs with refills spend unequal rollouts in a step, so their points lie side by side: between points a curve is
+    taken as straight.
+    """
+    lo, hi = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
+    xs = sorted({x for curve in curves for x, _ in curve if lo <= x <= hi})
+    means = np.mean([np.interp(xs, [x for x, _ in curve], [y for _, y in curve]) for curve in curves], axis=0)
+    return [(x, float(y)) for x, y in zip(xs, means, strict=True)]
+
+
+def _curves(arms: Sequence[Arm], name: str, of: Callable[[Any], Sequence[Point]], kind: str) -> Figure:
+    colours = arm_colours(arms)
+    traces: list[Figure] = []
+    for arm in reversed(arms):
+        curves = [of(entry) for entry in arm.entries if len(of(entry)) > 1]
+        if not curves:
+            continue
+        head = {"series": colours[arm.name], "name": arm.name}
+        if len(curves) > 1:
+            traces += [_line({**head, "kind": "faint"}, curve) for curve in curves]
+        traces.append(_line({**head, "kind": kind}, mean_curve(curves)))
+    return {"id": name, "x": "rollouts spent", "topFirst": True, "traces": traces}
+
+
+def _line(head: Mapping[str, Any], points: Sequence[Point]) -> Figure:
+    return {**head, "x": [x for x, _ in points], "y": [rounded(y) for _, y in points]}

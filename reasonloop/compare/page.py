@@ -1,0 +1,143 @@
+"""The comparison as one HTML file, in the report's style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from reasonloop.compare.arms import Arm, Arms
+from reasonloop.compare.figures import arm_colours, forests, held_out, pass_at_k
+from reasonloop.compare.study import Comparison, Resampled, metrics_of, notes
+from reasonloop.report.page import facts
+from reasonloop.report.results import estimate_cell, heading_cell, html_table, signed
+from reasonloop.report.sections import plots_section
+from reasonloop.report.shell import document, write_page
+
+
+def write_comparison(found: Arms, comparisons: Sequence[Comparison], path: Path) -> Path:
+    """Writes the page to `path`: needs no network, works in light and dark. Returns the path."""
+    return write_page(render(found, comparisons), path)
+
+
+def render(found: Arms, comparisons: Sequence[Comparison]) -> str:
+    """The whole page as a string."""
+    arms = found.arms
+    metrics = [metric for metric in metrics_of(arms[0].samples) if metric != "pass@1"]
+    figures = [*forests(arms, comparisons, metrics), *held_out(arms), pass_at_k(arms)]
+    places = {f"forest-{metric}": (metric, "relative difference, 95 % intervals") for metric in metrics}
+    body = [
+        f'<header><h1>{escape(_title(arms))}</h1><p class="lead">{escape(sentence(arms))}</p></header>',
+        _results(arms, metrics, notes(found)),
+        plots_section(
+            "differences",
+            "Who leads, and how surely",
+            "The first arm against the second, relative to the second. An interval that leaves out zero is a difference "
+            "that other seeds and other problems of this kind should show, too.",
+            places,
+            figures,
+        ),
+        _differences(arms, comparisons, metrics),
+        plots_section(
+            "pass-at-k-section",
+            "Solved with k tries",
+            "pass@k is the chance that at least one of k samples is right. Bands are 95 % intervals over seeds and "
+            "problems.",
+            {"pass-at-k": ("pass@k on held-out problems", "k on a logarithmic axis")},
+            figures,
+        ),
+        plots_section(
+            "curves",
+            "On the way there",
+            "Held-out accuracy over the rollouts spent: a thin line for each seed, a thick one for their mean.",
+            {
+                "held-out-avg": (f"Test problems, avg@{arms[0].samples}", "evaluated policies"),
+                "probe-avg": ("Probe problems", "mean accuracy during training"),
+            },
+            figures,
+        ),
+        _runs(found),
+    ]
+    return document(_title(arms), "\n".join(body), {"figures": figures})
+
+
+def sentence(arms: Sequence[Arm]) -> str:
+    """What is compared, in one sentence."""
+    seeds = {seed for arm in arms for seed in arm.seeds}
+    rollouts = sorted({arm.rollouts for arm in arms if arm.trained})
+    spent = f", {rollouts[0]:,} training rollouts a run" if len(rollouts) == 1 else ""
+    task = arms[0].entries[0].identity.get("task.name", "the task")
+    return (
+        f"{len(arms)} arm{'s' * (len(arms) > 1)}, {len(seeds)} seed{'s' * (len(seeds) > 1)}{spent}; evaluated on "
+        f"{len(arms[0].entries[0].ids)} held-out problems of {task}, {arms[0].samples} samples each."
+    )
+
+
+def _title(arms: Sequence[Arm]) -> str:
+    names = [arm.name for arm in arms if arm.kind not in ("base", "explored")] or [arms[0].name]
+    return " against ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
+
+
+def _results(arms: Sequence[Arm], metrics: Sequence[str], words: Sequence[str]) -> str:
+    resampled, colours = Resampled(arms, metrics), arm_colours(arms)
+    same = " = pass@1" if metrics[0] != "avg@1" else ""
+    head = [heading_cell(metrics[0] + same), *(heading_cell(metric) for metric in metrics[1:])]
+    body = []
+    for arm in arms:
+        found = [resampled.estimate(arm, metric) for metric in metrics]
+        cells = "".join(estimate_cell({"value": e.value, "ci95": e.ci95}) for e in found)
+        spent = f"{arm.rollouts:,}" if arm.trained else "–"
+        seeds = f"{len(arm.seeds)} seed{'s' * (len(arm.seeds) > 1)}"
+        body.append(
+            f'<tr class="{"strong" if arm is arms[0] else ""}"><th scope="row">'
+            f'<span class="dot {colours[arm.name]}"></span>{escape(arm.name)}</th>{cells}'
+            f"<td>{spent}<small>{seeds}</small></td></tr>"
+        )
+    table = html_table([*head, "<th>rollouts<small>seeds</small></th>"], body)
+    text = "".join(f"<p>{escape(word)}</p>" for word in words)
+    return f'<section id="results"><h2>Results</h2>{text}{table}</section>'
+
+
+def _differences(arms: Sequence[Arm], comparisons: Sequence[Comparison], metrics: Sequence[str]) -> str:
+    rows: dict[tuple[str, str], list[str]] = {}
+    for c in comparisons:
+        if c.metric in metrics:
+            rows.setdefault((c.a.name, c.b.name), []).append(_difference(c))
+    if not rows:
+        return ""
+    body = [
+        f'<tr><th scope="row">{escape(a)} <span class="against">against</span> {escape(b)}</th>{"".join(cells)}</tr>'
+        for (a, b), cells in rows.items()
+    ]
+    return (
+        '<section id="pairs"><h2>Every pair</h2><p>Relative difference, then the absolute one, each with its 95 % interval; '
+        "P is the share of resamples in which the first arm leads. A difference whose interval leaves out zero is marked."
+        f"</p>{html_table([heading_cell(metric) for metric in metrics], body, 'differences')}</section>"
+    )
+
+
+def _difference(c: Comparison) -> str:
+    d = c.difference
+    lo, hi = d.ci95_absolute
+    mark = "up" if lo > 0 else "down" if hi < 0 else ""
+    relative = f"{_percent(d.relative)} %" if d.relative is not None else signed(d.absolute)
+    bounds = f"<small>{_percent(d.ci95[0])} to {_percent(d.ci95[1])} %</small>" if d.relative is not None else ""
+    return (
+        f'<td class="{mark}"><b>{relative}</b>{bounds}<small>{signed(d.absolute)}: {signed(lo)} to {signed(hi)}</small>'
+        f"<small>P {d.probability:.2f}</small></td>"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "?" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _runs(found: Arms) -> str:
+    lists = [
+        facts(arm.name, {f"seed {e.seed}": f"{e.run}, {e.rollouts:,} rollouts" for e in arm.entries}, capital=False)
+        for arm in found.arms
+    ]
+    tables: list[tuple[str, Mapping[str, Any]]] = [("Machine", found.machine), ("Versions", found.versions)]
+    lists += [facts(title, table) for title, table in tables]
+    return f'<section id="runs"><h2>Runs, machine and versions</h2>{"".join(lists)}</section>'

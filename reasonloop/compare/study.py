@@ -1,0 +1,182 @@
+"""Every arm against every other, and the result file of a study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonloop.compare.arms import Arm, Arms, read_arms
+from reasonloop.compare.bootstrap import DRAWS, Difference, interval, over_seeds, paired, resampled_means
+from reasonloop.errors import InputError
+from reasonloop.evaluation.metrics import DEFAULT_KS, pass_at_k
+from reasonloop.evaluation.table import TABLE_KS
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arm `a` against arm `b` in one metric, over the seeds that both have."""
+
+    a: Arm
+    b: Arm
+    metric: str
+    seeds: tuple[int, ...]
+    means: tuple[tuple[float, float], ...]
+    """(a, b) at each of the seeds"""
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An arm's own result: mean over seeds and problems, 95 % interval over both."""
+
+    value: float
+    ci95: tuple[float, float]
+    seeds: tuple[float, ...]
+    """The mean at each seed"""
+
+
+def metrics_of(samples: int) -> list[str]:
+    """What is compared: "avg@n", and pass@1, 8 and 32, or the highest k measured where 32 wasn't."""
+    ks = [k for k in TABLE_KS if k <= samples]
+    if samples < TABLE_KS[-1]:
+        ks = sorted({*ks, max(k for k in DEFAULT_KS if k <= samples)})
+    return [f"avg@{samples}", *(f"pass@{k}" for k in ks)]
+
+
+def per_problem(arm: Arm, metric: str) -> Floats:
+    """Each problem's own estimate of the metric, [seeds, problems]: pass@k of a set is their mean."""
+    name, _, k = metric.partition("@")
+    n, correct_SP = arm.samples, arm.correct_SP
+    if name == "avg":
+        return np.asarray(correct_SP / n, dtype=np.float64)
+    by_count = pass_at_k(n, np.arange(n + 1), int(k))
+    return np.asarray(by_count[correct_SP], dtype=np.float64)
+
+
+class Resampled:
+    """One set of resampled problems for all arms and metrics, so that every comparison is of the same draws."""
+
+    def __init__(self, arms: Sequence[Arm], metrics: Sequence[str], draws: int = DRAWS, seed: int = 0) -> None:
+        self.seed = seed
+        cells = [(arm.name, metric, per_problem(arm, metric)) for arm in arms for metric in metrics]
+        means_RD = resampled_means(np.concatenate([values for *_, values in cells]), draws, seed)
+        self._means: dict[tuple[str, str], tuple[Floats, Floats]] = {}
+        row = 0
+        for name, metric, values_SP in cells:
+            self._means[name, metric] = values_SP.mean(axis=1), means_RD[row : row + len(values_SP)]
+            row += len(values_SP)
+
+    def estimate(self, arm: Arm, metric: str) -> Estimate:
+        means_S, means_SD = self._means[arm.name, metric]
+        lo, hi = np.clip(interval(over_seeds(means_SD, self.seed)), 0.0, 1.0)
+        return Estimate(float(means_S.mean()), (float(lo), float(hi)), tuple(float(mean) for mean in means_S))
+
+    def compare(self, a: Arm, b: Arm, metric: str) -> Comparison:
+        seeds = sorted(set(a.seeds) & set(b.seeds))
+        if not seeds:
+            raise InputError(
+                f"arms {a.name!r} (seeds {_list(a.seeds)}) and {b.name!r} (seeds {_list(b.seeds)}) have no seed in "
+                "common; expected at least one to pair them by"
+            )
+        rows_a, rows_b = [a.seeds.index(s) for s in seeds], [b.seeds.index(s) for s in seeds]
+        (means_a, draws_a), (means_b, draws_b) = self._means[a.name, metric], self._means[b.name, metric]
+        own_a, own_b = means_a[rows_a], means_b[rows_b]
+        result = paired(draws_a[rows_a], draws_b[rows_b], float(own_a.mean()), float(own_b.mean()), self.seed)
+        means = tuple(zip(own_a.tolist(), own_b.tolist(), strict=True))
+        return Comparison(a, b, metric, tuple(seeds), means, result)
+
+
+def compare_arms(arms: Sequence[Arm], draws: int = DRAWS, seed: int = 0) -> list[Comparison]:
+    """Every pair of arms in every metric, in the arms' order (products, vanilla RL, SFT, base).
+
+    InputError for a pair without a common seed.
+    """
+    metrics = metrics_of(arms[0].samples)
+    resampled = Resampled(arms, metrics, draws, seed)
+    return [resampled.compare(a, b, metric) for a, b in combinations(arms, 2) for metric in metrics]
+
+
+def results(found: Arms, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """A study's result file: machine, versions, arms (a value per seed) and comparisons."""
+    arms: dict[str, Any] = {}
+    for arm in found.arms:
+        ks = [k for k in DEFAULT_KS if k <= arm.samples]
+        arms[arm.name] = {
+            "rollouts": arm.rollouts,
+            "seeds": arm.seeds,
+            f"avg@{arm.samples}": per_problem(arm, f"avg@{arm.samples}").mean(axis=1).tolist(),
+            "pass@k": {str(k): per_problem(arm, f"pass@{k}").mean(axis=1).tolist() for k in ks},
+        }
+    rows = [
+        {
+            "a": c.a.name,
+            "b": c.b.name,
+            "metric": c.metric,
+            "relative": c.difference.relative,
+            "ci95": list(c.difference.ci95),
+            "probability": c.difference.probability,
+            "absolute": c.difference.absolute,
+            "ci95_absolute": list(c.difference.ci95_absolute),
+            "pairs": [{"seed": s, "a": a, "b": b} for s, (a, b) in zip(c.seeds, c.means, strict=True)],
+        }
+        for c in comparisons
+    ]
+    return {"machine": found.machine, "versions": found.versions, "arms": arms, "comparisons": rows}
+
+
+def notes(found: Arms) -> list[str]:
+    """What a reader must know to read the intervals right."""
+    arms = found.arms
+    problems, seeds = len(arms[0].entries[0].ids), {tuple(arm.seeds) for arm in arms}
+    counts = [len(set(a.seeds) & set(b.seeds)) for a, b in combinations(arms, 2)] or [len(arms[0].seeds)]
+    lines = [
+        f"{problems} problems x {arms[0].samples} samples. 95 % intervals: bootstrap over seeds and problems, paired by "
+        "both. P is the share of resamples in which the first arm leads."
+    ]
+    if min(counts) == 1:
+        lines.append(
+            "Of pairs with one seed in common the intervals are over problems only: they say nothing of how another "
+            "seed would come out."
+        )
+    if max(counts) > 1 and min(counts) < 5:
+        lines.append("With fewer than 5 seeds the intervals are too narrow where seeds differ more than problems do.")
+    if len(seeds) > 1:
+        every = sorted({seed for arm in arms for seed in arm.seeds})
+        short = [f"{arm.name} lacks {_list(sorted(set(every) - set(arm.seeds)))}" for arm in arms if arm.seeds != every]
+        lines.append(f"Not every arm has every seed ({'; '.join(short)}): pairs are over the seeds that both have.")
+    return [*lines, *found.notes]
+
+
+def compare_runs(
+    arguments: Sequence[str], out: Path | None = None, json_file: Path | None = None, every: bool = False
+) -> None:
+    """The verb: prints the tables; writes the HTML page and the result file where they are asked for."""
+    from reasonloop.compare.table import show
+
+    found = read_arms(arguments, every)
+    comparisons = compare_arms(found.arms)
+    if json_file is not None:
+        from reasonloop.runs import write_atomically
+
+        write_atomically(json_file, json.dumps(results(found, comparisons), indent=1, allow_nan=False) + "\n")
+    if out is not None:
+        from reasonloop.compare.page import write_comparison
+
+        write_comparison(found, comparisons, out)
+    show(found, comparisons)
+    for path in (json_file, out):
+        if path is not None:
+            print(path)
+
+
+def _list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,125 @@
+"""The page's sections of plots, in reading order: what each is about, and where its figures stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from reasonloop.report.figures import Figure
+
+# Figure id -> heading and the one sentence that a reader needs; grouped into the page's sections.
+SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
+    (
+        "overfitting",
+        "Does it generalise?",
+        "Reward on the training problems against accuracy on held-out ones, over the rollouts spent. Reward that rises "
+        "while held-out accuracy, above all pass@k, stalls or falls is RL overfitting.",
+        {
+            "reward": ("Training reward", "mean over a step's rollouts"),
+            "held-out-avg": ("Held-out {metric}", "95 % intervals"),
+            "held-out-pass": ("Held-out {metric}", "95 % intervals"),
+        },
+    ),
+    (
+        "pass-at-k-section",
+        "Solved with k tries",
+        "pass@k is the chance that at least one of k samples is right: k = 1 is everyday accuracy, a large k shows "
+        "which problems a policy can reach at all. Bands are 95 % intervals over problems.",
+        {"pass-at-k": ("pass@k on held-out problems", "k on a logarithmic axis")},
+    ),
+    (
+        "forgetting-section",
+        "What is forgotten",
+        "A problem is solved where at least half of a policy's samples are right. A cell is the share of the problems that "
+        "the row's policy solves and the column's doesn't.",
+        {"forgetting": ("Lost from row to column", "share of held-out problems solved")},
+    ),
+    (
+        "diversity-section",
+        "Do policies of different steps solve problems differently?",
+        "1 − similarity (shared runs of four tokens) of right responses to the same training problem: on the diagonal two "
+        "samples of one step, off it one response of each stretch of steps. What is off the diagonal is the diversity that "
+        "experts of all steps have and the last policy has lost.",
+        {
+            "diversity-vanilla": ("Diversity between steps, vanilla RL", "0: the same, 1: nothing in common"),
+            "diversity-main": ("Diversity between steps, {main}", "0: the same, 1: nothing in common"),
+        },
+    ),
+    (
+        "stability",
+        "Is training stable?",
+        "Spikes of the gradient norm announce collapses; entropy that runs to zero means that the policy has stopped "
+        "exploring.",
+        {
+            "grad-norm": ("Gradient norm", "before clipping"),
+            "entropy": ("Entropy", "nats per token"),
+            "kl": ("KL divergence", "nats per token, to the policy that RL started from"),
+            "loss": ("Fine-tuning loss", "nats per response token"),
+        },
+    ),
+    (
+        "responses",
+        "What the responses are like",
+        "Length in tokens and what the verifier said, over the RL steps.",
+        {
+            "length": ("Response length", "mean tokens"),
+            "verdicts-vanilla": ("Verdicts, vanilla RL", "share of rollouts"),
+            "verdicts-main": ("Verdicts, {main}", "share of rollouts"),
+        },
+    ),
+    (
+        "parts",
+        "What the reward is made of",
+        "The mean of each part over a step's rollouts: a part that rises while the outcome doesn't is being played.",
+        {
+            "parts-vanilla": ("Reward parts, vanilla RL", "before weighting"),
+            "parts-main": ("Reward parts, {main}", "before weighting"),
+        },
+    ),
+    (
+        "behaviours-section",
+        "How it reasons",
+        "Reasoning behaviours per 1,000 response tokens over the RL steps.",
+        {
+            "behaviours-vanilla": ("Behaviours, vanilla RL", "in right responses, per 1,000 tokens"),
+            "behaviours-main": ("Behaviours, {main}", "in right responses, per 1,000 tokens"),
+        },
+    ),
+]
+
+
+def plots_section(
+    name: str,
+    title: str,
+    text: str,
+    shown: Mapping[str, tuple[str, str]],
+    figures: Sequence[Figure],
+    notes: Mapping[str, Sequence[str]] | None = None,
+    main: str = "",
+) -> str:
+    """Headings and places for those of the `shown` figures that there are; empty where there is none.
+
+    `notes`: sentences by section. `main`: the method's name, for headings.
+    """
+    found = {figure["id"]: figure for figure in figures}
+    plots = []
+    for figure_id, (heading, unit) in shown.items():
+        if figure_id in found:
+            figure = found[figure_id]
+            heading = heading.format(metric=figure.get("metric", ""), main=main)
+            rows = figure.get("forest") or figure.get("rows")
+            height = f' style="height:{90 + 36 * max(rows, 3)}px"' if rows else ""
+            plots.append(
+                f"<figure><figcaption><b>{escape(heading)}</b> <span>{escape(unit)}</span></figcaption>"
+                f'<div class="legend" data-legend="{figure_id}"></div>'
+                f'<div class="plot" data-figure="{figure_id}" role="img" aria-label="{escape(heading)}"{height}></div>'
+                "</figure>"
+            )
+    if not plots:
+        return ""
+    grid = f"grid-{min(len(plots), 3)}" if len(plots) != 4 else "grid-2"
+    points = "".join(f"<li>{escape(note)}</li>" for note in (notes or {}).get(name, ()))
+    return (
+        f'<section id="{name}"><h2>{escape(title)}</h2><p>{escape(text)}</p>'
+        f'{f"<ul>{points}</ul>" if points else ""}<div class="plots {grid}">{"".join(plots)}</div></section>'
+    )

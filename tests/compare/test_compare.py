@@ -1,0 +1,238 @@
+"""Arms out of run folders, what may be compared with what, and the three faces of the result."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make_arms import drawn, make_run
+
+from reasonloop.cli import main
+from reasonloop.compare import compare_arms, read_arms, results
+from reasonloop.compare.figures import mean_curve
+from reasonloop.compare.study import metrics_of, per_problem
+from reasonloop.errors import InputError
+from reasonloop.evaluation.metrics import pass_at_k
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[str]:
+    """Three seeds of RLoop with vanilla RL beside it."""
+    return [
+        str(
+            make_run(
+                tmp_path / f"run-{s}", seed=s, main=drawn(s, 30, 0.8), vanilla=drawn(s + 9, 30, 0.0), base=[4] * 30
+            )
+        )
+        for s in range(3)
+    ]
+
+
+def arms_of(runs: list[str], every: bool = False) -> dict[str, list[int]]:
+    return {arm.name: arm.seeds for arm in read_arms(runs, every).arms}
+
+
+def test_a_run_with_vanilla_rl_beside_it_is_two_arms_and_the_base(pair: list[str]) -> None:
+    assert arms_of(pair) == {"rloop": [0, 1, 2], "vanilla": [0, 1, 2], "base": [0, 1, 2]}
+    assert list(arms_of(pair, every=True)) == ["rloop", "rloop explored", "vanilla", "base"]
+
+
+def test_the_result_file_has_the_contract_s_keys_and_each_seed_s_own_numbers(pair: list[str]) -> None:
+    found = read_arms(pair)
+    made = json.loads(json.dumps(results(found, compare_arms(found.arms, draws=200)), allow_nan=False))
+    assert list(made) == ["machine", "versions", "arms", "comparisons"]
+    assert made["machine"] == {"processor": "a made-up one", "cores": 8, "threads": 2}
+    assert made["versions"] == {"python": "3.11", "torch": "2.13"}
+    assert made["arms"]["vanilla"]["rollouts"] == 768
+    assert made["arms"]["base"]["rollouts"] == 0
+    for seed in range(3):
+        correct = np.array(drawn(seed, 30, 0.8))
+        assert made["arms"]["rloop"]["avg@32"][seed] == pytest.approx((correct / 32).mean())
+        for k in (1, 2, 4, 8, 16, 32):
+            assert made["arms"]["rloop"]["pass@k"][str(k)][seed] == pytest.approx(pass_at_k(32, correct, k).mean())
+    first = made["comparisons"][0]
+    assert list(first) == ["a", "b", "metric", "relative", "ci95", "probability", "absolute", "ci95_absolute", "pairs"]
+    assert (first["a"], first["b"], first["metric"]) == ("rloop", "vanilla", "avg@32")
+    means = [(p["a"], p["b"]) for p in first["pairs"]]
+    assert first["absolute"] == pytest.approx(np.mean([a - b for a, b in means]))
+    assert first["relative"] == pytest.approx(np.mean([a for a, _ in means]) / np.mean([b for _, b in means]) - 1)
+    assert first["ci95_absolute"][0] > 0
+
+
+def test_the_order_of_runs_and_of_their_problems_changes_nothing(tmp_path: Path, pair: list[str]) -> None:
+    def outcome(runs: list[str]) -> object:
+        found = read_arms(runs)
+        return results(found, compare_arms(found.arms, draws=100))
+
+    expected = outcome(pair)
+    assert all(outcome(list(order)) == expected for order in itertools.permutations(pair))
+    for path in Path(pair[1]).glob("evals/*.json"):
+        evaluation = json.loads(path.read_text())
+        evaluation["problems"].reverse()
+        path.write_text(json.dumps(evaluation))
+    assert outcome(pair) == expected
+
+
+def test_runs_of_one_recipe_are_one_arm_and_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
+    plain = [str(make_run(tmp_path / f"plain-{s}", seed=s)) for s in (0, 1)]
+    cap = [str(make_run(tmp_path / f"cap-{s}", seed=s, rloop={"cap": 2})) for s in (0, 1)]
+    last = str(make_run(tmp_path / "last", rloop={"experts": "last_step"}))
+    # how a run is executed and watched is no difference
+    watched = str(make_run(tmp_path / "watched", seed=2, rl={"probe_every": 5}, sampling={"slots": 7}))
+    found = arms_of([*plain, *cap, last, watched])
+    assert found == {
+        "rloop": [0, 1, 2], "rloop cap=2": [0, 1], "rloop experts=last_step": [0], "base": [0, 1, 2],
+    }  # fmt: skip
+    assert set(arms_of([plain[0], cap[0]])) == {"rloop cap=8", "rloop cap=2", "base"}
+
+
+def test_vanilla_rl_is_one_arm_wherever_it_was_run(tmp_path: Path) -> None:
+    beside = str(make_run(tmp_path / "beside", seed=0, vanilla=[1, 2, 3, 4]))
+    again = str(make_run(tmp_path / "again", seed=0, vanilla=[1, 2, 3, 4], rloop={"cap": 2}))
+    alone = str(make_run(tmp_path / "alone", seed=1, method="rl"))
+    assert arms_of([beside, again, alone])["vanilla"] == [0, 1]
+    other = str(make_run(tmp_path / "other", seed=0, method="rl", main=[5, 5, 5, 5]))
+    with pytest.raises(InputError, match="'vanilla' has seed 0 twice"):
+        read_arms([beside, other])
+
+
+def test_names_from_the_command_line(tmp_path: Path) -> None:
+    first = str(make_run(tmp_path / "a=b", seed=0))  # a path may hold the sign
+    second = str(make_run(tmp_path / "second", seed=1))
+    other = str(make_run(tmp_path / "other", seed=0, rloop={"cap": 2}))
+    assert arms_of([f"Ours={second}", first, other]) == {"Ours": [0, 1], "rloop cap=2": [0], "base": [0, 1]}
+    for runs, match in (
+        ([f"X={second}", f"X={other}"], "'X'.*rloop.cap"),
+        ([f"X={second}", f"Y={first}"], "under two names"),
+        ([f"base={second}"], "'base' is given to two arms"),
+        ([f"={second}"], "expected RUN or NAME=RUN"),
+    ):
+        with pytest.raises(InputError, match=match):
+            read_arms(runs)
+
+
+def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[str]) -> None:
+    small: dict[str, Any] = {"main": [1] * 30, "base": [4] * 30}
+    problems = make_run(tmp_path / "problems", ids=[f"q{i}" for i in range(30)], **small)
+    samples = make_run(tmp_path / "samples", n=8, **small)
+    rollouts = make_run(tmp_path / "rollouts", rollouts=1536, rl={"steps": 6}, **small)
+    torn = make_run(tmp_path / "torn", seed=7, **small)
+    (torn / "evals" / "iteration-1-rft.json").write_text(
+        '{"name": "x", "stage": "rft", "iteration": 1, "rollouts": 768, "metrics": {"a": 1}, "problems": 3}'
+    )
+    unmeasured = make_run(tmp_path / "unmeasured", seed=9, **small)
+    (unmeasured / "evals" / "iteration-1-rft.json").write_text("{")
+    begun = make_run(tmp_path / "begun", seed=8, **small)
+    (begun / "state.json").write_text('{"stage": "main-explore-0"}')
+    for run, match in (
+        (problems, "'p0' is in one of them only"),
+        (samples, "evaluated with 8 samples"),
+        (rollouts, "unequal rollouts at seed 0: .*run-0.* spent 768, .*rollouts.* spent 1,536"),
+        (torn, "expected problems, each with id, n and correct"),
+        (unmeasured, "its product has no evaluation"),
+        (begun, "not finished .it is at main-explore-0"),
+        (tmp_path / "nowhere", "no run folder"),
+        (pair[0], "seed 0 twice"),
+    ):
+        with pytest.raises(InputError, match=match) as caught:
+            read_arms([*pair, str(run)])
+        assert "\n" not in str(caught.value)
+
+
+def test_the_base_and_sft_spend_no_rollouts_and_are_compared_all_the_same(tmp_path: Path, pair: list[str]) -> None:
+    sft = make_run(tmp_path / "sft", method="sft", seed=1, main=[9] * 30, base=[4] * 30)
+    assert arms_of([*pair, str(sft)])["sft"] == [1]
+
+
+def test_rlsp_stands_beside_the_sft_policy_that_it_began_from_and_vanilla_rl_without_its_reward(tmp_path: Path) -> None:
+    lengthy: dict[str, Any] = {"exploration": {"form": "length"}, "rl": {"steps": 6}}
+    runs = [
+        str(
+            make_run(
+                tmp_path / f"rlsp-{s}", method="rlsp", seed=s, vanilla=[1, 2, 3, 4], rlsp={"vanilla": True}, **lengthy
+            )
+        )
+        for s in (0, 1)
+    ]
+    assert arms_of(runs) == {"rlsp": [0, 1], "vanilla": [0, 1], "sft": [0, 1], "base": [0, 1]}
+    plain = str(make_run(tmp_path / "rl", method="rl", seed=2, sft={"before": True}))
+    assert arms_of([*runs, plain])["vanilla"] == [0, 1, 2]
+    without = str(make_run(tmp_path / "without", method="rl", seed=3))
+    assert [name for name in arms_of([*runs, without]) if name.startswith("vanilla")] != ["vanilla"]
+
+
+def test_pairs_are_over_common_seeds_and_there_must_be_one(tmp_path: Path, pair: list[str]) -> None:
+    short = make_run(tmp_path / "short", seed=2, main=[3] * 30, base=[4] * 30, rloop={"cap": 2})
+    found = read_arms([*pair, str(short)])
+    rows = {(c.a.name, c.b.name): c.seeds for c in compare_arms(found.arms, draws=50)}
+    assert rows["rloop cap=2", "rloop cap=8"] == (2,)
+    assert rows["rloop cap=8", "vanilla"] == (0, 1, 2)
+    lone = make_run(tmp_path / "lone", seed=5, main=[3] * 30, base=[4] * 30, rloop={"cap": 3})
+    with pytest.raises(InputError, match="no seed in common"):
+        compare_arms(read_arms([*pair, str(lone)]).arms, draws=50)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, [1]), (4, [1, 4]), (8, [1, 8]), (20, [1, 8, 16]), (64, [1, 8, 32])])
+def test_metrics_are_those_that_there_are(tmp_path: Path, n: int, expected: list[int]) -> None:
+    assert metrics_of(n) == [f"avg@{n}", *(f"pass@{k}" for k in expected)]
+    arm = read_arms([str(make_run(tmp_path / "run", n=n, main=[0, 1, n], base=[0, 0, 0]))]).arms[0]
+    for metric in metrics_of(n):
+        values = per_problem(arm, metric)
+        assert values.shape == (1, 3)
+        assert values[0, [0, 2]] == pytest.approx([0, 1])
+
+
+def test_the_command_prints_within_100_columns_and_writes_both_files(
+    tmp_path: Path, pair: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a name that somebody took a long time to think of <b>"
+    pair[0] = f"{name}={pair[0]}"
+    page, file = tmp_path / "c.html", tmp_path / "c.json"
+    assert main(["compare", *pair, "--out", str(page), "--json", str(file), "--all"]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert all(len(line) <= 100 for line in out.splitlines() if str(tmp_path) not in line)
+    assert "vanilla - base" in out
+    assert next(iter(json.loads(file.read_text())["arms"])) == name
+    text = page.read_text()
+    assert html.escape(name) in text
+    assert name not in text
+    for place in ("forest-avg@32", "forest-pass@32", "pass-at-k", "held-out-avg"):
+        assert f'data-figure="{place}"' in text
+    assert all(ord(c) < 128 for c in text.split('id="data">')[1].split("</script>")[0])
+
+
+def test_one_run_alone_and_one_seed_are_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["compare", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "over problems only" in " ".join(out.split())
+
+
+def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.json"
+    assert main(["compare", str(tmp_path / "nowhere"), "--json", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not file.exists()
+
+
+def test_mean_curve_is_over_the_stretch_that_all_curves_cover() -> None:
+    assert mean_curve([[(0, 0.0), (10, 1.0)], [(0, 0.0), (4, 0.8), (8, 0.4)]]) == [
+        (0, 0.0),
+        (4, pytest.approx(0.6)),
+        (8, pytest.approx(0.6)),
+    ]
+
+
+def test_nothing_heavy_is_imported_for_it() -> None:
+    import subprocess
+
+    code = "import sys, reasonloop.compare; print([m for m in ('torch', 'duckdb', 'pyarrow', 'plotly') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -89,7 +89,7 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["rl.learning_rate=nan"], "rl.learning_rate = nan"),
         (["rl.learning_rate=inf"], "rl.learning_rate = inf"),
         (["sampling.top_p=1.5"], "sampling.top_p = 1.5: input should be less than or equal to 1"),
-        (["rl.objective=ppo"], "rl.objective = 'ppo': input should be 'dapo', 'grpo'"),
+        (["rl.objective=reinforce"], "rl.objective = 'reinforce': input should be 'dapo', 'grpo'"),
         (["rl=3"], "rl = 3"),
         (["rl.steps"], "override 'rl.steps': expected section.key=value"),
         (["=3"], "override '=3': expected section.key=value"),

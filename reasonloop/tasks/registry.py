@@ -21,6 +21,9 @@ TASKS = {
     "arithmetic": "reasonloop.tasks.arithmetic:Arithmetic",
     "jsonl": "reasonloop.tasks.jsonl:Jsonl",
     "gsm8k": "reasonloop.tasks.jsonl:Gsm8k",
+    "code": "reasonloop.tasks.code:Code",
+    "humaneval": "reasonloop.tasks.code_files:HumanEval",
+    "mbpp": "reasonloop.tasks.code_files:Mbpp",
 }
 """Registered names, and the class behind each as `module:Class`"""
 

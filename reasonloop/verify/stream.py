@@ -12,31 +12,40 @@ from typing import TextIO
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem
 from reasonloop.verify.answers import one_line
+from reasonloop.verify.sandbox import require_sandbox
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 KINDS = {
     "math": VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "bare"}),
     "exact": VerifierSpec("reasonloop.verify.verifiers:ExactVerifier", {"extract": "all"}),
     "numeric": VerifierSpec("reasonloop.verify.verifiers:NumericVerifier", {"extract": "bare"}),
+    "code": VerifierSpec("reasonloop.verify.code:CodeVerifier"),
 }
 IN_FLIGHT = 16
 """Lines per worker that may be read ahead of the verdict to be printed next."""
+SANDBOX_MARGIN = 15.0
+"""Seconds that a sandbox may take beyond the deadline of its program before its worker counts as lost."""
 
 
 def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline: float, workers: int | None) -> None:
     r"""Write {"verdict": ..., "detail"?: ...} to `out` for each line {"answer": ..., "gold": ...} of `lines_in`.
 
     In order, each as soon as it and those before it are known, so that a program may talk with this one line by line.
-    Both are texts or numbers; a number is read as Python writes it. For "math" and "numeric" an answer may stand bare
+    For "code" the answer is a program and the gold answer Python that calls its functions and asserts. For the others,
+    both are texts or numbers; a number is read as Python writes it. For "math" and "numeric" an answer may stand bare
     or in a \boxed{}. Empty lines at the end of the input are ignored. Raises InputError for an unknown kind, and for a
     line that is no such object (an empty line before another one, too), naming its number, after the verdicts of all
     lines before it are written.
     """
-    if kind == "code":
-        raise InputError("--kind: got 'code', which this version can't verify yet; expected one of " + ", ".join(KINDS))
     if kind not in KINDS:
         raise InputError(f"--kind: got {kind!r}, expected one of {', '.join(KINDS)}")
-    with VerifierPool(KINDS[kind], workers=workers, deadline=deadline) as pool:
+    spec = KINDS[kind]
+    if kind == "code":
+        require_sandbox()
+        # the sandbox keeps the deadline itself; killing the worker would cost the next program a new one
+        spec = VerifierSpec(spec.target, {"timeout": deadline})
+        deadline += SANDBOX_MARGIN
+    with VerifierPool(spec, workers=workers, deadline=deadline) as pool:
         writer = _Writer(out, IN_FLIGHT * (workers or 4))
         try:
             empty: tuple[str | bytes, int] | None = None

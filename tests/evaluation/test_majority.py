@@ -30,7 +30,10 @@ def test_samples_fit_into_the_budget_and_one_more_would_not(tokens, budget):
     assert taken == len(tokens) or sum(tokens[: taken + 1]) > budget
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 4)), min_size=1, max_size=5), st.integers(1, 12))
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 4)), min_size=1, max_size=5),
+    st.integers(1, 12),
+)
 def test_accuracy_is_the_mean_over_orders(samples, budget):
     right = {"a": True, "b": False, None: False}
     outcomes = []
@@ -38,7 +41,11 @@ def test_accuracy_is_the_mean_over_orders(samples, budget):
         taken = order[: samples_in_budget([length for _, length in order], budget)]
         outcomes.append(right[vote([answer for answer, _ in taken])])
     (found,) = self_consistency(
-        [[answer for answer, _ in samples]], [[right[a] for a, _ in samples]], [[n for _, n in samples]], budget, draws=400
+        [[answer for answer, _ in samples]],
+        [[right[a] for a, _ in samples]],
+        [[n for _, n in samples]],
+        budget,
+        draws=400,
     )
     assert found == pytest.approx(np.mean(outcomes), abs=0.13)  # 5 deviations of a mean over 400 draws
 

@@ -62,8 +62,8 @@ def test_equal_rewards_have_no_gradient(kind: str) -> None:
 def test_wrong_requests() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         group_advantages(np.array([1.0]), "grpo")
-    with pytest.raises(ValueError, match="expected grpo, centered or rloo"):
-        group_advantages(np.array([1.0, 0.0]), "maxrl")
+    with pytest.raises(ValueError, match="expected grpo, centered, rloo, maxrl or pass_k"):
+        group_advantages(np.array([1.0, 0.0]), "gae")
 
 
 def test_useful_groups_are_those_with_unequal_rewards() -> None:

@@ -23,6 +23,7 @@ from reasonloop.rollout.native import NativeEngine
 
 SAMPLING = Sampling(max_tokens=16, slots=16, stop=("answer", "back", "="))
 UNCLIPPED = 1e9
+GROUP_OBJECTIVES = sorted(OBJECTIVES.keys() - {"ppo"})  # PPO's updates: test_ppo.py
 
 
 def sampled_groups(policy: Policy, problems: int = 3, size: int = 4, sampling: Sampling = SAMPLING) -> list[Any]:
@@ -79,13 +80,13 @@ def whole(policy: Policy) -> dict[str, Any]:
     """Each objective's update in one micro-batch, in the order of sampling."""
     return {
         name: gradients(policy, all_examples(policy, name), OBJECTIVES.get(name), 1 << 20, SAMPLING)
-        for name in ("sft", *OBJECTIVES)
+        for name in ("sft", *GROUP_OBJECTIVES)
     }
 
 
 @settings(max_examples=25)
 @given(
-    name=st.sampled_from(["sft", *OBJECTIVES]),
+    name=st.sampled_from(["sft", *GROUP_OBJECTIVES]),
     microbatch_tokens=st.sampled_from([1, 7, 20, 33, 64, 1 << 20]),
     order=st.permutations(range(12)),
 )

@@ -144,7 +144,7 @@ def test_the_command_prints_its_address_says_when_the_run_is_done_and_ends_with_
     assert "the run is done" in process.stdout.readline()
     assert ask(port)[0] == 200
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
 
 

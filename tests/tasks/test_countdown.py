@@ -154,7 +154,7 @@ def test_more_problems_than_there_are():
     [
         ("7 - 3 = 4 yes answer ( 7 - 3 ) * 5 and then much more", len("7 - 3 = 4 yes answer ( 7 - 3 ) * 5 ")),
         ("answer 3 + 4 answer 5", len("answer 3 + 4 ")),
-        ("answer 3 + 4" + " 5" * 50, len("answer") + 30),
+        ("answer 3 + 4" + " 5" * 50, len("answer ") + 30),
         ("3 + 4 = 7 no back", None),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import threading
 import time
 from http import HTTPStatus
@@ -157,6 +158,8 @@ def serve(followed: Followed, port: int = 0) -> _Server:
 def follow(folder: Path, port: int = 0) -> None:
     """Serves the report of the run in `folder` on 127.0.0.1 until Ctrl-C. InputError if it is no run, or for the port."""
     server = None
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         followed = Followed(folder)
         server = serve(followed, port)

@@ -158,8 +158,8 @@ def serve(followed: Followed, port: int = 0) -> _Server:
 def follow(folder: Path, port: int = 0) -> None:
     """Serves the report of the run in `folder` on 127.0.0.1 until Ctrl-C. InputError if it is no run, or for the port."""
     server = None
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    # also where a shell has started us with SIGINT ignored
+    before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         followed = Followed(folder)
         server = serve(followed, port)
@@ -176,3 +176,5 @@ def follow(folder: Path, port: int = 0) -> None:
         if server is not None:
             server.shutdown()
             server.server_close()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -20,6 +20,7 @@ def plan(recipe: Recipe) -> list[str]:
     lines = [f"evaluate the base policy: {recipe.eval.samples} samples a test problem"]
     if recipe.method == "sft" or recipe.sft_first:
         many = f"{recipe.sft.demonstrations} demonstrations" if recipe.sft.demonstrations else "all demonstrations"
+        many = f"the experts of {recipe.sft.experts_of}" if recipe.sft.experts_of else many
         lines.append(f"SFT on {many}, {recipe.sft.epochs:g} epochs; evaluate")
     if recipe.method == "rl":
         lines.append(f"vanilla RL ({recipe.rl.objective}), {rollouts} rollouts; evaluate")

@@ -53,7 +53,7 @@ class StepRollouts:
 
 
 class StepSampler:
-    """Samples an exploration's steps from the training problems in `order`."""
+    """Samples an exploration's steps from `problems`, in shuffled passes over them."""
 
     def __init__(
         self,

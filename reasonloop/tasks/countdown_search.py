@@ -242,9 +242,10 @@ def best_first_search(
     def offer(path: tuple[Step, ...], state: Numbers) -> None:
         candidates = steps(state, max_value)
         rng.shuffle(candidates)
-        good = {s for s in candidates if target in solution_counts(after(state, s), max_value)}
-        led_by = good if rng.random() < skill else set()
-        candidates.sort(key=lambda s: s not in led_by)
+        led_by: set[Step] = set()
+        if rng.random() < skill:
+            led_by = {s for s in candidates if target in solution_counts(after(state, s), max_value)}
+            candidates.sort(key=lambda s: s not in led_by)
         for step in candidates[: breadth or None] if path else candidates:
             left, led = after(state, step), step in led_by
             distance = min(abs(number - target) for number in left) * rng.uniform(0.5, 1.5)

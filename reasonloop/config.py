@@ -222,6 +222,9 @@ class Rloop(Section):
     """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. 1 switches the filter off."""
     cap: int = Field(8, ge=1)
     """At most so many experts a problem, drawn evenly over the RL steps."""
+    accumulate: bool = False
+    """Fine-tune on the experts of this iteration and of all before it, each chosen by its own iteration's success rates
+    (ours). RLoop as published uses this iteration's alone."""
     weighted: bool = False
     """Weight each expert by min(pi_start/pi_behaviour, weight_clip), with mean 1 within its problem."""
     weight_clip: float = Field(2.0, gt=0)
@@ -236,6 +239,8 @@ class Rloop(Section):
 class Evaluation(Section):
     samples: int = Field(32, ge=1)
     """Responses a problem (n of avg@n)."""
+    split: Literal["test", "probe"] = "test"
+    """The held-out problems that policies are evaluated on. probe is for sweeps, which must not see the test problems."""
     problems: int = Field(0, ge=0)
     """How many held-out test problems. 0: all."""
     probe_problems: int = Field(0, ge=0)

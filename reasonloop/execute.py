@@ -47,7 +47,7 @@ def planned_units(run: Run) -> float:
     from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE, expected_experts
 
     recipe = run.recipe
-    evaluation = len(run.problems["test"]) * recipe.eval.samples
+    evaluation = len(run.problems[recipe.eval.split]) * recipe.eval.samples
     rollouts = recipe.rl.rollouts
     units = float(evaluation)
     if recipe.method == "sft" or recipe.sft_first:
@@ -142,8 +142,8 @@ def check_inputs(recipe: Recipe) -> None:
 def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
     """Raises InputError unless each split has as many problems as the recipe needs."""
     name, sizes = recipe.task.name, Counter(problem.split for problem in problems)
-    if not sizes["test"]:
-        raise InputError(f"task {name!r} has no test problems; expected some to evaluate on")
+    if not sizes[recipe.eval.split]:
+        raise InputError(f"task {name!r} has no {recipe.eval.split} problems; expected some to evaluate on")
     if recipe.method == "sft":
         return
     if sizes["train"] < recipe.rl.problems_per_step:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import avg_at_k, pass_at_k
+from reasonloop.evaluation.table import split_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,10 +92,11 @@ def probes(source: str | Path | duckdb.DuckDBPyConnection) -> dict[str, list[dic
     return lines
 
 
-def evaluations(source: str | Path | duckdb.DuckDBPyConnection, split: str | None = "test") -> list[Evaluation]:
+def evaluations(source: str | Path | duckdb.DuckDBPyConnection, split: str | None = "reported") -> list[Evaluation]:
     """The run's evaluations with counts per problem, by rollouts spent, then in the order in which they were made.
 
-    `split`: only of this split; None for all. Evaluations without problems are left out. Problems are sorted by id.
+    `split`: only of this split; None for all; "reported" for the one that results are reported on (test where there is
+    one). Evaluations without problems are left out. Problems are sorted by id.
     """
     with database(source) as opened:
         order = '"order"' if "order" in _columns(opened, "evals") else "rollouts"
@@ -107,6 +109,8 @@ def evaluations(source: str | Path | duckdb.DuckDBPyConnection, split: str | Non
             "SELECT file, problem_id, correct, n FROM eval_problems ORDER BY file, problem_id"
         ).fetchall():
             counted.setdefault(file, {})[problem] = (correct, n)
+    if split == "reported":
+        split = split_of([{"split": row[-1]} for row in files])
     return [
         Evaluation(
             *(name, stage, branch, iteration, rollouts, of_split),

@@ -28,7 +28,7 @@ from reasonloop.stages import (
     finetune,
     rollouts_spent,
 )
-from reasonloop.store.experts import select_experts
+from reasonloop.store.experts import Experts, distinct, select_experts
 from reasonloop.store.weights import expert_weights
 
 
@@ -67,14 +67,9 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
     if cursor is not None and cursor["done"]:
         return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
     options = run.recipe.rloop
-    experts = select_experts(
-        run.folder / "trajectories",
-        iteration=iteration,
-        hard_threshold=options.hard_threshold,
-        cap=options.cap,
-        source="last_step" if options.experts == "last_step" else "all",
-        seed=run.recipe.seed,
-    )
+    experts = _experts(run, iteration)
+    earlier = [_experts(run, i).rollouts for i in range(iteration)] if options.accumulate else []
+    rollouts = distinct([r for found in [*earlier, experts.rollouts] for r in found])
     if cursor is None:  # else the line is there already, with steps behind it
         run.unlog(stage="select", iteration=iteration)
         run.log(
@@ -89,15 +84,29 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
             hard_problems=experts.hard_problems,
             deduplicated=experts.deduplicated,
             selected=experts.selected,
+            trained_on=len(rollouts),
         )
     run.progress.say(
         f"experts: {experts.seen} rollouts, {experts.right} right; {experts.hard_problems} of {experts.problems} "
         f"problems hard; {experts.deduplicated} distinct successes on them, {experts.selected} after the cap"
+        + (f", {len(rollouts)} with those of earlier iterations" if earlier else "")
     )
-    pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in experts.rollouts]
+    pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts]
     run.progress.total_units += (len(pairs) - expected_experts(run)) * run.recipe.rft.epochs * TRAINED_EXAMPLE
-    weights = importance_weights(run, theta, experts.rollouts) if options.weighted else None
+    weights = importance_weights(run, theta, rollouts) if options.weighted else None
     return finetune(run, start, pairs, run.recipe.rft, stage="rft", iteration=iteration, weights=weights)
+
+
+def _experts(run: Run, iteration: int) -> Experts:
+    options = run.recipe.rloop
+    return select_experts(
+        run.folder / "trajectories",
+        iteration=iteration,
+        hard_threshold=options.hard_threshold,
+        cap=options.cap,
+        source="last_step" if options.experts == "last_step" else "all",
+        seed=run.recipe.seed,
+    )
 
 
 def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[float]:

@@ -14,7 +14,7 @@ from reasonloop.stages.common import Source, device, training_seconds
 def evaluate(
     run: Run, source: Source, name: str, *, stage: str, iteration: int = 0, branch: str = "main", rollouts: int = 0
 ) -> dict[str, Any]:
-    """Evaluates the policy in `source` on the test problems; RUN/evals/<name>.json holds what came out."""
+    """Evaluates the policy in `source` on the held-out problems of `eval.split`; RUN/evals/<name>.json holds what came out."""
     path = run.folder / "evals" / f"{name}.json"
     saved = path.with_suffix(".partial")
     if path.is_file():
@@ -23,7 +23,7 @@ def evaluate(
     run.set_state(f"eval {name}", iteration, 0)
     run.stop_point()
     run.progress.say(f"evaluating {name}")
-    policy = Policy.load(source, device(run))
+    policy, split = Policy.load(source, device(run)), run.recipe.eval.split
     result = {
         "name": name,
         "order": len(list(path.parent.glob("*.json"))),
@@ -33,9 +33,9 @@ def evaluate(
         "rollouts": rollouts,
         "seconds": round(training_seconds(run, branch, iteration), 1),
         "task": run.recipe.task.name,
-        "split": "test",
+        "split": split,
         "sampling": run.recipe.sampling.model_dump(mode="json"),
-        **evaluate_policy(run, policy, "test", run.recipe.eval.samples, saved),
+        **evaluate_policy(run, policy, split, run.recipe.eval.samples, saved),
     }
     show_held_out(run, result)
     values = {key: value["value"] for key, value in result["metrics"].items()}

@@ -6,7 +6,7 @@ from the few row groups that hold them, so that ten million rollouts need little
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -173,6 +173,14 @@ def select_experts(
         deduplicated=deduplicated,
         selected=len(rollouts),
     )
+
+
+def distinct(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Of rollouts with the same problem and the same response tokens only the first, in the order given."""
+    found: dict[tuple[str, bytes], Rollout] = {}
+    for rollout in rollouts:
+        found.setdefault((rollout.problem_id, rollout.response_tokens.tobytes()), rollout)
+    return list(found.values())
 
 
 def success_rates(store_folder: Path, *, iteration: int, branch: str = "main") -> list[SuccessRate]:

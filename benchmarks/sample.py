@@ -68,12 +68,12 @@ def start(name: str, model: Path, threads: int, context: int) -> Peer:
 
 
 class Ours:
-    """Our side: the native engine on the policy."""
+    """Our side: the engine of a run, on the policy."""
 
     def __init__(self, policy: Any) -> None:
-        from reasonloop.rollout.native import NativeEngine
+        from reasonloop.rollout.team import TeamEngine
 
-        self.engine = NativeEngine()
+        self.engine = TeamEngine()
         self.engine.load(policy)
 
     def seconds(self, turn: int, prompts: list[np.ndarray], lengths: np.ndarray) -> float:

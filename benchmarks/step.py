@@ -108,12 +108,12 @@ class Ours:
     def __init__(self, policy: Any, work: Work) -> None:
         from reasonloop.config import Optimizer, Sampling
         from reasonloop.learner.learner import Learner
-        from reasonloop.rollout.native import NativeEngine
+        from reasonloop.rollout.team import TeamEngine
 
         self.work = work
         self.sampling = Sampling(max_tokens=work.longest)
         self.learner = Learner(policy, Optimizer(), self.sampling)
-        self.engine = NativeEngine()
+        self.engine = TeamEngine()
         self.engine.load(policy)
         self.sampling_seconds: list[float] = []
 

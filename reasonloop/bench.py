@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,10 @@ def prepare_threads(threads: int) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow their neighbours
     import torch
 
+    from reasonloop.compute import keep_freed_memory
     from reasonloop.runs import available_cores
 
+    keep_freed_memory()
     torch.set_num_threads(threads or available_cores())
     return torch.get_num_threads()
 
@@ -179,20 +182,21 @@ def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -
     from reasonloop import compute
     from reasonloop.config import Sampling
     from reasonloop.rollout.engine import Address, Prompt
-    from reasonloop.rollout.native import NativeEngine
+    from reasonloop.rollout.team import TeamEngine
 
     rng = np.random.default_rng(0)
     group = GROUP if batch % GROUP == 0 else 1
-    engine = NativeEngine()
-    engine.load(policy)
     options = Sampling(max_tokens=workload.response, slots=batch)
     lengths = np.full(batch, workload.response)
     prompts = [Prompt(str(i), random_tokens(rng, policy, workload.prompt)) for i in range(batch // group)]
 
-    def run() -> None:
-        engine.sample(prompts, group, options, Address(0, "bench"), lengths=lengths)
+    with closing(TeamEngine()) as engine:
+        engine.load(policy)
 
-    seconds = median_seconds(run, workload.seconds)
+        def run() -> None:
+            engine.sample(prompts, group, options, Address(0, "bench"), lengths=lengths)
+
+        seconds = median_seconds(run, workload.seconds)
     rate = batch * workload.response / seconds
     ceiling = compute.decoding_ceiling(policy.model, batch)
     element = policy.head().weight.element_size()

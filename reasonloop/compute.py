@@ -5,8 +5,10 @@ Every number is measured on the spot; nothing is looked up. torch is imported by
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
     from reasonloop.policy.packing import Stream
 
 SQUARES = (512, 1024, 2048)
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library to keep memory that torch has freed (up to 1 GiB), instead of giving it back to the system.
+
+    A step frees and takes the same megabytes again and again, and the system clears every page anew. Without glibc this
+    does nothing. torch must not have worked yet: call it first.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # mallopt(3)
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim_threshold, 1 << 30)
+        mallopt(top_pad, 1 << 26)
+        mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)  # older glibc takes 32 MiB at most
 
 
 def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu", budget: float = 0.2) -> float:

@@ -260,6 +260,10 @@ class Recipe(Section):
     """Every random draw of the run is a function of this seed and its own address."""
     threads: int = Field(0, ge=0)
     """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
+    processes: int = Field(0, ge=0)
+    """CPU processes that sample side by side and share the threads, on Linux. 0: as many as threads (8 at most) where the
+    model is small (30 million parameters) and the run long enough to pay for their start, else 1. Part of the result,
+    as threads are."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=True)
     """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
     model: Model = Model()

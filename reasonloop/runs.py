@@ -39,6 +39,7 @@ class Run:
         self.recipe, self.folder = recipe, folder
         self.progress = Progress(1.0)
         self.stopping = False
+        self.processes = recipe.processes
         check_folder(recipe, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +80,13 @@ class Run:
 
         chosen = self.recipe.task
         return verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
+
+    @cached_property
+    def engine(self) -> Any:
+        """The sampling engine, with whatever policy was loaded last."""
+        from reasonloop.rollout.team import TeamEngine
+
+        return TeamEngine(self.processes)
 
     @cached_property
     def store(self) -> Any:
@@ -171,8 +179,9 @@ class Run:
             raise Stopped(str(self.folder))
 
     def close(self) -> None:
-        if "verifier" in self.__dict__:
-            self.verifier.close()
+        for shared in ("engine", "verifier"):
+            if shared in self.__dict__:
+                self.__dict__[shared].close()
         self._lock.close()
 
 

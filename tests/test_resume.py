@@ -95,6 +95,16 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(plan: str
     assert_same(case.complete(), unbroken(plan))
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="processes share weights on Linux only")
+def test_sampled_by_two_processes(tmp_path: Path) -> None:
+    whole, broken = (Case("rl, KL in the loss", tmp_path / name) for name in ("whole", "broken"))
+    for case in (whole, broken):
+        case.argv[-2:-2] = ["processes=2", "rl.steps=2"]
+    for change in (12, 26):
+        assert broken.kill_at(change)
+    assert_same(broken.complete(), whole.complete())
+
+
 @pytest.mark.parametrize("change", [2, 4, 5, 6])
 def test_killed_as_the_folder_is_made(change: int, tmp_path: Path) -> None:
     case = Case("sft", tmp_path)

@@ -20,9 +20,9 @@ Point = tuple[float, float]
 
 # How a run was executed and watched, not what it computes: two seeds of one arm may differ in it.
 EXECUTION = {
-    "seed", "threads", "checkpoint_seconds", "model.device", "model.gradient_checkpointing", "task.verify_workers",
-    "optimizer.microbatch_tokens", "sampling.slots", "eval.explored", "rloop.vanilla", "rlsp.vanilla", "sft.before",
-    "rl.keep_best",
+    "seed", "threads", "processes", "checkpoint_seconds", "model.device", "model.gradient_checkpointing",
+    "task.verify_workers", "optimizer.microbatch_tokens", "sampling.slots", "eval.explored", "rloop.vanilla",
+    "rlsp.vanilla", "sft.before", "rl.keep_best",
 }  # fmt: skip
 PROBING = ("rl.probe_every", "eval.probe_problems", "eval.probe_samples")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,8 @@ from reasonloop.errors import InputError, Stopped
 from reasonloop.evaluation.metrics import paired_bootstrap, summarise
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
-from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.engine import Address, Engine, Prompt
 from reasonloop.rollout.judged import sample_judged
-from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import write_atomically
 
 if TYPE_CHECKING:
@@ -42,13 +41,14 @@ def evaluate_policy(run: Run, policy: Policy, split: str, samples: int, saved: P
         if run.stopping and saved is not None:
             raise Stopped(str(run.folder))
 
-    engine = NativeEngine(on_tokens)
-    engine.load(policy)
+    run.engine.load(policy)
     size = block_size(sampling, samples)
     done = _read_blocks(saved, size)
     for start in range(len(done), len(problems), size):
         block = problems[start : start + size]
-        rows = sample_and_count(engine, run.verifier, policy, block, samples, sampling, run.recipe.seed, split)
+        rows = sample_and_count(
+            run.engine, run.verifier, policy, block, samples, sampling, run.recipe.seed, split, on_tokens
+        )
         done += rows
         run.progress.advance(len(block) * samples)
         if saved is not None and start + size < len(problems):
@@ -64,7 +64,7 @@ def block_size(sampling: Sampling, samples: int) -> int:
 
 
 def sample_and_count(
-    engine: NativeEngine,
+    engine: Engine,
     verifier: Any,
     policy: Policy,
     problems: Sequence[Problem],
@@ -72,11 +72,12 @@ def sample_and_count(
     sampling: Sampling,
     seed: int,
     split: str,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a problem: id, n, correct, and the sums that an evaluation reports."""
     prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
     address = Address(seed, f"eval/{split}", "eval")
-    rollouts = sample_judged(engine, verifier, problems, prompts, samples, sampling, address)
+    rollouts = sample_judged(engine, verifier, problems, prompts, samples, sampling, address, on_tokens)
     rows = []
     for i, problem in enumerate(problems):
         own = slice(i * samples, (i + 1) * samples)

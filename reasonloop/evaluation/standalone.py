@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,19 @@ def evaluate_model(
 
     from reasonloop.evaluation.evaluate import block_size, sample_and_count, summary
     from reasonloop.evaluation.table import results_text
+    from reasonloop.execute import WORTH_PROCESSES
     from reasonloop.policy.policy import Policy, resolve_device
-    from reasonloop.rollout.native import NativeEngine
+    from reasonloop.rollout.team import TeamEngine
     from reasonloop.runs import available_cores, describe_machine, write_atomically
 
     torch.set_num_threads(recipe.threads or available_cores())
-    with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
+    processes = recipe.processes or int(len(problems) * samples < WORTH_PROCESSES)  # 1 where it is little, else 0
+    pool = verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
+    with pool, closing(TeamEngine(processes)) as engine:
         require_gold(loaded, problems, pool, chosen.name)
         policy = Policy.load(model, resolve_device(recipe.model.device))
         for problem in problems:
             policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
-        engine = NativeEngine()
         engine.load(policy)
         size, rows = block_size(recipe.sampling, samples), []
         for start in range(0, len(problems), size):

@@ -91,8 +91,10 @@ class _TargetLogprobs(torch.autograd.Function):
             total = torch.logsumexp(logits, -1)
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total
             # H = logsumexp - sum p * logit; truncated tokens have p = 0 and contribute nothing
-            probs = torch.exp(logits - total[:, None])
-            entropies[part] = total - (probs * logits.masked_fill_(probs == 0, 0.0)).sum(-1)
+            probs = (logits - total[:, None]).exp_()
+            if sampling.truncated:
+                logits.masked_fill_(probs == 0, 0.0)
+            entropies[part] = total - probs.mul_(logits).sum(-1)
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.head, ctx.sampling = head, sampling
         ctx.mark_non_differentiable(entropies)

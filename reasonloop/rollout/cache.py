@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,12 @@ class PrefillPlan(PackedPlan):
         super().__init__(segments, device)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
+        self.grouped = False
+        """Whether several query heads share a key head"""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         self.keys[layer], self.values[layer] = key, value
+        self.grouped = query.shape[1] > key.shape[1]
         return super().attend(layer, query, key, value, scores)
 
 
@@ -29,11 +33,15 @@ class SlotCache:
 
     Active responses always fill the slots 0..B-1, so that a decoding step works on views of the buffers: nothing is
     concatenated, and no computation is spent on a finished response. It is the plan of the decoding steps.
+
+    Values lie as [slots, Hkv, length, D]. So do keys, but for several query heads a key head on a CPU: there they lie
+    transposed, [slots, Hkv, D, length], as the product with the queries reads them.
     """
 
     def __init__(self, slots: int, length: int, device: torch.device) -> None:
         self.slots, self.length, self.device = slots, length, device
         self.keys: dict[int, Tensor] = {}
+        """By layer; always seen as [slots, Hkv, length, D]"""
         self.values: dict[int, Tensor] = {}
         self._rows = torch.arange(slots, device=device)
         self._columns = torch.arange(length, device=device)
@@ -45,9 +53,15 @@ class SlotCache:
         """Copies prompt tokens into slots: for each i, stream token stream[i] goes to (slots[i], positions[i])."""
         for layer, key in prefill.keys.items():
             if layer not in self.keys:
-                shape = (self.slots, key.shape[1], self.length, key.shape[2])
-                self.keys[layer] = torch.zeros(shape, dtype=key.dtype, device=self.device)
-                self.values[layer] = torch.zeros_like(self.keys[layer])
+                heads, dim = key.shape[1:]
+                new = partial(torch.zeros, dtype=key.dtype, device=self.device)
+                transposed = prefill.grouped and self.device.type == "cpu"
+                self.keys[layer] = (
+                    new(self.slots, heads, dim, self.length).transpose(2, 3)
+                    if transposed
+                    else new(self.slots, heads, self.length, dim)
+                )
+                self.values[layer] = new(self.slots, heads, self.length, dim)
             self.keys[layer][slots, :, positions] = key[stream]
             self.values[layer][slots, :, positions] = prefill.values[layer][stream]
 

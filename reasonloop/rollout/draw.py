@@ -15,16 +15,18 @@ BLOCK = 256
 def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """One token a row by inverse CDF: float32 [B, V] (overwritten), float64 [B] in [0, 1) -> int64 [B], float32 [B] nats.
 
-    The log-probs are of the distribution really drawn from: temperature, top-k, top-p and min-p included. The CDF is
-    summed in blocks in float64, so that vocabularies of any size lose nothing to rounding. A row with NaN or +inf logits
-    gets any token, with a log-prob of NaN.
+    The log-probs are of the distribution really drawn from: temperature, top-k, top-p and min-p included. The CDF is a
+    float64 sum over blocks of float32 sums, so that rounding doesn't grow with the vocabulary. A row with NaN or +inf
+    logits gets any token, with a log-prob of NaN.
     """
     logits = tempered(logits, sampling)
     top = logits.max(-1, keepdim=True).values
-    weights = torch.exp(logits - top)
+    weights = (logits - top).exp_()
     rows, vocabulary = weights.shape
-    padded = torch.nn.functional.pad(weights, (0, -vocabulary % BLOCK)).view(rows, -1, BLOCK)
-    blocks = padded.sum(-1, dtype=torch.float64).cumsum(-1)  # [B, V / BLOCK]
+    if vocabulary % BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, -vocabulary % BLOCK))
+    padded = weights.view(rows, -1, BLOCK)
+    blocks = padded.sum(-1).cumsum(-1, dtype=torch.float64)  # [B, V / BLOCK]
     total = blocks[:, -1:]
     u = torch.from_numpy(uniforms).to(logits.device)[:, None]
     point = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))

@@ -62,6 +62,9 @@ class Engine(Protocol):
         sampling: Sampling,
         address: Address,
         on_finished: Callable[[int, Rollout], None] | None = None,
+        lengths: np.ndarray | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> list[Rollout]:
-        """`on_finished(i, rollout)` is called for response i of the result as soon as it is there, in any order."""
+        """`on_finished(i, rollout)` is called for response i of the result as soon as it is there, in any order.
+        `lengths`, int [prompts x n]: exactly so many tokens each. `on_tokens(count)` is called after every few tokens."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ def sample_judged(
     n: int,
     sampling: Sampling,
     address: Address,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> list[Rollout]:
     """`n` rollouts for each of the problems, whose `prompts` are given, in order, each with its verdict."""
     verdicts: dict[int, Future[list[Judgement]]] = {}
@@ -27,6 +28,6 @@ def sample_judged(
     def submit(index: int, rollout: Rollout) -> None:
         verdicts[index] = verifier.submit([(problems[index // n], rollout.text)])
 
-    rollouts = engine.sample(prompts, n, sampling, address, submit)
+    rollouts = engine.sample(prompts, n, sampling, address, submit, on_tokens=on_tokens)
     judgements = [verdicts[i].result()[0] for i in range(len(rollouts))]
     return [replace(r, verdict=j.verdict, detail=j.detail) for r, j in zip(rollouts, judgements, strict=True)]

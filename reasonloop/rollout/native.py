@@ -53,10 +53,8 @@ class _Row:
 class NativeEngine:
     """Samples with PyTorch on the policy's own weights: nothing is copied between learner and sampler."""
 
-    def __init__(self, on_tokens: Callable[[int], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._policy: Policy | None = None
-        self._on_tokens = on_tokens
-        """Called with the number of new tokens after every decoding step: progress, and the place to raise a stop"""
 
     def load(self, policy: Policy) -> None:
         self._policy = policy
@@ -69,12 +67,14 @@ class NativeEngine:
         address: Address,
         on_finished: Callable[[int, Rollout], None] | None = None,
         lengths: np.ndarray | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> list[Rollout]:
         """`n` rollouts for each prompt, in order.
 
         `on_finished(i, rollout)`: called as soon as response i is finished, while others are still being sampled.
         `lengths`, int [prompts x n] from 1 to max_tokens: response i has exactly lengths[i] tokens, and stop tokens don't
-        end it (for timings on equal work).
+        end it (for timings on equal work). `on_tokens`: called with the number of new tokens after every decoding step;
+        progress, and the place to raise a stop.
 
         Raises InputError when a prompt and max_tokens exceed the context or a prompt has no tokens, and RunError when
         the policy has diverged.
@@ -89,7 +89,7 @@ class NativeEngine:
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
         with torch.inference_mode():
-            return _Batch(self._policy, prompts, n, sampling, address, self._on_tokens, on_finished, lengths).run()
+            return _Batch(self._policy, prompts, n, sampling, address, on_tokens, on_finished, lengths).run()
 
 
 class _Batch:

@@ -14,7 +14,7 @@ from reasonloop.stages.common import Source, device, training_seconds
 def evaluate(
     run: Run, source: Source, name: str, *, stage: str, iteration: int = 0, branch: str = "main", rollouts: int = 0
 ) -> dict[str, Any]:
-    """Evaluates the policy in `source` on the held-out problems of `eval.split`; RUN/evals/<name>.json holds what came out."""
+    """Evaluates the policy in `source` on the problems of `eval.split`; RUN/evals/<name>.json holds what came out."""
     path = run.folder / "evals" / f"{name}.json"
     saved = path.with_suffix(".partial")
     if path.is_file():

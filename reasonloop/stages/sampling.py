@@ -17,7 +17,6 @@ from reasonloop.rewards.exploration import Explorer, alpha_at
 from reasonloop.rewards.outcome import outcome_reward, with_kl_penalty
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.judged import sample_judged
-from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import Run
 from reasonloop.stages.common import shuffled
 
@@ -67,8 +66,7 @@ class StepSampler:
         self.run, self.objective, self.problems = run, objective, problems
         self.reference, self.explorer = reference, explorer
         self.prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
-        self.engine = NativeEngine()
-        self.engine.load(policy)
+        self.policy = policy
 
     def step(
         self, address: Address, cursor: dict[str, Any], budget: int, planned: int
@@ -101,8 +99,9 @@ class StepSampler:
         recipe = self.run.recipe
         options, size = recipe.rl, recipe.rl.group_size
         problems, prompts = [self.problems[i] for i in picked], [self.prompts[i] for i in picked]
-        verifier = self.run.verifier
-        fresh = sample_judged(self.engine, verifier, problems, prompts, size, recipe.sampling, address)
+        engine, verifier = self.run.engine, self.run.verifier
+        engine.load(self.policy)
+        fresh = sample_judged(engine, verifier, problems, prompts, size, recipe.sampling, address)
         fresh = [outcome_reward(r, recipe.sampling.max_tokens, options.overlong_buffer) for r in fresh]
         groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
         alpha = alpha_at(recipe.exploration, address.step, planned)

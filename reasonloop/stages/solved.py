@@ -9,7 +9,6 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.judged import sample_judged
-from reasonloop.rollout.native import NativeEngine
 from reasonloop.runs import Run, write_atomically
 from reasonloop.stages.common import Source, device
 
@@ -24,12 +23,11 @@ def unsolved(run: Run, start: Source) -> list[Problem]:
     name = str(start).removeprefix(f"{run.folder}/")
     if name not in known:
         policy = Policy.load(start, device(run))
-        engine = NativeEngine()
-        engine.load(policy)
+        run.engine.load(policy)
         prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
         greedy = run.recipe.sampling.model_copy(update={"top_k": 1, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0})
         address = Address(run.recipe.seed, "solved")
-        rollouts = sample_judged(engine, run.verifier, problems, prompts, 1, greedy, address)
+        rollouts = sample_judged(run.engine, run.verifier, problems, prompts, 1, greedy, address)
         known[name] = [rollout.problem_id for rollout in rollouts if not rollout.right]
         write_atomically(path, json.dumps(known) + "\n")
     left = set(known[name])

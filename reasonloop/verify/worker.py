@@ -53,7 +53,7 @@ def main() -> None:
     if first is None:
         return
     order = pickle.loads(first)
-    _die_with(order["parent"])
+    die_with(order["parent"])
     _limit(order["memory_bytes"])
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process in the kernel, whoever holds the interpreter lock
     try:
@@ -91,7 +91,8 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return source, sink
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """The kernel kills this process when the thread of `parent` that started it ends."""
     # End of input reaches a worker only between items; a verifier that hangs must die with its parent too.
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

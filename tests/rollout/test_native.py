@@ -230,7 +230,7 @@ def test_the_same_call_gives_the_same_bytes_and_the_weights_are_read_each_time()
 
 def test_progress_counts_every_token_drawn_after_the_first(policy: Policy) -> None:
     counted: list[int] = []
-    sampler = NativeEngine(counted.append)
+    sampler = NativeEngine()
     sampler.load(policy)
-    rollouts = sampler.sample(prompts(5), 3, SAMPLING, ADDRESS)
+    rollouts = sampler.sample(prompts(5), 3, SAMPLING, ADDRESS, on_tokens=counted.append)
     assert sum(counted) == sum(len(r.response_tokens) - 1 for r in rollouts)

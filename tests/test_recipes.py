@@ -372,6 +372,31 @@ def test_experts_and_controls(
             assert np.std(given) > 0
 
 
+def test_experts_accumulate_over_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch, rloop_module, "finetune")
+    options = ("rloop.vanilla=false", "rl.steps=4", "rloop.cap=3", "rloop.hard_threshold=0.7")
+    out = run(tmp_path, "rloop.accumulate=true", *options)
+    trained = [[(tuple(p.tolist()), tuple(r.tolist())) for p, r in args[2]] for args, _ in spy.calls]
+    both = [right_and_hard(rollouts(out, iteration=iteration), 0.7, None) for iteration in (0, 1)]
+    assert set(trained[0]) <= both[0]
+    assert set(trained[0]) < set(trained[1]) <= both[0] | both[1]
+    assert len(set(trained[1])) == len(trained[1])
+    lines = metrics(out, stage="select")
+    assert [line["trained_on"] for line in lines] == [len(pairs) for pairs in trained]
+    again = set(trained[1]) - set(trained[0])
+    assert len(again) <= lines[1]["selected"]  # those that iteration 0 had found already are in it once
+
+
+def test_a_sweep_evaluates_on_the_probe_problems_alone(tmp_path: Path) -> None:
+    out = run(tmp_path, "eval.split=probe", "task.test=0", "rl.steps=1", "rloop.iterations=1", "rloop.vanilla=false")
+    held_out = {problem.id for problem in problems("probe")}
+    for path in (out / "evals").glob("*.json"):
+        found = json.loads(path.read_text())
+        assert found["split"] == "probe"
+        assert {problem["id"] for problem in found["problems"]} == held_out
+    assert "avg@4" in (out / "report.html").read_text()
+
+
 def right_and_hard(
     seen: Sequence[Rollout], threshold: float, step: int | None
 ) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:

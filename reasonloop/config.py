@@ -218,7 +218,7 @@ class Rloop(Section):
     experts: Literal["all_steps", "last_step", "base_policy"] = "all_steps"
     """Where experts come from: every RL step (RLoop), the last step only, or as many rollouts of the iteration's
     starting policy without any RL (RAFT). The last two are controls."""
-    hard_threshold: float = Field(0.5, gt=0, le=1)
+    hard_threshold: float = Field(0.9, gt=0, le=1)
     """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. 1 switches the filter off."""
     cap: int = Field(8, ge=1)
     """At most so many experts a problem, drawn evenly over the RL steps."""
@@ -231,7 +231,8 @@ class Rloop(Section):
     """Truncation of the importance weights."""
     adaptive: bool = False
     """End an iteration's RL when pass@k on the probe problems has fallen significantly below its best, instead of after
-    `rl.steps` (which stays the upper limit). Needs `rl.probe_every`."""
+    `rl.steps` (which stays the upper limit). The rollouts left over go to further iterations, so that a run spends as
+    many as without. Needs `rl.probe_every`."""
     vanilla: bool = False
     """Also run vanilla RL to the same number of rollouts (branch `vanilla`): the baseline beside it."""
 
@@ -323,8 +324,6 @@ class Recipe(Section):
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
         if self.rloop.adaptive and self.method != "rloop":
             raise ValueError(f"rloop.adaptive needs method = 'rloop', got {self.method!r}")
-        if self.rloop.adaptive and self.rloop.vanilla:
-            raise ValueError("rloop.vanilla cannot stand beside rloop.adaptive: the rollouts would not be equal")
         return self
 
     @property

@@ -282,7 +282,8 @@ def test_no_problem_is_twice_in_a_step(tmp_path: Path) -> None:
 
 
 def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Iteration 0 falls to nothing at its third probe (the first is before any step); in iteration 1 it never falls."""
+    """Iteration 0 falls to nothing at its third probe (the first is before any step); later ones never fall. What it has
+    left goes to a third iteration, and vanilla RL beside it goes on from where it stopped, to as many rollouts."""
     original, probes = stages.evaluate_policy, []
 
     def scripted(run: Any, policy: Policy, split: str, samples: int, saved: Path | None = None) -> dict[str, Any]:
@@ -294,11 +295,16 @@ def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypa
         return result
 
     monkeypatch.setattr(stages, "evaluate_policy", scripted)
-    out = run(tmp_path, "rloop.adaptive=true", "rloop.vanilla=false", "rl.probe_every=1", "rl.steps=5")
-    steps = [(line["iteration"], line["step"]) for line in metrics(out, stage="explore")]
-    assert steps == [(0, 0), (0, 1), *((1, step) for step in range(5))]
+    out = run(tmp_path, "rloop.adaptive=true", "rl.probe_every=1", "rl.steps=5")
+    steps = [(line["iteration"], line["step"]) for line in metrics(out, stage="explore", branch="main")]
+    assert steps == [(0, 0), (0, 1), *((1, step) for step in range(5)), *((2, step) for step in range(3))]
     assert len(rollouts(out, iteration=0)) == 2 * 16 == evaluation(out, "iteration-0-rft")["rollouts"]
     assert evaluation(out, "iteration-1-rft")["rollouts"] == 7 * 16
+    assert evaluation(out, "iteration-2-rft")["rollouts"] == 10 * 16 == evaluation(out, "vanilla")["rollouts"]
+    assert [line["step"] for line in metrics(out, stage="explore", branch="vanilla")] == list(range(2, 10))
+    assert same(out / "model", out / "checkpoints" / "main-rft-2")
+    kept = {path.parent.name for path in (out / "checkpoints").glob("*/model.safetensors")}
+    assert kept == {"main-explore-2", "main-rft-2", "vanilla-explore-0"}
 
 
 # selection and fine-tuning

@@ -83,8 +83,8 @@ def entries(run: Run, every: bool = False) -> list[Entry]:
     stage = {"rloop": "rft", "rl": "explore", "sft": "sft"}.get(run.method)
     products = [e for e in own if e.get("stage") == stage or stage is None]
     if run.method == "rloop":  # an earlier iteration's policy must not stand for the run
-        last = int(options.get("rloop.iterations", 1)) - 1
-        products = [e for e in products if int(e.get("iteration") or 0) == last]
+        least = int(options.get("rloop.iterations", 1)) - 1  # adaptive explorations may leave rollouts for more
+        products = [e for e in products if int(e.get("iteration") or 0) >= least]
     if not products:
         raise InputError(f"{run.folder}: its product has no evaluation in {run.folder / 'evals'}; expected one")
     kind = {"rl": "vanilla", "sft": "sft"}.get(run.method, "main")

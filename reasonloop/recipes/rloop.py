@@ -35,29 +35,32 @@ from reasonloop.store.weights import expert_weights
 def rloop(run: Run) -> None:
     recipe, options = run.recipe, run.recipe.rloop
     budget = recipe.rl.rollouts  # of one iteration's exploration
+    total = budget * options.iterations
     base = theta = starting_policy(run)
-    for i in range(options.iterations):
-        shared = i == 0 and options.iterations > 1 and shares_first_iteration(run)
+    i, spent = 0, 0
+    while spent < total:  # explorations that end early leave their rollouts to further iterations
+        shared = i == 0 and (options.iterations > 1 or options.adaptive) and shares_first_iteration(run)
         explored = explore(
             run,
             theta,
             iteration=i,
-            rollouts=budget,
+            rollouts=min(budget, total - spent),
             seam=checkpoint(run, "vanilla-explore-0") if shared else None,
             learn=options.experts != "base_policy",
             keep_best=shared and recipe.rl.keep_best,
         )
-        spent, last = rollouts_spent(run, "main", i), i == options.iterations - 1
-        if recipe.eval.explored or last:
+        spent = rollouts_spent(run, "main", i)
+        if recipe.eval.explored or spent >= total:
             evaluate(run, explored, f"iteration-{i}-explored", stage="explore", iteration=i, rollouts=spent)
 
         start = {"iteration_start": theta, "base": base, "explored": explored}[options.reinitialise_from]
         theta = exploit(run, start, theta, iteration=i)
         evaluate(run, theta, f"iteration-{i}-rft", stage="rft", iteration=i, rollouts=spent)
 
-        drop_rl_weights(run, i, theta)
+        drop_rl_weights(run, i, theta, last=spent >= total)
+        i += 1
     if options.vanilla:
-        vanilla(run, base, budget * options.iterations)
+        vanilla(run, base, total, beyond=i > 1)
     deliver(run, theta)
 
 
@@ -121,12 +124,12 @@ def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[
     ).tolist()
 
 
-def drop_rl_weights(run: Run, iteration: int, theta: Source) -> None:
+def drop_rl_weights(run: Run, iteration: int, theta: Source, *, last: bool) -> None:
     """RL weights go at the end of their iteration, but for the last one's, and the first one's while vanilla needs it.
 
     An iteration without experts hands on the policy that it started from, which may be as old as the run: `theta` stays.
     """
-    kept = {theta, checkpoint(run, f"main-explore-{run.recipe.rloop.iterations - 1}").folder}
+    kept = {theta, *([checkpoint(run, f"main-explore-{iteration}").folder] if last else [])}
     if shares_first_iteration(run):
         kept.add(checkpoint(run, "main-explore-0").folder)
     stages = [f"main-explore-{i}" for i in range(iteration + 1)] + [f"main-rft-{i}" for i in range(iteration)]
@@ -142,8 +145,11 @@ def shares_first_iteration(run: Run) -> bool:
     return options.vanilla and options.experts != "base_policy" and run.recipe.rl.schedule == "constant"
 
 
-def vanilla(run: Run, base: Source, budget: int) -> None:
-    """The baseline: one long exploration from the same start, with as many rollouts as all iterations had."""
+def vanilla(run: Run, base: Source, budget: int, *, beyond: bool) -> None:
+    """The baseline: one long exploration from the same start, with as many rollouts as all iterations had.
+
+    `beyond`: whether it goes on behind RLoop's first iteration, whose RL weights are then no end product.
+    """
     first = checkpoint(run, "main-explore-0")
     continued = first if shares_first_iteration(run) else None
     keep = run.recipe.rl.keep_best
@@ -153,5 +159,5 @@ def vanilla(run: Run, base: Source, budget: int) -> None:
     best = best_policy(run, "vanilla")
     if best is not None:
         evaluate(run, best, "vanilla-early-stopped", stage="explore", branch="early", rollouts=spent)
-    if run.recipe.rloop.iterations > 1:
+    if beyond:
         first.drop_weights()

@@ -58,6 +58,7 @@ def explore(
         cursor = {"step": 0, "groups": 0, "rollouts": 0, "done": False}
         if continued is not None:
             cursor = {**(continued.cursor() or {}), "done": False}
+            cursor.pop("ended_early", None)
             cursor["continued_at"] = cursor["step"]
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"] or -1)
@@ -78,7 +79,8 @@ def explore(
     sampler = StepSampler(run, policy, objective, problems, reference, explorer)
     planned = max(1, rollouts // options.rollouts_per_step)
     saved_at = time.monotonic()
-    if run.recipe.rloop.adaptive and "best_probe" not in cursor:
+    adaptive = run.recipe.rloop.adaptive and branch == "main"
+    if adaptive and "best_probe" not in cursor:
         cursor = _probe(run, policy, cursor, branch, iteration)  # what is lost counts from the start
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
         began = time.monotonic()
@@ -109,7 +111,8 @@ def explore(
                 checkpoint(run, best).save(learner, {"step": cursor["step"], "done": True}, trainer_state=False)
         over = cursor["rollouts"] >= rollouts or cursor.get("ended_early", False)
         if over:
-            run.progress.skip(max(0, rollouts - cursor["rollouts"]) * RL_ROLLOUT)
+            if not cursor.get("ended_early"):  # else a further iteration spends them
+                run.progress.skip(max(0, rollouts - cursor["rollouts"]) * RL_ROLLOUT)
         if over or run.stopping or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
             own.save(learner, {**cursor, "done": over})
             run.set_state(stage, iteration, cursor["step"])
@@ -196,6 +199,7 @@ def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iterat
     best = cursor.get("best_probe")
     if best is None or sum(solved) > sum(best):
         return {**cursor, "best_probe": solved}
-    if run.recipe.rloop.adaptive and run.recipe.method == "rloop" and significantly_below(solved, best):
+    adaptive = run.recipe.rloop.adaptive and run.recipe.method == "rloop" and branch == "main"
+    if adaptive and significantly_below(solved, best):
         return {**cursor, "ended_early": True}
     return cursor

@@ -31,7 +31,9 @@ def plan(recipe: Recipe) -> list[str]:
             lines.append(f"vanilla RL (the outcome alone) beside it, {rollouts} rollouts; evaluate")
     if recipe.method == "rloop":
         if recipe.rloop.adaptive:
-            lines.append("explorations end early when pass@k on the probe falls; what they leave goes to more iterations")
+            lines.append(
+                "explorations end early when pass@k on the probe falls; what they leave goes to more iterations"
+            )
         for i in range(recipe.rloop.iterations):
             also = "; evaluate" if recipe.eval.explored or i == recipe.rloop.iterations - 1 else ""
             lines.append(f"iteration {i + 1}: explore with {recipe.rl.objective}, {rollouts} rollouts{also}")

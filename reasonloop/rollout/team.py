@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -43,23 +44,19 @@ class TeamEngine:
     """Samples like `NativeEngine`, small models on CPUs in several processes. To be closed.
 
     `processes`: how many; 0 for as many as torch has threads where the model is small, else one. They share the threads.
-    Where weights can't be shared (not on Linux, or on a GPU) there is one.
+    Where weights can't be shared (not on Linux, or on a GPU) there is one. It doesn't keep a policy alive that nobody
+    else has any more.
     """
 
     def __init__(self, processes: int = 0) -> None:
         self.processes = processes
-        self._own = NativeEngine()
-        self._policy: Policy | None = None
-        self._team = 1
-        self._helpers: list[_Helper] = []
-        self._shared: Policy | None = None
+        self._policy: Callable[[], Policy | None] = lambda: None
+        self._shared: Callable[[], Policy | None] = lambda: None
         """The policy that the helpers have"""
+        self._helpers: list[_Helper] = []
 
     def load(self, policy: Policy) -> None:
-        if policy is not self._policy:
-            self._policy = policy
-            self._own.load(policy)
-            self._team = self._size(policy)
+        self._policy = weakref.ref(policy)
 
     def sample(
         self,
@@ -75,9 +72,13 @@ class TeamEngine:
 
         Raises RunError when a helper ends before its work is done.
         """
-        team = min(self._team, len(prompts))
+        policy, engine = self._policy(), NativeEngine()
+        if policy is None:
+            raise RunError("the engine has no policy: call load() first")
+        engine.load(policy)
+        team = min(self._size(policy), len(prompts))
         if team < 2:
-            return self._own.sample(prompts, n, sampling, address, on_finished, lengths, on_tokens)
+            return engine.sample(prompts, n, sampling, address, on_finished, lengths, on_tokens)
         threads = torch.get_num_threads()
         found: dict[int, Rollout] = {}
 
@@ -92,7 +93,7 @@ class TeamEngine:
         places = [(np.arange(i, len(prompts), team)[:, None] * n + np.arange(n)).ravel() for i in range(team)]
         forced = [None if lengths is None else lengths[place] for place in places]
         try:
-            helpers = self._ready(team - 1)
+            helpers = self._ready(team - 1, policy)
             for i, helper in enumerate(helpers, 1):
                 helper.begin((prompts[i::team], n, one, address, forced[i]), each, places[i])
 
@@ -107,7 +108,7 @@ class TeamEngine:
             def own(index: int, rollout: Rollout) -> None:
                 finished(int(places[0][index]), rollout)
 
-            self._own.sample(prompts[::team], n, one, address, own, forced[0], collect)
+            engine.sample(prompts[::team], n, one, address, own, forced[0], collect)
             for helper in helpers:
                 helper.collect(finished, wait=True)
         except BaseException:
@@ -121,7 +122,7 @@ class TeamEngine:
         """Ends the helpers. The engine can still be used: it starts others."""
         for helper in self._helpers:
             helper.close()
-        self._helpers, self._shared = [], None
+        self._helpers, self._shared = [], lambda: None
 
     def _size(self, policy: Policy) -> int:
         if policy.device.type != "cpu" or not hasattr(os, "memfd_create"):
@@ -131,20 +132,18 @@ class TeamEngine:
         small = sum(parameter.numel() for parameter in policy.model.parameters()) <= SMALL
         return min(torch.get_num_threads(), MOST) if small else 1
 
-    def _ready(self, count: int) -> list[_Helper]:
-        """So many helpers, with the policy that is loaded."""
-        assert self._policy is not None
+    def _ready(self, count: int, policy: Policy) -> list[_Helper]:
+        """So many helpers, with the policy."""
         fresh = [_Helper() for _ in range(count - len(self._helpers))]
         self._helpers += fresh
-        receivers = fresh if self._shared is self._policy else self._helpers
-        if receivers:
-            descriptor, body = share(self._policy)
+        if fresh or self._shared() is not policy:
+            descriptor, body = share(policy)
             try:
                 for helper in self._helpers:  # a policy is shared with all at once: its memory has moved
                     helper.hand_over(descriptor, body)
             finally:
                 os.close(descriptor)
-            self._shared = self._policy
+            self._shared = weakref.ref(policy)
         return self._helpers[:count]
 
 

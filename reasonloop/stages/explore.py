@@ -110,9 +110,8 @@ def explore(
                 cursor = {**cursor, "best_average": cursor["probe"], "best": best}
                 checkpoint(run, best).save(learner, {"step": cursor["step"], "done": True}, trainer_state=False)
         over = cursor["rollouts"] >= rollouts or cursor.get("ended_early", False)
-        if over:
-            if not cursor.get("ended_early"):  # else a further iteration spends them
-                run.progress.skip(max(0, rollouts - cursor["rollouts"]) * RL_ROLLOUT)
+        if over and not cursor.get("ended_early"):  # else a further iteration spends what is left
+            run.progress.skip(max(0, rollouts - cursor["rollouts"]) * RL_ROLLOUT)
         if over or run.stopping or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
             own.save(learner, {**cursor, "done": over})
             run.set_state(stage, iteration, cursor["step"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,3 +134,16 @@ def test_one_process_where_more_would_not_help(policy: Policy) -> None:
     several.load(policy)
     assert len(several.sample(prompts(1), 2, SAMPLING, ADDRESS)) == 2  # one prompt is one process's
     assert processes(team) == processes(several) == []
+
+
+def test_it_keeps_no_policy_alive(policy: Policy) -> None:
+    """A model on a GPU must not stay there while the next stage trains another."""
+    team, dropped = TeamEngine(1), tiny_policy("llama")
+    team.load(dropped)
+    team.sample(prompts(2), 1, SAMPLING, ADDRESS)
+    watched = weakref.ref(dropped)
+    del dropped
+    gc.collect()
+    assert watched() is None
+    with pytest.raises(RunError, match="no policy"):
+        team.sample(prompts(2), 1, SAMPLING, ADDRESS)

@@ -242,6 +242,8 @@ class Evaluation(Section):
     """Responses a problem (n of avg@n)."""
     split: Literal["test", "probe"] = "test"
     """The held-out problems that policies are evaluated on. probe is for sweeps, which must not see the test problems."""
+    temperature: float | None = Field(None, gt=0)
+    """Temperature of evaluations, probes included. Unset: sampling.temperature."""
     problems: int = Field(0, ge=0)
     """How many held-out test problems. 0: all."""
     probe_problems: int = Field(0, ge=0)
@@ -325,6 +327,12 @@ class Recipe(Section):
         if self.rloop.adaptive and self.method != "rloop":
             raise ValueError(f"rloop.adaptive needs method = 'rloop', got {self.method!r}")
         return self
+
+    @property
+    def eval_sampling(self) -> Sampling:
+        """The distribution that evaluations sample from."""
+        chosen = self.eval.temperature
+        return self.sampling if chosen is None else self.sampling.model_copy(update={"temperature": chosen})
 
     @property
     def sft_first(self) -> bool:

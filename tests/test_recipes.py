@@ -403,6 +403,22 @@ def test_a_sweep_evaluates_on_the_probe_problems_alone(tmp_path: Path) -> None:
     assert "avg@4" in (out / "report.html").read_text()
 
 
+def test_evaluations_have_their_own_temperature(tmp_path: Path) -> None:
+    options = ("rl.steps=1", "rloop.iterations=1", "rloop.vanilla=false", "rl.probe_every=1", "sampling.temperature=1.5")
+    out = run(tmp_path, "eval.temperature=0.01", *options)
+    base = evaluation(out, "base")
+    assert base["sampling"]["temperature"] == 0.01
+    assert {problem["correct"] for problem in base["problems"]} <= {0, 4}  # as good as greedy: all four are the same
+    seen = rollouts(out)
+    texts = {problem: {r.text for r in seen if r.problem_id == problem} for problem in {r.problem_id for r in seen}}
+    assert max(map(len, texts.values())) > 1  # exploration is not
+    policy = Policy.load(weak_model())
+    scored = policy.score(
+        [r.prompt_tokens for r in seen], [r.response_tokens for r in seen], config.load(recipe_file(), [options[-1]]).sampling
+    )
+    assert max(float(np.abs(a - r.logprobs).max()) for a, r in zip(scored, seen, strict=True)) < 1e-4
+
+
 def right_and_hard(
     seen: Sequence[Rollout], threshold: float, step: int | None
 ) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -32,7 +32,7 @@ def evaluate_policy(run: Run, policy: Policy, split: str, samples: int, saved: P
     than the policies' own intervals. With `saved`, finished blocks are kept there and an evaluation that was cut off
     goes on behind them.
     """
-    problems, sampling = run.problems[split], run.recipe.sampling
+    problems, sampling = run.problems[split], run.recipe.eval_sampling
     if not problems:
         raise InputError(f"task {run.recipe.task.name!r} has no {split} problems to evaluate on")
 

@@ -55,16 +55,17 @@ def evaluate_model(
         for problem in problems:
             policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
         engine.load(policy)
-        size, rows = block_size(recipe.sampling, samples), []
+        sampling = recipe.eval_sampling
+        size, rows = block_size(sampling, samples), []
         for start in range(0, len(problems), size):
             block = problems[start : start + size]
-            rows += sample_and_count(engine, pool, policy, block, samples, recipe.sampling, recipe.seed, split)
+            rows += sample_and_count(engine, pool, policy, block, samples, sampling, recipe.seed, split)
     result = {
         "name": model,
         "stage": "eval",
         "task": chosen.name,
         "split": split,
-        "sampling": recipe.sampling.model_dump(mode="json"),
+        "sampling": sampling.model_dump(mode="json"),
         "ran_on": describe_machine(recipe),
         **summary(rows, samples),
     }

@@ -34,7 +34,7 @@ def evaluate(
         "seconds": round(training_seconds(run, branch, iteration), 1),
         "task": run.recipe.task.name,
         "split": split,
-        "sampling": run.recipe.sampling.model_dump(mode="json"),
+        "sampling": run.recipe.eval_sampling.model_dump(mode="json"),
         **evaluate_policy(run, policy, split, run.recipe.eval.samples, saved),
     }
     show_held_out(run, result)

@@ -404,7 +404,13 @@ def test_a_sweep_evaluates_on_the_probe_problems_alone(tmp_path: Path) -> None:
 
 
 def test_evaluations_have_their_own_temperature(tmp_path: Path) -> None:
-    options = ("rl.steps=1", "rloop.iterations=1", "rloop.vanilla=false", "rl.probe_every=1", "sampling.temperature=1.5")
+    options = (
+        "rl.steps=1",
+        "rloop.iterations=1",
+        "rloop.vanilla=false",
+        "rl.probe_every=1",
+        "sampling.temperature=1.5",
+    )
     out = run(tmp_path, "eval.temperature=0.01", *options)
     base = evaluation(out, "base")
     assert base["sampling"]["temperature"] == 0.01
@@ -414,7 +420,9 @@ def test_evaluations_have_their_own_temperature(tmp_path: Path) -> None:
     assert max(map(len, texts.values())) > 1  # exploration is not
     policy = Policy.load(weak_model())
     scored = policy.score(
-        [r.prompt_tokens for r in seen], [r.response_tokens for r in seen], config.load(recipe_file(), [options[-1]]).sampling
+        [r.prompt_tokens for r in seen],
+        [r.response_tokens for r in seen],
+        config.load(recipe_file(), [options[-1]]).sampling,
     )
     assert max(float(np.abs(a - r.logprobs).max()) for a, r in zip(scored, seen, strict=True)) < 1e-4
 

@@ -23,7 +23,7 @@ import numpy as np
 from pairs import alternate, note, paired, parser, write
 from peer import Peer, trl_python
 
-from reasonloop import bench
+from reasonloop import bench, compute
 from reasonloop.bench import GROUP, Workload
 
 LEARNING_RATE = 1e-6
@@ -40,9 +40,8 @@ def main() -> None:
     )
     options.add_argument("--kinds", nargs="+", choices=("rl", "sft"), default=["rl", "sft"])
     args = options.parse_args()
-    threads = bench.prepare_threads(args.threads)
+    threads = compute.prepare_threads(args.threads)
 
-    from reasonloop import compute
     from reasonloop.policy.policy import Policy
 
     policy = Policy.load(args.model)

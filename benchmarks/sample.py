@@ -26,7 +26,8 @@ import numpy as np
 from pairs import Side, alternate, note, paired, parser, write
 from peer import Peer, vllm_python
 
-from reasonloop.bench import GROUP, long_tailed, prepare_threads, random_tokens
+from reasonloop.bench import GROUP, long_tailed, random_tokens
+from reasonloop.compute import prepare_threads
 
 PEERS = ("generate", "continuous", "vllm")
 NAMES = {

@@ -28,7 +28,8 @@ import numpy as np
 from pairs import alternate, note, paired, parser, write
 from peer import Peer, trl_python
 
-from reasonloop.bench import GROUP, long_tailed, prepare_threads
+from reasonloop.bench import GROUP, long_tailed
+from reasonloop.compute import prepare_threads
 from reasonloop.records import Problem, Verdict
 
 LEARNING_RATE = 1e-6  # the policies stay alike, so that no side's later steps are easier

@@ -17,7 +17,7 @@ from typing import Any
 
 from pairs import alternate, paired, parser, write
 
-from reasonloop import bench
+from reasonloop import bench, compute
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
 
@@ -48,7 +48,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl")
     options.add_argument("--problems", type=int, default=0, help="only the first so many (default: all)")
     args = options.parse_args()
-    threads = bench.prepare_threads(args.threads)
+    threads = compute.prepare_threads(args.threads)
 
     from math_verify import parse, verify
 

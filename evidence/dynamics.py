@@ -55,7 +55,7 @@ def dynamics(run: Path) -> dict[str, dict[str, Any]]:
                 "skipped_updates": stable.skipped_updates,
                 "held_out": [
                     {"name": e.name, "rollouts": e.rollouts, "avg": e.mean("avg"), f"pass@{k}": e.mean(f"pass@{k}")}
-                    for e in own
+                    for e in (*own, *arms.get(f"{arm} explored", [own[0]])[1:])
                 ],
             }
     return result

@@ -8,7 +8,6 @@ Shares of peak count only the floating point operations that the batch needs (`c
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -79,19 +78,6 @@ def long_tailed(rng: np.random.Generator, count: int, mean: float, longest: int)
     return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
 
 
-def prepare_threads(threads: int) -> int:
-    """Sets torch's threads (0: all cores that this process may use) and returns them. Call it before torch is used."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow their neighbours
-    import torch
-
-    from reasonloop.compute import keep_freed_memory
-    from reasonloop.runs import available_cores
-
-    keep_freed_memory()
-    torch.set_num_threads(threads or available_cores())
-    return torch.get_num_threads()
-
-
 def load(model: str, layout: str | None, device: str, dtype: str = "float32") -> Policy:
     """The policy to measure: `model` as everywhere, or random weights in one of LAYOUTS (with a tokenizer of no use)."""
     import torch
@@ -130,10 +116,11 @@ def bench(
     `tell` gets a line as soon as there is one. Raises InputError where the model's context can't hold the workload.
     """
     workload = workload or Workload()
-    used = prepare_threads(threads)
+    from reasonloop import compute
+
+    used = compute.prepare_threads(threads)
     import torch
 
-    from reasonloop import compute
     from reasonloop.policy.policy import resolve_device
 
     device = resolve_device(device)

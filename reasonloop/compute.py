@@ -6,6 +6,7 @@ Every number is measured on the spot; nothing is looked up. torch is imported by
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,18 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 1 << 30)
         mallopt(top_pad, 1 << 26)
         mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)  # older glibc takes 32 MiB at most
+
+
+def prepare_threads(threads: int) -> int:
+    """Sets torch's threads (0: all cores that this process may use) and returns them. Call it before torch is used."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow their neighbours
+    import torch
+
+    from reasonloop.runs import available_cores
+
+    keep_freed_memory()
+    torch.set_num_threads(threads or available_cores())
+    return torch.get_num_threads()
 
 
 def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu", budget: float = 0.2) -> float:

@@ -46,10 +46,6 @@ def plan(recipe: Recipe) -> list[str]:
     return lines
 
 
-WORTH_PROCESSES = 4000
-"""Units of work (`planned_units`) below which a run samples in one process: starting another takes seconds"""
-
-
 def planned_units(run: Run) -> float:
     """The run's work in units of one evaluation rollout, for the estimate of the time left."""
     from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE, expected_experts
@@ -166,18 +162,16 @@ def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
 
 
 def _work(run: Run) -> None:
-    import torch
 
-    from reasonloop.compute import keep_freed_memory
+    from reasonloop.compute import prepare_threads
     from reasonloop.progress import Progress
     from reasonloop.recipes import method
+    from reasonloop.rollout.team import worthwhile
     from reasonloop.stages.evaluate import show_held_out
 
-    torch.set_num_threads(run.threads)
-    keep_freed_memory()
+    prepare_threads(run.threads)
     units = planned_units(run)
-    if not run.processes and units < WORTH_PROCESSES:
-        run.processes = 1
+    run.processes = worthwhile(run.recipe.processes, units)
     with Progress(units, finished_units(run)) as progress, run.stoppable():
         run.progress = progress
         if run.resumed:

@@ -26,6 +26,7 @@ from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task
 
 stages = importlib.import_module("reasonloop.stages.explore")  # the module: its name in the package is the function
+finetuning = importlib.import_module("reasonloop.stages.finetune")
 learning = importlib.import_module("reasonloop.stages.learning")
 
 BUDGET = 3 * 4 * 4  # rl.steps x rl.problems_per_step x rl.group_size of the small recipe
@@ -461,7 +462,7 @@ def test_iterations_without_experts(choice: str, tmp_path: Path, monkeypatch: py
         found = select_experts(folder, iteration=iteration, **options)
         return found if iteration == 0 else Experts([], found.rates, found.seen, 0, found.problems, 0, 0, 0)
 
-    monkeypatch.setattr(rloop_module, "select_experts", first_only)
+    monkeypatch.setattr(finetuning, "select_experts", first_only)
     options = (f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rl.steps=1", "eval.samples=2")
     out = run(tmp_path, *options)
     last = {"iteration_start": "main-rft-0", "explored": "main-explore-2"}

@@ -37,17 +37,15 @@ def evaluate_model(
     if not problems:
         raise InputError(f"task {chosen.name!r} has no {split} problems")
 
-    import torch
-
+    from reasonloop.compute import prepare_threads
     from reasonloop.evaluation.evaluate import block_size, sample_and_count, summary
     from reasonloop.evaluation.table import results_text
-    from reasonloop.execute import WORTH_PROCESSES
     from reasonloop.policy.policy import Policy, resolve_device
-    from reasonloop.rollout.team import TeamEngine
-    from reasonloop.runs import available_cores, describe_machine, write_atomically
+    from reasonloop.rollout.team import TeamEngine, worthwhile
+    from reasonloop.runs import describe_machine, write_atomically
 
-    torch.set_num_threads(recipe.threads or available_cores())
-    processes = recipe.processes or int(len(problems) * samples < WORTH_PROCESSES)  # 1 where it is little, else 0
+    prepare_threads(recipe.threads)
+    processes = worthwhile(recipe.processes, len(problems) * samples)
     pool = verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
     with pool, closing(TeamEngine(processes)) as engine:
         require_gold(loaded, problems, pool, chosen.name)

@@ -20,6 +20,7 @@ from reasonloop.stages import (
     Source,
     best_policy,
     checkpoint,
+    chosen_experts,
     deliver,
     device,
     evaluate,
@@ -28,7 +29,7 @@ from reasonloop.stages import (
     finetune,
     rollouts_spent,
 )
-from reasonloop.store.experts import Experts, distinct, select_experts
+from reasonloop.store.experts import distinct
 from reasonloop.store.weights import expert_weights
 
 
@@ -70,8 +71,10 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
     if cursor is not None and cursor["done"]:
         return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
     options = run.recipe.rloop
-    experts = _experts(run, iteration)
-    earlier = [_experts(run, i).rollouts for i in range(iteration)] if options.accumulate else []
+    experts = chosen_experts(run.recipe, run.folder, iteration)
+    earlier = (
+        [chosen_experts(run.recipe, run.folder, i).rollouts for i in range(iteration)] if options.accumulate else []
+    )
     rollouts = distinct([r for found in [*earlier, experts.rollouts] for r in found])
     if cursor is None:  # else the line is there already, with steps behind it
         run.unlog(stage="select", iteration=iteration)
@@ -98,18 +101,6 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
     run.progress.total_units += (len(pairs) - expected_experts(run)) * run.recipe.rft.epochs * TRAINED_EXAMPLE
     weights = importance_weights(run, theta, rollouts) if options.weighted else None
     return finetune(run, start, pairs, run.recipe.rft, stage="rft", iteration=iteration, weights=weights)
-
-
-def _experts(run: Run, iteration: int) -> Experts:
-    options = run.recipe.rloop
-    return select_experts(
-        run.folder / "trajectories",
-        iteration=iteration,
-        hard_threshold=options.hard_threshold,
-        cap=options.cap,
-        source="last_step" if options.experts == "last_step" else "all",
-        seed=run.recipe.seed,
-    )
 
 
 def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[float]:

@@ -1,7 +1,7 @@
 """A helper process of `TeamEngine`: samples its part of the prompts from the shared policy. Started by `rollout.team`.
 
 Messages are pickles over a socket, from and to a parent that is trusted. In: ("policy", body), with a descriptor
-behind it, and ("sample", arguments). Out: ("ready",), and for each sampling ("rollouts", [(index, rollout), ...]) as they
+behind it, and ("sample", arguments). Out, for each sampling: ("rollouts", [(index, rollout), ...]) as they
 are finished, then ("done",) or ("failed", kind, message).
 """
 
@@ -33,7 +33,6 @@ def main() -> None:
     keep_freed_memory()
     quiet()
     engine = NativeEngine()
-    channel.send(("ready",))
     while True:
         try:
             kind, content = channel.recv()
@@ -43,7 +42,7 @@ def main() -> None:
                 threads, order = content
                 torch.set_num_threads(threads)
                 _sample(engine, channel, *order)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             os._exit(0)
 
 
@@ -68,7 +67,7 @@ def _sample(
 
     try:
         engine.sample(prompts, n, sampling, address, keep, lengths, flush)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         raise
     except Exception as error:
         channel.send(("failed", type(error).__name__, str(error)))

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.reduction import send_handle
 from typing import Any
@@ -34,10 +34,17 @@ from reasonloop.rollout.shared import share
 SMALL = 30_000_000
 """Parameters up to which a model is sampled by several processes unless told otherwise: larger ones keep all cores busy
 with their matrix products, and read their weights once for all rows."""
+WORTH = 4000
+"""Rollouts below which helpers aren't worth the seconds that they take to start"""
 MOST = 8
 """Processes at most, unless told otherwise: each takes some 300 MB."""
 
 _BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from reasonloop.rollout.helper import main; main()"
+
+
+def worthwhile(processes: int, rollouts: float) -> int:
+    """`processes` for a `TeamEngine` that is to make so many rollouts: where the choice is open (0), one if they are few."""
+    return processes or int(rollouts < WORTH)
 
 
 class TeamEngine:
@@ -161,16 +168,12 @@ class _Helper:
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
-        self._started = False
         self._working = False
         self._places = np.empty(0, np.int64)
 
     def hand_over(self, descriptor: int, body: bytes) -> None:
-        if not self._started:
-            self._receive()  # ("ready",)
-            self._started = True
         self._send(("policy", body))
-        with _gone(self):
+        with self._open():
             send_handle(self._channel, descriptor, self._process.pid)
 
     def begin(self, order: tuple[Any, ...], threads: int, places: np.ndarray) -> None:
@@ -203,31 +206,23 @@ class _Helper:
         self._channel.close()
 
     def _send(self, message: tuple[Any, ...]) -> None:
-        with _gone(self):
+        with self._open():
             self._channel.send(message)
 
     def _receive(self) -> tuple[Any, ...]:
-        with _gone(self):
+        with self._open():
             message: tuple[Any, ...] = self._channel.recv()
         return message
 
-    def cause(self) -> str:
-        code = self._process.wait()
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-
-
-class _gone:
-    """Turns a closed channel into the one clear error."""
-
-    def __init__(self, helper: _Helper) -> None:
-        self.helper = helper
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Turns a closed channel into the one clear error."""
+        try:
+            yield
+        except (EOFError, ConnectionError):
+            code = self._process.wait()
+            cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
             raise RunError(
-                f"a sampling process ended before its work was done ({self.helper.cause()}); "
+                f"a sampling process ended before its work was done ({cause}); "
                 "the same command goes on, with processes = 1 in a new run if memory is short"
             ) from None

@@ -79,8 +79,7 @@ def explore(
     sampler = StepSampler(run, policy, objective, problems, reference, explorer)
     planned = max(1, rollouts // options.rollouts_per_step)
     saved_at = time.monotonic()
-    adaptive = run.recipe.rloop.adaptive and branch == "main"
-    if adaptive and "best_probe" not in cursor:
+    if _adaptive(run, branch) and "best_probe" not in cursor:
         cursor = _probe(run, policy, cursor, branch, iteration)  # what is lost counts from the start
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
         began = time.monotonic()
@@ -180,6 +179,11 @@ def _rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     }
 
 
+def _adaptive(run: Run, branch: str) -> bool:
+    """Whether the probe may end the exploration: RLoop's, never that of the baseline beside it."""
+    return run.recipe.rloop.adaptive and branch == "main"
+
+
 def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iteration: int) -> dict[str, Any]:
     """Evaluates on the probe problems; adaptive exploration ends when pass@k is significantly below its best."""
     result = evaluate_policy(run, policy, "probe", run.recipe.eval.probe_samples)
@@ -198,7 +202,6 @@ def _probe(run: Run, policy: Policy, cursor: dict[str, Any], branch: str, iterat
     best = cursor.get("best_probe")
     if best is None or sum(solved) > sum(best):
         return {**cursor, "best_probe": solved}
-    adaptive = run.recipe.rloop.adaptive and run.recipe.method == "rloop" and branch == "main"
-    if adaptive and significantly_below(solved, best):
+    if _adaptive(run, branch) and significantly_below(solved, best):
         return {**cursor, "ended_early": True}
     return cursor

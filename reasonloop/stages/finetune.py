@@ -17,6 +17,8 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.runs import Run
 from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, device, shuffled
+from reasonloop.store.experts import Experts, select_experts
+from reasonloop.store.segments import list_segments
 from reasonloop.tasks import Task
 
 
@@ -127,29 +129,31 @@ def demonstrations(
     return pairs
 
 
+def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int) -> Experts:
+    """The experts of one iteration of the run in a folder, chosen as the recipe's `[rloop]` says."""
+    options = recipe.rloop
+    return select_experts(
+        run_folder / "trajectories",
+        iteration=iteration,
+        hard_threshold=options.hard_threshold,
+        cap=options.cap,
+        source="last_step" if options.experts == "last_step" else "all",
+        seed=recipe.seed,
+    )
+
+
 def experts_of(recipe: Recipe, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
     """The experts of the run in `sft.experts_of`, from all of its iterations, as demonstrations.
 
     They are handed over as text, so that the other run's model may have another tokenizer. Raises InputError if there is
     no such run, if it has no experts, or if they answer problems that aren't among `problems`.
     """
-    from reasonloop.store.experts import select_experts
-    from reasonloop.store.segments import list_segments
-
-    folder, options = Path(recipe.sft.experts_of), recipe.rloop
+    folder = Path(recipe.sft.experts_of)
     by_id = {problem.id: problem for problem in problems}
     found: dict[tuple[str, str], tuple[Problem, str]] = {}
     iteration = 0
     while list_segments(folder / "trajectories", "main", iteration):
-        experts = select_experts(
-            folder / "trajectories",
-            iteration=iteration,
-            hard_threshold=options.hard_threshold,
-            cap=options.cap,
-            source="last_step" if options.experts == "last_step" else "all",
-            seed=recipe.seed,
-        )
-        for rollout in experts.rollouts:
+        for rollout in chosen_experts(recipe, folder, iteration).rollouts:
             if rollout.problem_id not in by_id:
                 raise InputError(
                     f"sft.experts_of = {str(folder)!r}: its problem {rollout.problem_id} is no training problem of task "

@@ -3,7 +3,11 @@
 FOLDER/study.toml: `recipe` (a file beside it), `seeds`, and `[arms]`, a list of recipe overrides each. Every run is an
 ordinary `reasonloop run` in RUNS/<arm>-<seed>, one CPU thread each, `--jobs` at a time. Stopped at any moment, the same
 command goes on: finished runs are left alone, begun ones are continued. At the end (or with --compare-only, of whatever
-is finished) FOLDER/results.json and FOLDER/compare.html are written by `reasonloop compare`.
+is finished) FOLDER/results.json and RUNS/compare.html are written by `reasonloop compare`.
+
+Of every finished run FOLDER/finished/<arm>-<seed>.tar.gz keeps what a comparison reads: the resolved recipe, the
+evaluations with their counts for each problem, and the metrics of each step. It is committed, so that arms and seeds can be
+added to a study later, elsewhere, without training the others again.
 """
 
 from __future__ import annotations
@@ -13,10 +17,14 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+
+KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")
 
 
 def main() -> int:
@@ -33,12 +41,18 @@ def main() -> int:
     arms = {name: study["arms"][name] for name in arguments.arms or study["arms"]}
     seeds = arguments.seeds or study["seeds"]
     runs.mkdir(parents=True, exist_ok=True)
+    unpack(arguments.folder / "finished", runs)
     if not arguments.compare_only:
         jobs = [(arm, seed) for arm in arms for seed in seeds]  # an arm is whole before the next one begins
         began = time.monotonic()
         with ThreadPoolExecutor(arguments.jobs) as pool:
             recipe = arguments.folder / study["recipe"]
-            codes = list(pool.map(lambda job: work(recipe, arms[job[0]], *job, runs, began), jobs))
+
+            def run(job: tuple[str, int]) -> int:
+                code = work(recipe, arms[job[0]], *job, runs, began)
+                return code or pack(runs / f"{job[0]}-{job[1]}", arguments.folder / "finished")
+
+            codes = list(pool.map(run, jobs))
         if any(codes):
             print(f"{sum(map(bool, codes))} runs are not finished: the same command goes on", file=sys.stderr)
             return 1
@@ -62,6 +76,27 @@ def work(recipe: Path, overrides: list[str], arm: str, seed: int, runs: Path, be
 def finished(run: Path) -> bool:
     path = run / "state.json"
     return path.is_file() and json.loads(path.read_text())["stage"] == "done"
+
+
+def pack(run: Path, archive: Path) -> int:
+    """Keeps a finished run's recipe, evaluations and metrics in ARCHIVE; 0."""
+    file = archive / f"{run.name}.tar.gz"
+    if not file.exists():
+        archive.mkdir(exist_ok=True)
+        partial = file.with_suffix(".partial")
+        with tarfile.open(partial, "w:gz") as tar:
+            for name in KEPT:
+                tar.add(run / name, f"{run.name}/{name}")
+        partial.rename(file)
+    return 0
+
+
+def unpack(archive: Path, runs: Path) -> None:
+    """Puts the runs that were finished elsewhere into RUNS, where they aren't there already."""
+    for file in sorted(archive.glob("*.tar.gz")):
+        if not (runs / file.name.removesuffix(".tar.gz")).exists():
+            with tarfile.open(file) as tar:
+                tar.extractall(runs, filter="data")
 
 
 def compare(folder: Path, runs: Path, arms: dict[str, list[str]], seeds: list[int]) -> int:

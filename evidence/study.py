@@ -23,7 +23,6 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-
 KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")
 
 

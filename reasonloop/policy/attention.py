@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -30,6 +31,11 @@ class Scores:
     window: int | None = None
     """Sliding window: a query sees the last so many positions, its own included."""
     softcap: float | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether causality is all there is to it"""
+        return self.window is None and self.softcap is None
 
 
 class Plan(Protocol):
@@ -110,6 +116,19 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, s
     return out.view(rows, kv_heads, share, length, dim).permute(0, 3, 1, 2, 4).reshape(rows, length, heads, dim)
 
 
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Attention of rows whose query t sees the keys up to Lk - Lq + t: no mask is made, so that GPUs take flash attention.
+
+    query [S, Lq, H, D]; key, value [S, Hkv, Lk, D] -> [S, Lq, H, D].
+    """
+    lengths, shared = (query.shape[1], key.shape[2]), query.shape[2] > key.shape[1]
+    mask = causal_lower_right(*lengths) if lengths[0] < lengths[1] else None
+    out = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared
+    )
+    return out.transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class Segment:
     """A run of stream tokens [start, start + length) that looks at itself causally, and at all of `context` before it."""
@@ -135,6 +154,8 @@ class _Chunk:
     mask: Tensor
     """bool [S, Lq, Lk]"""
     window_mask: Callable[[int], Tensor]
+    aligned: bool
+    """Whether as much context comes before every one of them, so that causality alone is the mask"""
 
 
 class PackedPlan:
@@ -144,6 +165,7 @@ class PackedPlan:
     """
 
     CHUNK_SCORES = 4_000_000  # query x key pairs in one chunk; bounds the memory of masks and scores
+    MASKLESS: frozenset[str] = frozenset({"cuda"})  # devices on which `causal_attention` is the faster one
 
     def __init__(self, segments: Sequence[Segment], device: torch.device | str = "cpu") -> None:
         total = sum(segment.length for segment in segments)
@@ -199,6 +221,7 @@ class PackedPlan:
             kv_index.to(device),
             distance >= 0,
             lambda window: (distance >= 0) & (distance < window),
+            len({segment.context_length for segment in members}) == 1,
         )
         return chunk, places
 
@@ -213,7 +236,11 @@ class PackedPlan:
             kv_shape = (rows, -1, kv_heads, dim)
             k = key.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
             v = value.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
-            mask = chunk.mask if scores.window is None else chunk.window_mask(scores.window)
-            outputs.append(grouped_attention(q, k, v, mask, scores).reshape(rows * length, heads * dim))
+            if chunk.aligned and scores.causal and q.device.type in self.MASKLESS:
+                out = causal_attention(q, k, v, scores.scaling)
+            else:
+                mask = chunk.mask if scores.window is None else chunk.window_mask(scores.window)
+                out = grouped_attention(q, k, v, mask, scores)
+            outputs.append(out.reshape(rows * length, heads * dim))
         stacked = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return stacked.index_select(0, self.inverse).view(-1, heads, dim)

@@ -32,8 +32,8 @@ class Policy:
         self.model.set_attn_implementation(attention.NAME)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Policy:
-        """Loads what `policy.folder.resolve` finds at `path`.
+    def load(cls, path: str | Path, device: str = "cpu", dtype: str = "auto") -> Policy:
+        """Loads what `policy.folder.resolve` finds at `path`, for a device, to compute in a dtype as `compute_in` has it.
 
         Raises InputError when there is no model there, when it cannot be loaded, or when the model computes
         something that packed streams cannot reproduce (checked on random tokens against its ordinary forward pass).
@@ -54,8 +54,19 @@ class Policy:
         if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
             raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
         policy = cls(model.to(device), tokenizer)
-        policy._check_packing(str(path))
+        policy._check_packing(str(path))  # in float32, where a difference is one of method, not of rounding
+        policy.compute_in(dtype)
         return policy
+
+    def compute_in(self, dtype: str) -> None:
+        """Casts the weights to "float32" or "bfloat16"; "auto" is bfloat16 on a GPU, else float32.
+
+        Buffers stay as they are: rotary frequencies in bfloat16 would mistake one position for another.
+        """
+        if dtype == "auto":
+            dtype = "bfloat16" if self.device.type == "cuda" else "float32"
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
 
     def save(self, folder: Path) -> None:
         """Writes a Hugging Face folder that AutoModelForCausalLM.from_pretrained loads. Whole or not at all."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from reasonloop.policy.policy import Policy
 from reasonloop.recipes.sft import starting_policy
 from reasonloop.records import Rollout
 from reasonloop.runs import Run
@@ -22,11 +21,11 @@ from reasonloop.stages import (
     checkpoint,
     chosen_experts,
     deliver,
-    device,
     evaluate,
     expected_experts,
     explore,
     finetune,
+    load_policy,
     rollouts_spent,
 )
 from reasonloop.store.experts import distinct
@@ -105,7 +104,7 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
 
 def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[float]:
     """min(pi_theta/pi_behaviour, c), mean 1 within each problem: one scoring pass of the iteration's first policy."""
-    policy = Policy.load(theta, device(run))
+    policy = load_policy(run, theta)
     scored = policy.score([r.prompt_tokens for r in experts], [r.response_tokens for r in experts], run.recipe.sampling)
     return expert_weights(
         [float(np.sum(logprobs, dtype=np.float64)) for logprobs in scored],

@@ -84,7 +84,7 @@ class SlotCache:
         keys[self._rows[:rows], :, self._positions] = key
         values[self._rows[:rows], :, self._positions] = value
         keys, values = keys[:rows, :, : self._reach], values[:rows, :, : self._reach]
-        if scores.window is None and scores.softcap is None:
+        if scores.causal:
             folded = query.reshape(rows, keys.shape[1], -1, dim)
             if keys.is_cuda:
                 out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=self._bias, scale=scores.scaling)

@@ -9,8 +9,8 @@ from reasonloop.stages.common import (
     TRAINED_EXAMPLE,
     Source,
     checkpoint,
-    device,
     expected_experts,
+    load_policy,
     rollouts_spent,
 )
 from reasonloop.stages.evaluate import deliver, evaluate
@@ -26,10 +26,10 @@ __all__ = [
     "chosen_experts",
     "deliver",
     "demonstrations",
-    "device",
     "evaluate",
     "expected_experts",
     "explore",
     "finetune",
+    "load_policy",
     "rollouts_spent",
 ]

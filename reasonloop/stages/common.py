@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reasonloop.checkpoints import Checkpoint
-from reasonloop.policy.policy import resolve_device
+from reasonloop.policy.policy import Policy, resolve_device
 from reasonloop.runs import Run
 
 # planned work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
@@ -21,8 +21,10 @@ def checkpoint(run: Run, stage: str) -> Checkpoint:
     return Checkpoint(run.folder / "checkpoints" / stage)
 
 
-def device(run: Run) -> str:
-    return resolve_device(run.recipe.model.device)
+def load_policy(run: Run, source: Source) -> Policy:
+    """The policy at `source`, on the device and in the dtype that the recipe asks for."""
+    options = run.recipe.model
+    return Policy.load(source, resolve_device(options.device), options.dtype)
 
 
 def shuffled(position: int, count: int, seed: int, iteration: int) -> int:

@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 from reasonloop.evaluation.evaluate import evaluate_policy
-from reasonloop.policy.policy import Policy
 from reasonloop.runs import Run, write_atomically
-from reasonloop.stages.common import Source, device, training_seconds
+from reasonloop.stages.common import Source, load_policy, training_seconds
 
 
 def evaluate(
@@ -23,7 +22,7 @@ def evaluate(
     run.set_state(f"eval {name}", iteration, 0)
     run.stop_point()
     run.progress.say(f"evaluating {name}")
-    policy, split = Policy.load(source, device(run)), run.recipe.eval.split
+    policy, split = load_policy(run, source), run.recipe.eval.split
     result = {
         "name": name,
         "order": len(list(path.parent.glob("*.json"))),
@@ -55,5 +54,5 @@ def show_held_out(run: Run, evaluation: dict[str, Any]) -> None:
 def deliver(run: Run, source: Source) -> None:
     """The product: RUN/model, a Hugging Face folder."""
     if not (run.folder / "model" / "config.json").is_file():
-        Policy.load(source).save(run.folder / "model")
+        load_policy(run, source).save(run.folder / "model")
     run.set_state("done", 0, 0)

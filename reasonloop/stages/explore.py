@@ -21,7 +21,7 @@ from reasonloop.rewards.effort import answer_end_of
 from reasonloop.rewards.exploration import Explorer
 from reasonloop.rollout.engine import Address
 from reasonloop.runs import Run
-from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, device, rollouts_before
+from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, load_policy, rollouts_before
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import learn_step, objective_of
 from reasonloop.stages.sampling import StepSampler
@@ -63,14 +63,14 @@ def explore(
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"] or -1)
 
-    policy = Policy.load(source.folder if source else start, device(run))
+    policy = load_policy(run, source.folder if source else start)
     critic = Critic(policy, run.recipe.ppo, run.recipe.optimizer) if options.objective == "ppo" else None
     learner = Learner(
         policy, run.recipe.optimizer, run.recipe.sampling, run.recipe.model.gradient_checkpointing, critic
     )
     if source:
         learner.load(source.folder)
-    reference = Policy.load(start, device(run)) if options.kl_coef else None
+    reference = load_policy(run, start) if options.kl_coef else None
     objective = objective_of(options)
     problems = unsolved(run, start) if options.skip_solved else run.problems["train"]
     explorer = None

@@ -16,7 +16,7 @@ from reasonloop.learner.learner import Learner, scheduled
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.runs import Run
-from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, device, shuffled
+from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import list_segments
 from reasonloop.tasks import Task
@@ -46,7 +46,7 @@ def finetune(
         return Path(start)
     weights = weights if weights is not None else [1.0] * len(pairs)
     learner = Learner(
-        Policy.load(own.folder if cursor else start, device(run)),
+        load_policy(run, own.folder if cursor else start),
         run.recipe.optimizer,
         run.recipe.sampling.model_copy(update={"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}),
         run.recipe.model.gradient_checkpointing,

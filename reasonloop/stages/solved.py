@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 
 from reasonloop.errors import RunError
-from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.judged import sample_judged
 from reasonloop.runs import Run, write_atomically
-from reasonloop.stages.common import Source, device
+from reasonloop.stages.common import Source, load_policy
 
 
 def unsolved(run: Run, start: Source) -> list[Problem]:
@@ -22,7 +21,7 @@ def unsolved(run: Run, start: Source) -> list[Problem]:
     known: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
     name = str(start).removeprefix(f"{run.folder}/")
     if name not in known:
-        policy = Policy.load(start, device(run))
+        policy = load_policy(run, start)
         run.engine.load(policy)
         prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
         greedy = run.recipe.sampling.model_copy(update={"top_k": 1, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0})

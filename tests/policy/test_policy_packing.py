@@ -32,8 +32,13 @@ def eager_model(family: str, seed: int) -> Any:
     return model.eval()
 
 
+@pytest.mark.parametrize("maskless", [frozenset({"cuda"}), frozenset({"cuda", "cpu"})], ids=["masks", "causal"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_scores_and_differentiates_as_eager_does(family: str) -> None:
+def test_every_family_scores_and_differentiates_as_eager_does(
+    family: str, maskless: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With masks, and as GPUs do it where causality is all there is to a chunk."""
+    monkeypatch.setattr(PackedPlan, "MASKLESS", maskless)
     policy, eager = tiny_policy(family, seed=1), eager_model(family, seed=1)
     prompts, responses = pairs(2, groups=3, size=3, longest=20)
     stream = pack(prompts, responses)

@@ -405,7 +405,7 @@ def test_a_sweep_evaluates_on_the_probe_problems_alone(tmp_path: Path) -> None:
     assert "avg@4" in (out / "report.html").read_text()
 
 
-def test_evaluations_have_their_own_temperature(tmp_path: Path) -> None:
+def test_evaluations_have_their_own_distribution(tmp_path: Path) -> None:
     options = (
         "rl.steps=1",
         "rloop.iterations=1",
@@ -413,9 +413,10 @@ def test_evaluations_have_their_own_temperature(tmp_path: Path) -> None:
         "rl.probe_every=1",
         "sampling.temperature=1.5",
     )
-    out = run(tmp_path, "eval.temperature=0.01", *options)
+    out = run(tmp_path, "eval.temperature=0.01", "eval.min_p=0.5", *options)
     base = evaluation(out, "base")
     assert base["sampling"]["temperature"] == 0.01
+    assert (base["sampling"]["min_p"], base["sampling"]["top_k"]) == (0.5, 0)
     assert {problem["correct"] for problem in base["problems"]} <= {0, 4}  # as good as greedy: all four are the same
     seen = rollouts(out)
     texts = {problem: {r.text for r in seen if r.problem_id == problem} for problem in {r.problem_id for r in seen}}

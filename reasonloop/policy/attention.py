@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -86,8 +87,15 @@ def _softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, 
 AttentionInterface.register(NAME, attention_forward)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
-# A four-dimensional mask tells transformers that the caller has taken care of masking.
-MASK_IS_IN_THE_PLAN = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+
+@lru_cache(maxsize=8)
+def mask_is_in_the_plan(device: torch.device) -> Tensor:
+    """A four-dimensional mask: it tells transformers that the caller has taken care of masking.
+
+    One a device: a copy to a GPU in every forward pass would wait for it, and can't be captured in a CUDA graph.
+    """
+    with torch.inference_mode(False):
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scores: Scores) -> Tensor:

@@ -106,7 +106,7 @@ class Policy:
         output = self.model.base_model(
             input_ids=tokens[None],
             position_ids=positions[None],
-            attention_mask=attention.MASK_IS_IN_THE_PLAN.to(tokens.device),
+            attention_mask=attention.mask_is_in_the_plan(tokens.device),
             use_cache=False,
             plan=plan,
         )

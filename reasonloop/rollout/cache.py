@@ -70,10 +70,9 @@ class SlotCache:
         for buffer in (*self.keys.values(), *self.values.values()):
             buffer[targets, :, :reach] = buffer[sources, :, :reach]
 
-    def decode_at(self, positions: Tensor) -> None:
-        """The next forward pass decodes one token in each of the slots 0..B-1, at int64 [B] positions."""
-        self._positions = positions
-        self._reach = int(positions.max()) + 1
+    def decode_at(self, positions: Tensor, reach: int) -> None:
+        """The next forward pass decodes one token in each of the slots 0..B-1, at int64 [B] positions below `reach`."""
+        self._positions, self._reach = positions, reach
         visible = self._columns[None, : self._reach] <= positions[:, None]
         bias = torch.zeros(visible.shape, dtype=next(iter(self.keys.values())).dtype, device=self.device)
         self._bias = bias.masked_fill_(~visible, float("-inf"))[:, None, None, :]

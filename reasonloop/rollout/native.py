@@ -17,6 +17,7 @@ from reasonloop.policy.packing import Layout, common_prefix
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.cache import PrefillPlan, SlotCache
+from reasonloop.rollout.decoder import Capture, Decoder, cuda_graph
 from reasonloop.rollout.draw import draw
 from reasonloop.rollout.engine import Address, Prompt, uniforms
 
@@ -53,8 +54,10 @@ class _Row:
 class NativeEngine:
     """Samples with PyTorch on the policy's own weights: nothing is copied between learner and sampler."""
 
-    def __init__(self) -> None:
+    def __init__(self, capture: Capture | None = None) -> None:
+        """`capture`: how decoding steps are captured for replay; unset: as CUDA graphs on a GPU, not at all elsewhere."""
         self._policy: Policy | None = None
+        self._capture = capture
 
     def load(self, policy: Policy) -> None:
         self._policy = policy
@@ -89,7 +92,8 @@ class NativeEngine:
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
         with torch.inference_mode():
-            return _Batch(self._policy, prompts, n, sampling, address, on_tokens, on_finished, lengths).run()
+            capture = self._capture or (cuda_graph if self._policy.device.type == "cuda" else None)
+            return _Batch(self._policy, prompts, n, sampling, address, on_tokens, on_finished, lengths, capture).run()
 
 
 class _Batch:
@@ -105,6 +109,7 @@ class _Batch:
         on_tokens: Callable[[int], None] | None,
         on_finished: Callable[[int, Rollout], None] | None,
         lengths: np.ndarray | None,
+        capture: Capture | None,
     ) -> None:
         self.on_finished, self.lengths = on_finished, lengths
         self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
@@ -115,6 +120,7 @@ class _Batch:
         self.shared = common_prefix([prompt.tokens for prompt in prompts])
         slots = min(sampling.slots, len(prompts) * n)
         self.cache = SlotCache(slots, longest + sampling.max_tokens, self.device)
+        self.decoder = Decoder(policy, self.cache, capture)
         self.waiting = deque(range(len(prompts)))
         self.ready: deque[_Ready] = deque()
         self.rows: list[_Row] = []  # rows[s] is in slot s
@@ -126,13 +132,10 @@ class _Batch:
             self._admit()
             if not self.rows:
                 break
-            last = torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
+            last = np.array([row.tokens[-1] for row in self.rows])
             # the last token's place: after the prompt and the response's tokens before it
-            positions = torch.tensor(
-                [len(row.prompt.tokens) + len(row.tokens) - 1 for row in self.rows], device=self.device
-            )
-            self.cache.decode_at(positions)
-            hidden = self.policy.hidden(last, positions, self.cache)
+            positions = np.array([len(row.prompt.tokens) + len(row.tokens) - 1 for row in self.rows])
+            hidden = self.decoder.step(last, positions)
             self._extend(self.rows, hidden, np.arange(len(self.rows)))
             if self.on_tokens is not None:
                 self.on_tokens(len(self.rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cached_property
 from random import Random
 from typing import Any, Literal
@@ -18,6 +18,12 @@ _WORDS = {"products": ("product", "times", "x"), "sums": ("sum", "plus", "+")}
 _MAX_LINE = 500
 _NUMERAL_LIKE = re.compile(r"(?:(?<![0-9)])-)?\.?[0-9][0-9.,]*")  # a hyphen after a number or bracket is no sign
 _NUMERAL = re.compile(r"(-?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.([0-9]+))?")
+
+
+def _lies_in(pair: Set[int], ranges: Sequence[range]) -> bool:
+    """Whether the two numbers (one, if they are equal), in either order, are of the two ranges."""
+    a, b = min(pair), max(pair)
+    return (a in ranges[0] and b in ranges[1]) or (b in ranges[0] and a in ranges[1])
 
 
 class Arithmetic:
@@ -36,6 +42,9 @@ class Arithmetic:
         """Held-out problems that may steer a run."""
         test: int = Field(200, ge=0)
         """Held-out problems that are only reported on."""
+        practice: tuple[tuple[int, int, int], ...] = ()
+        """Further training problems of other lengths, each entry [digits, digits, how many]: easier, harder or turned-round
+        ones that train the same skill. None is a held-out problem, in either order of its numbers."""
         shots: int = Field(4, ge=0, le=32)
         """Solved examples in front of every problem: always the same ones, and in no split."""
         format: Literal["plain", "chat"] = "plain"
@@ -45,10 +54,18 @@ class Arithmetic:
 
         @model_validator(mode="after")
         def _check(self) -> Arithmetic.Options:
-            if not all(1 <= count <= 4 for count in self.digits):
-                raise ValueError(f"digits = {list(self.digits)}: expected two lengths between 1 and 4")
-            if self.least >= 10 ** min(self.digits):
-                raise ValueError(f"least = {self.least}: no number of {min(self.digits)} digits is as large")
+            for name, lengths in (("digits", self.digits), *(("practice", entry[:2]) for entry in self.practice)):
+                if not all(1 <= count <= 4 for count in lengths):
+                    raise ValueError(f"{name} = {list(lengths)}: expected two lengths between 1 and 4")
+                if self.least >= 10 ** min(lengths):
+                    raise ValueError(f"least = {self.least}: no number of {min(lengths)} digits is as large")
+            for *lengths, count in self.practice:
+                if tuple(lengths) == self.digits or count < 1:
+                    raise ValueError(
+                        f"practice = [{lengths[0]}, {lengths[1]}, {count}]: expected other lengths than digits, and at least 1"
+                    )
+            if len({entry[:2] for entry in self.practice}) < len(self.practice):
+                raise ValueError("practice: the same lengths twice; expected one entry for each")
             return self
 
     def __init__(self, **options: Any) -> None:
@@ -62,35 +79,43 @@ class Arithmetic:
     def _problems(self) -> tuple[Problem, ...]:
         # dealt in this order, so that more training problems leave the shots and both held-out sets as they are
         sizes = {"shots": self.options.shots, "test": self.options.test, "probe": self.options.probe}
-        pairs = self._pairs(sum(sizes.values()) + self.options.train)
+        pairs = self._pairs(self.options.digits, sum(sizes.values()) + self.options.train)
         dealt, start = {}, 0
         for name, size in sizes.items():
             dealt[name] = pairs[start : start + size]
             start += size
         dealt["train"] = pairs[start:]
+        kept_back = {frozenset(pair) for pair in pairs[:start]}
+        for *lengths, count in self.options.practice:
+            dealt["train"] += self._pairs((lengths[0], lengths[1]), count, kept_back)
         shots = dealt.pop("shots")
         return tuple(self._problem(a, b, split, shots) for split in ("train", "probe", "test") for a, b in dealt[split])
 
-    def _pairs(self, wanted: int) -> list[tuple[int, int]]:
-        """The first `wanted` of a fixed random order of the pairs; two numbers of one length come larger first."""
+    def _pairs(
+        self, lengths: tuple[int, int], wanted: int, kept_back: Set[frozenset[int]] = frozenset()
+    ) -> list[tuple[int, int]]:
+        """The first `wanted` of a fixed random order of the pairs with numbers of these lengths, without those in
+        `kept_back`; two numbers of one length come larger first."""
         # a number of one digit begins at 0 where `least` allows it
-        firsts = [10 ** (digits - 1) if digits > 1 else 0 for digits in self.options.digits]
+        firsts = [10 ** (digits - 1) if digits > 1 else 0 for digits in lengths]
         ranges = [
-            range(max(self.options.least, first), 10**digits)
-            for first, digits in zip(firsts, self.options.digits, strict=True)
+            range(max(self.options.least, first), 10**digits) for first, digits in zip(firsts, lengths, strict=True)
         ]
         same = ranges[0] == ranges[1]
         total = len(ranges[0]) * (len(ranges[0]) + 1) // 2 if same else len(ranges[0]) * len(ranges[1])
+        total -= sum(_lies_in(pair, ranges) for pair in kept_back)
         if wanted > total:
+            asked = "shots + train + probe + test" if lengths == self.options.digits else "practice"
             raise InputError(
-                f"task arithmetic: shots + train + probe + test = {wanted}, but there are only {total} "
-                f"{self.options.operation} of digits = {list(self.options.digits)}; ask for fewer"
+                f"task arithmetic: {asked} = {wanted}, but there are only {total} {self.options.operation} of "
+                f"digits = {list(lengths)}; ask for fewer"
             )
-        rng = Random(f"arithmetic {self.options.operation} {self.options.digits} {self.options.seed}")
+        rng = Random(f"arithmetic {self.options.operation} {lengths} {self.options.seed}")
         found: dict[tuple[int, int], None] = {}
         while len(found) < wanted:
             a, b = rng.choice(ranges[0]), rng.choice(ranges[1])
-            found[(max(a, b), min(a, b)) if same else (a, b)] = None
+            if frozenset((a, b)) not in kept_back:
+                found[(max(a, b), min(a, b)) if same else (a, b)] = None
         return list(found)
 
     def _result(self, a: int, b: int) -> int:

@@ -53,6 +53,25 @@ def test_factors_below_the_least_are_left_out(least, train):
         Arithmetic(least=least, train=train + 1, probe=60, test=200).problems()
 
 
+def test_practice_is_for_training_and_holds_no_held_out_problem_turned_round():
+    options = {"train": 400, "probe": 60, "test": 200}
+    plain = Arithmetic(**options).problems()
+    practice = [[1, 2, 400], [1, 1, 36], [3, 1, 50]]  # 4 shots and 260 held-out problems leave 456 of [1, 2]
+    problems = Arithmetic(**options, practice=practice).problems()
+    assert [p for p in problems if p.split != "train"] == [p for p in plain if p.split != "train"]
+    assert [p for p in problems if p.split == "train"][:400] == [p for p in plain if p.split == "train"]
+    assert len({p.id for p in problems}) == len(problems) == 660 + 486
+    lengths = [tuple(len(str(n)) for n in p.meta["numbers"]) for p in problems if p.split == "train"][400:]
+    assert lengths == [(1, 2)] * 400 + [(1, 1)] * 36 + [(3, 1)] * 50
+    kept_back = {frozenset(p.meta["numbers"]) for p in plain if p.split != "train"}
+    shots = re.findall(r"What is (\d+) times (\d+)\?", problems[0].prompt)[:-1]
+    kept_back |= {frozenset(map(int, shot)) for shot in shots}
+    assert not kept_back & {frozenset(p.meta["numbers"]) for p in problems if p.split == "train"}
+    Arithmetic(**options, practice=[[1, 2, 456]]).problems()  # all that there are
+    with pytest.raises(InputError, match=r"practice = 457, but there are only 456 products of digits = \[1, 2\]"):
+        Arithmetic(**options, practice=[[1, 2, 457]]).problems()
+
+
 def test_a_least_number_that_leaves_none():
     with pytest.raises(InputError, match="least = 10"):
         Arithmetic(least=10)
@@ -106,6 +125,10 @@ def test_any_single_number_is_judged_by_its_value(number, grouped):
         ({"digits": [2, 9]}, "between 1 and 4"),
         ({"operation": "product"}, "operation = 'product'"),
         ({"shot": 1}, "did you mean 'shots'"),
+        ({"practice": [[2, 1, 5]]}, "expected other lengths than digits"),
+        ({"practice": [[1, 1, 0]]}, "at least 1"),
+        ({"practice": [[1, 5, 3]]}, "between 1 and 4"),
+        ({"practice": [[1, 1, 3], [1, 1, 4]]}, "the same lengths twice"),
     ],
 )
 def test_bad_options(options, message):

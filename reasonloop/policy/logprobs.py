@@ -6,6 +6,7 @@ sampler and the learner both come here, so that the on-policy ratio is 1 under e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Sampling
+
+Linear = Callable[..., Tensor]
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at once: 64 MiB of float32
 
@@ -27,10 +30,12 @@ class Head:
     """[V]"""
     scale: float = 1.0
     softcap: float | None = None
+    project: Linear = torch.nn.functional.linear
+    """(hidden, weight, bias) -> hidden @ weight.T + bias"""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> [M, V] float32."""
-        logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        logits = self.project(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:

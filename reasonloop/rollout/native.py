@@ -13,6 +13,8 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, RunError
+from reasonloop.policy.logprobs import Head
+from reasonloop.policy.packed import packed_weights
 from reasonloop.policy.packing import Layout, common_prefix
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
@@ -91,9 +93,10 @@ class NativeEngine:
                 raise InputError(f"problem {prompt.problem_id}: its prompt has no tokens")
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
-        with torch.inference_mode():
+        with torch.inference_mode(), packed_weights(self._policy) as head:
             capture = self._capture or (cuda_graph if self._policy.device.type == "cuda" else None)
-            return _Batch(self._policy, prompts, n, sampling, address, on_tokens, on_finished, lengths, capture).run()
+            batch = _Batch(self._policy, head, prompts, n, sampling, address, on_tokens, on_finished, lengths, capture)
+            return batch.run()
 
 
 class _Batch:
@@ -102,6 +105,7 @@ class _Batch:
     def __init__(
         self,
         policy: Policy,
+        head: Head,
         prompts: Sequence[Prompt],
         n: int,
         sampling: Sampling,
@@ -114,7 +118,7 @@ class _Batch:
         self.on_finished, self.lengths = on_finished, lengths
         self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
         self.on_tokens = on_tokens
-        self.head, self.device = policy.head(), policy.device
+        self.head, self.device = head, policy.device
         self.stop = policy.stop_tokens(sampling.stop)
         longest = max(len(prompt.tokens) for prompt in prompts)
         self.shared = common_prefix([prompt.tokens for prompt in prompts])

@@ -59,10 +59,10 @@ class Arithmetic:
                     raise ValueError(f"{name} = {list(lengths)}: expected two lengths between 1 and 4")
                 if self.least >= 10 ** min(lengths):
                     raise ValueError(f"least = {self.least}: no number of {min(lengths)} digits is as large")
-            for *lengths, count in self.practice:
-                if tuple(lengths) == self.digits or count < 1:
+            for entry in self.practice:
+                if entry[:2] == self.digits or entry[2] < 1:
                     raise ValueError(
-                        f"practice = [{lengths[0]}, {lengths[1]}, {count}]: expected other lengths than digits, and at least 1"
+                        f"practice = {list(entry)}: expected other lengths than digits, and at least 1 problem"
                     )
             if len({entry[:2] for entry in self.practice}) < len(self.practice):
                 raise ValueError("practice: the same lengths twice; expected one entry for each")
@@ -86,8 +86,8 @@ class Arithmetic:
             start += size
         dealt["train"] = pairs[start:]
         kept_back = {frozenset(pair) for pair in pairs[:start]}
-        for *lengths, count in self.options.practice:
-            dealt["train"] += self._pairs((lengths[0], lengths[1]), count, kept_back)
+        for entry in self.options.practice:
+            dealt["train"] += self._pairs(entry[:2], entry[2], kept_back)
         shots = dealt.pop("shots")
         return tuple(self._problem(a, b, split, shots) for split in ("train", "probe", "test") for a, b in dealt[split])
 

@@ -7,6 +7,7 @@ rounded up to powers of two, and a shape is captured only when it has come up of
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,13 @@ class Decoder:
         if self._steps[shape] < WORTH:
             return self._forward(tokens_B, positions_B, reach)
         if shape not in self._captured:
-            self._captured[shape] = self._capture(shape, tokens_B, positions_B)
+            try:
+                self._captured[shape] = self._capture(shape, tokens_B, positions_B)
+            except RuntimeError as error:  # a model that asks the GPU something in its forward pass, or no memory
+                reason = str(error).partition("\n")[0]
+                warnings.warn(f"decoding steps can't be captured ({reason}): plain steps instead", stacklevel=2)
+                self.capture = None
+                return self._forward(tokens_B, positions_B, reach)
         found = self._captured[shape]
         found.tokens[:rows].copy_(tokens_B)
         found.positions[:rows].copy_(positions_B)

@@ -69,6 +69,18 @@ def test_a_step_sees_weights_that_changed_after_its_capture(policy: Policy, monk
     assert_same(got, engine(changed).sample(prompts(2), 2, SAMPLING, ADDRESS))
 
 
+def test_a_model_that_cannot_be_captured_is_sampled_with_plain_steps(policy: Policy) -> None:
+    def refuse(forward: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    made = NativeEngine(refuse)
+    made.load(policy)
+    with pytest.warns(UserWarning, match="not permitted when stream is capturing\\): plain steps") as told:
+        got = made.sample(prompts(9), 3, SAMPLING, ADDRESS)
+    assert len(told) == 1
+    assert_same(got, engine(policy).sample(prompts(9), 3, SAMPLING, ADDRESS))
+
+
 def test_rare_shapes_are_not_captured() -> None:
     recorder = Recorder()
     made = NativeEngine(recorder)

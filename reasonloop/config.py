@@ -246,13 +246,8 @@ class Evaluation(Section):
     split: Literal["test", "probe"] = "test"
     """The held-out problems that policies are evaluated on. probe is for sweeps, which must not see the test problems."""
     temperature: float | None = Field(None, gt=0)
-    """Temperature of evaluations, probes included. Unset: sampling.temperature."""
-    top_p: float | None = Field(None, gt=0, le=1)
-    """Nucleus of evaluations. Unset: sampling.top_p."""
-    top_k: int | None = Field(None, ge=0)
-    """As sampling.top_k, for evaluations. Unset: sampling.top_k."""
-    min_p: float | None = Field(None, ge=0, lt=1)
-    """As sampling.min_p, for evaluations. Unset: sampling.min_p."""
+    """Evaluations and probes sample the whole distribution at this temperature, without top-p, top-k and min-p. Unset: as
+    training does."""
     problems: int = Field(0, ge=0)
     """How many held-out test problems. 0: all."""
     probe_problems: int = Field(0, ge=0)
@@ -340,8 +335,10 @@ class Recipe(Section):
     @property
     def eval_sampling(self) -> Sampling:
         """The distribution that evaluations sample from."""
-        own = {name: getattr(self.eval, name) for name in ("temperature", "top_p", "top_k", "min_p")}
-        return self.sampling.model_copy(update={name: value for name, value in own.items() if value is not None})
+        if self.eval.temperature is None:
+            return self.sampling
+        whole = {"temperature": self.eval.temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+        return self.sampling.model_copy(update=whole)
 
     @property
     def sft_first(self) -> bool:

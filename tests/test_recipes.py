@@ -412,11 +412,11 @@ def test_evaluations_have_their_own_distribution(tmp_path: Path) -> None:
         "rloop.vanilla=false",
         "rl.probe_every=1",
         "sampling.temperature=1.5",
+        "sampling.min_p=0.001",
     )
-    out = run(tmp_path, "eval.temperature=0.01", "eval.min_p=0.5", *options)
+    out = run(tmp_path, "eval.temperature=0.01", *options)
     base = evaluation(out, "base")
-    assert base["sampling"]["temperature"] == 0.01
-    assert (base["sampling"]["min_p"], base["sampling"]["top_k"]) == (0.5, 0)
+    assert (base["sampling"]["temperature"], base["sampling"]["min_p"]) == (0.01, 0.0)
     assert {problem["correct"] for problem in base["problems"]} <= {0, 4}  # as good as greedy: all four are the same
     seen = rollouts(out)
     texts = {problem: {r.text for r in seen if r.problem_id == problem} for problem in {r.problem_id for r in seen}}
@@ -425,7 +425,7 @@ def test_evaluations_have_their_own_distribution(tmp_path: Path) -> None:
     scored = policy.score(
         [r.prompt_tokens for r in seen],
         [r.response_tokens for r in seen],
-        config.load(recipe_file(), [options[-1]]).sampling,
+        config.load(recipe_file(), list(options[-2:])).sampling,
     )
     assert max(float(np.abs(a - r.logprobs).max()) for a, r in zip(scored, seen, strict=True)) < 1e-4
 

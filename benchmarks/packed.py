@@ -4,7 +4,7 @@
 
 Each of the model's matrices, at each number of rows, on fresh weights every time (a model's weights don't fit the caches
 between two steps). "peer" is the plain product, `torch.nn.functional.linear`; the sides take turns. The main workload is
-the layers at the largest number of rows. "laying_out": seconds for the whole model, and what a step of 64 rows takes.
+the layers at the largest number of rows. "laying_out_seconds": for the whole model.
 """
 
 from __future__ import annotations

@@ -148,7 +148,9 @@ class Rl(Section):
     epochs: int = Field(1, ge=1)
     """Passes over a step's batch."""
     skip_solved: bool = False
-    """Leave out the training problems that the starting policy solves already (one greedy response each)."""
+    """Leave out the training problems that the starting policy solves already. The greedy response to each training problem
+    that tells counts among the rollouts and is stored (branch `greedy`); with `rloop.hard_threshold = 1` RLoop's RFT
+    trains on the right ones too."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -155,6 +155,13 @@ def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
             f"rl.problems_per_step = {recipe.rl.problems_per_step}: the task has {sizes['train']} training problems; "
             "expected at least as many"
         )
+    rollouts, per_step = recipe.rl.rollouts, recipe.rl.rollouts_per_step
+    if recipe.rl.skip_solved and sizes["train"] + per_step > rollouts:
+        raise InputError(
+            f"rl.skip_solved = true: it asks all {sizes['train']} training problems once, an exploration has {rollouts} "
+            f"rollouts (rl.steps x rl.problems_per_step x rl.group_size), and one step takes {per_step} of them; expected "
+            "more steps, or fewer training problems"
+        )
     if recipe.rl.probe_every and not sizes["probe"]:
         raise InputError(
             f"rl.probe_every = {recipe.rl.probe_every}: task {name!r} has no probe problems; expected some, or 0"

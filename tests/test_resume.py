@@ -40,7 +40,11 @@ PLANS = {
     "rlsp, shared critic, novelty, checkpoints far apart": [
         *("method=rlsp", "sft.before=false", "rl.objective=ppo", "ppo.critic=shared", "rl.updates_per_step=2"),
         *("exploration.form=novelty", "exploration.alpha=0.8", "checkpoint_seconds=1e9", "rl.skip_solved=true"),
-        *("rl.problems_per_step=2", "eval.samples=2"),
+        *("rl.problems_per_step=2", "rl.steps=5", "eval.samples=2"),
+    ],
+    "rloop, what is solved left out": [
+        *("rl.skip_solved=true", "rl.problems_per_step=2", "rl.steps=4", "rft.epochs=1", "rloop.vanilla=false"),
+        *("eval.samples=1", "eval.explored=false"),
     ],
     "sft": ["method=sft"],
     "sft, checkpoints far apart": ["method=sft", "checkpoint_seconds=1e9"],

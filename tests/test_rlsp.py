@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from run_fixtures import metrics
-from test_recipes import recipe_file, rollouts, run, same
+from test_recipes import evaluation, recipe_file, rollouts, run, same
 
 from reasonloop import config
 from reasonloop.cli import main
@@ -16,7 +15,7 @@ from reasonloop.config import load
 from reasonloop.errors import InputError
 from reasonloop.policy.policy import Policy
 from reasonloop.rewards.effort import answer_end_of, effort_of
-from reasonloop.stages.finetune import experts_of
+from reasonloop.stages.finetune import chosen_experts, experts_of
 from reasonloop.tasks import load_task
 
 RLSP = (
@@ -75,16 +74,53 @@ def test_measurements_of_a_step(whole: Path) -> None:
 
 
 def test_problems_that_are_solved_already_are_left_out(tmp_path: Path) -> None:
-    out = run(tmp_path, "method=rl", "rl.skip_solved=true", "rl.problems_per_step=2", "eval.samples=2")
-    (left,) = json.loads((out / "unsolved.json").read_text()).values()
-    assert 2 <= len(left) < 20
-    assert {r.problem_id for r in rollouts(out)} <= set(left)
+    options = ["method=rl", "rl.skip_solved=true", "rl.problems_per_step=2", "rl.steps=8"]
+    out = run(tmp_path, *options, "eval.samples=2")
+    greedy = rollouts(out, "greedy")
+    left = {r.problem_id for r in greedy if not r.right}
+    assert 2 <= len(left) < len(greedy) == 20
+    explored = rollouts(out, "main")
+    assert {r.problem_id for r in explored} <= left
+    # asking counts: the exploration is shorter by it
+    recipe = load(recipe_file(), options)
+    assert metrics(out, stage="greedy")[0]["solved"] == 20 - len(left)
+    assert metrics(out, stage="explore")[-1]["rollouts"] == len(greedy) + len(explored)
+    assert 0 <= len(greedy) + len(explored) - recipe.rl.rollouts < recipe.rl.group_size
 
 
 def test_too_few_unsolved_problems_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["run", str(recipe_file()), "method=rl", "rl.skip_solved=true", "rl.problems_per_step=20"]
-    assert main([*argv, "--out", str(tmp_path / "run")]) == 1
+    assert main([*argv, "rl.steps=3", "--out", str(tmp_path / "run")]) == 1
     assert "rl.skip_solved leaves" in capsys.readouterr().err
+    assert main([*argv, "rl.steps=1", "--out", str(tmp_path / "short")]) == 2
+    assert "it asks all 20 training problems once, an exploration has 80 rollouts" in capsys.readouterr().err
+    assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.9])
+def test_rloop_trains_on_what_was_solved_greedily_too(tmp_path: Path, threshold: float) -> None:
+    options = ["rl.skip_solved=true", "rl.problems_per_step=2", "rl.steps=8", "eval.samples=2", "rloop.vanilla=true"]
+    options += [f"rloop.hard_threshold={threshold}", "rloop.accumulate=true"]
+    out = run(tmp_path, *options)
+    recipe = load(recipe_file(), options)
+    greedy = [[r for r in rollouts(out, "greedy", i) if r.right] for i in range(recipe.rloop.iterations)]
+    assert all(len(rollouts(out, "greedy", i)) == 20 for i in range(recipe.rloop.iterations))
+    assert {
+        r.temperature if hasattr(r, "temperature") else float(r.logprobs.sum()) for found in greedy for r in found
+    } == {0.0}
+    kept: set[tuple[str, bytes]] = set()
+    for i, line in enumerate(metrics(out, stage="select")):
+        solved = greedy[i] if threshold == 1 else []
+        found = [*chosen_experts(recipe, out, i).rollouts, *solved]
+        kept |= {(r.problem_id, r.response_tokens.tobytes()) for r in found}
+        assert line["solved"] == len(solved)
+        assert line["trained_on"] == len(kept)
+        # explored is what was not solved, unless that can't fill a step
+        ids = {r.problem_id for r in greedy[i]}
+        if 20 - len(ids) >= recipe.rl.problems_per_step:
+            assert not ids & {r.problem_id for r in rollouts(out, "main", i)}
+    spent = {name: evaluation(out, name)["rollouts"] for name in ("iteration-1-rft", "vanilla")}
+    assert spent["vanilla"] == spent["iteration-1-rft"] == recipe.rl.rollouts * recipe.rloop.iterations
 
 
 def test_experts_of_a_run_are_demonstrations(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from reasonloop.stages import (
     deliver,
     evaluate,
     expected_experts,
+    expert_rollouts,
     explore,
     finetune,
     load_policy,
     rollouts_spent,
+    solved_experts,
 )
 from reasonloop.store.experts import distinct
 from reasonloop.store.weights import expert_weights
@@ -71,10 +73,9 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
         return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
     options = run.recipe.rloop
     experts = chosen_experts(run.recipe, run.folder, iteration)
-    earlier = (
-        [chosen_experts(run.recipe, run.folder, i).rollouts for i in range(iteration)] if options.accumulate else []
-    )
-    rollouts = distinct([r for found in [*earlier, experts.rollouts] for r in found])
+    sources = range(0 if options.accumulate else iteration, iteration + 1)
+    rollouts = distinct(rollout for i in sources for rollout in expert_rollouts(run.recipe, run.folder, i))
+    solved = len(solved_experts(run.recipe, run.folder, iteration))
     if cursor is None:  # else the line is there already, with steps behind it
         run.unlog(stage="select", iteration=iteration)
         run.log(
@@ -89,12 +90,14 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
             hard_problems=experts.hard_problems,
             deduplicated=experts.deduplicated,
             selected=experts.selected,
+            **({"solved": solved} if run.recipe.rl.skip_solved else {}),
             trained_on=len(rollouts),
         )
     run.progress.say(
         f"experts: {experts.seen} rollouts, {experts.right} right; {experts.hard_problems} of {experts.problems} "
         f"problems hard; {experts.deduplicated} distinct successes on them, {experts.selected} after the cap"
-        + (f", {len(rollouts)} with those of earlier iterations" if earlier else "")
+        + (f"; {solved} solved greedily" if solved else "")
+        + (f"; {len(rollouts)} to train on" if len(rollouts) > experts.selected else "")
     )
     pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts]
     run.progress.total_units += (len(pairs) - expected_experts(run)) * run.recipe.rft.epochs * TRAINED_EXAMPLE

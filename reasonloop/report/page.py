@@ -34,6 +34,8 @@ SELECTION = [
     (("hard_problems", "hard"), "hard problems"),
     (("deduplicated", "dedup"), "distinct right on hard"),
     (("selected", "cap", "experts"), "experts"),
+    (("solved",), "solved greedily before"),
+    (("trained_on",), "trained on"),
 ]
 
 

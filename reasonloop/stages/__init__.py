@@ -15,7 +15,8 @@ from reasonloop.stages.common import (
 )
 from reasonloop.stages.evaluate import deliver, evaluate
 from reasonloop.stages.explore import best_policy, explore
-from reasonloop.stages.finetune import chosen_experts, demonstrations, finetune
+from reasonloop.stages.finetune import chosen_experts, demonstrations, expert_rollouts, finetune
+from reasonloop.stages.solved import solved_experts
 
 __all__ = [
     "RL_ROLLOUT",
@@ -28,8 +29,10 @@ __all__ = [
     "demonstrations",
     "evaluate",
     "expected_experts",
+    "expert_rollouts",
     "explore",
     "finetune",
     "load_policy",
     "rollouts_spent",
+    "solved_experts",
 ]

@@ -65,7 +65,10 @@ def training_seconds(run: Run, branch: str, iteration: int) -> float:
     total = 0.0
     for line in run.metrics():
         own = line.get("branch") == branch and line.get("iteration", 0) <= iteration
-        shared = (line.get("stage"), line.get("branch"), line.get("iteration")) == ("explore", "main", 0)
-        if line.get("stage") in ("sft", "explore", "rft") and (own or (shared and line["step"] < continued_at)):
+        first = (line.get("branch"), line.get("iteration")) == ("main", 0)
+        shared = first and line.get("stage") in ("greedy", "explore")
+        if line.get("stage") in ("sft", "greedy", "explore", "rft") and (
+            own or (shared and line["step"] < continued_at)
+        ):
             total += line.get("seconds", 0.0)
     return total

@@ -25,7 +25,7 @@ from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, load_policy
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import learn_step, objective_of
 from reasonloop.stages.sampling import StepSampler
-from reasonloop.stages.solved import unsolved
+from reasonloop.stages.solved import greedy_rollouts, unsolved
 
 
 def explore(
@@ -51,6 +51,7 @@ def explore(
     options, stage = run.recipe.rl, f"{branch}-explore-{iteration}"
     own = checkpoint(run, stage)
     cursor = own.cursor()
+    began = time.monotonic()
     if cursor is not None and cursor.get("done"):
         return own.folder
     source = own if cursor is not None else continued
@@ -60,6 +61,19 @@ def explore(
             cursor = {**(continued.cursor() or {}), "done": False}
             cursor.pop("ended_early", None)
             cursor["continued_at"] = cursor["step"]
+    problems = run.problems["train"]
+    # an early end may have left a last iteration so few rollouts that asking would take them all
+    if options.skip_solved and len(problems) + options.rollouts_per_step <= rollouts:
+        greedy = greedy_rollouts(run, start, iteration)
+        problems = unsolved(run, greedy, iteration)
+        if source is None:
+            cursor["rollouts"] = len(greedy)
+            solved = sum(rollout.right for rollout in greedy)
+            seconds = round(time.monotonic() - began, 3)
+            run.progress.advance(len(greedy))
+            run.progress.skip(len(greedy) * (RL_ROLLOUT - 1))
+            run.unlog(stage="greedy", branch=branch, iteration=iteration)
+            run.log(stage="greedy", branch=branch, iteration=iteration, step=0, solved=solved, seconds=seconds)
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"] or -1)
 
@@ -72,7 +86,6 @@ def explore(
         learner.load(source.folder)
     reference = load_policy(run, start) if options.kl_coef else None
     objective = objective_of(options)
-    problems = unsolved(run, start) if options.skip_solved else run.problems["train"]
     explorer = None
     if run.recipe.exploration.form != "none" and not outcome_only:
         explorer = Explorer(run.recipe.exploration, policy.decode, answer_end_of(run.task), seed=run.recipe.seed)

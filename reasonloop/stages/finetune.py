@@ -14,9 +14,10 @@ from reasonloop.errors import InputError
 from reasonloop.learner.batch import supervised
 from reasonloop.learner.learner import Learner, scheduled
 from reasonloop.policy.policy import Policy
-from reasonloop.records import Problem
+from reasonloop.records import Problem, Rollout
 from reasonloop.runs import Run
 from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled
+from reasonloop.stages.solved import solved_experts
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import list_segments
 from reasonloop.tasks import Task
@@ -142,6 +143,11 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int) -> Experts:
     )
 
 
+def expert_rollouts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
+    """What the iteration gives RFT to train on: its experts, and what `rl.skip_solved` left out of the exploration."""
+    return [*chosen_experts(recipe, run_folder, iteration).rollouts, *solved_experts(recipe, run_folder, iteration)]
+
+
 def experts_of(recipe: Recipe, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
     """The experts of the run in `sft.experts_of`, from all of its iterations, as demonstrations.
 
@@ -153,7 +159,7 @@ def experts_of(recipe: Recipe, problems: Sequence[Problem]) -> list[tuple[Proble
     found: dict[tuple[str, str], tuple[Problem, str]] = {}
     iteration = 0
     while list_segments(folder / "trajectories", "main", iteration):
-        for rollout in chosen_experts(recipe, folder, iteration).rollouts:
+        for rollout in expert_rollouts(recipe, folder, iteration):
             if rollout.problem_id not in by_id:
                 raise InputError(
                     f"sft.experts_of = {str(folder)!r}: its problem {rollout.problem_id} is no training problem of task "

@@ -7,10 +7,9 @@ are refused with the nearest name. The field docstrings below are the recipe ref
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -77,6 +76,10 @@ class Sampling(Section):
     @property
     def truncated(self) -> bool:
         return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+    def untruncated(self, temperature: float = 1.0) -> Self:
+        """The same with nothing cut off, at this temperature."""
+        return self.model_copy(update={"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0})
 
 
 class Optimizer(Section):
@@ -149,8 +152,8 @@ class Rl(Section):
     """Passes over a step's batch."""
     skip_solved: bool = False
     """Leave out the training problems that the starting policy solves already. The greedy response to each training problem
-    that tells counts among the rollouts and is stored (branch `greedy`); with `rloop.hard_threshold = 1` RLoop's RFT
-    trains on the right ones too."""
+    that tells is stored (branch `greedy`) and counts among the rollouts (together rounded up to whole groups); with
+    `rloop.hard_threshold = 1` RLoop's RFT trains on the right ones too."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -339,8 +342,7 @@ class Recipe(Section):
         """The distribution that evaluations sample from."""
         if self.eval.temperature is None:
             return self.sampling
-        whole = {"temperature": self.eval.temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        return self.sampling.model_copy(update=whole)
+        return self.sampling.untruncated(self.eval.temperature)
 
     @property
     def sft_first(self) -> bool:
@@ -432,45 +434,3 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise InputError(f"override {override!r}: {part!r} is a value, not a section")
     table[parts[-1]] = value
-
-
-def reference() -> str:
-    """The recipe reference as Markdown, made from the fields and their docstrings."""
-    lines = [
-        "# Recipe reference",
-        "",
-        "Made from `reasonloop/config.py` by `make docs`; do not edit.",
-        "",
-        "A recipe is a TOML file; every key has a default, and `section.key=value` on the command line overrides it.",
-    ]
-    tables: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
-
-    def collect(model: type[BaseModel], prefix: str = "") -> None:
-        for name, info in model.model_fields.items():
-            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-                tables.append((prefix + name, info.annotation))
-                collect(info.annotation, f"{prefix}{name}.")
-
-    collect(Recipe)
-    for name, model in tables:
-        lines += ["", f"## `[{name}]`" if name else "## Top level", ""]
-        if name and model.__doc__:
-            lines += [" ".join(model.__doc__.split()), ""]
-        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        for key, info in model.model_fields.items():
-            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-                continue
-            default = info.get_default(call_default_factory=True)
-            text = " ".join((info.description or "").split())
-            shown = "unset" if default is None else f"`{json.dumps(default)}`"  # on one line; TOML reads it the same
-            lines.append(f"| `{key}` | {_type(info.annotation)} | {shown} | {text} |")
-    return "\n".join(lines) + "\n"
-
-
-def _type(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(annotation))
-    args = [part for part in get_args(annotation) if part is not type(None)]
-    if get_origin(annotation) in (tuple, dict):
-        return "table" if get_origin(annotation) is dict else "list"
-    return getattr(args[0] if args else annotation, "__name__", str(annotation))

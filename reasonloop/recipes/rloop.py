@@ -73,9 +73,10 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
         return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
     options = run.recipe.rloop
     experts = chosen_experts(run.recipe, run.folder, iteration)
-    sources = range(0 if options.accumulate else iteration, iteration + 1)
-    rollouts = distinct(rollout for i in sources for rollout in expert_rollouts(run.recipe, run.folder, i))
-    solved = len(solved_experts(run.recipe, run.folder, iteration))
+    solved = solved_experts(run.recipe, run.folder, iteration)
+    earlier = range(iteration) if options.accumulate else ()
+    before = [rollout for i in earlier for rollout in expert_rollouts(run.recipe, run.folder, i)]
+    rollouts = distinct([*before, *experts.rollouts, *solved])
     if cursor is None:  # else the line is there already, with steps behind it
         run.unlog(stage="select", iteration=iteration)
         run.log(
@@ -90,13 +91,13 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
             hard_problems=experts.hard_problems,
             deduplicated=experts.deduplicated,
             selected=experts.selected,
-            **({"solved": solved} if run.recipe.rl.skip_solved else {}),
+            **({"solved": len(solved)} if run.recipe.rl.skip_solved else {}),
             trained_on=len(rollouts),
         )
     run.progress.say(
         f"experts: {experts.seen} rollouts, {experts.right} right; {experts.hard_problems} of {experts.problems} "
         f"problems hard; {experts.deduplicated} distinct successes on them, {experts.selected} after the cap"
-        + (f"; {solved} solved greedily" if solved else "")
+        + (f"; {len(solved)} solved greedily" if solved else "")
         + (f"; {len(rollouts)} to train on" if len(rollouts) > experts.selected else "")
     )
     pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts]

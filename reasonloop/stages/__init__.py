@@ -15,8 +15,7 @@ from reasonloop.stages.common import (
 )
 from reasonloop.stages.evaluate import deliver, evaluate
 from reasonloop.stages.explore import best_policy, explore
-from reasonloop.stages.finetune import chosen_experts, demonstrations, expert_rollouts, finetune
-from reasonloop.stages.solved import solved_experts
+from reasonloop.stages.finetune import chosen_experts, demonstrations, expert_rollouts, finetune, solved_experts
 
 __all__ = [
     "RL_ROLLOUT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -67,7 +68,8 @@ def explore(
         greedy = greedy_rollouts(run, start, iteration)
         problems = unsolved(run, greedy, iteration)
         if source is None:
-            cursor["rollouts"] = len(greedy)
+            # in whole groups: arms that ask more or less often must be able to spend exactly the same
+            cursor["rollouts"] = math.ceil(len(greedy) / options.group_size) * options.group_size
             solved = sum(rollout.right for rollout in greedy)
             seconds = round(time.monotonic() - began, 3)
             run.progress.advance(len(greedy))

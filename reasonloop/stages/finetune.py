@@ -17,7 +17,7 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem, Rollout
 from reasonloop.runs import Run
 from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled
-from reasonloop.stages.solved import solved_experts
+from reasonloop.stages.solved import GREEDY
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import list_segments
 from reasonloop.tasks import Task
@@ -49,7 +49,7 @@ def finetune(
     learner = Learner(
         load_policy(run, own.folder if cursor else start),
         run.recipe.optimizer,
-        run.recipe.sampling.model_copy(update={"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}),
+        run.recipe.sampling.untruncated(),
         run.recipe.model.gradient_checkpointing,
     )
     if cursor:
@@ -130,12 +130,13 @@ def demonstrations(
     return pairs
 
 
-def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int) -> Experts:
+def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str = "main") -> Experts:
     """The experts of one iteration of the run in a folder, chosen as the recipe's `[rloop]` says."""
     options = recipe.rloop
     return select_experts(
         run_folder / "trajectories",
         iteration=iteration,
+        branch=branch,
         hard_threshold=options.hard_threshold,
         cap=options.cap,
         source="last_step" if options.experts == "last_step" else "all",
@@ -143,8 +144,17 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int) -> Experts:
     )
 
 
+def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
+    """The right greedy responses of `rl.skip_solved`, so that RFT doesn't forget what was left out of the exploration.
+
+    Their problems' success rate is 1: the hard filter lets them through where `rloop.hard_threshold` is 1.
+    """
+    asked = list_segments(run_folder / "trajectories", GREEDY, iteration)
+    return chosen_experts(recipe, run_folder, iteration, GREEDY).rollouts if asked else []
+
+
 def expert_rollouts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
-    """What the iteration gives RFT to train on: its experts, and what `rl.skip_solved` left out of the exploration."""
+    """All that the iteration gives RFT to train on: its experts, and what it had solved before it explored."""
     return [*chosen_experts(recipe, run_folder, iteration).rollouts, *solved_experts(recipe, run_folder, iteration)]
 
 

@@ -23,7 +23,9 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 class Section(BaseModel):
     """A table of options: unknown keys are an error, values are frozen after the check."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class Model(Section):
@@ -41,7 +43,9 @@ class Model(Section):
 class TaskConfig(Section):
     """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""

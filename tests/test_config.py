@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -67,6 +68,7 @@ def value_of(recipe: Recipe, key: str) -> Any:
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
+@example({"task.own": math.inf, "sft.options": {"own": [-math.inf]}})
 def test_a_recipe_is_the_same_after_a_round_trip_through_toml(flat: dict[str, Any]) -> None:
     recipe = config.parse(nested(flat), [], "test")
     text = config.dumps(recipe, {"ran_on": {"cores": 2}})

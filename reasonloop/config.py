@@ -7,11 +7,12 @@ are refused with the nearest name. The field docstrings below are the recipe ref
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reasonloop.errors import InputError
 from reasonloop.exploration_options import Exploration
@@ -106,13 +107,13 @@ class Training(Section):
     """How the rate falls after warm-up, to 10 % of its peak at the end (linear, cosine)."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the updates over which the rate rises from 0."""
-    epochs: float = Field(2.0, gt=0)
-    """Passes over the examples."""
     batch_size: int = Field(64, ge=1)
     """Examples an update."""
 
 
 class Sft(Training):
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the examples."""
     demonstrations: int = Field(0, ge=0)
     """How many demonstrations to train on: the first so many of the task's, or generated where the task has a generator.
     0 takes all that the task has."""
@@ -127,6 +128,21 @@ class Sft(Training):
 
 class Rft(Training):
     """RLoop's exploitation: fine-tuning on the experts."""
+
+    epochs: float | tuple[float, ...] = 2.0
+    """Passes over the experts: a number, or a list with one for each iteration (its last one is for all that follow)."""
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        each = list(value) if isinstance(value, list | tuple) else [value]
+        if not each or any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 < n < math.inf for n in each):
+            raise ValueError("expected a number above 0, or a list of such numbers, one for each iteration")
+        return value
+
+    def epochs_of(self, iteration: int) -> float:
+        """Passes over the experts of iteration 0, 1, ..."""
+        return self.epochs[min(iteration, len(self.epochs) - 1)] if isinstance(self.epochs, tuple) else self.epochs
 
 
 class Rl(Section):

@@ -39,7 +39,8 @@ def plan(recipe: Recipe) -> list[str]:
             lines.append(f"iteration {i + 1}: explore with {recipe.rl.objective}, {rollouts} rollouts{also}")
             lines.append(
                 f"iteration {i + 1}: select experts (success rate <= {recipe.rloop.hard_threshold:g}, at most "
-                f"{recipe.rloop.cap} a problem), RFT from {recipe.rloop.reinitialise_from}; evaluate"
+                f"{recipe.rloop.cap} a problem), RFT from {recipe.rloop.reinitialise_from}, "
+                f"{recipe.rft.epochs_of(i):g} epochs; evaluate"
             )
         if recipe.rloop.vanilla:
             lines.append(f"vanilla RL beside it, {rollouts * recipe.rloop.iterations} rollouts; evaluate")
@@ -63,10 +64,9 @@ def planned_units(run: Run) -> float:
     if recipe.method == "rloop":
         options = recipe.rloop
         evaluations = options.iterations * (2 if recipe.eval.explored else 1) + (not recipe.eval.explored)
-        experts = expected_experts(run)
-        units += evaluations * evaluation + options.iterations * (
-            rollouts * RL_ROLLOUT + experts * recipe.rft.epochs * TRAINED_EXAMPLE
-        )
+        epochs = sum(recipe.rft.epochs_of(i) for i in range(options.iterations))
+        units += evaluations * evaluation + options.iterations * rollouts * RL_ROLLOUT
+        units += expected_experts(run) * epochs * TRAINED_EXAMPLE
         if options.vanilla:
             units += evaluation + (options.iterations - 1) * rollouts * RL_ROLLOUT
     return units

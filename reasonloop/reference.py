@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -47,6 +48,8 @@ def _type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     args = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) in (Union, UnionType) and len(args) > 1:
+        return " or ".join(_type(part) for part in args)
     if get_origin(annotation) in (tuple, dict):
         return "table" if get_origin(annotation) is dict else "list"
     return getattr(args[0] if args else annotation, "__name__", str(annotation))

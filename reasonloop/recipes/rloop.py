@@ -69,8 +69,9 @@ def rloop(run: Run) -> None:
 def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path | Source:
     """RFT: fine-tunes `start` on the iteration's experts. `theta` is the policy that started the iteration."""
     cursor = checkpoint(run, f"main-rft-{iteration}").cursor()
+    epochs = run.recipe.rft.epochs_of(iteration)
     if cursor is not None and cursor["done"]:
-        return finetune(run, start, [], run.recipe.rft, stage="rft", iteration=iteration)
+        return finetune(run, start, [], run.recipe.rft, epochs=epochs, stage="rft", iteration=iteration)
     options = run.recipe.rloop
     experts = chosen_experts(run.recipe, run.folder, iteration)
     solved = solved_experts(run.recipe, run.folder, iteration)
@@ -101,9 +102,11 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
         + (f"; {len(rollouts)} to train on" if len(rollouts) > experts.selected else "")
     )
     pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts]
-    run.progress.total_units += (len(pairs) - expected_experts(run)) * run.recipe.rft.epochs * TRAINED_EXAMPLE
+    run.progress.total_units += (len(pairs) - expected_experts(run)) * epochs * TRAINED_EXAMPLE
     weights = importance_weights(run, theta, rollouts) if options.weighted else None
-    return finetune(run, start, pairs, run.recipe.rft, stage="rft", iteration=iteration, weights=weights)
+    return finetune(
+        run, start, pairs, run.recipe.rft, epochs=epochs, stage="rft", iteration=iteration, weights=weights
+    )
 
 
 def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[float]:

@@ -17,11 +17,11 @@ def sft(run: Run) -> None:
 
 def sft_stage(run: Run) -> Source:
     """The recipe's model, trained on the task's demonstrations."""
-    base = run.recipe.model.path
+    base, options = run.recipe.model.path, run.recipe.sft
     if checkpoint(run, "main-sft-0").done:
-        return finetune(run, base, [], run.recipe.sft, stage="sft")
+        return finetune(run, base, [], options, epochs=options.epochs, stage="sft")
     pairs = demonstrations(run.recipe, run.task, Policy.load(base), problems=run.problems["train"])
-    return finetune(run, base, pairs, run.recipe.sft, stage="sft")
+    return finetune(run, base, pairs, options, epochs=options.epochs, stage="sft")
 
 
 def starting_policy(run: Run) -> Source:

@@ -29,6 +29,7 @@ def finetune(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     options: Training,
     *,
+    epochs: float,
     stage: str,
     iteration: int = 0,
     weights: Sequence[float] | None = None,
@@ -57,7 +58,7 @@ def finetune(
     first = cursor["step"] if cursor else 0
     run.unlog(stage=stage, branch="main", iteration=iteration, from_step=first)
     batch = min(options.batch_size, len(pairs))
-    total = max(1, round(options.epochs * len(pairs) / batch))
+    total = max(1, round(epochs * len(pairs) / batch))
     saved_at = time.monotonic()
     for step in range(first, total):
         began = time.monotonic()

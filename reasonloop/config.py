@@ -146,7 +146,7 @@ class Rft(Training):
 
 
 class Rl(Section):
-    """Exploration by reinforcement learning (METHODS section 3)."""
+    """Exploration by reinforcement learning."""
 
     steps: int = Field(100, ge=1)
     """RL steps (method `rl`), or RL steps in one iteration (method `rloop`); fewer where refills spend the rollouts."""
@@ -177,7 +177,7 @@ class Rl(Section):
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the rate falls, to 10 % of its peak at the last step (linear, cosine)."""
+    """How the rate falls over the exploration's rollouts, to 10 % of its peak at the last step (linear, cosine)."""
     warmup_steps: int = Field(0, ge=0)
     """Steps over which the rate rises from 0."""
     kl_coef: float = Field(0.0, ge=0)
@@ -207,7 +207,7 @@ class Rl(Section):
 
 
 class Ppo(Section):
-    """PPO's critic, for `rl.objective = "ppo"` (METHODS section 2; the defaults are the RLSP paper's, the rate excepted:
+    """PPO's critic, for `rl.objective = "ppo"` (RLSP, arXiv 2502.06773; the defaults are that paper's, the rate excepted:
     its 2e-6 is for 8 billion parameters)."""
 
     critic: Literal["copy", "shared"] = "copy"
@@ -223,13 +223,13 @@ class Ppo(Section):
     value_coef: float = Field(1.0, gt=0)
     """Weight of the value loss; matters where the trunk is shared."""
     warmup_steps: int = Field(4, ge=0)
-    """First steps in which only the critic learns and the policy is frozen."""
+    """First optimizer steps (updates) in which only the critic learns and the policy is frozen."""
     whiten: bool = True
     """Bring the advantages of a step's rollouts to mean 0 and deviation 1, over all of their tokens."""
 
 
 class Rlsp(Section):
-    """RLSP (METHODS section 2): SFT, then RL with the exploration reward of `[exploration]`."""
+    """RLSP (arXiv 2502.06773): SFT, then RL with the exploration reward of `[exploration]`."""
 
     vanilla: bool = False
     """Also run RL on the outcome alone (alpha = 1) from the same policy, with as many rollouts (branch `vanilla`): the
@@ -237,7 +237,7 @@ class Rlsp(Section):
 
 
 class Rloop(Section):
-    """RLoop (METHODS section 1)."""
+    """RLoop (arXiv 2511.04285)."""
 
     iterations: int = Field(3, ge=1)
     """K: explore, select, fine-tune, drop the RL weights, repeat."""

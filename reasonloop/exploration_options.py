@@ -1,4 +1,4 @@
-"""The recipe's options for the exploration reward (RLSP, METHODS section 2)."""
+"""The recipe's options for the exploration reward (RLSP, arXiv 2502.06773)."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ class Exploration(BaseModel):
     model_config = _STRICT
 
     alpha: float = Field(1.0, ge=0, le=1)
-    """Weight of the outcome (RLSP: 0.8); 1 is outcome-only. Above 0.5 unless `clipped` is false."""
+    """Weight of the outcome (RLSP: 0.8); 1 is outcome-only, without a form. Above 0.5 unless `clipped` is false."""
     alpha_end: float | None = Field(None, ge=0, le=1)
     """The weight at the last RL step, for a schedule. Unset: alpha."""
     alpha_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the weight goes from alpha to alpha_end over the RL steps."""
+    """How the weight goes from alpha to alpha_end over the exploration's rollouts."""
     form: Literal["none", "length", "difficulty_length", "novelty", "judge"] = "none"
     """length: -length_scale / effort tokens (RLSP). difficulty_length: the same times (1 - success rate), so that length
     pays on hard problems only. novelty: 1 - mean n-gram similarity to the group's other responses. judge: a score from
@@ -123,6 +123,8 @@ class Exploration(BaseModel):
             if lowest < 1:
                 raise ValueError(f"form = 'none' with alpha or alpha_end = {lowest}: expected a form, or 1")
             return self
+        if max(self.alpha, self.alpha if self.alpha_end is None else self.alpha_end) == lowest == 1:
+            raise ValueError(f"form = {self.form!r} with alpha = 1 has no weight: expected alpha below 1 (RLSP: 0.8)")
         if not self.clipped and self.form != "length":
             raise ValueError(f"clipped = false is for form = 'length', got form = {self.form!r}")
         if self.clipped and lowest <= 0.5:

@@ -56,7 +56,8 @@ class Problem:
     response: str | None = None
     """A worked demonstration, if there is one: the text that SFT learns to produce after the prompt."""
     split: str = "train"
-    """"train" | "probe" (held out, may steer a run) | "test" (held out, only reported on)."""
+    """"train" | "probe" (held out, may steer a run) | "test" (held out, only reported on) | "sft" (a demonstration alone:
+    it has a response and no gold answer)."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the task's verifier needs; plain JSON values."""
 

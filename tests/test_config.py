@@ -44,6 +44,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "rloop.reinitialise_from": st.sampled_from(["iteration_start", "base", "explored"]),
     "rloop.hard_threshold": st.floats(0, 1, exclude_min=True),
     "rloop.weighted": st.booleans(),
+    "rft.epochs": st.floats(0, 99, exclude_min=True)
+    | st.lists(st.floats(0, 9, exclude_min=True), min_size=1, max_size=3),
     "sft.options": st.dictionaries(TEXT, st.integers().filter(lambda n: abs(n) < 2**63) | TEXT, max_size=3),
     "eval.problems": st.integers(0, 10**6),
 }
@@ -78,7 +80,8 @@ def test_a_recipe_is_the_same_after_a_round_trip_through_toml(flat: dict[str, An
     assert again == recipe
     assert config.dumps(again, {"ran_on": {"cores": 2}}) == text
     for key, value in flat.items():
-        assert value_of(again, key) == (tuple(value) if key in ("sampling.stop", "optimizer.betas") else value)
+        as_tuple = key in ("sampling.stop", "optimizer.betas") or (key == "rft.epochs" and isinstance(value, list))
+        assert value_of(again, key) == (tuple(value) if as_tuple else value)
 
 
 @given(
@@ -118,6 +121,18 @@ def test_overrides_lie_over_the_file_and_the_last_one_counts(tmp_path: Path) -> 
 )
 def test_words_need_no_quotes(override: str, expected: str) -> None:
     assert config.parse({}, [override], "test").model.path == expected
+
+
+@pytest.mark.parametrize("epochs", ["[]", "0", "[1, -1]", "x", "true", "inf", "[1, [2]]"])
+def test_epochs_are_numbers_above_0(epochs: str) -> None:
+    with pytest.raises(InputError, match=r"rft\.epochs = .*: expected a number above 0, or a list of such numbers"):
+        config.parse({}, [f"rft.epochs={epochs}"], "test")
+
+
+def test_the_last_epochs_are_for_all_that_follow() -> None:
+    rft = config.parse({}, ["rft.epochs=[3, 0.5]"], "test").rft
+    assert [rft.epochs_of(i) for i in range(4)] == [3, 0.5, 0.5, 0.5]
+    assert config.parse({}, ["rft.epochs=3"], "test").rft.epochs_of(7) == 3
 
 
 def test_a_recipe_does_not_change_after_the_check() -> None:

@@ -226,10 +226,24 @@ def test_vanilla_beside_rloop_is_vanilla_rl_alone(refills: int, schedule: str, t
 
 
 def test_vanilla_beside_a_single_iteration_is_its_exploration(tmp_path: Path) -> None:
-    out = run(tmp_path, "rloop.iterations=1")
+    out = run(tmp_path, "rloop.iterations=1", "rl.keep_best=true", "rl.probe_every=1")
     assert evaluation(out, "vanilla")["metrics"] == evaluation(out, "iteration-0-explored")["metrics"]
     assert evaluation(out, "vanilla")["rollouts"] == BUDGET
     assert rollouts(out, "vanilla") == []
+    early = evaluation(out, "vanilla-early-stopped")
+    assert early["rollouts"] == BUDGET
+    assert early["seconds"] == evaluation(out, "vanilla")["seconds"] > 0
+
+
+def test_schedules_end_with_the_rollouts_where_refills_make_the_steps_fewer(tmp_path: Path) -> None:
+    options = ("method=rl", "rl.refill_rounds=2", "rl.steps=12", "rl.schedule=linear", "rl.warmup_steps=1")
+    lines = metrics(run(tmp_path, *options), stage="explore")
+    assert len(lines) < 12  # else there was nothing to refill
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates == sorted(rates, reverse=True)
+    if "learning_rate" in lines[-1]:
+        assert rates[-1] == pytest.approx(1e-4)
 
 
 # exploration
@@ -378,6 +392,13 @@ def test_experts_and_controls(
                 own = [weight for weight, pair in zip(given, pairs, strict=True) if pair[0] == prompt]
                 assert np.mean(own) == pytest.approx(1)
             assert np.std(given) > 0
+
+
+def test_each_iteration_has_its_own_epochs(tmp_path: Path) -> None:
+    out = run(tmp_path, "rloop.vanilla=false", "rft.epochs=[3, 1]", "rft.batch_size=1")
+    for iteration, epochs in enumerate((3, 1)):
+        trained = metrics(out, stage="select", iteration=iteration)[0]["trained_on"]
+        assert len(metrics(out, stage="rft", iteration=iteration)) == epochs * trained > 0
 
 
 def test_experts_accumulate_over_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,3 +265,14 @@ def test_a_run_has_one_process(tmp_path: Path) -> None:
         process.kill()
         process.join()
     assert other.read_text().splitlines() == [f"reasonloop: --out {case.out}: another process is working on this run"]
+
+
+def test_steps_behind_the_checkpoint_do_not_count(tmp_path: Path) -> None:
+    """A resumed exploration that isn't repeated to the bit may have fewer steps than its first try: what lies behind them
+    is taken back."""
+    plan = "rl, KL in the reward, checkpoints far apart"
+    case = Case(plan, tmp_path)
+    assert case.kill_at(40)
+    segments = case.out / "trajectories"
+    (segments / "main-i000-s00099.parquet").write_bytes((segments / "main-i000-s00000.parquet").read_bytes())
+    assert_same(case.complete(), unbroken(plan))

@@ -64,6 +64,28 @@ def test_the_policy_is_frozen_while_the_critic_warms_up(tmp_path: Path) -> None:
     assert all(line["value_loss"] > 0 for line in lines)
 
 
+def test_updates_count_while_the_critic_warms_up(tmp_path: Path) -> None:
+    """Two updates a step: three frozen ones are a step and a half."""
+    out = run(tmp_path, *RLSP, "rlsp.vanilla=false", "rl.updates_per_step=2", "ppo.warmup_steps=3")
+    assert [line["grad_norm"] > 0 for line in metrics(out, stage="explore")] == [False, True]
+
+
+def test_rloops_first_steps_are_not_vanillas_where_the_outcomes_weight_has_a_schedule(tmp_path: Path) -> None:
+    weight = ("exploration.form=length", "exploration.alpha=0.6", "exploration.alpha_end=1")
+    options = (
+        *weight,
+        "exploration.alpha_schedule=linear",
+        "exploration.length_scale=4",
+        "eval.samples=2",
+        "rl.steps=2",
+    )
+    beside = run(tmp_path / "beside", *options)
+    alone = run(tmp_path / "alone", "method=rl", *options, "rl.steps=4", "rloop.vanilla=false")
+    assert same(beside / "checkpoints" / "vanilla-explore-0", alone / "model")
+    alphas = [line["alpha"] for line in metrics(beside, stage="explore", branch="vanilla") if "alpha" in line]
+    assert alphas == pytest.approx([0.6, 0.6 + 0.4 / 3, 0.6 + 0.8 / 3])  # at 1 no exploration is measured
+
+
 def test_measurements_of_a_step(whole: Path) -> None:
     first, second = metrics(whole, stage="explore", branch="main")
     assert first["learning_rate"] == 0 < second["learning_rate"]

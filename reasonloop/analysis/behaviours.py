@@ -1,4 +1,4 @@
-"""Emergent behaviours, counted: backtracking, self-correction, verification, alternatives (METHODS section 2).
+"""Emergent behaviours, counted: backtracking, self-correction, verification, alternatives (RLSP, arXiv 2502.06773).
 
 Countdown traces are counted exactly, through their parser; natural language by the lexicon (`analysis.lexicon`), whose
 precision and recall on a hand-labelled sample are in evidence/behaviours/precision.json. What is repeated counts once,

@@ -1,4 +1,4 @@
-"""Inter-step diversity: how differently the policies of different RL steps solve the same problems (METHODS section 1)."""
+"""Inter-step diversity: how differently the policies of different RL steps solve the same problems (arXiv 2511.04285)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forgetting: which problems a later policy no longer solves that an earlier one solved (METHODS section 1)."""
+"""Forgetting: which problems a later policy no longer solves that an earlier one solved (RLoop, arXiv 2511.04285)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RL overfitting: training reward against held-out avg@n and pass@k, on one axis of rollouts spent (METHODS section 1)."""
+"""RL overfitting: training reward against held-out avg@n and pass@k, on one axis of rollouts spent (arXiv 2511.04285)."""
 
 from __future__ import annotations
 

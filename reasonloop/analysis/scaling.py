@@ -1,4 +1,4 @@
-"""Scaling: held-out avg@n and pass@k over iterations and over rollouts, arm by arm (METHODS section 1)."""
+"""Scaling: held-out avg@n and pass@k over iterations and over rollouts, arm by arm (RLoop, arXiv 2511.04285)."""
 
 from __future__ import annotations
 

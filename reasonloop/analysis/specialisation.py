@@ -1,4 +1,4 @@
-"""Over-specialisation: entropy, the gap between training and held-out accuracy, pass@k minus pass@1 (METHODS section 1)."""
+"""Over-specialisation: entropy, the gap between training and held-out accuracy, pass@k minus pass@1 (arXiv 2511.04285)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stability of RL training: gradient norms and their spikes, reward collapses, skipped updates (METHODS section 1)."""
+"""Stability of RL training: gradient norms and their spikes, reward collapses, skipped updates (RLoop, arXiv 2511.04285)."""
 
 from __future__ import annotations
 

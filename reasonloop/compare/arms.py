@@ -203,6 +203,12 @@ def _same_problems(every: Sequence[Entry]) -> None:
                 f"{entry.run}: evaluated with {entry.samples} samples a problem, {first.run} with {first.samples}; "
                 "expected the same eval.samples"
             )
+        for key in sorted(entry.drawn.keys() & first.drawn.keys()):
+            if entry.drawn[key] != first.drawn[key]:
+                raise InputError(
+                    f"{entry.run}: evaluated with {key} = {entry.drawn[key]}, {first.run} with {first.drawn[key]}; "
+                    "expected the same distribution (eval.temperature sets it apart from the training's)"
+                )
 
 
 def _equal_rollouts(arms: Sequence[Arm]) -> None:

@@ -43,6 +43,8 @@ class Entry:
     identity: Mapping[str, Any]
     """The recipe's options that it depends on, by dotted key"""
     samples: int
+    drawn: Mapping[str, Any]
+    """The distribution that they were drawn from: temperature, truncation, most tokens, stop tokens"""
     ids: tuple[str, ...]
     """Of the problems, sorted"""
     correct_P: NDArray[np.int64]
@@ -125,6 +127,7 @@ def _entry(run: Run, kind: str, evaluation: Mapping[str, Any], identity: Mapping
         rollouts=int(number(evaluation, "rollouts") or 0),
         identity=identity,
         samples=ns.pop(),
+        drawn={key: value for key, value in (evaluation.get("sampling") or {}).items() if key != "slots"},
         ids=ids,
         correct_P=np.array([row[2] for row in counted], dtype=np.int64),
         held_out=_held_out(run, kind),

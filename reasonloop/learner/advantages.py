@@ -1,4 +1,4 @@
-"""Group advantages (METHODS section 3): rewards of one problem's responses -> one advantage a response."""
+"""Group advantages: rewards of one problem's responses -> one advantage a response."""
 
 from __future__ import annotations
 

@@ -72,21 +72,34 @@ def _advantages(group: Sequence[Rollout], objective: Objective) -> np.ndarray:
     return group_advantages(np.array([r.reward for r in group]), objective.advantage, objective.pass_k)
 
 
-def reinforced(groups: Sequence[Sequence[Rollout]], objective: Objective, max_tokens: int) -> list[Example]:
-    """One update's batch of policy gradient from groups of rollouts, advantages within each group."""
+def reinforced(
+    groups: Sequence[Sequence[Rollout]], objective: Objective, max_tokens: int, planned: float | None = None
+) -> list[Example]:
+    """One update's batch of policy gradient from groups of rollouts, advantages within each group; the rest as
+    `policy_gradient`."""
     advantages = [advantage for group in groups for advantage in _advantages(group, objective).tolist()]
-    return policy_gradient([rollout for group in groups for rollout in group], advantages, objective, max_tokens)
+    return policy_gradient(
+        [rollout for group in groups for rollout in group], advantages, objective, max_tokens, planned
+    )
 
 
 def policy_gradient(
-    rollouts: Sequence[Rollout], advantages: Sequence[float | np.ndarray], objective: Objective, max_tokens: int
+    rollouts: Sequence[Rollout],
+    advantages: Sequence[float | np.ndarray],
+    objective: Objective,
+    max_tokens: int,
+    planned: float | None = None,
 ) -> list[Example]:
-    """One update's batch of policy gradient: rollouts with an advantage each, or one for each of their tokens [T]."""
+    """One update's batch of policy gradient: rollouts with an advantage each, or one for each of their tokens [T].
+
+    `planned`: the responses that an update has when no group is left out (unset: those given). "constant" aggregation
+    divides by it, so that a group's weight doesn't depend on how many others had no gradient (Dr. GRPO).
+    """
     tokens = sum(len(rollout.response_tokens) for rollout in rollouts)
     weights = {
         "token": lambda length: 1.0 / tokens,
         "sequence": lambda length: 1.0 / (len(rollouts) * length),
-        "constant": lambda length: 1.0 / (len(rollouts) * max_tokens),
+        "constant": lambda length: 1.0 / ((planned or len(rollouts)) * max_tokens),
     }[objective.aggregation]
     return [
         Example(

@@ -10,7 +10,7 @@ import numpy as np
 def token_rewards(
     reward: float, behaviour: np.ndarray, reference: np.ndarray | None = None, kl_coef: float = 0.0
 ) -> np.ndarray:
-    """r_t = R 1[t = T] - beta (log pi_old(y_t) - log pi_ref(y_t)) (METHODS section 2): float64 [T].
+    """r_t = R 1[t = T] - beta (log pi_old(y_t) - log pi_ref(y_t)) (RLSP, arXiv 2502.06773): float64 [T].
 
     `behaviour` and `reference` are log-probs of the response's tokens, [T] nats.
     """

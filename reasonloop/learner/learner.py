@@ -18,8 +18,9 @@ from reasonloop.policy.packing import pack, split_by_tokens
 from reasonloop.policy.policy import Policy
 
 
-def scheduled(peak: float, schedule: str, update: int, total: int, warmup: int) -> float:
-    """The learning rate of update 0, 1, ... of `total`: linear warm-up, then constant, linear or cosine to 10 %."""
+def scheduled(peak: float, schedule: str, update: float, total: int, warmup: int) -> float:
+    """The learning rate of update 0, 1, ... of `total`: linear warm-up, then constant, linear or cosine to 10 %. `update`
+    may lie between two."""
     if update < warmup:
         return peak * (update + 1) / warmup
     if schedule == "constant":

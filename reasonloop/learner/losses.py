@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """One RL objective of METHODS section 3, taken apart."""
+    """One RL objective, taken apart."""
 
     advantage: Literal["grpo", "centered", "rloo", "maxrl", "pass_k", "gae"] = "grpo"
     """gae: per token, from a critic (PPO); the others: one for a response, from its group."""

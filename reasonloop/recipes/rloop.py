@@ -1,4 +1,4 @@
-"""RLoop (Zeng et al., arXiv 2511.04285; METHODS section 1).
+"""RLoop (Zeng et al., arXiv 2511.04285).
 
 Explore with RL from a policy, keep every rollout, filter the successes on hard problems into an expert set, fine-tune
 the policy that started the iteration on it, drop the RL weights, repeat. The paper leaves open whether the product is
@@ -49,7 +49,7 @@ def rloop(run: Run) -> None:
             rollouts=min(budget, total - spent),
             seam=checkpoint(run, "vanilla-explore-0") if shared else None,
             learn=options.experts != "base_policy",
-            keep_best=shared and recipe.rl.keep_best,
+            keep_best=i == 0 and recipe.rl.keep_best and shares_first_iteration(run),
         )
         spent = rollouts_spent(run, "main", i)
         if recipe.eval.explored or spent >= total:
@@ -104,9 +104,7 @@ def exploit(run: Run, start: Source, theta: Source, *, iteration: int) -> Path |
     pairs = [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts]
     run.progress.total_units += (len(pairs) - expected_experts(run)) * epochs * TRAINED_EXAMPLE
     weights = importance_weights(run, theta, rollouts) if options.weighted else None
-    return finetune(
-        run, start, pairs, run.recipe.rft, epochs=epochs, stage="rft", iteration=iteration, weights=weights
-    )
+    return finetune(run, start, pairs, run.recipe.rft, epochs=epochs, stage="rft", iteration=iteration, weights=weights)
 
 
 def importance_weights(run: Run, theta: Source, experts: list[Rollout]) -> list[float]:
@@ -136,10 +134,11 @@ def drop_rl_weights(run: Run, iteration: int, theta: Source, *, last: bool) -> N
 
 
 def shares_first_iteration(run: Run) -> bool:
-    """Vanilla RL and RLoop's first exploration are the same computation until the iteration ends, unless the rate's
-    schedule looks at the end; so it is done once."""
-    options = run.recipe.rloop
-    return options.vanilla and options.experts != "base_policy" and run.recipe.rl.schedule == "constant"
+    """Vanilla RL and RLoop's first exploration are the same computation until the iteration ends, unless a schedule (of the
+    rate, or of the outcome's weight) looks at the end; so it is done once."""
+    options, weight = run.recipe.rloop, run.recipe.exploration
+    scheduled = run.recipe.rl.schedule != "constant" or weight.alpha_end not in (None, weight.alpha)
+    return options.vanilla and options.experts != "base_policy" and not scheduled
 
 
 def vanilla(run: Run, base: Source, budget: int, *, beyond: bool) -> None:

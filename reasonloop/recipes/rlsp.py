@@ -1,4 +1,4 @@
-"""RLSP (Ye et al., arXiv 2502.06773; METHODS section 2).
+"""RLSP (Ye et al., arXiv 2502.06773).
 
 Supervised fine-tuning on demonstrations of the reasoning process (where there are any: `sft.before`), then RL with an
 outcome verifier and an exploration reward that doesn't look at correctness. PPO in the paper; any objective here.

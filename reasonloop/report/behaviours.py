@@ -1,5 +1,5 @@
 """Reasoning behaviours over the RL steps: backtracking, self-correction, verification, alternatives, in right and wrong
-responses (METHODS section 2)."""
+responses (RLSP, arXiv 2502.06773)."""
 
 from __future__ import annotations
 

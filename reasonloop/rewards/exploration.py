@@ -1,4 +1,4 @@
-"""The exploration reward of RLSP (arXiv 2502.06773; METHODS section 2): pay for effort, apart from correctness.
+"""The exploration reward of RLSP (arXiv 2502.06773): pay for effort, apart from correctness.
 
     R(x, y) = alpha * 1[verified] + (1 - alpha) * R_ex(x, y)
 
@@ -65,8 +65,9 @@ def mixed_reward(outcome: float, exploration: float | None, alpha: float) -> flo
     return alpha * outcome + (0.0 if exploration is None else (1.0 - alpha) * exploration)
 
 
-def alpha_at(options: Exploration, step: int, steps: int) -> float:
-    """The outcome's weight at RL step `step` (from 0) of `steps`: alpha at the first, alpha_end at the last."""
+def alpha_at(options: Exploration, step: float, steps: int) -> float:
+    """The outcome's weight at RL step `step` (from 0) of `steps`: alpha at the first, alpha_end at the last. `step` may lie
+    between two: refills make the steps of an exploration fewer, and what counts is the rollouts spent."""
     start, end = options.alpha, options.alpha if options.alpha_end is None else options.alpha_end
     progress = min(1.0, max(0.0, step / max(1, steps - 1)))
     if options.alpha_schedule == "constant" or progress == 0:

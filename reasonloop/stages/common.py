@@ -60,15 +60,18 @@ def rollouts_spent(run: Run, branch: str, iteration: int) -> int:
 
 
 def training_seconds(run: Run, branch: str, iteration: int) -> float:
-    """Seconds of sampling and training that the arm has spent by the end of the iteration; evaluations don't count."""
+    """Seconds of sampling and training that the arm has spent by the end of the iteration; evaluations don't count.
+
+    SFT came before all arms. "early" is the run that its policy was kept from: where to stop is known at the end only.
+    """
+    if branch == "early":
+        branch = "vanilla" if checkpoint(run, "vanilla-explore-0").cursor() else "main"
     continued_at = (checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}).get("continued_at", 0)
     total = 0.0
     for line in run.metrics():
         own = line.get("branch") == branch and line.get("iteration", 0) <= iteration
         first = (line.get("branch"), line.get("iteration")) == ("main", 0)
-        shared = first and line.get("stage") in ("greedy", "explore")
-        if line.get("stage") in ("sft", "greedy", "explore", "rft") and (
-            own or (shared and line["step"] < continued_at)
-        ):
+        shared = first and line.get("stage") in ("greedy", "explore") and line["step"] < continued_at
+        if line.get("stage") == "sft" or (line.get("stage") in ("greedy", "explore", "rft") and (own or shared)):
             total += line.get("seconds", 0.0)
     return total

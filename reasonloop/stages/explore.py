@@ -77,6 +77,7 @@ def explore(
             run.unlog(stage="greedy", branch=branch, iteration=iteration)
             run.log(stage="greedy", branch=branch, iteration=iteration, step=0, solved=solved, seconds=seconds)
     run.unlog(stage="explore", branch=branch, iteration=iteration, from_step=cursor["step"])
+    run.store.take_back(branch, iteration, cursor["step"])
     run.unlog(stage="probe", branch=branch, iteration=iteration, from_step=cursor["step"] or -1)
 
     policy = load_policy(run, source.folder if source else start)
@@ -109,7 +110,10 @@ def explore(
         sampled = time.monotonic()
         measured: dict[str, float] = {}
         if useful and learn:
-            rate = scheduled(options.learning_rate, options.schedule, cursor["step"], planned, options.warmup_steps)
+            # refills make steps fewer: what a schedule counts is the rollouts spent, in plain steps
+            at = max(cursor["step"], cursor["rollouts"] / options.rollouts_per_step - 1)
+            at = cursor["step"] if cursor["step"] < options.warmup_steps else at
+            rate = scheduled(options.learning_rate, options.schedule, at, planned, options.warmup_steps)
             measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
         cursor = {**cursor, "step": cursor["step"] + 1}
         counts = {"groups_used": len(useful), "groups_sampled": len(sample.groups), "skipped_updates": learner.skipped}

@@ -141,6 +141,7 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str
         hard_threshold=options.hard_threshold,
         cap=options.cap,
         source="last_step" if options.experts == "last_step" else "all",
+        full_step=recipe.rl.rollouts_per_step,
         seed=recipe.seed,
     )
 

@@ -57,7 +57,7 @@ def learn_step(
         flat = [rollout for group in groups for rollout in group]
         before = dict(zip(map(_key, flat), score(reference, flat, run), strict=True))
     critic = _Estimates(run, learner, groups, sampled) if learner.critic is not None else None
-    frozen = critic is not None and step < run.recipe.ppo.warmup_steps
+    planned, frozen = options.rollouts_per_step / options.updates_per_step, False
     for epoch in range(options.epochs):
         order = np.arange(len(groups))
         if epoch:
@@ -65,9 +65,10 @@ def learn_step(
         for part in np.array_split(order, min(options.updates_per_step, len(groups))):
             share = [groups[i] for i in part]
             if critic is not None:
-                examples = critic.examples(share, objective)
+                examples = critic.examples(share, objective, planned)
+                frozen = learner.updates < run.recipe.ppo.warmup_steps
             else:
-                examples = reinforced(share, objective, run.recipe.sampling.max_tokens)
+                examples = reinforced(share, objective, run.recipe.sampling.max_tokens, planned)
             if before is not None:
                 flat = [rollout for group in share for rollout in group]
                 examples = with_reference(examples, [before[_key(r)] for r in flat], options.kl_coef)
@@ -110,10 +111,10 @@ class _Estimates:
             _key(r): row for r, row in zip(rollouts, zip(advantages, returns, values, strict=True), strict=True)
         }
 
-    def examples(self, share: Sequence[Sequence[Rollout]], objective: Objective) -> list[Example]:
+    def examples(self, share: Sequence[Sequence[Rollout]], objective: Objective, planned: float) -> list[Example]:
         rollouts = [rollout for group in share for rollout in group]
         advantages, returns, values = zip(*(self._of[_key(rollout)] for rollout in rollouts), strict=True)
-        examples = policy_gradient(rollouts, advantages, objective, self.max_tokens)
+        examples = policy_gradient(rollouts, advantages, objective, self.max_tokens, planned)
         return with_values(examples, returns, values, self.options.value_coef)
 
 

@@ -76,6 +76,7 @@ class StepSampler:
         `budget`: the exploration's rollouts; `planned`: its steps.
         """
         options, out = self.run.recipe.rl, StepRollouts()
+        alpha = alpha_at(self.run.recipe.exploration, cursor["rollouts"] / options.rollouts_per_step, planned)
         taken: set[int] = set()
         for _ in range(1 + options.refill_rounds):
             wanted = options.problems_per_step - len(useful_groups(out.groups, self.objective))
@@ -92,10 +93,10 @@ class StepSampler:
             if not picked:
                 break
             cursor = {**cursor, "groups": position, "rollouts": cursor["rollouts"] + len(picked) * options.group_size}
-            self._sample(picked, address, planned, out)
+            self._sample(picked, address, alpha, out)
         return out, cursor
 
-    def _sample(self, picked: Sequence[int], address: Address, planned: int, out: StepRollouts) -> None:
+    def _sample(self, picked: Sequence[int], address: Address, alpha: float, out: StepRollouts) -> None:
         recipe = self.run.recipe
         options, size = recipe.rl, recipe.rl.group_size
         problems, prompts = [self.problems[i] for i in picked], [self.prompts[i] for i in picked]
@@ -104,7 +105,6 @@ class StepSampler:
         fresh = sample_judged(engine, verifier, problems, prompts, size, recipe.sampling, address)
         fresh = [outcome_reward(r, recipe.sampling.max_tokens, options.overlong_buffer) for r in fresh]
         groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
-        alpha = alpha_at(recipe.exploration, address.step, planned)
         if self.explorer is not None and alpha < 1:
             groups, measured = self.explorer.reward(problems, groups, alpha)
             out.explored.append((len(picked), measured))

@@ -1,4 +1,4 @@
-"""Leaving out what the starting policy solves already (METHODS section 2)."""
+"""Leaving out what the starting policy solves already (RLSP, arXiv 2502.06773)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expert selection: which rollouts of an iteration's exploration the policy is fine-tuned on (METHODS section 1).
+"""Expert selection: which rollouts of an iteration's exploration the policy is fine-tuned on (RLoop, arXiv 2511.04285).
 
 The SQL below is the definition. It sees narrow columns only; the chosen rows' tokens and log-probs are read at the end,
 from the few row groups that hold them, so that ten million rollouts need little more memory than the experts do.
@@ -121,9 +121,10 @@ def select_experts(
     *,
     iteration: int,
     branch: str = "main",
-    hard_threshold: float = 0.5,
+    hard_threshold: float = 0.9,
     cap: int = 8,
     source: Literal["all", "last_step"] = "all",
+    full_step: int = 0,
     seed: int = 0,
 ) -> Experts:
     """The experts of one iteration: { (x, y) : y right, 0 < rate(x) <= hard_threshold }, deduplicated and capped.
@@ -138,7 +139,8 @@ def select_experts(
 
     Which of a step's responses is taken is drawn by a hash of (seed, step, sample, problem): the selection depends
     on nothing else, neither on the segments' row order nor on threads. `source="last_step"` takes experts from the
-    iteration's last step only.
+    iteration's last step only; a step of fewer than `full_step` rollouts, which the budget cut short, is passed over where
+    an earlier one is longer.
 
     Memory: below 1 GB (more is spilled to the temporary folder) plus the experts themselves. Raises RunError if the
     iteration has no rollouts or a segment is damaged.
@@ -155,7 +157,7 @@ def select_experts(
         database.execute(_HARD, {"threshold": hard_threshold})
         hard_problems = _count(database, "hard")
 
-        candidates_from = segments[-1:] if source == "last_step" else segments
+        candidates_from = [_last_step(segments, full_step)] if source == "last_step" else segments
         narrow = ["problem_id", "verdict", "sample", "response_hash_hi", "response_hash_lo"]
         with _rollouts(database, candidates_from, narrow, right_only=True):
             database.execute(_CANDIDATES)
@@ -189,6 +191,12 @@ def success_rates(store_folder: Path, *, iteration: int, branch: str = "main") -
         with _rollouts(database, _segments(store_folder, branch, iteration), ["problem_id", "verdict"]):
             database.execute(_RATES)
         return _rates(database)
+
+
+def _last_step(segments: Sequence[Segment], full_step: int) -> Segment:
+    rows = [segment.rows for segment in segments]
+    enough = min(full_step, max(rows))
+    return [segment for segment, count in zip(segments, rows, strict=True) if count >= enough][-1]
 
 
 def _segments(store_folder: Path, branch: str, iteration: int) -> list[Segment]:

@@ -84,6 +84,13 @@ class TrajectoryStore:
             ) from error
         return path
 
+    def take_back(self, branch: str, iteration: int, from_step: int) -> None:
+        """Removes the segments of steps that a resumed exploration will make again: where it isn't repeated to the bit (a
+        GPU, a judge, a verifier's deadline) it may have fewer, and what lies behind them must not count."""
+        for segment in self.segments(branch, iteration):
+            if segment.step >= from_step:
+                segment.path.unlink(missing_ok=True)
+
     def segments(
         self, branch: str | None = None, iteration: int | None = None, steps: Collection[int] | None = None
     ) -> list[Segment]:

@@ -1,4 +1,4 @@
-"""Importance weights of experts: the weighted form of RFT (METHODS section 1)."""
+"""Importance weights of experts: the weighted form of RFT (RLoop, arXiv 2511.04285)."""
 
 from __future__ import annotations
 

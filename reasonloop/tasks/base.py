@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 from ..records import Judgement, Problem, Verdict, as_judgement
 
 SPLITS = ("train", "probe", "test")
+DEMONSTRATIONS = "sft"
+"""The split of problems without a gold answer: SFT learns from their response, nothing else sees them"""
 
 
 @runtime_checkable
@@ -47,7 +49,7 @@ def gold_response(task: Task, problem: Problem) -> str | None:
 
 
 def demonstrations(task: Task, n: int, seed: int, **options: Any) -> Iterator[tuple[Problem, str]]:
-    """The task's own generator, or the training problems that carry a worked response.
+    """The task's own generator, or the training problems (those that only demonstrate, too) that carry a worked response.
 
     `n` = 0 takes all there are; a generator without an end then yields nothing, so give it a number.
     """
@@ -57,7 +59,7 @@ def demonstrations(task: Task, n: int, seed: int, **options: Any) -> Iterator[tu
         return
     found = 0
     for problem in task.problems():
-        if problem.split == "train" and problem.response is not None:
+        if problem.split in ("train", DEMONSTRATIONS) and problem.response is not None:
             yield problem, problem.response
             found += 1
             if found == n:

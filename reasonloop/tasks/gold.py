@@ -8,7 +8,7 @@ from typing import Protocol
 from ..errors import InputError
 from ..records import Judgement, Problem, Verdict, as_judgement
 from ..verify.worker import crash
-from .base import Task, gold_response, quick_judgement
+from .base import DEMONSTRATIONS, Task, gold_response, quick_judgement
 
 _NAMED = 3
 
@@ -21,13 +21,15 @@ class Pool(Protocol):
 
 
 def check_task(task: Task, problems: Sequence[Problem], pool: Pool | None = None) -> list[tuple[Problem, Judgement]]:
-    """Those of the problems whose own gold answers do not verify as right, with their judgements.
+    """Those of the problems whose own gold answers do not verify as right, with their judgements. Demonstrations have none.
 
     Without a pool `verify` is called in this process, so that a hang of the verifier hangs the check.
     """
     failed: list[tuple[Problem, Judgement]] = []
     open_items: list[tuple[Problem, str]] = []
     for problem in problems:
+        if problem.split == DEMONSTRATIONS:
+            continue
         try:
             response = gold_response(task, problem)
             if response is None:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from ..config import Section, validated
 from ..errors import InputError
 from ..records import Judgement, Problem, Verdict
+from .base import DEMONSTRATIONS, SPLITS
 from .jsonl_rows import Row, read_rows, refuse_overlap
 
 
@@ -83,18 +84,23 @@ class Jsonl:
             refuse_overlap(rows.get(split, []), rows.get("train", []))
         refuse_overlap(rows.get("test", []), rows.get("probe", []))
         if isinstance(self.options.probe, int) and self.options.probe:
-            if self.options.probe >= len(rows["train"]):
+            verifiable = [row for row in rows["train"] if row.answer]
+            if self.options.probe >= len(verifiable):
                 raise InputError(
                     f"{self.label}: probe = {self.options.probe}, but {self.files()['train']} has only "
-                    f"{len(rows['train'])} problems; expected fewer"
+                    f"{len(verifiable)} problems; expected fewer"
                 )
-            rows["probe"] = _sample(rows["train"], self.options.probe, "probe")
-            held_out = {row.id for row in rows["probe"]}
-            rows["train"] = [row for row in rows["train"] if row.id not in held_out]
+            rows["probe"] = _sample(verifiable, self.options.probe, "probe")
+            # a prompt may stand there more than once, with ids of its own or as a demonstration
+            held_out = {row.prompt_key for row in rows["probe"]}
+            rows["train"] = [row for row in rows["train"] if row.prompt_key not in held_out]
+        _refuse_without_answer([*rows.get("probe", []), *rows.get("test", [])])
+        rows[DEMONSTRATIONS] = [row for row in rows.get("train", []) if not row.answer]
+        rows["train"] = [row for row in rows.get("train", []) if row.answer]
         for split, limit in (("train", self.options.limit_train), ("test", self.options.limit_test)):
             if limit and split in rows:
                 rows[split] = _sample(rows[split], limit, "limit")
-        return tuple(self._problem(row, split) for split in ("train", "probe", "test") for row in rows.get(split, []))
+        return tuple(self._problem(row, split) for split in (*SPLITS, DEMONSTRATIONS) for row in rows.get(split, []))
 
     def _problem(self, row: Row, split: str) -> Problem:
         messages, prompt = row.messages, None
@@ -184,6 +190,14 @@ def _sample(rows: list[Row], size: int, purpose: str) -> list[Row]:
 
     chosen = {row.id for row in sorted(rows, key=rank)[:size]}
     return [row for row in rows if row.id in chosen]
+
+
+def _refuse_without_answer(held_out: list[Row]) -> None:
+    for row in held_out:
+        if not row.answer:
+            raise InputError(
+                f"{row.place}: no 'answer'; expected one in a held-out problem (only training can do without)"
+            )
 
 
 def _refuse_same_ids(rows: dict[str, list[Row]]) -> None:

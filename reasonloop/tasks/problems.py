@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import InputError
 from ..records import Problem
 from ..verify.worker import crash
-from .base import SPLITS, Task
+from .base import DEMONSTRATIONS, SPLITS, Task
 
 
 def task_problems(task: Task, name: str) -> Sequence[Problem]:
@@ -45,8 +45,10 @@ def task_problems(task: Task, name: str) -> Sequence[Problem]:
 
 def _fault(problem: Problem) -> str | None:
     """What is wrong with the problem's fields: what it has, and what was expected."""
-    if problem.split not in SPLITS:
-        return f"split {problem.split!r}; expected {SPLITS}"
+    if problem.split not in (*SPLITS, DEMONSTRATIONS):
+        return f"split {problem.split!r}; expected {(*SPLITS, DEMONSTRATIONS)}"
+    if problem.split == DEMONSTRATIONS and problem.response is None:
+        return f"split {problem.split!r} and no response; expected one to learn from"
     if (problem.prompt is None) == (problem.messages is None):
         had = "neither prompt nor messages" if problem.prompt is None else "both prompt and messages"
         return f"{had}; expected exactly one of them"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..records import Problem, Verdict
-from .base import SPLITS, demonstrations, gold_response, quick_judgement
+from .base import DEMONSTRATIONS, SPLITS, demonstrations, gold_response, quick_judgement
 from .gold import check_task, row_name
 from .problems import task_problems
 from .registry import TASKS, load_task, task_class, task_target
@@ -45,7 +45,9 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
     problems = task_problems(task, name)
     console = Console(highlight=False)
     sizes = Counter(problem.split for problem in problems)
-    console.print(f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS if sizes[split]))
+    console.print(
+        f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in (*SPLITS, DEMONSTRATIONS) if sizes[split])
+    )
     for problem in problems[:n]:
         console.rule(_plain(f"{problem.id} ({problem.split})"), align="left")
         console.print(_plain(_prompt(problem)))
@@ -67,7 +69,7 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
 
     console = Console(highlight=False)
     task = load_task(name, options)
-    problems = task_problems(task, name)
+    problems = [problem for problem in task_problems(task, name) if problem.split != DEMONSTRATIONS]
     with verifier_pool(name, options, deadline, workers) as pool:
         failed = check_task(task, problems, pool)
     verdicts = Counter(judgement.verdict for _, judgement in failed)

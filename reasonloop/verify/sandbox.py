@@ -5,7 +5,7 @@
 
 The program runs in namespaces of its own (backend "namespaces", any Linux >= 5.14 that lets this user make them) or in
 a container ("docker", only if named). Where neither is possible, nothing is run: InputError. The tests run in another
-process, which calls the program's functions over a pipe (`sandbox_guest`); see METHODS section 4.
+process, which calls the program's functions over a pipe (`sandbox_guest`).
 
 Verdicts: RIGHT, all tests passed. WRONG, a test failed, the program raised an exception, ended itself early, or returned
 a value that isn't carried (`sandbox_wire.encode`). UNPARSEABLE, the program is no Python. TIMEOUT, the deadline or the

@@ -27,6 +27,7 @@ def make_run(
     rollouts: int = 768,
     n: int = N,
     probes: Sequence[tuple[int, float]] = (),
+    sampling: dict[str, Any] | None = None,
     **options: dict[str, Any],
 ) -> Path:
     """A run of 2 iterations x 3 steps (`rl`: 6 steps) whose policies solve `main`, `vanilla`, `base` of n samples a problem.
@@ -72,6 +73,7 @@ def make_run(
         evaluation = {
             "name": name, "order": order, "stage": stage, "branch": branch, "iteration": iteration, "rollouts": spent,
             "task": "countdown", "split": "test", "samples": n, "metrics": summarise(problems, draws=20),
+            "sampling": sampling or {"temperature": 1.0},
             "problems": problems,
         }  # fmt: skip
         (folder / "evals" / f"{name}.json").write_text(json.dumps(evaluation))

@@ -121,6 +121,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[s
     small: dict[str, Any] = {"main": [1] * 30, "base": [4] * 30}
     problems = make_run(tmp_path / "problems", ids=[f"q{i}" for i in range(30)], **small)
     samples = make_run(tmp_path / "samples", n=8, **small)
+    hot = make_run(tmp_path / "hot", sampling={"temperature": 1.5, "slots": 9}, **small)
     rollouts = make_run(tmp_path / "rollouts", rollouts=1536, rl={"steps": 6}, **small)
     torn = make_run(tmp_path / "torn", seed=7, **small)
     (torn / "evals" / "iteration-1-rft.json").write_text(
@@ -133,6 +134,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[s
     for run, match in (
         (problems, "'p0' is in one of them only"),
         (samples, "evaluated with 8 samples"),
+        (hot, r"run-0: evaluated with temperature = 1.0, .*hot with 1.5; expected the same distribution"),
         (rollouts, "unequal rollouts at seed 0: .*run-0.* spent 768, .*rollouts.* spent 1,536"),
         (torn, "expected problems, each with id, n and correct"),
         (unmeasured, "its product has no evaluation"),

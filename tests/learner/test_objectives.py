@@ -288,3 +288,10 @@ def test_value_loss_takes_the_worse_of_clipped_and_plain(
 ) -> None:
     tensors: list[Any] = [torch.tensor([x], dtype=torch.float64) for x in (value, old, target)]
     assert float(value_loss(*tensors, clip=0.2)) == pytest.approx(expected)
+
+
+def test_a_groups_weight_in_dr_grpo_does_not_depend_on_the_groups_that_were_left_out() -> None:
+    groups = make_groups(np.random.default_rng(3), 3, 4)
+    alone = reinforced(groups[:1], OBJECTIVES["dr_grpo"], MAX_TOKENS, planned=16)
+    beside = reinforced(groups, OBJECTIVES["dr_grpo"], MAX_TOKENS, planned=16)
+    assert {example.policy_weight for example in alone + beside} == {1 / (16 * MAX_TOKENS)}

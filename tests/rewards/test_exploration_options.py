@@ -22,7 +22,7 @@ SECRET = "sk-do-not-show-1234567890"
         {"alpha": 0.2, "form": "length", "clipped": False},
         {"alpha": 0.8, "alpha_end": 1.0, "alpha_schedule": "cosine", "form": "novelty"},
         {"alpha": 0.8, "form": "judge", "judge": HTTP},
-        {"alpha": 1.0, "form": "difficulty_length"},
+        {"alpha": 1.0, "alpha_end": 0.8, "alpha_schedule": "linear", "form": "difficulty_length"},
     ],
 )
 def test_accepted(options: dict[str, Any]) -> None:
@@ -36,6 +36,7 @@ def test_accepted(options: dict[str, Any]) -> None:
         ({"alpha": 0.8, "alpha_end": 0.4, "alpha_schedule": "linear", "form": "length"}, "above 0.5"),
         ({"alpha": 0.8, "alpha_end": 1.0, "form": "length"}, "alpha_schedule"),
         ({"alpha": 0.8}, "form"),
+        ({"form": "length"}, "expected alpha below 1"),
         ({"alpha": 1.2, "form": "length"}, "alpha"),
         ({"alpha": float("nan"), "form": "length"}, "alpha"),
         ({"alpha": 0.8, "form": "novelty", "clipped": False}, "clipped"),

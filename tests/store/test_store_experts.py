@@ -221,3 +221,20 @@ def test_three_hundred_thousand_rollouts_take_seconds_and_little_memory(tmp_path
     assert 0 < selection["selected"] <= 8 * selection["hard_problems"]
     assert selection["seconds"] < 9
     assert selection["peak_bytes"] < 600e6
+
+
+def test_the_last_step_is_the_last_one_that_the_budget_left_whole(tmp_path: Path) -> None:
+    rollouts = [rollout("p", step, i, [step, i]) for step, n in enumerate((4, 6, 4, 1)) for i in range(n)]
+    folder = stored(tmp_path, rollouts)
+    for full, step in ((0, 3), (1, 3), (4, 2), (5, 1), (9, 1)):
+        experts = select_experts(folder, iteration=0, cap=9, hard_threshold=1.0, source="last_step", full_step=full)
+        assert {r.step for r in experts.rollouts} == {step}
+
+
+def test_steps_that_are_made_again_are_taken_back(tmp_path: Path) -> None:
+    store = TrajectoryStore(tmp_path, "run")
+    for branch, iteration, step in (("main", 0, 1), ("main", 0, 2), ("main", 0, 9), ("main", 1, 2), ("greedy", 0, 2)):
+        store.write([], branch=branch, iteration=iteration, step=step)
+    store.take_back("main", 0, 2)
+    left = [(segment.branch, segment.iteration, segment.step) for segment in store.segments()]
+    assert left == [("greedy", 0, 2), ("main", 0, 1), ("main", 1, 2)]

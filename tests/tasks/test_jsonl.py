@@ -7,7 +7,7 @@ import pytest
 
 from reasonloop.errors import InputError
 from reasonloop.records import Verdict
-from reasonloop.tasks import load_task
+from reasonloop.tasks import check_task, demonstrations, load_task
 from reasonloop.tasks.jsonl import Jsonl
 
 
@@ -51,6 +51,7 @@ def test_layouts(write):
     assert problems[2].response == r"Thus \boxed{\frac{1}{2}}."
     assert problems[4].response == "He has 48/2 = 24.\nSo 48+24 = 72.\n#### 72"
     assert [p.response for p in problems[5:]] == [None, "anything", "something else"]
+    assert [p.split for p in problems] == ["train"] * 6 + ["sft"] * 2
     assert problems[3].meta == {"file": "rows.jsonl", "line": 5}
 
 
@@ -79,6 +80,27 @@ def test_samples_are_fixed_and_independent_of_row_order(write):
     assert not splits[0]["train"] & splits[0]["probe"]
     more = Jsonl(train="train.jsonl", probe=20, limit_train=60).problems()
     assert splits[0]["train"] < {p.id for p in more if p.split == "train"}
+
+
+def test_a_prompt_of_the_probe_set_is_in_no_other_row_of_training(write):
+    """Rows with ids of their own, and demonstrations, may have the same prompt."""
+    same = {"prompt": "What is 1 + 1?"}
+    rows = [{**same, "answer": "2", "id": i} for i in "abc"] + [{**same, "response": "It is 2."}, *sums([5])]
+    for probe in (1, 2, 3):
+        problems = Jsonl(train=write(f"{probe}.jsonl", rows), probe=probe).problems()
+        held_out = {p.prompt for p in problems if p.split == "probe"}
+        assert held_out
+        assert not held_out & {p.prompt for p in problems if p.split != "probe"}
+
+
+def test_demonstrations_alone_are_for_sft(write):
+    rows = [*sums([1, 2]), {"prompt": "Why?", "response": "Because."}]
+    task = Jsonl(train=write("t.jsonl", rows), probe=1)
+    assert sorted(p.split for p in task.problems()) == ["probe", "sft", "train"]
+    assert check_task(task, task.problems()) == []
+    assert [(p.prompt, text) for p, text in demonstrations(task, 0, seed=0)] == [("Why?", "Because.")]
+    with pytest.raises(InputError, match=r"u\.jsonl line 3: no 'answer'; expected one in a held-out problem"):
+        Jsonl(train=write("s.jsonl", sums([3])), test=write("u.jsonl", rows)).problems()
 
 
 def test_probe_from_a_file(write):

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,8 @@ def bench(
     dtype: str = "float32",
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measures, and returns {"machine", "versions", "model", "peak", "sampling": [...], "training": [...]}.
+    """Measures, and returns {"machine", "versions", "workload", "model", "peak", "sampling": [...], "training": [...]}; and
+    "pairs", "median_ratio" and "peer", which a benchmark's result file has, although there is no peer here.
 
     `tell` gets a line as soon as there is one. Raises InputError where the model's context can't hold the workload.
     """
@@ -142,6 +143,10 @@ def bench(
     result: dict[str, Any] = {
         "machine": machine,
         "versions": versions,
+        "pairs": [],
+        "median_ratio": None,
+        "peer": None,
+        "workload": asdict(workload),
         "model": {"name": layout or model, "weights": cost.body + cost.head, "dtype": dtype, "device": device},
         "peak": {"flops": flops, "bytes_per_second": bandwidth},
         "sampling": [],

@@ -112,7 +112,9 @@ def test_a_measurement_is_a_whole_result(monkeypatch: pytest.MonkeyPatch, tmp_pa
     file = tmp_path / "bench.json"
     assert main(["bench", "--threads", "1", "--json", str(file)]) == 0
     result = json.loads(file.read_text())
-    assert set(result) == {"machine", "versions", "model", "peak", "sampling", "training"}
+    own = {"model", "peak", "sampling", "training"}
+    assert set(result) == {"machine", "versions", "pairs", "median_ratio", "peer", "workload", *own}
+    assert (result["pairs"], result["workload"]["batches"]) == ([], [1, 8])
     assert result["machine"]["threads"] == 1
     assert [row["batch"] for row in result["sampling"]] == [1, 8]
     for row in result["sampling"]:

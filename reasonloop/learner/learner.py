@@ -12,9 +12,10 @@ import torch
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
+from reasonloop.learner.lanes import MOST, Lanes, cut
 from reasonloop.learner.losses import Objective, loss
 from reasonloop.policy.logprobs import target_logprobs
-from reasonloop.policy.packing import pack, split_by_tokens
+from reasonloop.policy.packing import pack
 from reasonloop.policy.policy import Policy
 
 
@@ -46,6 +47,7 @@ class Learner:
         critic: Critic | None = None,
     ) -> None:
         self.policy, self.options, self.sampling, self.critic = policy, options, sampling, critic
+        self._lanes, self._checkpointing = Lanes(), checkpointing
         if checkpointing:
             enable = getattr(policy.model, "activation_checkpointing_enable", None)  # since transformers 5.23
             (enable or policy.model.gradient_checkpointing_enable)({"use_reentrant": False})
@@ -81,28 +83,18 @@ class Learner:
         objective = objective or Objective()
         critic = self.critic if critic_rate is not None else None
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl", "value"), 0.0)
         self.optimizer.zero_grad(set_to_none=True)
-        for members in split_by_tokens(prompts, responses, self.options.microbatch_tokens):
-            stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.policy.device)
-            targets = token_targets([examples[i] for i in members], self.policy.device)
-            with torch.set_grad_enabled(not frozen):
-                hidden = self.policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
-                logprobs, entropies = target_logprobs(hidden, self.policy.head(), stream.targets, self.sampling)
-            values = critic.values(stream, hidden if critic.shared else None) if critic else None
-            part = loss(logprobs, targets, objective, values, critic.options.value_clip if critic else 0.0)
-            part.total.backward()
-            self._collect_gradients()
-            for name, value in (
-                ("loss", part.total),
-                ("entropy", entropies.sum()),
-                ("logprob", logprobs.sum()),
-                ("clipped", part.clipped),
-                ("k1", part.k1),
-                ("kl", part.kl),
-                ("value", part.value),
-            ):
-                sums[name] += float(value.detach())
+
+        def work(policy: Policy, streams: Sequence[Sequence[int]]) -> dict[str, float]:
+            return self._backward(
+                policy, [[examples[i] for i in members] for members in streams], objective, critic, frozen
+            )
+
+        alone = critic is not None or frozen or self._checkpointing or bool(self._copies())
+        threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST))
+        found = self._lanes.run(self.policy, parts, work)
+        sums = {name: sum(lane[name] for lane in found) for name in found[0]}
         norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
         if not math.isfinite(norm):
             self.skipped += 1
@@ -128,6 +120,38 @@ class Learner:
             "tokens": float(tokens),
             **of_critic,
         }
+
+    def _backward(
+        self,
+        policy: Policy,
+        streams: Sequence[Sequence[Example]],
+        objective: Objective,
+        critic: Critic | None,
+        frozen: bool,
+    ) -> dict[str, float]:
+        """Adds the gradients of some streams to the policy's (and the critic's); sums over their response tokens."""
+        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl", "value"), 0.0)
+        for examples in streams:
+            stream = pack([e.prompt for e in examples], [e.response for e in examples], policy.device)
+            targets = token_targets(examples, policy.device)
+            with torch.set_grad_enabled(not frozen):
+                hidden = policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
+                logprobs, entropies = target_logprobs(hidden, policy.head(), stream.targets, self.sampling)
+            values = critic.values(stream, hidden if critic.shared else None) if critic else None
+            part = loss(logprobs, targets, objective, values, critic.options.value_clip if critic else 0.0)
+            part.total.backward()
+            self._collect_gradients()
+            for name, value in (
+                ("loss", part.total),
+                ("entropy", entropies.sum()),
+                ("logprob", logprobs.sum()),
+                ("clipped", part.clipped),
+                ("k1", part.k1),
+                ("kl", part.kl),
+                ("value", part.value),
+            ):
+                sums[name] += float(value.detach())
+        return sums
 
     def _copies(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(the policy's parameter, its float32 copy), of those that have one."""

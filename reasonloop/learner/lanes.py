@@ -1,0 +1,110 @@
+"""An update's streams in several threads.
+
+On a CPU a forward and backward pass is matrix products with memory-bound passes between them, and its threads wait for one
+another at every operation. Two streams of half the size, a core each, don't wait. Each lane has a module tree of its own on
+the same weights, so that gradients are summed apart, and then in a fixed order: the result is the same in every run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from reasonloop.policy.packing import common_prefix, split_by_tokens
+from reasonloop.policy.policy import Policy
+
+MOST = 4
+"""Lanes at most: each holds gradients of its own."""
+WORTH = 1.1
+"""Cutting an update up repeats prompts and what all prompts begin with: not where the longest lane, times the lanes, is
+longer than the whole by this"""
+
+ResultT = TypeVar("ResultT")
+
+
+def cut(
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, lanes: int
+) -> list[list[list[int]]]:
+    """Indices of the pairs by lane and stream: one lane, or `lanes` of them where that is worth it.
+
+    The streams that are worked on at the same time have at most `limit` tokens together (a single longer pair excepted).
+    """
+    whole = split_by_tokens(prompts, responses, limit)
+    if lanes < 2 or len(prompts) < lanes:
+        return [whole]
+    total = sum(stream_tokens(prompts, responses, members) for members in whole)
+    rounds = len(whole)
+    size = max(1, total // (rounds * lanes))
+    while size <= limit // lanes:
+        streams = split_by_tokens(prompts, responses, size)
+        if len(streams) == rounds * lanes:
+            dealt = [streams[lane::lanes] for lane in range(lanes)]
+            longest = max(sum(stream_tokens(prompts, responses, one) for one in lane) for lane in dealt)
+            return dealt if longest * lanes <= WORTH * total else [whole]
+        size += 1 + size // 50
+    return [whole]
+
+
+def stream_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], members: Sequence[int]) -> int:
+    """Tokens of the stream that `packing.pack` makes of these pairs."""
+    distinct = {prompts[i].tobytes(): prompts[i] for i in members}
+    shared = common_prefix(list(distinct.values()))
+    own = sum(len(prompt) - shared for prompt in distinct.values())
+    return shared + own + sum(len(responses[i]) - 1 for i in members)
+
+
+class Lanes:
+    """Threads that each work on a stream, with an equal share of torch's threads."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(
+        self,
+        policy: Policy,
+        parts: Sequence[Sequence[Sequence[int]]],
+        work: Callable[[Policy, Sequence[Sequence[int]]], ResultT],
+    ) -> list[ResultT]:
+        """`work(policy, streams)` for each lane's streams at the same time; all gradients are then in `policy`'s."""
+        if len(parts) == 1:
+            return [work(policy, parts[0])]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(MOST - 1, "learner")
+        threads = torch.get_num_threads()
+        twins = [_twin(policy) for _ in parts[1:]]
+        torch.set_num_threads(max(1, threads // len(parts)))
+        try:
+            others = [
+                self._pool.submit(work, twin, streams) for (twin, _), streams in zip(twins, parts[1:], strict=True)
+            ]
+            try:
+                results = [work(policy, parts[0])]
+            finally:
+                for other in others:  # nobody may go on with the weights while a lane reads them
+                    other.exception()
+            results += [other.result() for other in others]
+        finally:
+            torch.set_num_threads(threads)
+        for _, pairs in twins:
+            for own, theirs in pairs:
+                if theirs.grad is not None:
+                    own.grad = theirs.grad if own.grad is None else own.grad.add_(theirs.grad)
+        return results
+
+
+Pairs = list[tuple[torch.nn.Parameter, torch.nn.Parameter]]
+
+
+def _twin(policy: Policy) -> tuple[Policy, Pairs]:
+    """A policy on the same weights with gradients of its own, and (own, its) parameters."""
+    pairs = [(p, torch.nn.Parameter(p.detach(), p.requires_grad)) for p in policy.model.parameters()]
+    memo: dict[int, object] = {id(own): twin for own, twin in pairs}
+    memo |= {id(buffer): buffer for buffer in policy.model.buffers()}
+    twin = copy.copy(policy)
+    twin.model = copy.deepcopy(policy.model, memo)
+    return twin, pairs

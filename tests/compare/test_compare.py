@@ -153,7 +153,7 @@ def test_the_base_and_sft_spend_no_rollouts_and_are_compared_all_the_same(tmp_pa
 
 
 def test_rlsp_stands_beside_the_sft_policy_that_it_began_from_and_vanilla_rl_without_its_reward(tmp_path: Path) -> None:
-    lengthy: dict[str, Any] = {"exploration": {"form": "length"}, "rl": {"steps": 6}}
+    lengthy: dict[str, Any] = {"exploration": {"form": "length", "alpha": 0.8}, "rl": {"steps": 6}}
     runs = [
         str(
             make_run(

@@ -154,7 +154,7 @@ def _identity(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The options that a policy of this kind depends on: vanilla RL is the same arm whatever method it stands beside."""
     method = str(options.get("method", "rloop"))
     first = options.get("sft.before")  # whether SFT came first; unset: RLSP does it
-    used = {"model", "task", "sampling"}
+    used = {"model", "task"} | (set() if kind == "base" else {"sampling"})  # what the base was evaluated at is `drawn`
     if kind == "sft" or (kind != "base" and (method == "rlsp" if first is None else first)):
         used |= {"optimizer", "sft"}
     if kind not in ("base", "sft"):

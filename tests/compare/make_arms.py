@@ -27,12 +27,12 @@ def make_run(
     rollouts: int = 768,
     n: int = N,
     probes: Sequence[tuple[int, float]] = (),
-    sampling: dict[str, Any] | None = None,
+    drawn: dict[str, Any] | None = None,
     **options: dict[str, Any],
 ) -> Path:
     """A run of 2 iterations x 3 steps (`rl`: 6 steps) whose policies solve `main`, `vanilla`, `base` of n samples a problem.
 
-    `options`: sections of the recipe, laid over it.
+    `options`: sections of the recipe, laid over it. `drawn`: the distribution that its evaluations name.
     """
     main = [16, 8, 0, 32] if main is None else main
     base = [8] * len(main) if base is None else base
@@ -73,7 +73,7 @@ def make_run(
         evaluation = {
             "name": name, "order": order, "stage": stage, "branch": branch, "iteration": iteration, "rollouts": spent,
             "task": "countdown", "split": "test", "samples": n, "metrics": summarise(problems, draws=20),
-            "sampling": sampling or {"temperature": 1.0},
+            "sampling": drawn or {"temperature": 1.0},
             "problems": problems,
         }  # fmt: skip
         (folder / "evals" / f"{name}.json").write_text(json.dumps(evaluation))

@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[s
     small: dict[str, Any] = {"main": [1] * 30, "base": [4] * 30}
     problems = make_run(tmp_path / "problems", ids=[f"q{i}" for i in range(30)], **small)
     samples = make_run(tmp_path / "samples", n=8, **small)
-    hot = make_run(tmp_path / "hot", sampling={"temperature": 1.5, "slots": 9}, **small)
+    hot = make_run(tmp_path / "hot", drawn={"temperature": 1.5, "slots": 9}, **small)
     rollouts = make_run(tmp_path / "rollouts", rollouts=1536, rl={"steps": 6}, **small)
     torn = make_run(tmp_path / "torn", seed=7, **small)
     (torn / "evals" / "iteration-1-rft.json").write_text(
@@ -167,6 +167,13 @@ def test_rlsp_stands_beside_the_sft_policy_that_it_began_from_and_vanilla_rl_wit
     assert arms_of([*runs, plain])["vanilla"] == [0, 1, 2]
     without = str(make_run(tmp_path / "without", method="rl", seed=3))
     assert [name for name in arms_of([*runs, without]) if name.startswith("vanilla")] != ["vanilla"]
+
+
+def test_arms_that_train_at_other_temperatures_have_one_base(tmp_path: Path) -> None:
+    """Evaluated alike, the base is the same, whatever an arm's rollouts are sampled at."""
+    hot = str(make_run(tmp_path / "hot", seed=0, sampling={"temperature": 1.4}, eval={"temperature": 1.0}))
+    cold = str(make_run(tmp_path / "cold", method="rl", seed=0, eval={"temperature": 1.0}))
+    assert arms_of([hot, cold]) == {"rloop": [0], "vanilla": [0], "base": [0]}
 
 
 def test_pairs_are_over_common_seeds_and_there_must_be_one(tmp_path: Path, pair: list[str]) -> None:

@@ -20,6 +20,7 @@ import sys
 import tarfile
 import time
 import tomllib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def finished(run: Path) -> bool:
     return path.is_file() and json.loads(path.read_text())["stage"] == "done"
 
 
+def arguments_of(runs: Path, arms: Iterable[str], seeds: Iterable[int]) -> list[str]:
+    """The study's finished runs as `reasonloop compare` takes them: NAME=RUN."""
+    every = ((arm, runs / f"{arm}-{seed}") for arm in arms for seed in seeds)
+    return [f"{arm}={run}" for arm, run in every if finished(run)]
+
+
 def pack(run: Path, archive: Path) -> int:
     """Keeps a finished run's recipe, evaluations and metrics in ARCHIVE; 0."""
     file = archive / f"{run.name}.tar.gz"
@@ -99,7 +106,7 @@ def unpack(archive: Path, runs: Path) -> None:
 
 
 def compare(folder: Path, runs: Path, arms: dict[str, list[str]], seeds: list[int]) -> int:
-    found = [f"{arm}={runs / f'{arm}-{seed}'}" for arm in arms for seed in seeds if finished(runs / f"{arm}-{seed}")]
+    found = arguments_of(runs, arms, seeds)
     options = ["--json", str(folder / "results.json"), "--out", str(runs / "compare.html")]
     return subprocess.run([sys.executable, "-m", "reasonloop", "compare", *found, *options]).returncode
 

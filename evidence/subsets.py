@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from study import finished, unpack
+from study import arguments_of, unpack
 
 from reasonloop import config
 from reasonloop.compare.arms import Arm, Arms, read_arms
@@ -33,8 +33,7 @@ def main() -> None:
     study = tomllib.loads((arguments.folder / "study.toml").read_text())
     arguments.runs.mkdir(parents=True, exist_ok=True)
     unpack(arguments.folder / "finished", arguments.runs)
-    runs = [(arm, arguments.runs / f"{arm}-{seed}") for arm in study["arms"] for seed in study["seeds"]]
-    found = read_arms([f"{arm}={run}" for arm, run in runs if finished(run)])
+    found = read_arms(arguments_of(arguments.runs, study["arms"], study["seeds"]))
     seen = {name for recipe in arguments.seen for name in test_problems(recipe)}
     ids = found.arms[0].entries[0].ids
     out = {}

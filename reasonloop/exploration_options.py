@@ -116,14 +116,14 @@ class Exploration(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        lowest = min(self.alpha, self.alpha if self.alpha_end is None else self.alpha_end)
+        lowest = min(self.alpha, self.last_alpha)
         if self.alpha_end is not None and self.alpha_schedule == "constant" and self.alpha_end != self.alpha:
             raise ValueError(f"alpha_end = {self.alpha_end} needs alpha_schedule = 'linear' or 'cosine'")
         if self.form == "none":
             if lowest < 1:
                 raise ValueError(f"form = 'none' with alpha or alpha_end = {lowest}: expected a form, or 1")
             return self
-        if max(self.alpha, self.alpha if self.alpha_end is None else self.alpha_end) == lowest == 1:
+        if lowest == 1:
             raise ValueError(f"form = {self.form!r} with alpha = 1 has no weight: expected alpha below 1 (RLSP: 0.8)")
         if not self.clipped and self.form != "length":
             raise ValueError(f"clipped = false is for form = 'length', got form = {self.form!r}")
@@ -134,3 +134,8 @@ class Exploration(BaseModel):
         if self.form == "judge" and not (self.judge.base_url and self.judge.model):
             raise ValueError("form = 'judge' needs judge.base_url and judge.model")
         return self
+
+    @property
+    def last_alpha(self) -> float:
+        """The outcome's weight where the rollouts end."""
+        return self.alpha if self.alpha_end is None else self.alpha_end

@@ -137,7 +137,7 @@ def shares_first_iteration(run: Run) -> bool:
     """Vanilla RL and RLoop's first exploration are the same computation until the iteration ends, unless a schedule (of the
     rate, or of the outcome's weight) looks at the end; so it is done once."""
     options, weight = run.recipe.rloop, run.recipe.exploration
-    scheduled = run.recipe.rl.schedule != "constant" or weight.alpha_end not in (None, weight.alpha)
+    scheduled = run.recipe.rl.schedule != "constant" or weight.last_alpha != weight.alpha
     return options.vanilla and options.experts != "base_policy" and not scheduled
 
 

@@ -68,7 +68,7 @@ def mixed_reward(outcome: float, exploration: float | None, alpha: float) -> flo
 def alpha_at(options: Exploration, step: float, steps: int) -> float:
     """The outcome's weight at RL step `step` (from 0) of `steps`: alpha at the first, alpha_end at the last. `step` may lie
     between two: refills make the steps of an exploration fewer, and what counts is the rollouts spent."""
-    start, end = options.alpha, options.alpha if options.alpha_end is None else options.alpha_end
+    start, end = options.alpha, options.last_alpha
     progress = min(1.0, max(0.0, step / max(1, steps - 1)))
     if options.alpha_schedule == "constant" or progress == 0:
         return start

@@ -111,9 +111,9 @@ def explore(
         measured: dict[str, float] = {}
         if useful and learn:
             # refills make steps fewer: what a schedule counts is the rollouts spent, in plain steps
-            at = max(cursor["step"], cursor["rollouts"] / options.rollouts_per_step - 1)
-            at = cursor["step"] if cursor["step"] < options.warmup_steps else at
-            rate = scheduled(options.learning_rate, options.schedule, at, planned, options.warmup_steps)
+            step, warmup = cursor["step"], options.warmup_steps
+            at = step if step < warmup else max(step, cursor["rollouts"] / options.rollouts_per_step - 1)
+            rate = scheduled(options.learning_rate, options.schedule, at, planned, warmup)
             measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
         cursor = {**cursor, "step": cursor["step"] + 1}
         counts = {"groups_used": len(useful), "groups_sampled": len(sample.groups), "skipped_updates": learner.skipped}

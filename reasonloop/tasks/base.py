@@ -10,6 +10,7 @@ from ..records import Judgement, Problem, Verdict, as_judgement
 SPLITS = ("train", "probe", "test")
 DEMONSTRATIONS = "sft"
 """The split of problems without a gold answer: SFT learns from their response, nothing else sees them"""
+ALL_SPLITS = (*SPLITS, DEMONSTRATIONS)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from ..config import Section, validated
 from ..errors import InputError
 from ..records import Judgement, Problem, Verdict
-from .base import DEMONSTRATIONS, SPLITS
+from .base import ALL_SPLITS, DEMONSTRATIONS
 from .jsonl_rows import Row, read_rows, refuse_overlap
 
 
@@ -100,7 +100,7 @@ class Jsonl:
         for split, limit in (("train", self.options.limit_train), ("test", self.options.limit_test)):
             if limit and split in rows:
                 rows[split] = _sample(rows[split], limit, "limit")
-        return tuple(self._problem(row, split) for split in (*SPLITS, DEMONSTRATIONS) for row in rows.get(split, []))
+        return tuple(self._problem(row, split) for split in ALL_SPLITS for row in rows.get(split, []))
 
     def _problem(self, row: Row, split: str) -> Problem:
         messages, prompt = row.messages, None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import InputError
 from ..records import Problem
 from ..verify.worker import crash
-from .base import DEMONSTRATIONS, SPLITS, Task
+from .base import ALL_SPLITS, DEMONSTRATIONS, Task
 
 
 def task_problems(task: Task, name: str) -> Sequence[Problem]:
@@ -45,8 +45,8 @@ def task_problems(task: Task, name: str) -> Sequence[Problem]:
 
 def _fault(problem: Problem) -> str | None:
     """What is wrong with the problem's fields: what it has, and what was expected."""
-    if problem.split not in (*SPLITS, DEMONSTRATIONS):
-        return f"split {problem.split!r}; expected {(*SPLITS, DEMONSTRATIONS)}"
+    if problem.split not in ALL_SPLITS:
+        return f"split {problem.split!r}; expected {ALL_SPLITS}"
     if problem.split == DEMONSTRATIONS and problem.response is None:
         return f"split {problem.split!r} and no response; expected one to learn from"
     if (problem.prompt is None) == (problem.messages is None):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..records import Problem, Verdict
-from .base import DEMONSTRATIONS, SPLITS, demonstrations, gold_response, quick_judgement
+from .base import ALL_SPLITS, DEMONSTRATIONS, demonstrations, gold_response, quick_judgement
 from .gold import check_task, row_name
 from .problems import task_problems
 from .registry import TASKS, load_task, task_class, task_target
@@ -45,9 +45,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
     problems = task_problems(task, name)
     console = Console(highlight=False)
     sizes = Counter(problem.split for problem in problems)
-    console.print(
-        f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in (*SPLITS, DEMONSTRATIONS) if sizes[split])
-    )
+    console.print(f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in ALL_SPLITS if sizes[split]))
     for problem in problems[:n]:
         console.rule(_plain(f"{problem.id} ({problem.split})"), align="left")
         console.print(_plain(_prompt(problem)))

@@ -7,7 +7,8 @@
 The same on both sides: model, problems, groups of 8, temperature 1, AdamW (fused), learning rate, gradient clip, DAPO loss
 with one update a step, float32, threads, and the length of every response, drawn from a log-normal (`bench.long_tailed`) and
 forced, so that padding and stragglers are real. The verifier is the same on both sides too: a stored verdict, drawn so that
-every group has a right and a wrong response.
+every group has a right and a wrong response; or a share of them (`--mixed`), as in real runs: groups of equal rewards
+teach nothing, never reach our forward pass, and do reach TRL's.
 
 TRL runs in a virtual environment of its own (.venv-trl, made by this script), in its own best settings: no KL, no
 checkpointing, no logging, one generation for the whole step, the faster one of its two ways to sample (`generate`,
@@ -53,10 +54,11 @@ def problems_of(model: str, count: int, file: Path | None) -> list[Problem]:
     return found[:count]
 
 
-def verdicts(rng: np.random.Generator, groups: int) -> list[Verdict]:
-    """A verdict for each response, at least one right and one wrong in every group."""
+def verdicts(rng: np.random.Generator, groups: int, mixed: float) -> list[Verdict]:
+    """A verdict for each response: right and wrong ones in a share `mixed` of the groups, wrong ones alone in the others."""
     right = rng.random((groups, GROUP)) < 0.3
     right[:, 0], right[:, 1] = True, False
+    right[rng.permutation(groups)[round(mixed * groups) :]] = False
     return [Verdict.RIGHT if one else Verdict.WRONG for one in right.ravel()]
 
 
@@ -73,17 +75,19 @@ class Work:
     judged: Sequence[Sequence[Verdict]]
     longest: int
     """Most tokens of a response"""
+    mixed: float
+    """Share of the groups that have a right and a wrong response"""
 
     @classmethod
-    def draw(cls, policy: Any, problems: Sequence[Problem], steps: int, response: int) -> Work:
+    def draw(cls, policy: Any, problems: Sequence[Problem], steps: int, response: int, mixed: float) -> Work:
         from reasonloop.rollout.engine import Prompt
 
         prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
         longest = min(4 * response, policy.context_length - max(len(prompt.tokens) for prompt in prompts))
         draws, groups = [np.random.default_rng([7, turn]) for turn in range(steps)], len(problems) // steps
         lengths = [long_tailed(rng, groups * GROUP, response, longest) for rng in draws]
-        judged = [verdicts(rng, groups) for rng in draws]
-        return cls(prompts, [_text(policy, problem) for problem in problems], lengths, judged, longest)
+        judged = [verdicts(rng, groups, mixed) for rng in draws]
+        return cls(prompts, [_text(policy, problem) for problem in problems], lengths, judged, longest, mixed)
 
     @property
     def groups(self) -> int:
@@ -137,7 +141,7 @@ class Ours:
         self.learner.update(examples, LEARNING_RATE, OBJECTIVES["dapo"])
         took = time.perf_counter() - began
         assert [len(rollout.response_tokens) for rollout in rollouts] == lengths.tolist()
-        assert len(examples) == len(rollouts)
+        assert len(examples) == round(self.work.mixed * self.work.groups) * GROUP
         return took
 
 
@@ -197,9 +201,14 @@ def main() -> None:
     options.add_argument("--problems", type=int, default=32, help="groups of 8 a step")
     options.add_argument("--problem-file", type=Path, help="problems in JSONL instead of the default ones")
     options.add_argument("--response", type=int, default=48, help="mean response length; the longest is 4 times it")
+    options.add_argument(
+        "--mixed", type=float, default=1.0, help="share of the groups with a right and a wrong response"
+    )
     options.add_argument("--trl-engine", choices=("generate", "continuous"), help="don't try: sample this way")
     options.add_argument("--trl-batch", type=int, nargs="+", default=[8, 32], help="responses a forward pass, to try")
     args = options.parse_args()
+    if not 0 < args.mixed <= 1:
+        options.error(f"--mixed {args.mixed}: expected a share above 0, up to 1")
     if wrong := [size for size in args.trl_batch if args.problems * GROUP % size]:
         options.error(f"--trl-batch {wrong[0]}: expected a divisor of the step's {args.problems * GROUP} responses")
     threads = prepare_threads(args.threads)
@@ -208,7 +217,8 @@ def main() -> None:
 
     policy = Policy.load(args.model)
     steps = max(2, args.pairs + 1)
-    work = Work.draw(policy, problems_of(args.model, steps * args.problems, args.problem_file), steps, args.response)
+    problems = problems_of(args.model, steps * args.problems, args.problem_file)
+    work = Work.draw(policy, problems, steps, args.response, args.mixed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         policy.save(folder)
@@ -224,6 +234,7 @@ def main() -> None:
         "model": args.model,
         "problems": args.problems,
         "group": GROUP,
+        "mixed_groups": args.mixed,
         "prompt_tokens": float(np.mean([len(prompt.tokens) for prompt in work.prompts])),
         "response_tokens": float(counted.mean()),
         "longest": int(counted.max()),

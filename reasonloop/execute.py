@@ -115,13 +115,13 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
     from reasonloop.policy.folder import resolve
-    from reasonloop.rewards.judge import read_key
+    from reasonloop.rewards.judge import judge_of
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
     if recipe.exploration.form == "judge":
-        read_key(recipe.exploration.judge)
+        judge_of(recipe.exploration.judge)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)

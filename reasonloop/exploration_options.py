@@ -15,20 +15,22 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a key
 
 
 class Judge(BaseModel):
-    """The effort judge: any OpenAI-compatible endpoint that scores a response's reasoning, not its correctness."""
+    """The effort judge, which scores a response's reasoning, not its correctness: any OpenAI-compatible endpoint, a policy
+    on this machine, or a rule. What can't be scored is counted, and goes without."""
 
     model_config = _STRICT
 
     base_url: str = ""
-    """Where the endpoint is, without `/chat/completions`: `http://localhost:8000/v1`."""
+    """Where the endpoint is, without `/chat/completions`: `http://localhost:8000/v1`. Empty: `model` judges here."""
     model: str = ""
-    """The model's name there."""
+    """The model's name at the endpoint. Without one, a policy as in `model.path`, whose score is the digit that it expects
+    to give; or a rule as `module:function`, called with two texts, (problem, response), for a number from 0 to 1."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself stands nowhere. Empty: no key is sent."""
     concurrency: int = Field(8, ge=1, le=256)
-    """Requests in flight at once."""
+    """Requests in flight at once at an endpoint."""
     timeout_seconds: float = Field(60.0, gt=0)
-    """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte."""
+    """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte; or of a rule's call."""
     retries: int = Field(3, ge=0)
     """Further attempts after a timeout, a lost connection, or status 408, 429 or 5xx."""
     backoff_seconds: float = Field(1.0, ge=0)
@@ -103,7 +105,7 @@ class Exploration(BaseModel):
     form: Literal["none", "length", "difficulty_length", "novelty", "judge"] = "none"
     """length: -length_scale / effort tokens (RLSP). difficulty_length: the same times (1 - success rate), so that length
     pays on hard problems only. novelty: 1 - mean n-gram similarity to the group's other responses. judge: a score from
-    an endpoint."""
+    `[exploration.judge]`."""
     clipped: bool = True
     """Clip the length forms to [-1, 0]. False is the paper's unbounded form: a short right response can then score far
     below a long wrong one."""
@@ -131,8 +133,10 @@ class Exploration(BaseModel):
             raise ValueError(
                 f"alpha or alpha_end = {lowest}: expected above 0.5, so that right responses outscore wrong ones"
             )
-        if self.form == "judge" and not (self.judge.base_url and self.judge.model):
-            raise ValueError("form = 'judge' needs judge.base_url and judge.model")
+        if self.form == "judge" and not self.judge.model:
+            raise ValueError(
+                "form = 'judge' needs judge.model: a model at judge.base_url, a policy here, or a rule as module:function"
+            )
         return self
 
     @property

@@ -23,6 +23,7 @@ from reasonloop.errors import InputError
 from reasonloop.execute import check_inputs
 
 ROOT = Path(__file__).parent.parent
+JUDGED = ["exploration.form=judge", "exploration.alpha=0.8"]
 
 
 @functools.cache
@@ -116,6 +117,12 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["method=sft", "sft.options.skill=2"], "skill = 2"),
         (["task.format=chat"], "has chat messages, but the model's tokenizer has no chat template"),
         (["task.verify_deadline=0"], "task.verify_deadline = 0"),
+        ([*JUDGED, "exploration.judge.model=nowhere"], "model nowhere: no such folder, file or bundled model"),
+        (
+            [*JUDGED, "exploration.judge.model=nowhere:rule"],
+            "exploration.judge.model = 'nowhere:rule': No module named",
+        ),
+        (JUDGED, "form = 'judge' needs judge.model"),
     ],
 )
 def test_a_recipe_that_cannot_run(

@@ -177,6 +177,20 @@ def test_the_exploration_reward_works_inside_rloop(tmp_path: Path) -> None:
         assert r.reward == pytest.approx(0.7 * r.reward_parts["outcome"] + 0.3 * r.reward_parts["exploration"])
 
 
+def test_a_rule_of_ones_own_judges_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tries.py").write_text(
+        "def share(problem, response):\n    return min(1.0, len(response.split()) / 20)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ("exploration.form=judge", "exploration.judge.model=tries:share", "exploration.alpha=0.7")
+    out = run(tmp_path, "method=rl", "rl.steps=1", "eval.samples=2", *options)
+    for r in rollouts(out):
+        assert 0 <= r.reward_parts["exploration"] <= 1
+        assert r.reward == pytest.approx(0.7 * r.reward_parts["outcome"] + 0.3 * r.reward_parts["exploration"])
+    (line,) = metrics(out, stage="explore")
+    assert line["judge_failures"] == 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

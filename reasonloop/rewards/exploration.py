@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +18,7 @@ import numpy as np
 from reasonloop.exploration_options import Exploration
 from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.effort import AnswerEnd, Decode, Effort, effort_of
-from reasonloop.rewards.judge import EffortJudge
-
-Scorer = Callable[[Sequence[tuple[str, str]]], tuple[Sequence[float | None], Mapping[str, int]]]
-"""(problem text, response text) pairs -> a score in [0, 1] or None (failed) for each, and failures by kind"""
+from reasonloop.rewards.judge import Scorer, judge_of
 
 
 def length_reward(effort: int, scale: float, clipped: bool = True) -> float:
@@ -83,9 +80,8 @@ def alpha_at(options: Exploration, step: float, steps: int) -> float:
 class Explorer:
     """Gives rollouts their exploration reward.
 
-    `decode`: `Policy.decode`. `answer_end`: `effort.answer_end_of(task)`. `seed` is for the judge's jitter only.
-    `judge`: a scorer of one's own (a rule, a local policy) in place of the endpoint. Raises InputError if form "judge"
-    has no key in the environment: make it before the run starts.
+    `decode`: `Policy.decode`. `answer_end`: `effort.answer_end_of(task)`. `judge`: the scorer for form "judge"; unset, what
+    the options name (`judge_of`, which may raise InputError).
     """
 
     def __init__(
@@ -94,12 +90,11 @@ class Explorer:
         decode: Decode,
         answer_end: AnswerEnd,
         *,
-        seed: int = 0,
         judge: Scorer | None = None,
     ) -> None:
         self.options = options
         self._decode, self._answer_end = decode, answer_end
-        self._judge = EffortJudge(options.judge, seed).scores if judge is None and options.form == "judge" else judge
+        self._judge = judge_of(options.judge) if judge is None and options.form == "judge" else judge
 
     def reward(
         self,

@@ -20,6 +20,7 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rewards.effort import answer_end_of
 from reasonloop.rewards.exploration import Explorer
+from reasonloop.rewards.judge import judge_of
 from reasonloop.rollout.engine import Address
 from reasonloop.runs import Run
 from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, load_policy, rollouts_before
@@ -91,7 +92,9 @@ def explore(
     objective = objective_of(options)
     explorer = None
     if run.recipe.exploration.form != "none" and not outcome_only:
-        explorer = Explorer(run.recipe.exploration, policy.decode, answer_end_of(run.task), seed=run.recipe.seed)
+        chosen = run.recipe.exploration
+        judge = judge_of(chosen.judge, run.recipe.seed, str(policy.device)) if chosen.form == "judge" else None
+        explorer = Explorer(chosen, policy.decode, answer_end_of(run.task), judge=judge)
     sampler = StepSampler(run, policy, objective, problems, reference, explorer)
     planned = max(1, rollouts // options.rollouts_per_step)
     saved_at = time.monotonic()

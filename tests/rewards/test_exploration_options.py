@@ -40,7 +40,7 @@ def test_accepted(options: dict[str, Any]) -> None:
         ({"alpha": 1.2, "form": "length"}, "alpha"),
         ({"alpha": float("nan"), "form": "length"}, "alpha"),
         ({"alpha": 0.8, "form": "novelty", "clipped": False}, "clipped"),
-        ({"alpha": 0.8, "form": "judge"}, "judge.base_url"),
+        ({"alpha": 0.8, "form": "judge"}, "judge.model"),
         ({"alpha": 0.8, "form": "judge", "judge": {"base_url": "http://x/v1"}}, "judge.model"),
         ({"length_scale": 0}, "length_scale"),
         ({"judge": {"api_key": "x"}}, "judge.api_key"),

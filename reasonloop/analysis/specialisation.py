@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reasonloop.analysis.arms import Evaluation, by_arm, evaluations, largest_k, rl_steps
+from reasonloop.evaluation.metrics import bootstrap_ci
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,11 +44,15 @@ class SpecialisationPoint:
     held_out: float
     gap: float | None
     """train - held_out"""
+    gap_ci95: tuple[float, float] | None
+    """Bootstrap over the held-out problems"""
     pass_1: float
     pass_k: float
     k: int
     spread: float
     """pass@k - pass@1: what sampling more than once is worth; a policy that always says the same has 0"""
+    spread_ci95: tuple[float, float]
+    """Bootstrap over the held-out problems"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +82,13 @@ def specialisation(source: str | Path | duckdb.DuckDBPyConnection, window: int =
         lines = steps.get(arm.removesuffix(" explored"), [])
         for e in own:
             train, held_out = training_accuracy(lines, e, window), e.mean("avg")
-            gap = None if train is None else train - held_out
             pass_1, pass_k = e.mean("pass@1"), e.mean(f"pass@{k}")
-            point = (train, held_out, gap, pass_1, pass_k, k, pass_k - pass_1)
+            gap, gap_ci95 = None, None
+            if train is not None:
+                low, high = bootstrap_ci(e.values("avg"))
+                gap, gap_ci95 = train - held_out, (train - high, train - low)
+            spread_ci95 = bootstrap_ci(e.values(f"pass@{k}") - e.values("pass@1"))
+            point = (train, held_out, gap, gap_ci95, pass_1, pass_k, k, pass_k - pass_1, spread_ci95)
             points.append(SpecialisationPoint(arm, e.name, e.iteration, e.rollouts, *point))
     return Specialisation(entropy, points)
 

@@ -1,4 +1,4 @@
-"""What the analyses say of a run, as the report's figures and sentences: forgetting, diversity, behaviours, stability."""
+"""What the analyses say of a run, as the report's figures and sentences: the rest of them, and all of them in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reasonloop.errors import InputError, RunError
-from reasonloop.report.figures import Figure, rounded
+from reasonloop.report.figures import Figure, rounded, signed
 from reasonloop.report.run import Run, number
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ def analyse(run: Run) -> Analyses:
 
 def _of_the_store(run: Run, found: Analyses) -> None:
     from reasonloop.report.behaviours import behaviours
+    from reasonloop.report.generalisation import scaling_figures, specialisation_figures
     from reasonloop.store.database import connect
 
     if not run.lines and not run.evals:
         return
     with connect(run.folder) as database:
         _guarded(run, "Overfitting", lambda: _falls(run, database, found))
+        _guarded(run, "Over-specialisation", lambda: specialisation_figures(run, database, found))
+        _guarded(run, "Scaling", lambda: scaling_figures(run, database, found))
         if not any((run.folder / "trajectories").glob("*.parquet")):
             return
         _guarded(run, "Behaviours", lambda: behaviours(run, database, found))
@@ -164,11 +167,16 @@ def _stability(run: Run, found: Analyses) -> None:
             {"iteration": 0, "step": 0, "reward": None, "grad_norm": None, "rollouts": 0} | line for line in lines
         ]
         s = arm_stability(series, filled)
+        norms = (
+            f"; gradient norm {s.grad_norm_median:.3g} (median), {s.grad_norm_p99:.3g} (99th percentile)"
+            if s.grad_norm_median is not None and s.grad_norm_p99 is not None
+            else ""
+        )
         found.note(
             "stability",
             f"{run.name(series)}, {s.steps} RL steps: {_many(len(s.spikes), 'spike')} of the gradient norm above "
             f"{SPIKE:g} times its running median, {_many(len(s.collapses), 'collapse')} of the reward, "
-            f"{_many(s.skipped_updates, 'skipped update')}.",
+            f"{_many(s.skipped_updates, 'skipped update')}{norms}.",
         )
 
 
@@ -205,8 +213,8 @@ def _diversity(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -
             found.note(
                 "diversity-section",
                 f"{run.name(series)}: two right responses of one step differ by {result.within or 0:.3f}, of two stretches "
-                f"by {result.between or 0:.3f}; on the same problems, moving on adds {_signed(result.excess)} "
-                f"({_signed(lo)} to {_signed(hi)}).",
+                f"by {result.between or 0:.3f}; on the same problems, moving on adds {signed(result.excess)} "
+                f"({signed(lo)} to {signed(hi)}).",
             )
 
 
@@ -217,7 +225,3 @@ def _heat(series: str, xs: Sequence[str], ys: Sequence[str], z: Sequence[Sequenc
 
 def _many(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

@@ -244,6 +244,11 @@ def _trace(series: str, name: str, kind: str, x: list[Any], y: list[Any]) -> Fig
     return {"series": series, "name": name, "kind": kind, "x": x, "y": y}
 
 
+def signed(value: float) -> str:
+    """A difference as a reader sees it."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def rounded(value: float | None) -> float | None:
     """Five digits: more than any screen shows, and half the size of the file."""
     return None if value is None else float(f"{value:.5g}")

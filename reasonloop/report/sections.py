@@ -28,6 +28,26 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
         {"pass-at-k": ("pass@k on held-out problems", "k on a logarithmic axis")},
     ),
     (
+        "specialisation",
+        "Does it over-specialise?",
+        "A policy that over-specialises is better on what it trained on than on the rest (the gap grows), and says the same "
+        "whenever it is asked (more tries are worth less). Training accuracy is that of the nearest RL steps.",
+        {
+            "gap": ("Training minus held-out accuracy", "95 % intervals over held-out problems"),
+            "spread": ("{metric}", "held-out; 95 % intervals"),
+        },
+    ),
+    (
+        "scaling-section",
+        "What does each iteration add?",
+        "The gain over the policy that RL started from, problem by problem, after each iteration; vanilla RL stands where "
+        "it has spent as many rollouts.",
+        {
+            "scaling-avg": ("Gain in held-out {metric}", "paired 95 % intervals"),
+            "scaling-pass": ("Gain in held-out {metric}", "paired 95 % intervals"),
+        },
+    ),
+    (
         "forgetting-section",
         "What is forgotten",
         "A problem is solved where at least half of a policy's samples are right. A cell is the share of the problems that "

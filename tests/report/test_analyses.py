@@ -53,7 +53,8 @@ def test_a_whole_run_has_every_analysis_for_both_arms(made: Path) -> None:
     found = analyse(run)
     assert run.missing == []
     kinds = ("diversity", "parts", "behaviours")
-    assert set(figures(found)) == {"forgetting", *(f"{k}-{s}" for k in kinds for s in ("main", "vanilla"))}
+    policies = ("forgetting", "gap", "spread", "scaling-avg", "scaling-pass")
+    assert set(figures(found)) == {*policies, *(f"{k}-{s}" for k in kinds for s in ("main", "vanilla"))}
     assert set(found.notes) >= {"forgetting-section", "diversity-section", "behaviours-section", "stability"}
 
 
@@ -67,6 +68,32 @@ def test_the_forgetting_map_says_what_each_policy_lost(tmp_path: Path) -> None:
     assert (
         "of 4 problems that one of its 2 evaluated policies solved, 2 are lost" in found.notes["forgetting-section"][0]
     )
+
+
+def test_what_iterations_add_and_how_special_they_get(tmp_path: Path) -> None:
+    config = 'method = "rloop"\n[rl]\nsteps = 2'
+    lines = [step(1, right=0.9, rollouts=64), {**step(1, right=0.6, rollouts=128), "iteration": 1}]
+    evals = {
+        "base": evaluation("base", [0, 8, 16, 32]),
+        "iteration-0-rft": evaluation("rft", [8, 8, 16, 32], rollouts=64),
+        "iteration-1-rft": evaluation("rft", [16, 16, 16, 32], rollouts=128, iteration=1),
+        "vanilla": evaluation("explore", [0, 0, 32, 32], rollouts=128, branch="vanilla"),
+    }
+    found = analyse(read_run(write(tmp_path / "run", config, lines, evals)))
+    drawn = figures(found)
+    vanilla, rloop = drawn["scaling-avg"]["traces"]
+    assert (rloop["x"], rloop["y"]) == ([0, 1, 2], [0, 0.0625, 0.1875])
+    assert (vanilla["x"], vanilla["y"]) == ([0, 2], [0, pytest.approx(0.0625)])
+    assert drawn["scaling-pass"]["metric"] == "pass@32"
+    assert drawn["scaling-pass"]["traces"][1]["y"] == [0, 0.25, 0.25]
+    assert found.notes["scaling-section"][0].startswith("From iteration 1 to 2: avg +0.125 (")
+    (spread,) = [trace for trace in drawn["spread"]["traces"] if trace["name"] == "RLoop"]
+    assert spread["y"] == [pytest.approx(0.75 - 0.4375), pytest.approx(1 - 0.5), pytest.approx(1 - 0.625)]
+    assert drawn["spread"]["metric"] == "pass@32 − pass@1"
+    (gap,) = [trace for trace in drawn["gap"]["traces"] if trace["name"] == "RLoop"]
+    # beside base the first exploration, beside the first RFT policy the second; nothing goes on from the last
+    assert (gap["text"], gap["y"]) == (["base", "RLoop 1, after RFT"], [pytest.approx(0.4625), pytest.approx(0.1)])
+    assert all(low <= y <= high for low, y, high in zip(gap["lo"], gap["y"], gap["hi"], strict=True))
 
 
 def test_a_fall_from_the_best_is_told_and_noise_isn_t(tmp_path: Path) -> None:

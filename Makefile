@@ -45,7 +45,7 @@ docs: install
 # makes the bundled model again (about half an hour on two cores)
 model: install
 	$(BIN)/python -m reasonloop.bundled runs/countdown-init
-	$(BIN)/reasonloop run recipes/countdown-base.toml --out runs/countdown-base
+	$(BIN)/reasonloop run reasonloop/bundled/countdown/recipe.toml --out runs/countdown-base
 
 clean:
 	rm -rf $(VENV) runs

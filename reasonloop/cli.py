@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,10 +17,12 @@ from reasonloop.errors import InputError, RunError, Stopped
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input."""
+    _prepare_streams()
     try:
         arguments = _parse(argv)
         verb: Callable[[argparse.Namespace], None] = arguments.verb
         verb(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone is no news
     except InputError as error:
         print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -31,9 +36,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("reasonloop: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
+        _drop_output()  # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
+        return 1
+    except OSError as error:
+        print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
+        _drop_output()
         return 1
     return 0
+
+
+def _prepare_streams() -> None:
+    """Output that is closed goes nowhere, and what a terminal's encoding can't say is written as an escape."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still buffered can't be written: without this the interpreter would say so once more at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:
@@ -49,7 +74,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    for text in given:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            parser.error(f"argument {text!r}: not UTF-8")
+    arguments, rest = parser.parse_known_args(given)
     # argparse takes positional arguments in one piece: overrides behind an option are left over
     unknown = [text for text in rest if text.startswith("-") or not hasattr(arguments, "overrides")]
     if unknown:
@@ -145,21 +176,21 @@ def _new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: no such folder {path.parent}")
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: a folder; expected a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be written there; expected a place that can")
     return path
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return number
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 1 and below a billion")
+    return int(text)
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 65536:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text}: expected 0 to 65535")
-    return number
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> None:

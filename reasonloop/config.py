@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from reasonloop.errors import InputError
 from reasonloop.exploration_options import Exploration
@@ -27,6 +27,17 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if (
+            isinstance(value, bool)
+            and info.field_name
+            and "bool" not in str(cls.model_fields[info.field_name].annotation)
+        ):
+            raise ValueError("expected another value than true or false")
+        return value
 
 
 class Model(Section):
@@ -123,7 +134,8 @@ class Sft(Training):
     """A finished run's folder: its experts, chosen as `[rloop]` says from all of its iterations, are the demonstrations
     instead of the task's own. The tasks must be the same."""
     before: bool | None = None
-    """Run this SFT stage first and start RL from its policy. Unset: method `rlsp` does, `rl` and `rloop` don't."""
+    """Run this SFT stage first and start RL from its policy. Unset: method `rlsp` does, `rl` and `rloop` don't. RLSP without
+    demonstrations is `false`."""
 
 
 class Rft(Training):
@@ -208,7 +220,7 @@ class Rl(Section):
 
 class Ppo(Section):
     """PPO's critic, for `rl.objective = "ppo"` (RLSP, arXiv 2502.06773; the defaults are that paper's, the rate excepted:
-    its 2e-6 is for 8 billion parameters)."""
+    its 2e-6 is for 8 billion parameters; the paper's KL is `rl.kl_coef = 0.05` with `rl.kl_in = "reward"`)."""
 
     critic: Literal["copy", "shared"] = "copy"
     """A trunk of its own that starts as a copy of the policy, or a value head on the policy's own hidden states."""
@@ -290,9 +302,9 @@ class Recipe(Section):
     """sft, rl (vanilla RL), rloop or rlsp."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Every random draw of the run is a function of this seed and its own address."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
-    processes: int = Field(0, ge=0)
+    processes: int = Field(0, ge=0, le=1024)
     """CPU processes that sample side by side and share the threads, on Linux. 0: as many as threads (8 at most) where the
     model is small (30 million parameters) and the run long enough to pay for their start, else 1. Part of the result,
     as threads are."""
@@ -381,7 +393,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise InputError(f"{path}: no such recipe file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a recipe: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not TOML, or numbers and nesting beyond what can be read
         raise InputError(f"{path}: not valid TOML: {error}") from None
     return parse(data, overrides or [], str(path))
 
@@ -446,7 +458,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: expected section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word is a string, so that model.path=some/folder needs no quotes
     table = data
     for part in parts[:-1]:

@@ -97,7 +97,8 @@ class Exploration(BaseModel):
     model_config = _STRICT
 
     alpha: float = Field(1.0, ge=0, le=1)
-    """Weight of the outcome (RLSP: 0.8); 1 is outcome-only, without a form. Above 0.5 unless `clipped` is false."""
+    """Weight of the outcome. Left out: 0.8 with a form (RLSP's), 1 without, which is outcome-only. Above 0.5 unless
+    `clipped` is false."""
     alpha_end: float | None = Field(None, ge=0, le=1)
     """The weight at the last RL step, for a schedule. Unset: alpha."""
     alpha_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -107,14 +108,21 @@ class Exploration(BaseModel):
     pays on hard problems only. novelty: 1 - mean n-gram similarity to the group's other responses. judge: a score from
     `[exploration.judge]`."""
     clipped: bool = True
-    """Clip the length forms to [-1, 0]. False is the paper's unbounded form: a short right response can then score far
-    below a long wrong one."""
+    """Clip the length forms to [-1, 0]. False is the paper's unbounded form over all tokens of the response: a short right
+    response can then score far below a long wrong one, and loops, copies and words behind the answer pay."""
     length_scale: float = Field(1000.0, gt=0)
     """C of the length forms, in tokens. Clipped, responses with fewer effort tokens than this all score -1: set it below
     your task's usual length."""
     ngram: int = Field(4, ge=1, le=64)
     """Tokens in the n-grams by which repetition, prompt copying and novelty are told."""
     judge: Judge = Judge()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_of_the_paper(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "alpha" not in data and data.get("form", "none") != "none":
+            return {**data, "alpha": 0.8}
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

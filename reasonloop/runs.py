@@ -104,7 +104,7 @@ class Run:
     @property
     def state(self) -> dict[str, Any]:
         path = self.folder / "state.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
     def set_state(self, stage: str, iteration: int, step: int) -> None:
         seconds = self.seconds() if hasattr(self, "_began") else 0.0
@@ -149,7 +149,7 @@ class Run:
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All finished evaluations, in the order in which they were made."""
-        found = [json.loads(path.read_text()) for path in sorted((self.folder / "evals").glob("*.json"))]
+        found = [read_object(path) for path in sorted((self.folder / "evals").glob("*.json"))]
         return sorted(found, key=lambda evaluation: evaluation.get("order", 0))
 
     # stopping
@@ -235,6 +235,17 @@ def describe_machine(recipe: Recipe) -> dict[str, Any]:
 def available_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run. Raises InputError for anything else: it was damaged after it was written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"got a {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); expected a JSON object: restore it, or delete it") from None
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:

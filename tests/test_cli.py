@@ -117,6 +117,8 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["method=sft", "sft.options.skill=2"], "skill = 2"),
         (["task.format=chat"], "has chat messages, but the model's tokenizer has no chat template"),
         (["task.verify_deadline=0"], "task.verify_deadline = 0"),
+        (["threads=100000"], "threads = 100000: input should be less than or equal to 1024"),
+        (["eval.samples=true"], "eval.samples = True: expected another value than true or false"),
         ([*JUDGED, "exploration.judge.model=nowhere"], "model nowhere: no such folder, file or bundled model"),
         (
             [*JUDGED, "exploration.judge.model=nowhere:rule"],
@@ -140,6 +142,8 @@ def test_a_recipe_that_cannot_run(
         ("[rl\nsteps = 1", "recipe.toml: not valid TOML"),
         ("a = 1\na = 2", "recipe.toml: not valid TOML"),
         (b"\xff\xfe", "recipe.toml: cannot be read as a recipe"),
+        ("seed = " + "9" * 5000, "recipe.toml: not valid TOML"),
+        ("a = " + "[" * 5000, "recipe.toml: not valid TOML"),
         ('[rl]\nstep = "x"', "recipe.toml: unknown key 'rl.step'; did you mean 'rl.steps'?"),
         ("rl = []", "recipe.toml: rl = []"),
     ],
@@ -293,17 +297,22 @@ def damaged_model(kind: str) -> Path:
             "no weights": weights.unlink,
             "truncated weights": lambda: weights.write_bytes(weights.read_bytes()[:-100]),
             "weights are text": lambda: weights.write_text("not a tensor among them"),
+            "fewer words than in its weights": lambda: _edit(folder / "config.json", vocab_size=1),
             "no tokenizer": lambda: [path.unlink() for path in folder.glob("tokenizer*")],
         }
         damage[kind]()
     return folder
 
 
+def _edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 @pytest.mark.parametrize(
     "kind",
     [
         *("file", "empty", "no config", "config of nothing", "config is no JSON", "unknown architecture"),
-        *("no weights", "truncated weights", "weights are text", "no tokenizer"),
+        *("no weights", "truncated weights", "weights are text", "no tokenizer", "fewer words than in its weights"),
     ],
 )
 def test_a_folder_that_is_no_model(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,8 +366,8 @@ def test_checkpoint_seconds_may_differ(finished: Path) -> None:
         (["report", "x", "y=1"], "unknown argument y=1"),
         (["eval", "nowhere", "--task", "countdown"], "model nowhere: no such folder"),
         (["eval", str(ROOT)], "no run folder, so --task is needed"),
-        (["eval", "x", "--task", "countdown", "--samples", "0"], "0: expected at least 1"),
-        (["eval", "x", "--task", "countdown", "--samples", "ten"], "'ten'"),
+        (["eval", "x", "--task", "countdown", "--samples", "0"], "0: expected a whole number, at least 1"),
+        (["eval", "x", "--task", "countdown", "--samples", "ten"], "ten: expected a whole number"),
         (["eval", "x", "--task", "countdown", "--json", "no/such/file.json"], "no such folder"),
         (["eval", "x", "--task", "countdown", "--json", "."], "a folder; expected a file"),
         (["eval", "x", "--task", "contdown"], "model x: no such folder"),
@@ -371,6 +380,7 @@ def test_checkpoint_seconds_may_differ(finished: Path) -> None:
         (["tasks", "check", "nothing"], "unknown task 'nothing'"),
         (["tasks", "show", "countdown?numbers=17"], "between 2 and 5"),
         (["tasks", "show", "countdown?numbers"], "'numbers' is no option; expected name?key=value&key=value"),
+        (["eval", "x", "--task", "countdown", "eval.samples=4"], "eval.samples: this command takes --samples instead"),
         (["verify"], "required: --kind"),
         (["verify", "--kind", "magic"], "invalid choice: 'magic'"),
     ],
@@ -389,6 +399,8 @@ def test_commands_that_make_no_sense(
         ("SELECT nothing FROM rollouts", "query: "),
         ("DROP VIEW rollouts", "query: expected one statement that reads (SELECT ...), got DROP"),
         ("SELECT 1; SELECT 2", "query: expected one statement"),
+        ("SELECT '2024-01-01 00:00:00+00'::TIMESTAMPTZ", "query: a time with a time zone can't be shown; cast it"),
+        ("SELECT '\udcff'", "argument \"SELECT '\\udcff'\": not UTF-8"),
     ],
 )
 def test_bad_sql(sql: str, said: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -571,9 +583,48 @@ def test_query_and_report_of_a_run(finished: Path, tmp_path: Path, capsys: pytes
     assert str(out) in capsys.readouterr().out
 
 
-def test_output_into_a_closed_pipe() -> None:
-    """`reasonloop tasks show countdown | head -1`: no traceback."""
-    command = f"{sys.executable} -m reasonloop tasks show countdown?train=50 -n 50 | head -1"
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        ("{} tasks show countdown?train=50 -n 50 | head -1", ""),
+        ("{} query {run} 'SELECT 1' | true", ""),
+        ("{} query {run} 'SELECT 1' >&-", ""),
+        ("{} query {run} 'SELECT 1' > /dev/full", "reasonloop: [Errno 28] No space left on device"),
+        ("PYTHONIOENCODING=latin-1 {} query {run} \"SELECT '日'\"", ""),
+    ],
+)
+def test_output_that_nobody_can_take(shell: str, said: str, unbuffered: str, finished: Path) -> None:
+    """A pipe whose reader has gone, a closed or full output, an encoding without the character: no traceback."""
+    command = shell.format(f"{sys.executable} -m reasonloop", run=finished)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
-    assert "Traceback" not in done.stderr
+    assert done.stderr.strip() == said
+
+
+@pytest.mark.parametrize(("name", "text"), [("state.json", '{"stage"'), ("state.json", "[]"), ("evals/base.json", "{")])
+def test_a_damaged_file_of_a_run_is_named(
+    name: str, text: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / name).write_text(text)
+    for argv in (["run", recipe_file(), "rl.steps=2", "--out", run], ["compare", run]):
+        line = refusal(capsys, *argv)
+        assert line.startswith(f"{run / name}: damaged (")
+        assert "expected a JSON object" in line
+
+
+def test_a_result_file_that_cannot_be_written_is_refused_before_the_work(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may write anywhere
+    for argv in (["eval", finished, "--json", "x.json"], ["compare", finished, "--out", "x.html"]):
+        assert "cannot be written there" in refusal(capsys, *argv)
+
+
+def test_a_rule_that_gives_no_score_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rules.py").write_text("def one(response):\n    return 1\n\ndef high(problem, response):\n    return 7\n")
+    for name, said in (("one", "crashed: TypeError"), ("high", "(it returned 7.0)")):
+        line = refusal(capsys, "run", recipe_file(), *JUDGED, f"exploration.judge.model=rules:{name}", "--out", "out")
+        assert said in line
+        assert not Path("out").exists()

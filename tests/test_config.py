@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
+from reasonloop.policy.folder import BUNDLED
 from reasonloop.reference import reference
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +174,11 @@ def test_the_documented_reference_is_the_current_one() -> None:
     assert path.read_text(encoding="utf-8") == reference(), "run `make docs`"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((ROOT / "recipes").glob("*.toml")), BUNDLED / "countdown" / "recipe.toml"],
+    ids=lambda path: path.stem,
+)
 def test_recipes_that_come_with_the_package_are_valid(path: Path) -> None:
     recipe = config.load(path)
     assert config.parse(tomllib.loads(config.dumps(recipe)), [], "test") == recipe

@@ -95,6 +95,16 @@ def test_measurements_of_a_step(whole: Path) -> None:
     assert {"effort_tokens", "value_loss", "critic_grad_norm"} <= first.keys()
 
 
+def test_the_kl_that_is_told_is_the_one_that_was_charged(whole: Path) -> None:
+    lines = metrics(whole, stage="explore", branch="main")
+    for line in lines:
+        step = [r for r in rollouts(whole) if r.step == line["step"]]
+        tokens = sum(len(r.response_tokens) for r in step)
+        charged = -sum(r.reward_parts["kl"] for r in step) / 0.1
+        assert line["kl"] == pytest.approx(charged / tokens, abs=1e-6)
+    assert abs(lines[0]["kl"]) < 1e-5  # the policy is still the reference
+
+
 def test_problems_that_are_solved_already_are_left_out(tmp_path: Path) -> None:
     options = ["method=rl", "rl.skip_solved=true", "rl.problems_per_step=2", "rl.steps=8"]
     out = run(tmp_path, *options, "eval.samples=2")

@@ -2,7 +2,7 @@
 
     python -m reasonloop.bundled FOLDER
 
-`recipes/countdown-base.toml` then trains it; its product is `reasonloop/bundled/countdown`.
+`reasonloop/bundled/countdown/recipe.toml` then trains it; its product is `reasonloop/bundled/countdown`.
 """
 
 from __future__ import annotations

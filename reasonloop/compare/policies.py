@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from reasonloop import config
 from reasonloop.errors import InputError
 from reasonloop.report.run import Run, number, read_run
+from reasonloop.runs import read_object
 
 Point = tuple[float, float]
 
@@ -62,10 +63,10 @@ def read_finished(folder: Path) -> Run:
     run = read_run(folder)
     if not run.config:
         raise InputError(f"{folder / 'config.toml'}: cannot be read as a recipe")
-    try:
-        stage = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("stage")
-    except (OSError, ValueError, AttributeError):
-        stage = None
+    for path in sorted((folder / "evals").glob("*.json")):
+        read_object(path)  # a damaged one must not leave its arm out
+    state = folder / "state.json"
+    stage = read_object(state).get("stage") if state.is_file() else None
     if stage != "done":
         raise InputError(
             f"{folder}: not finished (it is at {stage or 'its start'}); expected a finished run: "

@@ -22,6 +22,8 @@ def evaluate_model(
     A run folder brings its own task and sampling options, which `task` and `overrides` replace.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if any(override.partition("=")[0].strip() == "eval.samples" for override in overrides):
+        raise InputError("eval.samples: this command takes --samples instead")
     recipe = _recipe(model, task, overrides)
     from reasonloop.policy.folder import resolve
 

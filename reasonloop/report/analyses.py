@@ -37,6 +37,7 @@ def analyse(run: Run) -> Analyses:
     found.figures += [figure for series in run.rl_steps() for figure in _reward_parts(run, series)]
     _guarded(run, "Forgetting", lambda: _forgetting(run, found))
     _guarded(run, "Stability", lambda: _stability(run, found))
+    _guarded(run, "The judge", lambda: _judge(run, found))
     _guarded(run, "The store", lambda: _of_the_store(run, found))
     return found
 
@@ -178,6 +179,14 @@ def _stability(run: Run, found: Analyses) -> None:
             f"{SPIKE:g} times its running median, {_many(len(s.collapses), 'collapse')} of the reward, "
             f"{_many(s.skipped_updates, 'skipped update')}{norms}.",
         )
+
+
+def _judge(run: Run, found: Analyses) -> None:
+    for series, lines in run.rl_steps().items():
+        failed = sum(number(line, "judge_failures") or 0 for line in lines)
+        if failed:
+            asked = sum(sum((line.get("verdicts") or {}).values()) for line in lines if "judge_failures" in line)
+            found.note("parts", f"{run.name(series)}: the judge gave no score to {failed:,.0f} of {asked:,} responses.")
 
 
 def _diversity(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from reasonloop.exploration_options import Exploration
 from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.effort import AnswerEnd, Decode, Effort, effort_of
-from reasonloop.rewards.judge import Scorer, judge_of
+from reasonloop.rewards.judge import Scorer, judge_of, problem_text
 
 
 def length_reward(effort: int, scale: float, clipped: bool = True) -> float:
@@ -157,8 +157,10 @@ class Explorer:
     ) -> tuple[list[Sequence[float | None] | None], Mapping[str, int]]:
         """R_ex for each response of each group (None: missing), and the judge's failures by kind."""
         options, scale = self.options, self.options.length_scale
+        if options.form == "length" and not options.clipped:  # the paper's |y|: every token
+            return [[length_reward(len(r.response_tokens), scale, False) for r in group] for group in groups], {}
         if options.form == "length":
-            return [[length_reward(e.tokens, scale, options.clipped) for e in group] for group in efforts], {}
+            return [[length_reward(effort.tokens, scale) for effort in group] for group in efforts], {}
         if options.form == "difficulty_length":
             rates = _own_rates(groups) if rates is None else rates
             return [
@@ -185,13 +187,6 @@ class Explorer:
         strays = sum(score is None for score in valid) - sum(score is None for score in scores)
         left = iter(valid)
         return [[next(left) for _ in group] for group in efforts], Counter(failures) + Counter(nonsense=strays)
-
-
-def problem_text(problem: Problem) -> str:
-    """The problem as a judge reads it: its prompt, or the messages with their roles."""
-    if problem.messages is None:
-        return problem.prompt or ""
-    return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in problem.messages)
 
 
 def _rewarded(rollout: Rollout, exploration: float | None, alpha: float) -> Rollout:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from reasonloop.errors import InputError
 from reasonloop.exploration_options import Judge
+from reasonloop.records import Problem, Verdict
 
 Scorer = Callable[[Sequence[tuple[str, str]]], tuple[Sequence[float | None], Mapping[str, int]]]
 """(problem text, response text) pairs -> a score in [0, 1] or None (failed) for each, and failures by kind"""
@@ -28,3 +30,34 @@ def judge_of(options: Judge, seed: int = 0, device: str = "cpu") -> Scorer:
     from reasonloop.rewards.policy_judge import PolicyJudge
 
     return PolicyJudge(options, device).scores
+
+
+def try_judge(options: Judge, problem: Problem) -> None:
+    """Asks a judge on this machine about one response, so that one that never gives a score is no news after hours.
+
+    Raises InputError with the reason. An endpoint isn't asked: its trouble may pass, and each request is paid for.
+    """
+    if options.base_url:
+        return
+    pair = (problem_text(problem), problem.response or problem.answer)
+    if _FUNCTION.fullmatch(options.model):
+        from reasonloop.rewards.rule_judge import RuleJudge
+
+        (judgement,) = RuleJudge(options).judgements([pair])
+        failed = judgement.verdict is not Verdict.RIGHT
+        reason = f"{'' if judgement.verdict is Verdict.UNPARSEABLE else f'{judgement.verdict}: '}{judgement.detail}"
+    else:
+        (score,), failures = judge_of(options)([pair])
+        failed, reason = score is None, ", ".join(failures)
+    if failed:
+        raise InputError(
+            f"exploration.judge.model = {options.model!r}: no score for a response to problem {problem.id} ({reason}); "
+            "expected a number from 0 to 1"
+        )
+
+
+def problem_text(problem: Problem) -> str:
+    """The problem as a judge reads it: its prompt, or the messages with their roles."""
+    if problem.messages is None:
+        return problem.prompt or ""
+    return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in problem.messages)

@@ -30,9 +30,12 @@ class Rule:
         score = self._function(problem.prompt, response)
         try:
             value = float(score)
-        except (TypeError, ValueError):
-            return Judgement(Verdict.UNPARSEABLE)
-        return Judgement(Verdict.RIGHT, repr(value)) if 0.0 <= value <= 1.0 else Judgement(Verdict.UNPARSEABLE)
+        except (TypeError, ValueError, OverflowError):
+            return Judgement(Verdict.UNPARSEABLE, f"it returned a {type(score).__name__}")
+        right = 0.0 <= value <= 1.0
+        return (
+            Judgement(Verdict.RIGHT, repr(value)) if right else Judgement(Verdict.UNPARSEABLE, f"it returned {value}")
+        )
 
 
 class RuleJudge:
@@ -57,8 +60,11 @@ class RuleJudge:
 
         Kinds: "timeout", "crashed" (it raised, or ended its process), "nonsense" (no number from 0 to 1).
         """
-        judgements = self._pool.verify([(Problem("judge", prompt=problem), response) for problem, response in pairs])
+        judgements = self.judgements(pairs)
         results = [float(judged.detail) if judged.verdict is Verdict.RIGHT else None for judged in judgements]
         failed = (judged.verdict for judged in judgements if judged.verdict is not Verdict.RIGHT)
-        kinds = Counter("nonsense" if verdict is Verdict.UNPARSEABLE else str(verdict) for verdict in failed)
-        return results, kinds
+        return results, Counter("nonsense" if v is Verdict.UNPARSEABLE else str(v) for v in failed)
+
+    def judgements(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
+        """What `Rule.verify` says of each pair: the score, or why there is none, is the detail."""
+        return self._pool.verify([(Problem("judge", prompt=problem), response) for problem, response in pairs])

@@ -119,6 +119,7 @@ def explore(
             rate = scheduled(options.learning_rate, options.schedule, at, planned, warmup)
             measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
         cursor = {**cursor, "step": cursor["step"] + 1}
+        _warn_of_judge(run, sample.measured(), len(spent))
         counts = {"groups_used": len(useful), "groups_sampled": len(sample.groups), "skipped_updates": learner.skipped}
         run.progress.advance(len(spent) * (RL_ROLLOUT if learn else 1))
         _report_step(
@@ -147,6 +148,15 @@ def best_policy(run: Run, branch: str, iteration: int = 0) -> Path | None:
     """What `keep_best` kept: the policy with the best average on the probe problems, of the first such step."""
     cursor = checkpoint(run, f"{branch}-explore-{iteration}").cursor() or {}
     return checkpoint(run, cursor["best"]).folder if "best" in cursor else None
+
+
+def _warn_of_judge(run: Run, measured: dict[str, float], asked: int) -> None:
+    failed = measured.get("judge_failures", 0.0)
+    if failed > asked / 2:
+        kinds = ", ".join(
+            name.removeprefix("judge_failures_") for name in measured if name.startswith("judge_failures_")
+        )
+        run.progress.say(f"the judge gave no score to {failed:.0f} of {asked} responses ({kinds}): they go without it")
 
 
 def _report_step(

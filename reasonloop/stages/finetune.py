@@ -120,7 +120,7 @@ def demonstrations(
     if not pairs:
         raise InputError(
             f"sft: task {recipe.task.name!r} has no demonstrations; expected training problems with a worked "
-            "response, or a task that generates them (then set sft.demonstrations)"
+            "response, a task that generates them (then set sft.demonstrations), or sft.before = false for RL alone"
         )
     longest = max(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
     if len(longest[0]) + len(longest[1]) > policy.context_length:

@@ -49,7 +49,8 @@ def learn_step(
     reference: Policy | None,
 ) -> dict[str, float]:
     """The step's updates: `rl.epochs` passes over the groups, each cut into `rl.updates_per_step` shares, with ratios to
-    the stored behaviour log-probs. The step's measurements, means over all updates' tokens."""
+    the stored behaviour log-probs. The step's measurements, means over all updates' tokens; kl, nats a token to the
+    reference, is 0 without one."""
     options, results = run.recipe.rl, []
     groups = [list(group) for group in groups]
     before = None  # the frozen policy's log-probs of the KL term, the same in every epoch
@@ -79,6 +80,8 @@ def learn_step(
         name: sum(result[name] * result["tokens"] for result in results) / total
         for name in ("entropy", "clip_fraction", "kl", "k1")
     }
+    if reference is not None and options.kl_in == "reward":
+        means["kl"] = _kl_to_reference(sampled)
     means["grad_norm"] = float(np.mean([result["grad_norm"] for result in results]))
     if critic is not None:
         means |= {
@@ -86,6 +89,13 @@ def learn_step(
         }
         means["explained_variance"] = critic.explained_variance
     return means | {"learning_rate": 0.0 if frozen else rate}
+
+
+def _kl_to_reference(sampled: StepRollouts) -> float:
+    """k1, nats a token, over all of the step's rollouts: what the reward was charged for."""
+    flat = [rollout for group in sampled.groups for rollout in group]
+    differences = [r.logprobs.astype(np.float64) - sampled.reference[_key(r)] for r in flat]
+    return float(np.concatenate(differences).mean())
 
 
 class _Estimates:

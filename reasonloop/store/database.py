@@ -82,6 +82,8 @@ def query(run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
             return [column[0] for column in database.description or []], database.fetchall()
         except duckdb.Error as error:
             _look_for_damage(Path(run_folder), error)
+            if "pytz" in str(error):
+                raise InputError("query: a time with a time zone can't be shown; cast it: now()::TIMESTAMP") from error
             raise InputError(f"query: {_one_line(error)}") from error
 
 

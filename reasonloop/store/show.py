@@ -27,6 +27,7 @@ def print_rows(
     """
     file = sys.stdout if file is None else file
     if as_json:
+        columns = _told_apart(columns)
         for row in rows:
             line = json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=False, default=str)
             file.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
@@ -35,6 +36,18 @@ def print_rows(
     else:
         for row in [columns, *rows]:
             file.write("\t".join(visible(_text(value).replace("\\", "\\\\")) for value in row) + "\n")
+
+
+def _told_apart(columns: Sequence[str]) -> list[str]:
+    """Names for JSON, where two columns of one name would be one: a, a_1, ..."""
+    names: list[str] = []
+    for column in columns:
+        name, count = column, 0
+        while name in names:
+            count += 1
+            name = f"{column}_{count}"
+        names.append(name)
+    return names
 
 
 def visible(text: str) -> str:

@@ -96,9 +96,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _row(path: Path, number: int, text: str) -> Row:
     place = f"{path.name} line {number}"
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_no_constant)
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{place}: half of a surrogate pair in {_short(text.strip())}; expected text") from None
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too large or too deep"
+        known = isinstance(error, json.JSONDecodeError | _NoConstantError)
+        reason = str(getattr(error, "msg", error)) if known else "too large or too deep"
         raise InputError(f"{place}: not JSON ({reason}): {_short(text.strip())}; expected {LAYOUTS}") from None
     if not isinstance(data, dict):
         raise InputError(f"{place}: {_short(text.strip())} is no JSON object; expected {LAYOUTS}")
@@ -112,6 +116,14 @@ def _row(path: Path, number: int, text: str) -> Row:
     identity = row.prompt_key if answer else f"{row.prompt_key}\n{response}"
     name = str(own) if own is not None else hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return Row(path, number, f"{path.stem}-{name}", prompt, messages, answer, response)
+
+
+class _NoConstantError(ValueError):
+    pass
+
+
+def _no_constant(name: str) -> None:
+    raise _NoConstantError(f"{name} is no value of JSON's")
 
 
 def _prompt(place: str, data: dict[str, Any]) -> tuple[str | None, tuple[Mapping[str, str], ...] | None]:

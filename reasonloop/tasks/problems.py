@@ -56,6 +56,8 @@ def _fault(problem: Problem) -> str | None:
         value = getattr(problem, key)
         if not isinstance(value, str) and (value is not None or key == "answer"):
             return f"{key} {value!r}; expected a str"
+        if value is not None and not _is_text(value):
+            return f"{key} {value!r}, which holds half of a surrogate pair; expected text"
     if problem.messages is not None and not (
         isinstance(problem.messages, Sequence) and problem.messages and all(map(_is_message, problem.messages))
     ):
@@ -66,4 +68,14 @@ def _fault(problem: Problem) -> str | None:
 
 
 def _is_message(message: object) -> bool:
-    return isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+    return isinstance(message, Mapping) and all(
+        isinstance(message.get(key), str) and _is_text(message[key]) for key in ("role", "content")
+    )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -128,7 +128,9 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[s
         '{"name": "x", "stage": "rft", "iteration": 1, "rollouts": 768, "metrics": {"a": 1}, "problems": 3}'
     )
     unmeasured = make_run(tmp_path / "unmeasured", seed=9, **small)
-    (unmeasured / "evals" / "iteration-1-rft.json").write_text("{")
+    (unmeasured / "evals" / "iteration-1-rft.json").unlink()
+    damaged = make_run(tmp_path / "damaged", seed=10, **small)
+    (damaged / "evals" / "base.json").write_text("{")  # its arm would be missing without a word
     begun = make_run(tmp_path / "begun", seed=8, **small)
     (begun / "state.json").write_text('{"stage": "main-explore-0"}')
     for run, match in (
@@ -138,6 +140,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[s
         (rollouts, "unequal rollouts at seed 0: .*run-0.* spent 768, .*rollouts.* spent 1,536"),
         (torn, "expected problems, each with id, n and correct"),
         (unmeasured, "its product has no evaluation"),
+        (damaged, r"base.json: damaged .*; expected a JSON object"),
         (begun, "not finished .it is at main-explore-0"),
         (tmp_path / "nowhere", "no run folder"),
         (pair[0], "seed 0 twice"),

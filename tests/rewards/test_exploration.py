@@ -21,8 +21,8 @@ from reasonloop.rewards.exploration import (
     length_reward,
     mixed_reward,
     novelty_reward,
-    problem_text,
 )
+from reasonloop.rewards.judge import problem_text
 
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": ""}
 FORMS = ["length", "difficulty_length", "novelty", "judge"]
@@ -212,6 +212,7 @@ def test_the_unclipped_form_can_score_a_right_response_below_a_wrong_one() -> No
     members = [rollout("42", True), rollout(" ".join(f"w{i}" for i in range(99)))]
     out, _ = explorer("length", clipped=False, length_scale=1000.0).reward([problem()], [members], 0.8)
     assert rewards(out)[0] < rewards(out)[1]
+    assert explorations(out) == [-1000.0 / len(r.response_tokens) for r in members]  # the paper's |y|
     clipped, _ = explorer("length", length_scale=1000.0).reward([problem()], [members], 0.8)
     assert rewards(clipped)[0] > rewards(clipped)[1]
 

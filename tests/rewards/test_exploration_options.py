@@ -22,11 +22,18 @@ SECRET = "sk-do-not-show-1234567890"
         {"alpha": 0.2, "form": "length", "clipped": False},
         {"alpha": 0.8, "alpha_end": 1.0, "alpha_schedule": "cosine", "form": "novelty"},
         {"alpha": 0.8, "form": "judge", "judge": HTTP},
+        {"form": "length"},
         {"alpha": 1.0, "alpha_end": 0.8, "alpha_schedule": "linear", "form": "difficulty_length"},
     ],
 )
 def test_accepted(options: dict[str, Any]) -> None:
     validated(Exploration, options, "recipe.toml")
+
+
+def test_the_papers_weight_unless_another_is_given() -> None:
+    assert Exploration(form="length").alpha == 0.8
+    assert Exploration(form="length", alpha=0.6).alpha == 0.6
+    assert Exploration().alpha == 1.0
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,7 @@ def test_accepted(options: dict[str, Any]) -> None:
         ({"alpha": 0.8, "alpha_end": 0.4, "alpha_schedule": "linear", "form": "length"}, "above 0.5"),
         ({"alpha": 0.8, "alpha_end": 1.0, "form": "length"}, "alpha_schedule"),
         ({"alpha": 0.8}, "form"),
-        ({"form": "length"}, "expected alpha below 1"),
+        ({"form": "length", "alpha": 1}, "expected alpha below 1"),
         ({"alpha": 1.2, "form": "length"}, "alpha"),
         ({"alpha": float("nan"), "form": "length"}, "alpha"),
         ({"alpha": 0.8, "form": "novelty", "clipped": False}, "clipped"),

@@ -57,6 +57,12 @@ def test_json_lines_read_back_equal(rows: list) -> None:
     assert [tuple(json.loads(line).values()) for line in lines] == rows
 
 
+def test_columns_of_one_name_are_told_apart_in_json() -> None:
+    out = io.StringIO()
+    print_rows(["a", "a", "a_1"], [(1, 2, 3)], as_json=True, file=out)
+    assert json.loads(out.getvalue()) == {"a": 1, "a_1": 2, "a_1_1": 3}
+
+
 def test_numbers_that_json_does_not_have_are_null() -> None:
     assert printed([(float("nan"), [float("inf"), 1.5])], as_json=True) == '{"a": null, "b": [null, 1.5]}\n'
 

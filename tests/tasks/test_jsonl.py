@@ -119,6 +119,8 @@ def test_probe_from_a_file(write):
         (["", "[1]"], "line 2: .* no JSON object"),
         (["[" * 100_000], "line 1: not JSON"),
         (['{"prompt": "a", "answer": ' + "1" * 5000 + "}"], "line 1: not JSON"),
+        (['{"prompt": "a", "answer": NaN}'], r"line 1: not JSON \(NaN is no value of JSON's\)"),
+        (['{"prompt": "a\\ud800", "answer": "1"}'], "line 1: half of a surrogate pair"),
         ([{"answer": "1"}], "line 1: no 'prompt'"),
         ([{"prompt": "a", "question": "b", "answer": "1"}], "both 'prompt' and 'question'"),
         ([{"prompt": ["a"], "answer": "1"}], "'prompt' is .* expected text"),

@@ -97,7 +97,7 @@ def explore(
         explorer = Explorer(chosen, policy.decode, answer_end_of(run.task), judge=judge)
     sampler = StepSampler(run, policy, objective, problems, reference, explorer)
     planned = max(1, rollouts // options.rollouts_per_step)
-    saved_at = time.monotonic()
+    saved_at, skipped = time.monotonic(), learner.skipped
     if _adaptive(run, branch) and "best_probe" not in cursor:
         cursor = _probe(run, policy, cursor, branch, iteration)  # what is lost counts from the start
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
@@ -119,6 +119,11 @@ def explore(
             rate = scheduled(options.learning_rate, options.schedule, at, planned, warmup)
             measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
         cursor = {**cursor, "step": cursor["step"] + 1}
+        if learner.skipped > skipped:
+            run.progress.say(
+                f"step {cursor['step']}: update skipped, its gradient is not finite ({learner.skipped} so far)"
+            )
+            skipped = learner.skipped
         _warn_of_judge(run, sample.measured(), len(spent))
         counts = {"groups_used": len(useful), "groups_sampled": len(sample.groups), "skipped_updates": learner.skipped}
         run.progress.advance(len(spent) * (RL_ROLLOUT if learn else 1))

@@ -65,7 +65,12 @@ def finetune(
         chosen = [shuffled(step * batch + i, len(pairs), run.recipe.seed, iteration) for i in range(batch)]
         rate = scheduled(options.learning_rate, options.schedule, step, total, round(options.warmup * total))
         examples = supervised([pairs[i] for i in chosen], [weights[i] for i in chosen])
+        skipped = learner.skipped
         measured = learner.update(examples, rate)
+        if learner.skipped > skipped:
+            run.progress.say(
+                f"{stage}: update {step + 1} skipped, its gradient is not finite ({learner.skipped} so far)"
+            )
         run.log(
             stage=stage,
             branch="main",

@@ -1,7 +1,8 @@
 """Makes the committed evidence of a run: python evidence/collect.py RUN FOLDER
 
-FOLDER/results.json: machine, versions, recipe, every evaluation with its intervals and per-problem counts, the training
-curve; FOLDER/curve.svg: train reward and held-out avg@n over rollouts spent.
+FOLDER/results.json: machine, versions, recipe, arms and comparisons as a study has them (one seed: their intervals are over
+the held-out problems), every evaluation with its intervals and per-problem counts, the training curve; FOLDER/curve.svg:
+train reward and held-out avg@n over rollouts spent.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reasonloop.evaluation.metrics import paired_bootstrap
+import numpy as np
+
+from reasonloop.compare.bootstrap import difference
 
 COLOURS = {"RLoop": "#2563eb", "RL": "#2563eb", "vanilla RL": "#d97706", "base": "#6b7280"}
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 56, 150, 24, 44
@@ -23,7 +27,7 @@ def collect(run: Path) -> dict[str, Any]:
     ran_on = config.pop("ran_on")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evals = sorted((json.loads(path.read_text()) for path in (run / "evals").glob("*.json")), key=lambda e: e["order"])
-    comparisons = compare(evals)
+    arms, comparisons = arms_of(evals, config["seed"]), compare(evals)
     for evaluation in evals:
         evaluation["correct"] = [problem["correct"] for problem in evaluation.pop("problems")]
     kept = ("branch", "iteration", "step", "rollouts", "right", "length", "cut_off", "entropy", "grad_norm", "seconds")
@@ -33,6 +37,7 @@ def collect(run: Path) -> dict[str, Any]:
         "recipe": config,
         "seconds_of_training": round(sum(line.get("seconds", 0) for line in lines), 1),
         "seconds_of_the_run": json.loads((run / "state.json").read_text())["seconds"],
+        "arms": arms,
         "evaluations": evals,
         "comparisons": comparisons,
         "experts": [line for line in lines if line["stage"] == "select"],
@@ -40,8 +45,24 @@ def collect(run: Path) -> dict[str, Any]:
     }
 
 
+def arms_of(evals: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """The evaluated policies in the layout of a study's arms, with one seed each."""
+    arms = {}
+    for e in evals:
+        values = {name: metric["value"] for name, metric in e["metrics"].items()}
+        average = next(name for name in values if name.startswith("avg@"))
+        tries = {name.removeprefix("pass@"): [value] for name, value in values.items() if name.startswith("pass@")}
+        arms[e["name"]] = {
+            "rollouts": e["rollouts"],
+            "seeds": [seed],
+            average: [values[average]],
+            "pass@k": tries,
+        }
+    return arms
+
+
 def compare(evals: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The last RFT (or RL) policy against vanilla RL and base: paired bootstrap over the held-out problems."""
+    """The last RFT (or SFT, or RL) policy against vanilla RL and base: paired bootstrap over the held-out problems."""
     named = {e["name"]: e for e in evals}
     product = [e for e in evals if e["stage"] in ("rft", "sft") or e["name"] == "trained"][-1]
     rows = []
@@ -53,18 +74,8 @@ def compare(evals: list[dict[str, Any]]) -> list[dict[str, Any]]:
             (f"avg@{n}", lambda e: [p["correct"] / p["n"] for p in e["problems"]]),
             (f"pass@{n}", lambda e: [float(p["correct"] > 0) for p in e["problems"]]),
         ):
-            difference, low, high, probability = paired_bootstrap(values(product), values(named[other]))
-            rows.append(
-                {
-                    "a": product["name"],
-                    "b": other,
-                    "metric": metric,
-                    "difference": difference,
-                    "ci95": [low, high],
-                    "probability": probability,
-                    "relative": difference / max(named[other]["metrics"][metric]["value"], 1e-9),
-                }
-            )
+            found = difference(np.array([values(product)]), np.array([values(named[other])]))
+            rows.append({"a": product["name"], "b": other, "metric": metric, **asdict(found)})
     return rows
 
 

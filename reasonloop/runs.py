@@ -161,8 +161,8 @@ class Run:
 
         def ask(number: int, frame: FrameType | None) -> None:
             self.stopping = True
-            for known, handler in before.items():
-                signal.signal(known, handler if known == number else signal.SIG_DFL)
+            for known in before:
+                signal.signal(known, signal.default_int_handler)
             self.progress.say("stopping after the next checkpoint; once more stops at once")
 
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -242,14 +242,15 @@ def test_a_stopped_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
     assert_same(case.complete(), unbroken(LONG))
 
 
-def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(number: signal.Signals, tmp_path: Path) -> None:
     case = long_case(tmp_path)
     case.argv[-2:-2] = ["sampling.max_tokens=40", "sampling.temperature=20.0", "rl.group_size=1000", "rl.steps=2"]
     process = start(case.argv, log=case.log)
     assert wait_for(process, (case.out / "evals" / "base.json").is_file)
-    os.kill(process.pid or 0, signal.SIGINT)
+    os.kill(process.pid or 0, number)
     assert wait_for(process, lambda: "stopping after" in case.log.read_text())
-    os.kill(process.pid or 0, signal.SIGINT)
+    os.kill(process.pid or 0, number)
     assert finish(process) == 1
     assert case.log.read_text().splitlines()[-1].startswith("reasonloop: stopped at once")
     assert not (case.out / "checkpoints" / "main-explore-0").exists()

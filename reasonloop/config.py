@@ -258,8 +258,9 @@ class Rloop(Section):
     experts: Literal["all_steps", "last_step", "base_policy"] = "all_steps"
     """Where experts come from: every RL step (RLoop), the last step only, or as many rollouts of the iteration's
     starting policy without any RL (RAFT). The last two are controls."""
-    hard_threshold: float = Field(0.9, gt=0, le=1)
-    """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. 1 switches the filter off."""
+    hard_threshold: float = Field(0.5, gt=0, le=1)
+    """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. Stricter keeps more pass@k, looser
+    gives more of the average (docs/evidence.md). 1 switches the filter off."""
     cap: int = Field(8, ge=1)
     """At most so many experts a problem, drawn evenly over the RL steps."""
     accumulate: bool = False

@@ -84,7 +84,7 @@ def browse(run: Run) -> dict[str, Any]:
             rollouts = _rollouts(database, database.execute(_SAMPLE).fetchall(), decode)
             experts = []
             if run.method == "rloop" and run.stage("select"):
-                threshold = float(run.option("rloop", "hard_threshold", 0.9))
+                threshold = float(run.option("rloop", "hard_threshold", 0.5))
                 chosen = database.execute(_EXAMPLES, {"threshold": threshold}).fetchall()
                 experts = _rollouts(database, [row[:5] for row in chosen], decode)
                 rates = {tuple(row[:5]): row[5:] for row in chosen}

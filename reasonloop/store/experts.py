@@ -121,7 +121,7 @@ def select_experts(
     *,
     iteration: int,
     branch: str = "main",
-    hard_threshold: float = 0.9,
+    hard_threshold: float = 0.5,
     cap: int = 8,
     source: Literal["all", "last_step"] = "all",
     full_step: int = 0,

@@ -54,7 +54,7 @@ def problems_of(model: str, count: int, file: Path | None) -> list[Problem]:
     return found[:count]
 
 
-def verdicts(rng: np.random.Generator, groups: int, mixed: float) -> list[Verdict]:
+def verdicts(rng: np.random.Generator, groups: int, mixed: float = 1.0) -> list[Verdict]:
     """A verdict for each response: right and wrong ones in a share `mixed` of the groups, wrong ones alone in the others."""
     right = rng.random((groups, GROUP)) < 0.3
     right[:, 0], right[:, 1] = True, False

@@ -150,7 +150,7 @@ def test_the_real_layout_is_qwen3_with_0_6_billion() -> None:
         (["--layout", "qwen9"], "--layout qwen9: unknown; expected one of qwen3-0.6b"),
         (["--context", "8192"], "needs a context of 8192 tokens, the model's has 256"),
         (["--model", "contdown"], "did you mean 'countdown'"),
-        (["--context", "0"], "expected at least 1"),
+        (["--context", "0"], "expected a whole number, at least 1"),
         (["--json", "/nowhere/x.json"], "no such folder"),
     ],
 )
@@ -247,3 +247,5 @@ def test_every_group_of_the_step_has_a_gradient(parts: None) -> None:
     for seed in range(20):
         drawn = np.array([str(verdict) for verdict in verdicts(np.random.default_rng(seed), 5)]).reshape(5, bench.GROUP)
         assert all(len(set(group)) == 2 for group in drawn)
+        some = [str(verdict) for verdict in verdicts(np.random.default_rng(seed), 20, mixed=0.45)]
+        assert [len(set(group)) for group in np.array(some).reshape(20, bench.GROUP)].count(2) == 9

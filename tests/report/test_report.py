@@ -282,7 +282,7 @@ def test_a_browser_draws_it_without_a_word_on_the_console(made: Path, tmp_path: 
     classes = [attrs.get("class") or "" for _, attrs in dom.tags]
     drawn = [name for name in classes if name == "main-svg"]
     figures = [attrs for _, attrs in dom.tags if "data-figure" in attrs]
-    assert len(drawn) >= len(figures) == 17
+    assert len(drawn) >= len(figures) == 21
     assert sum(tag == "article" for tag, _ in dom.tags) > 12
     assert "w-back" in classes
     assert re.search(r"<title>RLoop on countdown · ReasonLoop</title>", done.stdout)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from reasonloop import __version__
 from reasonloop.errors import InputError, RunError, Stopped
+from reasonloop.text import is_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,9 +77,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     given = sys.argv[1:] if argv is None else argv
     for text in given:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
+        if not is_text(text):
             parser.error(f"argument {text!r}: not UTF-8")
     arguments, rest = parser.parse_known_args(given)
     # argparse takes positional arguments in one piece: overrides behind an option are left over

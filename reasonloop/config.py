@@ -6,38 +6,18 @@ are refused with the nearest name. The field docstrings below are the recipe ref
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from reasonloop.errors import InputError
 from reasonloop.exploration_options import Exploration
+from reasonloop.options import Section, validated
 
 Method = Literal["sft", "rl", "rloop", "rlsp"]
-SectionT = TypeVar("SectionT", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A table of options: unknown keys are an error, values are frozen after the check."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if (
-            isinstance(value, bool)
-            and info.field_name
-            and "bool" not in str(cls.model_fields[info.field_name].annotation)
-        ):
-            raise ValueError("expected another value than true or false")
-        return value
 
 
 class Model(Section):
@@ -411,45 +391,6 @@ def dumps(recipe: Recipe, extra: dict[str, Any] | None = None) -> str:
     import tomli_w
 
     return tomli_w.dumps({**recipe.model_dump(mode="json", exclude_none=True), **(extra or {})})
-
-
-def validated(model: type[SectionT], data: dict[str, Any], where: str) -> SectionT:
-    """`data` checked against `model`; raises InputError with `where`, the key, what was got and what was expected."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{where}: {_explain(model, first)}{more}") from None
-
-
-def _explain(model: type[BaseModel], error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = _keys(model)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        if not near:
-            near = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-        if not near:
-            leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-            near = [leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf, n=1)]
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known[:12])}"
-        return f"unknown key {key!r}{hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    got = error.get("input")
-    shown = repr(got) if len(repr(got)) < 80 else repr(got)[:77] + "..."
-    return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for name, info in model.model_fields.items():
-        found.append(prefix + name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            found += _keys(info.annotation, f"{prefix}{name}.")
-    return found
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

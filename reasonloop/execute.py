@@ -97,8 +97,8 @@ def execute(recipe: Recipe, folder: Path) -> None:
         show_results(run)
     except (OSError, MemoryError) as error:
         raise RunError(_what_to_do(error, folder)) from error
-    except Exception as error:  # torch's for memory, on CPU and GPU; safetensors' for a disk that is full
-        if not (isinstance(error, RuntimeError) and "memory" in str(error)) and "os error" not in str(error):
+    except RuntimeError as error:  # torch's, on CPU and GPU
+        if "memory" not in str(error):
             raise
         raise RunError(_what_to_do(error, folder)) from error
     finally:
@@ -116,19 +116,17 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
     from reasonloop.policy.folder import resolve
-    from reasonloop.rewards.judge import judge_of, try_judge
+    from reasonloop.rewards.judge import check_judge
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
-    if recipe.exploration.form == "judge":
-        judge_of(recipe.exploration.judge)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
     check_problems(recipe, problems)
-    if recipe.exploration.form == "judge" and recipe.method != "sft":
-        try_judge(recipe.exploration.judge, next(problem for problem in problems if problem.split == "train"))
+    if recipe.exploration.form == "judge":
+        check_judge(recipe.exploration.judge, next((p for p in problems if p.split == "train"), None))
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 

@@ -6,19 +6,17 @@ import re
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reasonloop.errors import InputError
+from reasonloop.options import Section
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a key that is pasted here is refused
 
 
-class Judge(BaseModel):
+class Judge(Section):
     """The effort judge, which scores a response's reasoning, not its correctness: any OpenAI-compatible endpoint, a policy
     on this machine, or a rule. What can't be scored is counted, and goes without."""
-
-    model_config = _STRICT
 
     base_url: str = ""
     """Where the endpoint is, without `/chat/completions`: `http://localhost:8000/v1`. Empty: `model` judges here."""
@@ -86,15 +84,13 @@ class Judge(BaseModel):
         return value
 
 
-class Exploration(BaseModel):
+class Exploration(Section):
     """The exploration reward: R = alpha x outcome + (1 - alpha) x R_ex, with R_ex apart from correctness.
 
     Clipped forms lie in [-1, 0] (length) or [0, 1] (novelty, judge): with alpha > 0.5 every right response outscores
     every wrong one, before penalties such as `rl.overlong_buffer`. Effort tokens are those up to the first final
     answer that neither repeat the response itself nor copy the prompt.
     """
-
-    model_config = _STRICT
 
     alpha: float = Field(1.0, ge=0, le=1)
     """Weight of the outcome. Left out: 0.8 with a form (RLSP's), 1 without, which is outcome-only. Above 0.5 unless

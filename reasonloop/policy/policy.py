@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -68,11 +69,14 @@ class Policy:
             parameter.data = parameter.data.to(getattr(torch, dtype))
 
     def save(self, folder: Path) -> None:
-        """Writes a Hugging Face folder that AutoModelForCausalLM.from_pretrained loads. Whole or not at all."""
+        """Writes a Hugging Face folder that AutoModelForCausalLM.from_pretrained loads. Whole or not at all (OSError)."""
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        self.model.save_pretrained(partial)
+        try:
+            self.model.save_pretrained(partial)
+        except SafetensorError as error:  # a full disk is no OSError there
+            raise OSError(f"{folder}: {error}") from error
         self.tokenizer.save_pretrained(partial)
         replace_folder(partial, folder)
 

@@ -17,6 +17,8 @@ from reasonloop.report.run import SERIES, Run, number
 
 Figure = dict[str, Any]
 Line = Mapping[str, Any]
+Point = tuple[float, float, Sequence[float], str]
+"""x, y, the interval of y, and the policy's label"""
 
 VERDICTS = ("right", "wrong", "unparseable", "timeout", "crashed")
 # A line has at most so many points: enough for any screen, and a long run's report stays small.
@@ -86,15 +88,17 @@ def _held_out(run: Run, name: str, metric: str) -> Figure:
 
 def _points(run: Run, series: str, name: str, kind: str, evals: Sequence[Line], metric: str) -> Figure:
     found = [(e, e["metrics"][_metric_key(e, metric)]) for e in evals]
+    points = [(number(e, "rollouts") or 0, m["value"], m["ci95"], run.label(e)) for e, m in found]
+    return with_intervals(series, name, kind, points)
+
+
+def with_intervals(series: str, name: str, kind: str, points: Sequence[Point]) -> Figure:
+    """A trace of kind "points" or "open"."""
     return {
-        "series": series,
-        "name": name,
-        "kind": kind,
-        "x": [number(e, "rollouts") or 0 for e, _ in found],
-        "y": [rounded(m["value"]) for _, m in found],
-        "lo": [rounded(m["ci95"][0]) for _, m in found],
-        "hi": [rounded(m["ci95"][1]) for _, m in found],
-        "text": [run.label(e) for e, _ in found],
+        **_trace(series, name, kind, [x for x, *_ in points], [rounded(y) for _, y, *_ in points]),
+        "lo": [rounded(low) for *_, (low, _), _ in points],
+        "hi": [rounded(high) for *_, (_, high), _ in points],
+        "text": [label for *_, label in points],
     }
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from reasonloop.report.figures import Figure, rounded, signed
+from reasonloop.report.figures import Figure, Point, signed, with_intervals
 from reasonloop.report.run import Run
 
 if TYPE_CHECKING:
     import duckdb
 
     from reasonloop.report.analyses import Analyses
-
-Point = tuple[float, float, tuple[float, float], str]
-"""x, y, the interval of y, and the policy's label"""
 
 
 def specialisation_figures(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:
@@ -34,14 +30,14 @@ def specialisation_figures(run: Run, database: duckdb.DuckDBPyConnection, found:
             own = [point for point in own if records[point.name].get("stage") == "explore"]
         name = f"{run.name(series)}, explored" if explored else run.name(series)
         gaps: list[Point] = [
-            (p.rollouts, p.gap, (p.gap_ci95[0], p.gap_ci95[1]), run.label(records[p.name]))
+            (p.rollouts, p.gap, p.gap_ci95, run.label(records[p.name]))
             for p in own
             if p.gap is not None and p.gap_ci95 is not None
         ]
         spreads: list[Point] = [(p.rollouts, p.spread, p.spread_ci95, run.label(records[p.name])) for p in own]
         for figure, chosen in (("gap", gaps), ("spread", spreads)):
             if chosen:
-                traces[figure].append(_points(series, name, "open" if explored else "points", chosen))
+                traces[figure].append(with_intervals(series, name, "open" if explored else "points", chosen))
     if not points:
         return
     metric = f"pass@{points[0].k} − pass@1"
@@ -78,7 +74,7 @@ def scaling_figures(run: Run, database: duckdb.DuckDBPyConnection, found: Analys
                 if p.arm == arm and p.metric == metric
             ]
             if own:
-                traces.append(_points(arm, run.name(arm), "points", own))
+                traces.append(with_intervals(arm, run.name(arm), "points", own))
         title = f"avg@{max(results[-1].samples.values())}" if metric == "avg" else metric
         found.figures.append({"id": figure, "x": "iterations, or as many rollouts", "metric": title, "traces": traces})
     for before, after in pairwise(tuned):
@@ -89,16 +85,3 @@ def scaling_figures(run: Run, database: duckdb.DuckDBPyConnection, found: Analys
         found.note(
             "scaling-section", f"From iteration {before.iteration + 1} to {after.iteration + 1}: {', '.join(told)}."
         )
-
-
-def _points(series: str, name: str, kind: str, points: Sequence[Point]) -> Figure:
-    return {
-        "series": series,
-        "name": name,
-        "kind": kind,
-        "x": [x for x, *_ in points],
-        "y": [rounded(y) for _, y, *_ in points],
-        "lo": [rounded(low) for *_, (low, _), _ in points],
-        "hi": [rounded(high) for *_, (_, high), _ in points],
-        "text": [label for *_, label in points],
-    }

@@ -90,11 +90,13 @@ class Explorer:
         decode: Decode,
         answer_end: AnswerEnd,
         *,
+        seed: int = 0,
+        device: str = "cpu",
         judge: Scorer | None = None,
     ) -> None:
         self.options = options
         self._decode, self._answer_end = decode, answer_end
-        self._judge = judge_of(options.judge) if judge is None and options.form == "judge" else judge
+        self._judge = judge_of(options.judge, seed, device) if judge is None and options.form == "judge" else judge
 
     def reward(
         self,

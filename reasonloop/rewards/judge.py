@@ -32,12 +32,14 @@ def judge_of(options: Judge, seed: int = 0, device: str = "cpu") -> Scorer:
     return PolicyJudge(options, device).scores
 
 
-def try_judge(options: Judge, problem: Problem) -> None:
-    """Asks a judge on this machine about one response, so that one that never gives a score is no news after hours.
+def check_judge(options: Judge, problem: Problem | None) -> None:
+    """Raises InputError, with the reason, unless the judge can be had and one on this machine scores a response to the
+    problem: that it never gives a score must be no news after hours.
 
-    Raises InputError with the reason. An endpoint isn't asked: its trouble may pass, and each request is paid for.
+    An endpoint isn't asked: its trouble may pass, and each request is paid for.
     """
-    if options.base_url:
+    if options.base_url or problem is None:
+        judge_of(options)
         return
     pair = (problem_text(problem), problem.response or problem.answer)
     if _FUNCTION.fullmatch(options.model):

@@ -31,10 +31,10 @@ class PolicyJudge:
     def __init__(self, options: Judge, device: str = "cpu") -> None:
         self._options = options
         self._policy = Policy.load(options.model, device)
-        self._chat = bool(getattr(self._policy.tokenizer, "chat_template", None))
+        tokenizer = self._policy.tokenizer
+        self._chat = bool(getattr(tokenizer, "chat_template", None))
         digits = [f"{'' if self._chat else ' '}{digit}" for digit in range(10)]
-        encode = self._policy.tokenizer
-        self._digits = [np.asarray(encode(text, add_special_tokens=False).input_ids, np.int32) for text in digits]
+        self._digits = [np.asarray(tokenizer(text, add_special_tokens=False).input_ids, np.int32) for text in digits]
         self._prompt("", "")
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[float | None], Counter[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reasonloop.checkpoints import Checkpoint
+from reasonloop.learner.learner import Learner
 from reasonloop.policy.policy import Policy, resolve_device
 from reasonloop.runs import Run
 
@@ -25,6 +26,12 @@ def load_policy(run: Run, source: Source) -> Policy:
     """The policy at `source`, on the device and in the dtype that the recipe asks for."""
     options = run.recipe.model
     return Policy.load(source, resolve_device(options.device), options.dtype)
+
+
+def tell_skipped(run: Run, learner: Learner, before: int, place: str) -> None:
+    """Says it where updates were left out since the learner had skipped `before` of them."""
+    if learner.skipped > before:
+        run.progress.say(f"{place}: update skipped, its gradient is not finite ({learner.skipped} so far)")
 
 
 def shuffled(position: int, count: int, seed: int, iteration: int) -> int:

@@ -20,10 +20,9 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rewards.effort import answer_end_of
 from reasonloop.rewards.exploration import Explorer
-from reasonloop.rewards.judge import judge_of
 from reasonloop.rollout.engine import Address
 from reasonloop.runs import Run
-from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, load_policy, rollouts_before
+from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, load_policy, rollouts_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import learn_step, objective_of
 from reasonloop.stages.sampling import StepSampler
@@ -92,12 +91,16 @@ def explore(
     objective = objective_of(options)
     explorer = None
     if run.recipe.exploration.form != "none" and not outcome_only:
-        chosen = run.recipe.exploration
-        judge = judge_of(chosen.judge, run.recipe.seed, str(policy.device)) if chosen.form == "judge" else None
-        explorer = Explorer(chosen, policy.decode, answer_end_of(run.task), judge=judge)
+        explorer = Explorer(
+            run.recipe.exploration,
+            policy.decode,
+            answer_end_of(run.task),
+            seed=run.recipe.seed,
+            device=str(policy.device),
+        )
     sampler = StepSampler(run, policy, objective, problems, reference, explorer)
     planned = max(1, rollouts // options.rollouts_per_step)
-    saved_at, skipped = time.monotonic(), learner.skipped
+    saved_at = time.monotonic()
     if _adaptive(run, branch) and "best_probe" not in cursor:
         cursor = _probe(run, policy, cursor, branch, iteration)  # what is lost counts from the start
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
@@ -117,19 +120,15 @@ def explore(
             step, warmup = cursor["step"], options.warmup_steps
             at = step if step < warmup else max(step, cursor["rollouts"] / options.rollouts_per_step - 1)
             rate = scheduled(options.learning_rate, options.schedule, at, planned, warmup)
-            measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
-        cursor = {**cursor, "step": cursor["step"] + 1}
-        if learner.skipped > skipped:
-            run.progress.say(
-                f"step {cursor['step']}: update skipped, its gradient is not finite ({learner.skipped} so far)"
-            )
             skipped = learner.skipped
-        _warn_of_judge(run, sample.measured(), len(spent))
+            measured = learn_step(run, learner, useful, objective, rate, cursor["step"], sample, reference)
+            tell_skipped(run, learner, skipped, f"step {cursor['step'] + 1}")
+        cursor = {**cursor, "step": cursor["step"] + 1}
+        explored = sample.measured()
+        _warn_of_judge(run, explored, len(spent))
         counts = {"groups_used": len(useful), "groups_sampled": len(sample.groups), "skipped_updates": learner.skipped}
         run.progress.advance(len(spent) * (RL_ROLLOUT if learn else 1))
-        _report_step(
-            run, spent, cursor, began, sampled, planned, branch, iteration, measured | sample.measured() | counts
-        )
+        _report_step(run, spent, cursor, began, sampled, planned, branch, iteration, measured | explored | counts)
         if options.probe_every and cursor["step"] % options.probe_every == 0:
             cursor = _probe(run, policy, cursor, branch, iteration)
             if keep_best and cursor["probe"] > cursor.get("best_average", -1.0):

@@ -16,7 +16,7 @@ from reasonloop.learner.learner import Learner, scheduled
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem, Rollout
 from reasonloop.runs import Run
-from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled
+from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled, tell_skipped
 from reasonloop.stages.solved import GREEDY
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import list_segments
@@ -67,10 +67,7 @@ def finetune(
         examples = supervised([pairs[i] for i in chosen], [weights[i] for i in chosen])
         skipped = learner.skipped
         measured = learner.update(examples, rate)
-        if learner.skipped > skipped:
-            run.progress.say(
-                f"{stage}: update {step + 1} skipped, its gradient is not finite ({learner.skipped} so far)"
-            )
+        tell_skipped(run, learner, skipped, f"{stage} update {step + 1}")
         run.log(
             stage=stage,
             branch="main",

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..config import Section, validated
 from ..errors import InputError
+from ..options import Section, validated
 from ..records import Judgement, Problem, Verdict
 
 _WORDS = {"products": ("product", "times", "x"), "sums": ("sum", "plus", "+")}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ..config import Section, validated
+from ..options import Section, validated
 from ..records import Judgement, Problem, Verdict
 from ..verify.code import extract_code, extract_completion
 from ..verify.sandbox import Limits, Sandbox, require_sandbox

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..config import Section, validated
 from ..errors import InputError
+from ..options import Section, validated
 from ..records import Judgement, Problem, Verdict
 from .countdown_expression import ExpressionError, parse_expression
 from .countdown_search import (

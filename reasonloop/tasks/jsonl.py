@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from ..config import Section, validated
 from ..errors import InputError
+from ..options import Section, validated
 from ..records import Judgement, Problem, Verdict
 from .base import ALL_SPLITS, DEMONSTRATIONS
 from .jsonl_rows import Row, read_rows, refuse_overlap

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..text import is_text
 
 LAYOUTS = (
     "{prompt|messages, answer}, {problem, answer}, {problem, solution with \\boxed{}}, {question, answer}, "
@@ -97,13 +98,12 @@ def _row(path: Path, number: int, text: str) -> Row:
     place = f"{path.name} line {number}"
     try:
         data = json.loads(text, parse_constant=_no_constant)
-        json.dumps(data, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{place}: half of a surrogate pair in {_short(text.strip())}; expected text") from None
     except (ValueError, RecursionError) as error:
         known = isinstance(error, json.JSONDecodeError | _NoConstantError)
         reason = str(getattr(error, "msg", error)) if known else "too large or too deep"
         raise InputError(f"{place}: not JSON ({reason}): {_short(text.strip())}; expected {LAYOUTS}") from None
+    if not is_text(json.dumps(data, ensure_ascii=False)):
+        raise InputError(f"{place}: half of a surrogate pair in {_short(text.strip())}; expected text")
     if not isinstance(data, dict):
         raise InputError(f"{place}: {_short(text.strip())} is no JSON object; expected {LAYOUTS}")
     prompt, messages = _prompt(place, data)

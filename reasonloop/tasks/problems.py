@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import InputError
 from ..records import Problem
+from ..text import is_text
 from ..verify.worker import crash
 from .base import ALL_SPLITS, DEMONSTRATIONS, Task
 
@@ -56,7 +57,7 @@ def _fault(problem: Problem) -> str | None:
         value = getattr(problem, key)
         if not isinstance(value, str) and (value is not None or key == "answer"):
             return f"{key} {value!r}; expected a str"
-        if value is not None and not _is_text(value):
+        if value is not None and not is_text(value):
             return f"{key} {value!r}, which holds half of a surrogate pair; expected text"
     if problem.messages is not None and not (
         isinstance(problem.messages, Sequence) and problem.messages and all(map(_is_message, problem.messages))
@@ -69,13 +70,5 @@ def _fault(problem: Problem) -> str | None:
 
 def _is_message(message: object) -> bool:
     return isinstance(message, Mapping) and all(
-        isinstance(message.get(key), str) and _is_text(message[key]) for key in ("role", "content")
+        isinstance(message.get(key), str) and is_text(message[key]) for key in ("role", "content")
     )
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from ..config import validated
 from ..errors import InputError
+from ..options import validated
 from ..verify.worker import crash
 from .base import Task
 

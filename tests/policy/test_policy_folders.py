@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_models import EOS, tiny_policy, tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -265,3 +266,16 @@ def test_a_context_is_prompt_and_response_together(policy: Policy) -> None:
     assert tiny_policy("gpt2").context_length == 256
     rng = np.random.default_rng(0)
     assert len(policy.score([tokens(rng, 200)], [tokens(rng, 56)], Sampling())[0]) == 56
+
+
+def test_a_disk_that_is_full_while_weights_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors raises an error of its own there; a run says in one line what to do of an OSError."""
+    policy = tiny_policy()
+
+    def full(folder: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(policy.model, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        policy.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

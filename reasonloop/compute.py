@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from reasonloop.policy.packing import Stream
 
 SQUARES = (512, 1024, 2048)
+SPINS = "1000"
+"""GNU OpenMP's spins before a waiting thread sleeps"""
 
 
 def keep_freed_memory() -> None:
@@ -36,9 +38,21 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)  # older glibc takes 32 MiB at most
 
 
+def wait_briefly() -> None:
+    """Has OpenMP's threads look for their next work for some ten microseconds before they sleep. Before torch is imported.
+
+    A decoding step is hundreds of operations that two threads share for microseconds each; to be woken for each takes as
+    long. Threads that spin on without end, OpenMP's own choice, take the cores from other processes: two runs on the same
+    two cores then take 2.6 times as long (docs/log.md). An environment that says otherwise is left alone.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE":
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
 def prepare_threads(threads: int) -> int:
-    """Sets torch's threads (0: all cores that this process may use) and returns them. Call it before torch is used."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow their neighbours
+    """Sets torch's threads (0: all cores that this process may use) and returns them. Call it before torch is imported."""
+    wait_briefly()
     import torch
 
     from reasonloop.runs import available_cores

@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from reasonloop.compute import wait_briefly
 from reasonloop.errors import RunError
 
 Status = Literal["ok", "advice", "missing", "broken"]
@@ -56,7 +57,7 @@ def diagnose(seconds: float = 3.0, tell: Callable[[Check], None] = lambda check:
 
     `seconds` bounds what the measurements take. A check that raises is reported as broken, and the others go on.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as runs do
+    wait_briefly()  # as runs do
     checks: list[Check] = []
     for name, look in (
         ("python", python),
@@ -279,7 +280,7 @@ def neighbours(seconds: float = 1.0) -> Check:
     data = {"p95_to_fastest": round(slowest, 2), "load": round(load, 2), "stolen": round(stolen, 3)}
     detail = f"equal work takes up to {slowest:.1f} x the fastest (95 %), load {load:.1f} on {cores} cores"
     noisy = slowest > 1.5 or load > 0.7 * cores or stolen > 0.05
-    hint = ": others compute here, expect slower runs and noisy timings"
+    hint = ": others compute here, expect slower runs and noisy timings; beside a long one set GOMP_SPINCOUNT=0"
     return Check("neighbours", "advice" if noisy else "ok", detail + (hint if noisy else ""), data)
 
 

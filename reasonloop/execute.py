@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from reasonloop.compute import wait_briefly
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
 from reasonloop.records import Problem
@@ -86,7 +86,7 @@ def finished_units(run: Run) -> float:
 
 def execute(recipe: Recipe, folder: Path) -> None:
     """Starts or continues the run in `folder`, to its end. Raises InputError for bad input before anything is written."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow their neighbours
+    wait_briefly()
     check_folder(recipe, folder)
     if not (folder / "config.toml").is_file():
         check_inputs(recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,37 @@ def test_bad_input_is_one_line(arguments: list[str], expected: str, capsys: pyte
 def test_importing_the_rooms_needs_no_torch() -> None:
     code = "import sys, reasonloop.bench, reasonloop.compute, reasonloop.doctor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "spins", "expected"),
+    [
+        (None, None, ("PASSIVE", "1000")),
+        ("passive", None, ("passive", "1000")),
+        ("PASSIVE", "0", ("PASSIVE", "0")),
+        ("ACTIVE", None, ("ACTIVE", None)),
+    ],
+)
+def test_threads_wait_briefly_unless_the_environment_says_otherwise(
+    policy: str | None, spins: str | None, expected: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
+        monkeypatch.setenv(name, value or "")  # so that it is put back, whatever is set meanwhile
+        if value is None:
+            monkeypatch.delenv(name)
+    compute.wait_briefly()
+    assert (os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")) == expected
+
+
+def test_openmp_has_heard_it_when_torch_is_there() -> None:
+    code = "from reasonloop.compute import prepare_threads; prepare_threads(2)"
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment | {"OMP_DISPLAY_ENV": "verbose"}
+    )
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this torch doesn't use GNU OpenMP")
+    assert f"GOMP_SPINCOUNT = '{compute.SPINS}'" in done.stderr
 
 
 # benchmarks/

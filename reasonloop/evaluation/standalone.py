@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from reasonloop import config
+from reasonloop.compute import wait_briefly
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 
@@ -21,7 +21,7 @@ def evaluate_model(
 
     A run folder brings its own task and sampling options, which `task` and `overrides` replace.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     if any(override.partition("=")[0].strip() == "eval.samples" for override in overrides):
         raise InputError("eval.samples: this command takes --samples instead")
     recipe = _recipe(model, task, overrides)

@@ -1,0 +1,46 @@
+"""Decodes with our engine in one process, in an environment of the caller's choice.
+
+Options: {"model", "rows", "tokens", "threads"}. Requests: {} -> {"seconds"} of `tokens` decoding steps with `rows` rows.
+"""
+
+from __future__ import annotations
+
+import time
+
+import lines
+import numpy as np
+import torch
+
+from reasonloop.bench import GROUP, random_tokens
+from reasonloop.config import Sampling
+from reasonloop.policy.policy import Policy
+from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.native import NativeEngine
+
+PROMPT = 48
+
+
+def main() -> None:
+    options = lines.options()
+    torch.set_num_threads(options["threads"])
+    policy = Policy.load(options["model"])
+    engine = NativeEngine()
+    engine.load(policy)
+    rows, tokens = options["rows"], options["tokens"]
+    rng = np.random.default_rng(0)
+    prompts = [Prompt(str(i), random_tokens(rng, policy, PROMPT)) for i in range(rows // GROUP)]
+    sampling = Sampling(max_tokens=tokens + 1, slots=rows)  # the first token is drawn from the prompt's state
+    lines.ready("torch")
+    for turn, _ in enumerate(lines.requests()):
+        ends: list[float] = []
+
+        def clock(_: int, ends: list[float] = ends) -> None:
+            ends.append(time.perf_counter())
+
+        lengths = np.full(rows, tokens + 1)
+        engine.sample(prompts, GROUP, sampling, Address(turn, "bench"), lengths=lengths, on_tokens=clock)
+        lines.answer({"seconds": (ends[-1] - ends[0]) * tokens / (tokens - 1)})
+
+
+if __name__ == "__main__":
+    main()

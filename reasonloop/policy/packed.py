@@ -4,14 +4,17 @@ A matrix product with few rows spends its time on fetching the weights in the or
 oneDNN can put them in that order once, for all the products of a sampling call: SmolLM2's layers take 1.4 times as long
 without at 64 rows, and 2.4 times at 4 (benchmarks/results/packed.json). torch's compiler does the same with weights that
 don't change; here they change between calls, so that they are laid out anew for each, which takes as long as a few steps.
+
+Layers that multiply the same input (queries, keys and values; gate and up) become one product: their copies lie one below
+the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -23,6 +26,8 @@ from reasonloop.policy.policy import Policy
 WORTH = 100_000
 """Elements of a weight from which on it is laid out: a smaller one stays in the cache as it is, and oneDNN takes longer to
 start a product."""
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""transformers' names of layers that are given the same input, one after another"""
 
 
 @contextmanager
@@ -35,22 +40,65 @@ def packed_weights(policy: Policy) -> Iterator[Head]:
     if policy.device.type != "cpu" or not available():
         yield head
         return
-    layers = [
-        module
-        for module in policy.model.base_model.modules()
-        if type(module) is nn.Linear and _worthwhile(module.weight) and "forward" not in vars(module)
-    ]
+    changed: list[nn.Linear] = []
+
     try:
-        for layer in layers:
-            layer.forward = packed_linear(layer.weight, layer.bias)  # type: ignore[method-assign]
+        for layers in _families(policy.model.base_model):
+            for layer, product in zip(layers, packed_siblings(layers), strict=True):
+                layer.forward = product  # type: ignore[method-assign]
+                changed.append(layer)
         yield replace(head, project=packed_linear(head.weight, head.bias)) if _worthwhile(head.weight) else head
     finally:
-        for layer in layers:
+        for layer in changed:
             vars(layer).pop("forward", None)
+
+
+def _families(model: nn.Module) -> list[list[nn.Linear]]:
+    """The layers to lay out, those that multiply the same input together, each once."""
+    found: list[list[nn.Linear]] = []
+    taken: set[nn.Module] = set()
+    for module in model.modules():
+        for names in SIBLINGS:
+            family: list[Any] = [getattr(module, name, None) for name in names]
+            if all(map(_worthwhile_layer, family)) and len({layer.bias is None for layer in family}) == 1:
+                found.append(family)
+                taken.update(family)
+        if isinstance(module, nn.Linear) and _worthwhile_layer(module) and module not in taken:
+            found.append([module])
+    return found
+
+
+def _worthwhile_layer(module: Any) -> bool:
+    return type(module) is nn.Linear and _worthwhile(module.weight) and "forward" not in vars(module)
 
 
 def _worthwhile(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.numel() >= WORTH
+
+
+def packed_siblings(layers: Sequence[nn.Linear]) -> list[Linear]:
+    """A product for each of the layers, which have the same input size, all or none of them a bias. The product of all
+    is computed when one of them is given an input, and handed out to the others that are given the very same tensor.
+    """
+    if len(layers) == 1:
+        return [packed_linear(layers[0].weight, layers[0].bias)]
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    multiply = packed_linear(weight, torch.cat(biases) if biases else None)
+    sizes = [layer.out_features for layer in layers]
+    found: dict[int, Tensor] = {}
+    given: list[Tensor] = []
+
+    def part(which: int, x: Tensor) -> Tensor:
+        if not given or given[0] is not x or which not in found:
+            given[:] = [x]
+            found.update(enumerate(multiply(x).split(sizes, -1)))
+        mine = found.pop(which)
+        if not found:
+            given.clear()  # nothing is kept alive longer than it is needed
+        return mine
+
+    return [partial(part, which) for which in range(len(layers))]
 
 
 def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:

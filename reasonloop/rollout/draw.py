@@ -20,7 +20,7 @@ def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tens
     logits gets any token, with a log-prob of NaN.
     """
     logits = tempered(logits, sampling)
-    top = logits.max(-1, keepdim=True).values
+    top = logits.amax(-1, keepdim=True)
     weights = (logits - top).exp_()
     rows, vocabulary = weights.shape
     if vocabulary % BLOCK:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,42 @@ def test_hidden_states_and_logits_are_the_same_and_all_is_undone(family: str) ->
         torch.testing.assert_close(head.logits(plain), logits, rtol=1e-4, atol=1e-5)
     assert [set(vars(module)) for module in policy.model.modules()] == attributes
     assert torch.equal(hidden(policy), plain)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_siblings_are_one_product_of_the_tensor_that_they_are_given_together(bias: bool) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(96, size, bias=bias) for size in (64, 32, 32)]
+    products = packed.packed_siblings(layers)
+    first, second = torch.randn(2, 5, 96), torch.randn(2, 5, 96)
+    # in turn, the same one twice, one left out, another input between two, an equal tensor that isn't the same
+    calls = [
+        (0, first),
+        (1, first),
+        (2, first),
+        (0, first),
+        (0, first),
+        (2, first),
+        (1, second),
+        (1, first),
+        (2, first),
+    ]
+    calls += [(0, second), (1, second.clone()), (2, second), (0, second)]
+    with torch.inference_mode():
+        for which, x in calls:
+            torch.testing.assert_close(products[which](x), layers[which](x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_layers_input_is_not_kept_once_all_siblings_have_used_it() -> None:
+    layers = [torch.nn.Linear(96, 64, bias=False) for _ in range(2)]
+    products = packed.packed_siblings(layers)
+    x = torch.randn(3, 96)
+    kept = weakref.ref(x)
+    with torch.inference_mode():
+        for product in products:
+            product(x)
+    del x
+    assert kept() is None
 
 
 def test_it_is_undone_after_an_error() -> None:

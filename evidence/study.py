@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,8 +23,12 @@ import time
 import tomllib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
+from reasonloop import config
+
+THREADS = ("threads=1",)
 KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")
 
 
@@ -35,18 +40,30 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--compare-only", action="store_true")
+    parser.add_argument(
+        "--train-again", action="store_true", help="also runs of which FOLDER/finished has the counts alone"
+    )
     arguments = parser.parse_args()
     study = tomllib.loads((arguments.folder / "study.toml").read_text())
     runs = arguments.runs or Path("runs") / f"study-{arguments.folder.name}"
     arms = {name: study["arms"][name] for name in arguments.arms or study["arms"]}
     seeds = arguments.seeds or study["seeds"]
     runs.mkdir(parents=True, exist_ok=True)
-    unpack(arguments.folder / "finished", runs)
+    if not arguments.train_again:
+        unpack(arguments.folder / "finished", runs)
+    recipe = arguments.folder / study["recipe"]
+    for arm, seed in product(arms, seeds):
+        out = runs / f"{arm}-{seed}"
+        if arguments.train_again and finished(out) and not (out / "trajectories").is_dir():
+            shutil.rmtree(out)
+        if finished(out) and (key := another_recipe(out, config.load(recipe, [*arms[arm], f"seed={seed}", *THREADS]))):
+            parser.error(
+                f"{out}: it was made with another {key} than {recipe} and study.toml say: delete it, and its archive"
+            )
     if not arguments.compare_only:
         jobs = [(arm, seed) for arm in arms for seed in seeds]  # an arm is whole before the next one begins
         began = time.monotonic()
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            recipe = arguments.folder / study["recipe"]
 
             def run(job: tuple[str, int]) -> int:
                 code = work(recipe, arms[job[0]], *job, runs, began)
@@ -63,7 +80,7 @@ def work(recipe: Path, overrides: list[str], arm: str, seed: int, runs: Path, be
     out = runs / f"{arm}-{seed}"
     if finished(out):
         return 0
-    command = [sys.executable, "-m", "reasonloop", "run", str(recipe), *overrides, f"seed={seed}", "threads=1"]
+    command = [sys.executable, "-m", "reasonloop", "run", str(recipe), *overrides, f"seed={seed}", *THREADS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with (runs / f"{arm}-{seed}.log").open("a") as log:
         code = subprocess.run([*command, "--out", str(out)], stdout=log, stderr=log, env=environment).returncode
@@ -71,6 +88,20 @@ def work(recipe: Path, overrides: list[str], arm: str, seed: int, runs: Path, be
         f"{time.monotonic() - began:7.0f} s  {arm} seed {seed}: {'done' if code == 0 else f'exit {code}'}", flush=True
     )
     return code
+
+
+def another_recipe(run: Path, recipe: config.Recipe) -> str | None:
+    """An option that a finished run had otherwise; options that its version didn't know are passed over."""
+    there = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    here = tomllib.loads(config.dumps(recipe))
+    for section, table in here.items():
+        of_run = there.get(section, table)
+        for key, value in table.items() if isinstance(table, dict) else ():
+            if of_run.get(key, value) != value:
+                return f"{section}.{key} ({of_run[key]!r})"
+        if not isinstance(table, dict) and of_run != table:
+            return f"{section} ({of_run!r})"
+    return None
 
 
 def finished(run: Path) -> bool:

@@ -15,7 +15,8 @@ from reasonloop.config import load
 from reasonloop.errors import InputError
 from reasonloop.policy.policy import Policy
 from reasonloop.rewards.effort import answer_end_of, effort_of
-from reasonloop.stages.finetune import chosen_experts, experts_of
+from reasonloop.stages.finetune import experts_of
+from reasonloop.store.experts import chosen_experts
 from reasonloop.tasks import load_task
 
 RLSP = (

@@ -97,6 +97,7 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
     arms = [Arm(taken[key], key[0], _one_a_seed(taken[key], key[0], found, notes)) for key, found in groups.items()]
     arms.sort(key=lambda arm: (ORDER.index(arm.kind), arm.name))
     _equal_rollouts(arms)
+    notes += _unlike(taken, identities)
     machine, versions = _machine([run for _, run in runs])
     return Arms(arms, machine, versions, notes)
 
@@ -222,6 +223,18 @@ def _equal_rollouts(arms: Sequence[Arm]) -> None:
                     f"{entry.run} ({arm.name}) spent {entry.rollouts:,}; expected equal ones: leave one out, or run one "
                     "again with rl.steps, and rloop.iterations, that spend what the other spent"
                 )
+
+
+def _unlike(names: Mapping[tuple[str, Any], str], identities: Mapping[tuple[str, Any], Mapping[str, Any]]) -> list[str]:
+    """What makes arms that may be compared unlike in more than their recipes for training."""
+    bases = [identity for (kind, _), identity in identities.items() if kind == "base"]
+    keys = sorted({key for identity in bases for key in identity})
+    differing = [key for key in keys if len({_frozen(base.get(key)) for base in bases}) > 1]
+    lines = [f"The arms differ in where they start or in their problems: {', '.join(differing)}."] if differing else []
+    for key, identity in identities.items():
+        if other := identity.get("sft.experts_of"):
+            lines.append(f"{names[key]} has learned from the experts of {other}, whose rollouts are not counted here.")
+    return lines
 
 
 def _machine(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, Any]]:

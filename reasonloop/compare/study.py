@@ -105,16 +105,21 @@ def compare_arms(arms: Sequence[Arm], draws: int = DRAWS, seed: int = 0) -> list
     return [resampled.compare(a, b, metric) for a, b in combinations(arms, 2) for metric in metrics]
 
 
-def results(found: Arms, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """A study's result file: machine, versions, arms (a value per seed) and comparisons."""
+def results(found: Arms, comparisons: Sequence[Comparison], draws: int = DRAWS) -> dict[str, Any]:
+    """A study's result file: machine, versions, arms (a value per seed, and the mean's interval) and comparisons."""
+    samples = found.arms[0].samples
+    average, ks = f"avg@{samples}", [k for k in DEFAULT_KS if k <= samples]
+    resampled = Resampled(found.arms, [average, *(f"pass@{k}" for k in ks)], draws)
     arms: dict[str, Any] = {}
     for arm in found.arms:
-        ks = [k for k in DEFAULT_KS if k <= arm.samples]
+        own = resampled.estimate(arm, average)
+        passes = {str(k): resampled.estimate(arm, f"pass@{k}") for k in ks}
         arms[arm.name] = {
             "rollouts": arm.rollouts,
             "seeds": arm.seeds,
-            f"avg@{arm.samples}": per_problem(arm, f"avg@{arm.samples}").mean(axis=1).tolist(),
-            "pass@k": {str(k): per_problem(arm, f"pass@{k}").mean(axis=1).tolist() for k in ks},
+            average: list(own.seeds),
+            "pass@k": {k: list(estimate.seeds) for k, estimate in passes.items()},
+            "ci95": {average: list(own.ci95), "pass@k": {k: list(estimate.ci95) for k, estimate in passes.items()}},
         }
     rows = [
         {

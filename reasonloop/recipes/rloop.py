@@ -19,7 +19,6 @@ from reasonloop.stages import (
     Source,
     best_policy,
     checkpoint,
-    chosen_experts,
     deliver,
     evaluate,
     expected_experts,
@@ -30,7 +29,7 @@ from reasonloop.stages import (
     rollouts_spent,
     solved_experts,
 )
-from reasonloop.store.experts import distinct
+from reasonloop.store.experts import chosen_experts, distinct
 from reasonloop.store.weights import expert_weights
 
 

@@ -25,6 +25,11 @@ OBJECTIVES = {
     "ppo": "PPO",
 }
 STARTS = {"iteration_start": "the policy that started the iteration", "base": "the base", "explored": "the RL policy"}
+SOURCES = {
+    "all_steps": "drawn evenly over the RL steps",
+    "last_step": "all from the last RL step",
+    "base_policy": "sampled from the policy that started the iteration, without RL",
+}
 
 # Keys of a "select" line in the order in which the selection narrows, with what a reader calls them.
 SELECTION = [
@@ -97,6 +102,9 @@ def sentence(run: Run) -> str:
         turns = run.option("rloop", "iterations", "?")
         start = STARTS.get(str(run.option("rloop", "reinitialise_from")), STARTS["iteration_start"])
         beside = ", with vanilla RL beside it to the same number of rollouts" if run.option("rloop", "vanilla") else ""
+        if run.option("rloop", "experts") == "base_policy":
+            steps, each = run.option("rl", "steps", "?"), f"{per_step} problems × {group} responses"
+            rl = f"sampling the starting policy, without RL: {steps} steps of {each}"
         what = (
             f"RLoop on {where}: {turns} iterations of exploration ({rl}) and fine-tuning on its experts, "
             f"each starting from {start}{beside}"
@@ -130,13 +138,14 @@ def _experts(run: Run, examples: Sequence[Mapping[str, Any]]) -> str:
         cells = "".join(f"<td>{row[name]:,.0f}</td>" if name in row else "<td>–</td>" for name in shown)
         body.append(f'<tr><th scope="row">iteration {int(line.get("iteration") or 0) + 1}</th>{cells}</tr>')
     threshold, cap = run.option("rloop", "hard_threshold", "?"), run.option("rloop", "cap", "?")
-    rule = (
-        f"Right responses to problems that exploration solved at most {float(threshold):.0%} of the time, exact "
-        f"duplicates removed, at most {cap} a problem, drawn evenly over the RL steps."
+    source = SOURCES.get(str(run.option("rloop", "experts")), SOURCES["all_steps"])
+    hard = (
+        f" to problems that exploration solved at most {float(threshold):.0%} of the time"
         if isinstance(threshold, float | int) and threshold < 1
-        else f"Right responses, exact duplicates removed, at most {cap} a problem, drawn evenly over the RL steps."
+        else ""
     )
-    cards = '<h3>Right responses that passed the filter</h3><div id="experts" class="cards"></div>' if examples else ""
+    rule = f"Right responses{hard}, exact duplicates removed, at most {cap} a problem, {source}."
+    cards = '<h3>Some of them</h3><div id="experts" class="cards"></div>' if examples else ""
     return (
         f'<section id="selection"><h2>How the experts were chosen</h2><p>{escape(rule)}</p>'
         f"{html_table(head, body, 'counts')}{cards}</section>"

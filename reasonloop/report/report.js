@@ -5,6 +5,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
+const BEYOND = 1e6; // how far an interval without a bound is drawn: past any axis
+
 function translucent(hex, alpha) {
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   return `rgba(${r},${g},${b},${alpha})`;
@@ -54,11 +56,14 @@ function plotlyTraces(trace, width) {
         marker: { size: 9, color: ink },
         error_x: {
           type: "data", symmetric: false, color: ink, thickness: 2, width: 4,
-          array: trace.hi.map((hi, i) => (hi === null ? 0 : hi - trace.x[i])),
-          arrayminus: trace.lo.map((lo, i) => (lo === null ? 0 : trace.x[i] - lo)),
+          array: trace.hi.map((hi, i) => (hi === null ? BEYOND : hi - trace.x[i])),
+          arrayminus: trace.lo.map((lo, i) => (lo === null ? BEYOND : trace.x[i] - lo)),
         },
         customdata: trace.text.map((text, i) => [text, trace.lo[i], trace.hi[i]]),
-        hovertemplate: "%{x:+.1%}  [%{customdata[1]:+.1%}, %{customdata[2]:+.1%}]<br>%{customdata[0]}<extra></extra>",
+        hovertemplate: trace.x.map((_, i) => {
+          const [lo, hi] = ["lo", "hi"].map((end, c) => (trace[end][i] === null ? "unbounded" : `%{customdata[${c + 1}]:+.1%}`));
+          return `%{x:+.1%}  [${lo}, ${hi}]<br>%{customdata[0]}<extra></extra>`;
+        }),
       }];
     case "points":
     case "open": {
@@ -98,7 +103,12 @@ function draw(node, figure) {
   }
   if (figure.forest) {
     Object.assign(y, { type: "category", autorange: "reversed", showgrid: false, nticks: undefined, tickfont: { ...font, size: 11 } });
-    const widest = Math.max(...figure.traces.flatMap((trace) => [...trace.lo, ...trace.hi, ...trace.x]).map(Math.abs));
+    const ends = figure.traces.flatMap((trace) => [...trace.lo, ...trace.hi, ...trace.x]);
+    const known = [0, ...ends.filter((end) => end !== null)];
+    const [least, most] = [Math.min(...known), Math.max(...known)];
+    const widest = Math.max(-least, most);
+    const room = 0.08 * (most - least) || 0.1;
+    if (ends.includes(null)) Object.assign(x, { range: [least - room, most + room] }); // the unbounded ones end at the edge
     Object.assign(x, { showgrid: true, zeroline: true, zerolinecolor: soft, zerolinewidth: 1.5, hoverformat: "+.1%" });
     Object.assign(x, { tickformat: widest < 0.05 ? "+.1%" : "+.0%", nticks: 5 });
   }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import md5
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reasonloop import config
 from reasonloop.errors import InputError, RunError
-from reasonloop.report.run import Run
+from reasonloop.report.run import Run, number
 
 if TYPE_CHECKING:
     import duckdb
     from tokenizers import Tokenizer
+
+    from reasonloop.records import Rollout
 
 MAX_ROLLOUTS = 300
 RARE_ROLLOUTS = 60
@@ -42,20 +46,6 @@ SELECT problem_id, branch, iteration, step, sample FROM (SELECT * FROM rare UNIO
 GROUP BY problem_id, branch, iteration, step, sample ORDER BY min(common), min(turn), {_SHUFFLED} LIMIT {MAX_ROLLOUTS}
 """
 
-_EXAMPLES = f"""
-WITH hard AS (
-    SELECT iteration, problem_id, avg((verdict = 'right')::INT) AS rate, count(*) AS seen
-    FROM rollouts WHERE branch = 'main' GROUP BY ALL HAVING rate > 0 AND rate <= $threshold
-), one_each AS (
-    SELECT problem_id, branch, iteration, step, sample, rate, seen,
-           row_number() OVER (PARTITION BY iteration, problem_id ORDER BY {_SHUFFLED}) AS nth
-    FROM rollouts JOIN hard USING (iteration, problem_id) WHERE branch = 'main' AND verdict = 'right'
-)
-SELECT problem_id, branch, iteration, step, sample, rate, seen FROM one_each WHERE nth = 1
-QUALIFY row_number() OVER (PARTITION BY iteration ORDER BY md5(problem_id || iteration)) <= {EXAMPLES}
-ORDER BY iteration, problem_id
-"""
-
 _FULL = """
 SELECT a.problem_id, a.branch, a.iteration, a.step, a.sample, r.verdict, r.reward, r.finish, r.detail,
        r.n_tokens, r.text, r.prompt_tokens
@@ -82,19 +72,34 @@ def browse(run: Run) -> dict[str, Any]:
             stored = database.execute("SELECT count(*) FROM rollouts").fetchone()
             decode = prompt_decoder(run.folder)
             rollouts = _rollouts(database, database.execute(_SAMPLE).fetchall(), decode)
-            experts = []
-            if run.method == "rloop" and run.stage("select"):
-                threshold = float(run.option("rloop", "hard_threshold", 0.5))
-                chosen = database.execute(_EXAMPLES, {"threshold": threshold}).fetchall()
-                experts = _rollouts(database, [row[:5] for row in chosen], decode)
-                rates = {tuple(row[:5]): row[5:] for row in chosen}
-                for example in experts:
-                    address = tuple(example[key] for key in ("problem", "branch", "iteration", "step", "sample"))
-                    example["rate"], example["seen"] = rates[address]
+            experts: list[dict[str, Any]] = []
+            try:
+                for line in run.stage("select"):
+                    experts += _examples(run, database, int(number(line, "iteration") or 0), decode)
+            except (InputError, RunError) as error:  # another version's recipe, or a store that isn't whole
+                run.missing.append(f"Examples of experts: they could not be chosen again ({error}).")
     except (duckdb.Error, InputError, RunError) as error:
         run.missing.append(f"Rollouts: the store could not be read ({str(error).splitlines()[0]}).")
         return empty
     return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts}
+
+
+def _examples(run: Run, database: duckdb.DuckDBPyConnection, iteration: int, decode: Prompts) -> list[dict[str, Any]]:
+    """A few of the iteration's experts, of different problems, with their problem's success "rate" and rollouts "seen"."""
+    from reasonloop.store.experts import chosen_experts
+
+    table = {key: value for key, value in run.config.items() if key != "ran_on"}
+    chosen = chosen_experts(config.parse(table, [], ""), run.folder, iteration)
+    rates = {rate.problem_id: rate for rate in chosen.rates}
+    one_each: dict[str, Rollout] = {}
+    for rollout in sorted(chosen.rollouts, key=lambda r: md5(f"{r.problem_id}/{r.step}/{r.sample}".encode()).digest()):
+        one_each.setdefault(rollout.problem_id, rollout)
+    shown = list(one_each.values())[:EXAMPLES]
+    found = _rollouts(database, [(r.problem_id, r.branch, r.iteration, r.step, r.sample) for r in shown], decode)
+    for example in found:
+        rate = rates[example["problem"]]
+        example["rate"], example["seen"] = rate.rate, rate.seen
+    return found
 
 
 def _rollouts(

@@ -15,7 +15,7 @@ from reasonloop.stages.common import (
 )
 from reasonloop.stages.evaluate import deliver, evaluate
 from reasonloop.stages.explore import best_policy, explore
-from reasonloop.stages.finetune import chosen_experts, demonstrations, expert_rollouts, finetune, solved_experts
+from reasonloop.stages.finetune import demonstrations, expert_rollouts, finetune, solved_experts
 
 __all__ = [
     "RL_ROLLOUT",
@@ -23,7 +23,6 @@ __all__ = [
     "Source",
     "best_policy",
     "checkpoint",
-    "chosen_experts",
     "deliver",
     "demonstrations",
     "evaluate",

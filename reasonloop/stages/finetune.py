@@ -18,7 +18,7 @@ from reasonloop.records import Problem, Rollout
 from reasonloop.runs import Run
 from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled, tell_skipped
 from reasonloop.stages.solved import GREEDY
-from reasonloop.store.experts import Experts, select_experts
+from reasonloop.store.experts import chosen_experts
 from reasonloop.store.segments import list_segments
 from reasonloop.tasks import Task
 
@@ -131,21 +131,6 @@ def demonstrations(
             f"model's context of {policy.context_length}"
         )
     return pairs
-
-
-def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str = "main") -> Experts:
-    """The experts of one iteration of the run in a folder, chosen as the recipe's `[rloop]` says."""
-    options = recipe.rloop
-    return select_experts(
-        run_folder / "trajectories",
-        iteration=iteration,
-        branch=branch,
-        hard_threshold=options.hard_threshold,
-        cap=options.cap,
-        source="last_step" if options.experts == "last_step" else "all",
-        full_step=recipe.rl.rollouts_per_step,
-        seed=recipe.seed,
-    )
 
 
 def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:

@@ -21,6 +21,8 @@ from reasonloop.store.segments import Segment, list_segments, read_rows, scan
 if TYPE_CHECKING:
     import duckdb
 
+    from reasonloop.config import Recipe
+
 _MEMORY_LIMIT = "1GB"
 
 # Success is judged by the verdict: the reward may hold other parts (an overlong penalty, say).
@@ -174,6 +176,21 @@ def select_experts(
         hard_problems=hard_problems,
         deduplicated=deduplicated,
         selected=len(rollouts),
+    )
+
+
+def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str = "main") -> Experts:
+    """The experts of one iteration of the run in a folder, chosen as the recipe's `[rloop]` says."""
+    options = recipe.rloop
+    return select_experts(
+        run_folder / "trajectories",
+        iteration=iteration,
+        branch=branch,
+        hard_threshold=options.hard_threshold,
+        cap=options.cap,
+        source="last_step" if options.experts == "last_step" else "all",
+        full_step=recipe.rl.rollouts_per_step,
+        seed=recipe.seed,
     )
 
 

@@ -56,6 +56,11 @@ def test_the_result_file_has_the_contract_s_keys_and_each_seed_s_own_numbers(pai
         assert made["arms"]["rloop"]["avg@32"][seed] == pytest.approx((correct / 32).mean())
         for k in (1, 2, 4, 8, 16, 32):
             assert made["arms"]["rloop"]["pass@k"][str(k)][seed] == pytest.approx(pass_at_k(32, correct, k).mean())
+    for arm in made["arms"].values():
+        for (low, high), own in [(arm["ci95"]["avg@32"], arm["avg@32"])] + [
+            (arm["ci95"]["pass@k"][k], arm["pass@k"][k]) for k in arm["pass@k"]
+        ]:
+            assert low - 1e-9 <= np.mean(own) <= high + 1e-9
     first = made["comparisons"][0]
     assert list(first) == ["a", "b", "metric", "relative", "ci95", "probability", "absolute", "ci95_absolute", "pairs"]
     assert (first["a"], first["b"], first["metric"]) == ("rloop", "vanilla", "avg@32")
@@ -177,6 +182,17 @@ def test_arms_that_train_at_other_temperatures_have_one_base(tmp_path: Path) -> 
     hot = str(make_run(tmp_path / "hot", seed=0, sampling={"temperature": 1.4}, eval={"temperature": 1.0}))
     cold = str(make_run(tmp_path / "cold", method="rl", seed=0, eval={"temperature": 1.0}))
     assert arms_of([hot, cold]) == {"rloop": [0], "vanilla": [0], "base": [0]}
+
+
+def test_what_sets_arms_apart_beside_their_training_is_told(tmp_path: Path, pair: list[str]) -> None:
+    assert read_arms(pair).notes == []
+    other = make_run(tmp_path / "other", method="rl", seed=0, main=[3] * 30, base=[4] * 30, task={"max_number": 9})
+    given = make_run(
+        tmp_path / "given", method="sft", seed=0, main=[3] * 30, base=[4] * 30, sft={"experts_of": "runs/x"}
+    )
+    notes = read_arms([*pair, str(other), str(given)]).notes
+    assert any("task.max_number" in note for note in notes)
+    assert any(note.startswith("sft has learned from the experts of runs/x") for note in notes)
 
 
 def test_pairs_are_over_common_seeds_and_there_must_be_one(tmp_path: Path, pair: list[str]) -> None:

@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_run import HOSTILE, make_run
 
+from reasonloop import config
 from reasonloop.errors import InputError
 from reasonloop.report import write_report
 from reasonloop.report.figures import MAX_POINTS, all_figures
 from reasonloop.report.run import Run, read_run
 from reasonloop.report.sample import MAX_ROLLOUTS, browse
 from reasonloop.report.shell import embedded
+from reasonloop.store.experts import chosen_experts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -176,9 +178,21 @@ def test_the_sample_of_rollouts_is_bounded_reproducible_and_spread(made: Path) -
     assert {r["verdict"] for r in rollouts} == {"right", "wrong", "unparseable", "crashed"}
     assert {r["iteration"] for r in rollouts if r["branch"] == "main"} == {0, 1}
     assert all(re.fullmatch(r"\d+ from( \d+)+ :", r["prompt"]) for r in rollouts)
-    for example in first["experts"]:
-        assert example["verdict"] == "right"
-        assert 0 < example["rate"] <= 0.5
+
+
+@pytest.mark.parametrize("source", ["all_steps", "last_step"])
+def test_the_examples_of_experts_are_experts(copy: Path, source: str) -> None:
+    table = {key: value for key, value in read_run(copy).config.items() if key != "ran_on"}
+    recipe = config.parse(table, [f"rloop.experts={source}", "rloop.cap=1"], "")
+    (copy / "config.toml").write_text(config.dumps(recipe))
+    shown = browse(read_run(copy))["experts"]
+    assert {example["iteration"] for example in shown} == {0, 1}
+    for example in shown:
+        chosen = chosen_experts(recipe, copy, example["iteration"])
+        rate = next(rate for rate in chosen.rates if rate.problem_id == example["problem"])
+        assert (example["rate"], example["seen"]) == (rate.rate, rate.seen)
+        address = (example["problem"], example["step"], example["sample"])
+        assert address in {(r.problem_id, r.step, r.sample) for r in chosen.rollouts}
 
 
 STEP = {"stage": "explore", "branch": "main", "iteration": 0, "step": 0, "rollouts": 256, "reward": 0.25}

@@ -98,9 +98,13 @@ def compare(
     tried = {}
     sizes = [size for size in args.trl_batch if len(examples) % size == 0]
     for size in sizes if len(sizes) > 1 else []:
-        with start(size) as peer:
-            learning(peer)
-            tried[size] = learning(peer)
+        try:
+            with start(size) as peer:
+                learning(peer)
+                tried[size] = learning(peer)
+        except RuntimeError as error:  # it needed more memory than there is
+            note(f"TRL, {kind}, {size} responses a pass: {str(error).splitlines()[0]}")
+            continue
         note(f"TRL, {kind}, {size} responses a pass: {tried[size]:.2f} s")
     batch = min(tried, key=lambda size: tried[size]) if tried else sizes[0]
 

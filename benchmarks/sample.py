@@ -6,8 +6,10 @@
 Every response has a forced length, the same on all sides; all of a round's responses are given at once. Workloads: batch
 sizes x {groups of 8 behind a shared prompt, distinct prompts} x {equal, long-tailed lengths}; prompts are random tokens,
 new ones in every round (no cache helps from round to round). Temperature 1, no truncation, float32, the same threads.
-Our side also makes the behaviour log-probs of every token. "ceiling": the model's matrix products alone at that batch.
+Our side also makes the behaviour log-probs of every token. "ceiling": the model's matrix products alone at that batch,
+which the whole of sampling is held against, prompts included (`reasonloop bench` has decoding alone).
 The main workload is the largest batch up to 64 in groups of 8 with long-tailed lengths, against `generate`.
+vLLM shares prompts by blocks, of 128 tokens unless told otherwise: with blocks of 32 short prompts are shared, too.
 `--peers` chooses; a peer that can't be installed or started is left out, and the result says why.
 """
 
@@ -29,11 +31,12 @@ from peer import Peer, vllm_python
 from reasonloop.bench import GROUP, long_tailed, random_tokens
 from reasonloop.compute import prepare_threads
 
-PEERS = ("generate", "continuous", "vllm")
+PEERS = ("generate", "continuous", "vllm", "vllm-32")
 NAMES = {
     "generate": "transformers generate",
     "continuous": "transformers continuous batching",
     "vllm": "vLLM (CPU)",
+    "vllm-32": "vLLM (CPU), blocks of 32",
 }
 
 
@@ -60,10 +63,10 @@ def requests(workload: dict[str, Any], turn: int, policy: Any, prompt: int, mean
 
 
 def start(name: str, model: Path, threads: int, context: int) -> Peer:
-    if name == "vllm":
+    if name.startswith("vllm"):
         bind = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:threads])
         python = vllm_python()
-        options = {"model": str(model), "context": context}
+        options = {"model": str(model), "context": context, "block": 32 if name == "vllm-32" else None}
         return Peer("vllm_sample", python, threads, options, VLLM_CPU_OMP_THREADS_BIND=bind)
     return Peer("transformers_sample", sys.executable, threads, {"model": str(model), "engine": name})
 

@@ -18,6 +18,7 @@ Lengths are forced through `generate`'s logits processors and continuous batchin
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -180,14 +181,20 @@ class Theirs:
         """The fastest way to sample and forward-pass size, each tried on the warm-up step and one more."""
         learning = {batch: self._attempt("generate", batch)["learning"] for batch in batches}
         batch = min(learning, key=lambda size: learning[size])
+        if learning[batch] == math.inf:
+            raise SystemExit("TRL failed with every number of responses a pass")
         plain = self.tried[f"generate, {batch} a pass"]["sampling"]
         continuous = self._attempt("continuous", batch)["sampling"]
         return "continuous" if continuous < plain else "generate", batch
 
     def _attempt(self, engine: str, batch: int) -> dict[str, float]:
-        with self.start(engine, batch) as peer:
-            self.step(peer, 0)
-            seconds = self.step(peer, 1)
+        try:
+            with self.start(engine, batch) as peer:
+                self.step(peer, 0)
+                seconds = self.step(peer, 1)
+        except RuntimeError as error:  # it needed more memory than there is
+            note(f"TRL with {engine}, {batch} responses a pass: {str(error).splitlines()[0]}")
+            return {"sampling": math.inf, "learning": math.inf}
         sampling = self.sampling_seconds[-1]
         note(f"TRL with {engine}, {batch} responses a pass: {sampling:.2f} s + {seconds - sampling:.2f} s")
         took = {"sampling": sampling, "learning": seconds - sampling}

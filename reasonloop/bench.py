@@ -156,8 +156,10 @@ def bench(
         row = sampling(policy, batch, workload, bandwidth)
         result["sampling"].append(row)
         tell(
-            f"sampling, {batch} at once: {row['tokens_per_second']:,.0f} tokens/s; {row['share_of_ceiling']:.0%} of the "
-            f"matrix products alone, {row['share_of_bandwidth']:.0%} of the bandwidth limit"
+            f"sampling, {batch} at once: {row['tokens_per_second']:,.0f} tokens/s; "
+            f"decoding alone {row['decoded_per_second']:,.0f}, {row['share_of_ceiling']:.0%} of the matrix products alone "
+            f"({row['share_of_laid_out_ceiling']:.0%} of those with weights laid out), "
+            f"{row['share_of_bandwidth']:.0%} of the bandwidth limit"
         )
     for kind in ("sft", "rl"):
         row = training(policy, kind, workload, flops)
@@ -170,7 +172,11 @@ def bench(
 
 
 def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -> dict[str, Any]:
-    """Decoding `batch` responses of equal length at once, in groups of 8 where there are so many."""
+    """Sampling `batch` responses of equal length at once, in groups of 8 where there are so many.
+
+    "tokens_per_second" is of all of it; "decoded_per_second" of the decoding steps alone, without prompts and the weights'
+    laying out. The shares are the latter's.
+    """
     from reasonloop import compute
     from reasonloop.config import Sampling
     from reasonloop.rollout.engine import Address, Prompt
@@ -185,19 +191,30 @@ def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -
     with closing(TeamEngine()) as engine:
         engine.load(policy)
 
+        steps: list[float] = []
+
         def run() -> None:
-            engine.sample(prompts, group, options, Address(0, "bench"), lengths=lengths)
+            ends: list[float] = []
+            engine.sample(
+                prompts, group, options, Address(0, "bench"), lengths=lengths,
+                on_tokens=lambda _: ends.append(time.perf_counter()),
+            )  # fmt: skip
+            steps.append((ends[-1] - ends[0]) / (len(ends) - 1))
 
         seconds = median_seconds(run, workload.seconds)
-    rate = batch * workload.response / seconds
+    rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
     ceiling = compute.decoding_ceiling(policy.model, batch)
+    laid_out = compute.decoding_ceiling(policy.model, batch, laid_out=True)
     element = policy.head().weight.element_size()
     read = compute.Cost.of(policy.model).decoding_bytes(batch, workload.prompt + workload.response / 2, element)
     return {
         "batch": batch,
-        "tokens_per_second": rate,
+        "tokens_per_second": batch * workload.response / seconds,
+        "decoded_per_second": rate,
         "ceiling_tokens_per_second": ceiling,
         "share_of_ceiling": rate / ceiling,
+        "laid_out_ceiling_tokens_per_second": laid_out,
+        "share_of_laid_out_ceiling": rate / laid_out,
         "share_of_bandwidth": rate / batch * read / bandwidth,
     }
 

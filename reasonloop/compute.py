@@ -179,20 +179,23 @@ def stream_flops(cost: Cost, stream: Stream) -> float:
     return cost.training_flops(len(stream.tokens), len(stream.targets), int((stream.positions + 1).sum()))
 
 
-def decoding_ceiling(model: Any, batch: int, budget: float = 0.3) -> float:
+def decoding_ceiling(model: Any, batch: int, budget: float = 0.3, laid_out: bool = False) -> float:
     """Tokens/s that decoding `batch` responses at once could reach if the model were its matrix products alone.
 
-    A bare loop over all matrices with inputs [batch, in]: no attention, no norms, no sampling, no Python around it.
+    A bare loop over all matrices with inputs [batch, in]: no attention, no norms, no sampling, no Python around it. The
+    products are torch's plain ones, or, `laid_out`, with the weights as sampling lays them out (`policy.packed`).
     """
     import torch
 
+    from reasonloop.policy.packed import product_of
+
     weights = matrices(model)
     inputs = {w.shape[1]: torch.randn(batch, w.shape[1], device=w.device, dtype=w.dtype) for w in weights}
-    linear = torch.nn.functional.linear
+    products = [product_of(w) if laid_out else partial(torch.nn.functional.linear, weight=w) for w in weights]
 
     def step() -> None:
-        for weight in weights:
-            linear(inputs[weight.shape[1]], weight)
+        for product, weight in zip(products, weights, strict=True):
+            product(inputs[weight.shape[1]])
 
     with torch.inference_mode():
         return batch / seconds_per_call(step, model.device, budget)

@@ -120,7 +120,9 @@ def test_a_measurement_is_a_whole_result(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [row["batch"] for row in result["sampling"]] == [1, 8]
     for row in result["sampling"]:
         assert row["tokens_per_second"] > 0
-        assert row["share_of_ceiling"] == pytest.approx(row["tokens_per_second"] / row["ceiling_tokens_per_second"])
+        for kind in ("", "laid_out_"):
+            ceiling = row[f"{kind}ceiling_tokens_per_second"]
+            assert row[f"share_of_{kind}ceiling"] == pytest.approx(row["decoded_per_second"] / ceiling)
     assert [row["kind"] for row in result["training"]] == ["sft", "rl"]
     for row in result["training"]:
         seconds = row["targets"] / row["tokens_per_second"]

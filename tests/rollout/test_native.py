@@ -121,17 +121,22 @@ def test_behaviour_log_probs_are_those_of_a_fresh_scoring_pass(policy: Policy, s
     assert all((rollout.logprobs <= 1e-6).all() for rollout in rollouts)
 
 
-def test_first_tokens_follow_the_policy(policy: Policy) -> None:
-    """4,000 samples of one prompt: the shared prefill really is the distribution of every sample's first token."""
-    prompt = prompts(1)[0]
-    rollouts = engine(policy).sample([prompt], 4000, SAMPLING.model_copy(update={"max_tokens": 1}), ADDRESS)
-    counts = np.bincount([int(r.response_tokens[0]) for r in rollouts], minlength=97)
+def test_tokens_follow_the_policy(policy: Policy) -> None:
+    """102,400 samples of one prompt: the first token from the shared prefill, the second from decoding behind each first."""
+    n, prompt = 102_400, prompts(1)[0]
+    sampling = SAMPLING.model_copy(update={"max_tokens": 2, "slots": 2048})
+    rollouts = engine(policy).sample([prompt], n, sampling, ADDRESS, lengths=np.full(n, 2))
+    pairs = np.zeros((97, 97))
+    np.add.at(pairs, tuple(np.stack([r.response_tokens for r in rollouts]).T), 1)
+    ids = np.concatenate([np.tile(prompt.tokens, (97, 1)), np.arange(97)[:, None]], axis=1).astype(np.int64)
     with torch.inference_mode():
-        logits = policy.model(input_ids=torch.from_numpy(prompt.tokens.astype(np.int64))[None]).logits[0, -1]
-    expected = torch.softmax(logits.double(), -1).numpy() * 4000
-    used = expected >= 8
-    statistic = ((counts[used] - expected[used]) ** 2 / expected[used]).sum()
-    assert statistic < used.sum() + 4.5 * np.sqrt(2 * used.sum())
+        logits = policy.model(input_ids=torch.from_numpy(ids)).logits.double()
+    first, second = torch.softmax(logits[0, -2], -1).numpy(), torch.softmax(logits[:, -1], -1).numpy()
+    for counts, expected in ((pairs.sum(1), n * first), (pairs, n * first[:, None] * second)):
+        used = expected >= 8
+        assert used.any()
+        statistic = ((counts[used] - expected[used]) ** 2 / expected[used]).sum()
+        assert statistic < used.sum() + 4.5 * np.sqrt(2 * used.sum())
 
 
 def test_finish_reasons_and_the_stop_token(policy: Policy) -> None:

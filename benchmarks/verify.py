@@ -1,12 +1,15 @@
-"""Verification: verdicts/s against plain math-verify, on GSM8K's answers.
+"""Verification: verdicts/s against plain math-verify, on GSM8K's answers and on expressions.
 
     python benchmarks/verify.py --data path/to/gsm8k/test.jsonl
 
-Each problem is judged on two responses: its own worked solution (right) and the next problem's (wrong, but for the few
-with the same answer). Ours is a verifier pool with one worker, as runs use it: extraction, exact and numeric comparison,
-then math-verify in the killable worker where that is needed. The peer calls `math_verify.parse` and `verify` on the same
-texts in a loop, gold answers parsed once each. Seconds are of judging all of them; the worker's start is in the warm-up.
-Disagreements are counted and listed.
+Two workloads. GSM8K: each problem is judged on two responses, its own worked solution (right) and the next problem's (wrong,
+but for the few with the same answer). Expressions: fractions, roots, pairs and intervals in LaTeX, each judged on another
+way to write it and on a wrong one; three in four are decided by math-verify.
+
+Ours is a verifier pool with one worker, as runs use it: extraction, exact and numeric comparison, then math-verify in the
+killable worker where that is needed. The peers call `math_verify.parse` and `verify` in a loop, gold answers parsed once
+each: "plain" on the whole responses, "extracted" on the answers that our extraction finds in them. Seconds are of judging
+all of them; the worker's start is in the warm-up. Disagreements are counted and listed. The main workload is GSM8K, plain.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pairs import alternate, paired, parser, write
+import numpy as np
+from pairs import Side, alternate, paired, parser, write
 
 from reasonloop import bench, compute
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
+
+EXPRESSIONS = 200
 
 
 def items_of(file: Path, limit: int) -> list[tuple[Problem, str]]:
@@ -43,6 +49,27 @@ def items_of(file: Path, limit: int) -> list[tuple[Problem, str]]:
     ]
 
 
+def expressions(count: int) -> list[tuple[Problem, str]]:
+    """(problem, response) pairs: `count` problems with a right response, written otherwise, and a wrong one."""
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(count):
+        a, b, k = (int(number) for number in rng.integers(2, 30, 3))
+        gold, other, wrong = [
+            (
+                rf"\frac{{{a}}}{{{b}}}",
+                rf"\frac{{{a * k}}}{{{b * k}}}",
+                rf"\frac{{{a + b}}}{{{2 * b}}}" if a != b else "2",
+            ),
+            (rf"{k}\sqrt{{{a}}}", rf"\sqrt{{{k * k * a}}}", rf"{k + 1}\sqrt{{{a}}}"),
+            (rf"({a}, \frac{{{b}}}{{2}})", rf"({a}, {b / 2})", rf"({a + 1}, {b / 2})"),
+            (rf"[{-a}, {b})", rf"[{-2 * a}/2, {b})", rf"[{-a}, {b + 1})"),
+        ][i % 4]
+        problem = Problem(str(i), "", answer=gold)
+        found += [(problem, rf"So the answer is $\boxed{{{text}}}$.") for text in (other, wrong)]
+    return found
+
+
 def main() -> None:
     options = parser(__doc__, "verify")
     options.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl")
@@ -50,12 +77,20 @@ def main() -> None:
     args = options.parse_args()
     threads = compute.prepare_threads(args.threads)
 
+    workloads = {args.data.name: items_of(args.data, args.problems), "expressions": expressions(EXPRESSIONS)}
+    results = [result for name, items in workloads.items() for result in measure(name, items, args.pairs)]
+    write({**results[0], "workloads": results}, args.out, threads)
+
+
+def measure(name: str, items: list[tuple[Problem, str]], pairs: int) -> list[dict[str, Any]]:
+    """One workload's result for each peer."""
     from math_verify import parse, verify
 
+    from reasonloop.verify.extract import extract_answer
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
-    items = items_of(args.data, args.problems)
     right: dict[str, list[bool]] = {}
+    extracted = [f"${extract_answer(response, 'final') or ''}$" for _, response in items]
     with VerifierPool(
         VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"}), workers=1
     ) as pool:
@@ -63,34 +98,39 @@ def main() -> None:
         def ours() -> None:
             right["ours"] = [judgement.verdict is Verdict.RIGHT for judgement in pool.verify(items)]
 
-        def plain() -> None:
+        def peer(which: str, texts: list[str]) -> None:
             golds: dict[str, Any] = {}
             found = []
-            for problem, response in items:
+            for (problem, _), text in zip(items, texts, strict=True):
                 if problem.id not in golds:
-                    golds[problem.id] = parse(problem.answer)
-                found.append(verify(golds[problem.id], parse(response)))
-            right["plain"] = found
+                    golds[problem.id] = parse(f"${problem.answer}$")
+                found.append(verify(golds[problem.id], parse(text)))
+            right[which] = found
 
-        seconds = alternate(
-            {"ours": lambda turn: bench.timed(ours), "math-verify": lambda turn: bench.timed(plain)}, args.pairs
-        )
-        sent = pool.sent // (args.pairs + 1)
-    differing = [i for i, (a, b) in enumerate(zip(right["ours"], right["plain"], strict=True)) if a != b]
-    rates = {name: len(items) / sorted(times)[len(times) // 2] for name, times in seconds.items()}
-    workload = {"data": args.data.name, "problems": len(items) // 2, "responses": len(items)}
-    more = {
-        "verdicts_per_second": rates,
-        "judged_by_the_worker": sent,
-        "right": {name: sum(verdicts) for name, verdicts in right.items()},
-        "disagreements": [
-            {"gold": items[i][0].answer, "response_end": items[i][1][-80:], "ours": right["ours"][i]} for i in differing
-        ],
-    }
-    print(
-        f"verdicts/s: {', '.join(f'{name} {rate:,.0f}' for name, rate in rates.items())}; {len(differing)} disagreements"
-    )
-    write(paired(seconds["ours"], seconds["math-verify"], "math-verify, plain", workload, **more), args.out, threads)
+        peers = {"plain": [response for _, response in items], "extracted": extracted}
+        sides: dict[str, Side] = {"ours": lambda turn: bench.timed(ours)}
+        for which, texts in peers.items():
+            sides[which] = lambda turn, which=which, texts=texts: bench.timed(lambda: peer(which, texts))  # type: ignore[misc]
+        seconds = alternate(sides, pairs)
+        sent = pool.sent // (pairs + 1)
+    rates = {side: len(items) / float(np.median(times)) for side, times in seconds.items()}
+    results = []
+    for which in peers:
+        differing = [i for i, (a, b) in enumerate(zip(right["ours"], right[which], strict=True)) if a != b]
+        more = {
+            "verdicts_per_second": rates,
+            "judged_by_the_worker": sent,
+            "right": {side: sum(verdicts) for side, verdicts in right.items()},
+            "disagreements": [
+                {"gold": items[i][0].answer, "response_end": items[i][1][-80:], "ours": right["ours"][i]}
+                for i in differing
+            ],
+        }
+        workload = {"data": name, "problems": len(items) // 2, "responses": len(items)}
+        results.append(paired(seconds["ours"], seconds[which], f"math-verify, {which}", workload, **more))
+        print(f"{name}, {which}: {len(differing)} disagreements")
+    print(f"verdicts/s: {', '.join(f'{side} {rate:,.0f}' for side, rate in rates.items())}; {sent} by the worker")
+    return results
 
 
 if __name__ == "__main__":

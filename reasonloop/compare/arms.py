@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
                 raise InputError(f"{run.folder}: one recipe under two names, {names[key]!r} and {name!r}")
     _one_recipe_a_name(names, identities)
     _same_problems([entry for found in groups.values() for entry in found])
-    taken = _names(identities, names)
+    products = {key for key, found in groups.items() if any(entry.product for entry in found)}
+    taken = _names(identities, names, products)
     arms = [Arm(taken[key], key[0], _one_a_seed(taken[key], key[0], found, notes)) for key, found in groups.items()]
     arms.sort(key=lambda arm: (ORDER.index(arm.kind), arm.name))
     _equal_rollouts(arms)
@@ -132,10 +133,12 @@ def _one_recipe_a_name(names: Mapping[tuple[str, Any], str], identities: Mapping
 
 
 def _names(
-    identities: Mapping[tuple[str, Any], Mapping[str, Any]], given: Mapping[tuple[str, Any], str]
+    identities: Mapping[tuple[str, Any], Mapping[str, Any]],
+    given: Mapping[tuple[str, Any], str],
+    products: Collection[tuple[str, Any]],
 ) -> dict[tuple[str, Any], str]:
     """The given names; for other arms what they are and, where several are alike, the options that set them apart: those
-    in which an arm is unlike most of the others."""
+    in which an arm is unlike most of the others. What is no run's product needn't be told apart from arms with a name."""
     found = dict(given)
     families: dict[str, list[tuple[str, Any]]] = {}
     for key, identity in identities.items():
@@ -147,7 +150,8 @@ def _names(
                 continue
             parts = [family]
             for option in options:
-                values = [identities[other].get(option) for other in keys]
+                others = [other for other in keys if key in products or other not in given]
+                values = [identities[other].get(option) for other in others]
                 own = identities[key].get(option)
                 if values.count(own) <= len(values) / 2:
                     parts.append(f"{option.rpartition('.')[2]}={_plain(own)}")

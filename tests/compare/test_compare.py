@@ -112,6 +112,9 @@ def test_names_from_the_command_line(tmp_path: Path) -> None:
     second = str(make_run(tmp_path / "second", seed=1))
     other = str(make_run(tmp_path / "other", seed=0, rloop={"cap": 2}))
     assert arms_of([f"Ours={second}", first, other]) == {"Ours": [0, 1], "rloop cap=2": [0], "base": [0, 1]}
+    beside = str(make_run(tmp_path / "beside", seed=0, vanilla=[4, 4, 4, 4]))
+    slow = str(make_run(tmp_path / "slow", seed=0, method="rl", rl={"learning_rate": 1e-7}))
+    assert list(arms_of([f"Ours={beside}", f"slow={slow}"])) == ["Ours", "slow", "vanilla", "base"]
     for runs, match in (
         ([f"X={second}", f"X={other}"], "'X'.*rloop.cap"),
         ([f"X={second}", f"Y={first}"], "under two names"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import md5
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,10 @@ def browse(run: Run) -> dict[str, Any]:
     return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts}
 
 
+def _shuffled(rollout: Rollout) -> bytes:
+    return sha256(f"{rollout.problem_id}/{rollout.step}/{rollout.sample}".encode()).digest()
+
+
 def _examples(run: Run, database: duckdb.DuckDBPyConnection, iteration: int, decode: Prompts) -> list[dict[str, Any]]:
     """A few of the iteration's experts, of different problems, with their problem's success "rate" and rollouts "seen"."""
     from reasonloop.store.experts import chosen_experts
@@ -92,7 +96,7 @@ def _examples(run: Run, database: duckdb.DuckDBPyConnection, iteration: int, dec
     chosen = chosen_experts(config.parse(table, [], ""), run.folder, iteration)
     rates = {rate.problem_id: rate for rate in chosen.rates}
     one_each: dict[str, Rollout] = {}
-    for rollout in sorted(chosen.rollouts, key=lambda r: md5(f"{r.problem_id}/{r.step}/{r.sample}".encode()).digest()):
+    for rollout in sorted(chosen.rollouts, key=_shuffled):
         one_each.setdefault(rollout.problem_id, rollout)
     shown = list(one_each.values())[:EXAMPLES]
     found = _rollouts(database, [(r.problem_id, r.branch, r.iteration, r.step, r.sample) for r in shown], decode)

@@ -16,6 +16,7 @@ import torch
 from run_fixtures import metrics, small_recipe, temporary, weak_model
 
 import reasonloop.recipes.rloop as rloop_module
+import reasonloop.store.experts as experts_module
 from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.policy.policy import Policy
@@ -27,7 +28,6 @@ from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task
 
 stages = importlib.import_module("reasonloop.stages.explore")  # the module: its name in the package is the function
-finetuning = importlib.import_module("reasonloop.stages.finetune")
 learning = importlib.import_module("reasonloop.stages.learning")
 
 BUDGET = 3 * 4 * 4  # rl.steps x rl.problems_per_step x rl.group_size of the small recipe
@@ -485,7 +485,7 @@ def test_iterations_without_experts(choice: str, tmp_path: Path, monkeypatch: py
         found = select_experts(folder, iteration=iteration, **options)
         return found if iteration == 0 else Experts([], found.rates, found.seen, 0, found.problems, 0, 0, 0)
 
-    monkeypatch.setattr(finetuning, "select_experts", first_only)
+    monkeypatch.setattr(experts_module, "select_experts", first_only)
     options = (f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rl.steps=1", "eval.samples=2")
     out = run(tmp_path, *options)
     last = {"iteration_start": "main-rft-0", "explored": "main-explore-2"}

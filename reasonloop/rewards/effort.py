@@ -27,7 +27,9 @@ AnswerEnd = Callable[[Problem, str], int | None]
 """(problem, response text) -> offset of the character behind the first final answer, or None if there is none"""
 
 # Possessive quantifiers: no character is walked twice, whatever follows.
-_BOX_OR_BRACE = re.compile(r"\\boxed\s*+\{|\\.|[{}]", re.DOTALL)
+_BOX_OR_BRACE = re.compile(
+    r"\\boxed\s*+\{|\\(?!\\boxed).|[{}]", re.DOTALL
+)  # a box behind a line break (\\) is one, too
 _HASH = re.compile(r"####[ \t]*+(?=[^\s#])")
 _HASH_NUMBER = re.compile(r"####[ \t]*+(?=[-+$(.\\]{0,4}[0-9])")  # not a Markdown heading
 _PHRASE = re.compile(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from effort_factory import decode, encode, problem
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reasonloop.errors import InputError
@@ -257,6 +257,7 @@ def test_once_a_box_is_closed_nothing_behind_it_moves_the_end(text: str, more: s
 
 
 @given(text=pieces, style=st.sampled_from(["boxed", "hash"]))
+@example(text="\\\\boxed{answer is }", style="boxed")  # a line break in LaTeX, and a box behind it
 def test_a_found_answer_has_an_end(text: str, style: str) -> None:
     answer = extract_answer(text, style)
     if answer is not None and not answer.startswith("#"):

@@ -27,6 +27,7 @@ from itertools import product
 from pathlib import Path
 
 from reasonloop import config
+from reasonloop.runs import flat, stored_recipe
 
 THREADS = ("threads=1",)
 KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")
@@ -92,16 +93,9 @@ def work(recipe: Path, overrides: list[str], arm: str, seed: int, runs: Path, be
 
 def another_recipe(run: Path, recipe: config.Recipe) -> str | None:
     """An option that a finished run had otherwise; options that its version didn't know are passed over."""
-    there = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
-    here = tomllib.loads(config.dumps(recipe))
-    for section, table in here.items():
-        of_run = there.get(section, table)
-        for key, value in table.items() if isinstance(table, dict) else ():
-            if of_run.get(key, value) != value:
-                return f"{section}.{key} ({of_run[key]!r})"
-        if not isinstance(table, dict) and of_run != table:
-            return f"{section} ({of_run!r})"
-    return None
+    there = flat(stored_recipe(tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))))
+    here = flat(tomllib.loads(config.dumps(recipe)))
+    return next((f"{key} ({there[key]!r})" for key in here if there.get(key, here[key]) != here[key]), None)
 
 
 def finished(run: Path) -> bool:

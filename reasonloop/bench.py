@@ -21,8 +21,10 @@ import numpy as np
 from reasonloop.errors import InputError
 
 if TYPE_CHECKING:
+    from reasonloop.config import Sampling
     from reasonloop.learner.batch import Example
     from reasonloop.policy.policy import Policy
+    from reasonloop.rollout.engine import Address, Engine, Prompt
 
 GROUP = 8
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -194,12 +196,7 @@ def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -
         steps: list[float] = []
 
         def run() -> None:
-            ends: list[float] = []
-            engine.sample(
-                prompts, group, options, Address(0, "bench"), lengths=lengths,
-                on_tokens=lambda _: ends.append(time.perf_counter()),
-            )  # fmt: skip
-            steps.append((ends[-1] - ends[0]) / (len(ends) - 1))
+            steps.append(decoding_step(engine, prompts, group, options, Address(0, "bench"), lengths))
 
         seconds = median_seconds(run, workload.seconds)
     rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
@@ -217,6 +214,15 @@ def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -
         "share_of_laid_out_ceiling": rate / laid_out,
         "share_of_bandwidth": rate / batch * read / bandwidth,
     }
+
+
+def decoding_step(
+    engine: Engine, prompts: list[Prompt], n: int, options: Sampling, address: Address, lengths: np.ndarray
+) -> float:
+    """Samples, and returns the mean seconds of a decoding step: from the end of the first to that of the last."""
+    ends: list[float] = []
+    engine.sample(prompts, n, options, address, lengths=lengths, on_tokens=lambda _: ends.append(time.perf_counter()))
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 def training(policy: Policy, kind: str, workload: Workload, peak: float) -> dict[str, Any]:

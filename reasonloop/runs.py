@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib import metadata
@@ -198,19 +198,17 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
             raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
         return
     try:
-        there = {k: v for k, v in tomllib.loads(stored.read_text(encoding="utf-8")).items() if k != "ran_on"}
+        there = flat(stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8"))))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{stored}: cannot be read: {error}") from None
-    here = tomllib.loads(config.dumps(recipe))
-    differing = sorted(
-        key for key in _flat(there).keys() | _flat(here).keys() if _flat(there).get(key) != _flat(here).get(key)
-    )
+    here = flat(tomllib.loads(config.dumps(recipe)))
+    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
     differing = [key for key in differing if key not in MAY_DIFFER]
     if differing:
         key = differing[0]
         raise InputError(
-            f"--out {folder}: holds another run: {key} = {_flat(there).get(key, 'unset')!r} there, "
-            f"{_flat(here).get(key, 'unset')!r} here; expected the same recipe, or another --out"
+            f"--out {folder}: holds another run: {key} = {there.get(key, 'unset')!r} there, "
+            f"{here.get(key, 'unset')!r} here; expected the same recipe, or another --out"
         )
 
 
@@ -265,14 +263,17 @@ def drop_folder(folder: Path, keep: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe in a config.toml's content, without what it ran on."""
+    return {key: value for key, value in table.items() if key != "ran_on"}
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's options by dotted key."""
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def _lock(folder: Path) -> IO[str]:

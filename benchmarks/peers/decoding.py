@@ -5,13 +5,11 @@ Options: {"model", "rows", "tokens", "threads"}. Requests: {} -> {"seconds"} of 
 
 from __future__ import annotations
 
-import time
-
 import lines
 import numpy as np
 import torch
 
-from reasonloop.bench import GROUP, random_tokens
+from reasonloop.bench import GROUP, decoding_step, random_tokens
 from reasonloop.config import Sampling
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.engine import Address, Prompt
@@ -32,14 +30,8 @@ def main() -> None:
     sampling = Sampling(max_tokens=tokens + 1, slots=rows)  # the first token is drawn from the prompt's state
     lines.ready("torch")
     for turn, _ in enumerate(lines.requests()):
-        ends: list[float] = []
-
-        def clock(_: int, ends: list[float] = ends) -> None:
-            ends.append(time.perf_counter())
-
-        lengths = np.full(rows, tokens + 1)
-        engine.sample(prompts, GROUP, sampling, Address(turn, "bench"), lengths=lengths, on_tokens=clock)
-        lines.answer({"seconds": (ends[-1] - ends[0]) * tokens / (tokens - 1)})
+        step = decoding_step(engine, prompts, GROUP, sampling, Address(turn, "bench"), np.full(rows, tokens + 1))
+        lines.answer({"seconds": step * tokens})
 
 
 if __name__ == "__main__":

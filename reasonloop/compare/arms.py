@@ -149,8 +149,8 @@ def _names(
             if key in found:
                 continue
             parts = [family]
+            others = [other for other in keys if key in products or other not in given]
             for option in options:
-                others = [other for other in keys if key in products or other not in given]
                 values = [identities[other].get(option) for other in others]
                 own = identities[key].get(option)
                 if values.count(own) <= len(values) / 2:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reasonloop import config
 from reasonloop.errors import InputError
 from reasonloop.report.run import Run, number, read_run
-from reasonloop.runs import read_object
+from reasonloop.runs import flat, read_object, stored_recipe
 
 Point = tuple[float, float]
 
@@ -138,17 +138,10 @@ def _entry(run: Run, kind: str, evaluation: Mapping[str, Any], identity: Mapping
 
 def _options(run: Run) -> dict[str, Any]:
     """The recipe by dotted key, with defaults where an older version's file lacks a key."""
-    table = {key: value for key, value in run.config.items() if key != "ran_on"}
+    table = stored_recipe(run.config)
     with suppress(InputError):  # another version's recipe: its options count as they stand
         table = config.parse(json.loads(json.dumps(table, default=str)), [], "").model_dump(mode="json")
-    return _flat(table)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+    return flat(table)
 
 
 def _identity(options: Mapping[str, Any], kind: str) -> dict[str, Any]:

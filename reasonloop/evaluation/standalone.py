@@ -12,6 +12,7 @@ from reasonloop import config
 from reasonloop.compute import wait_briefly
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
+from reasonloop.runs import describe_machine, stored_recipe, write_atomically
 
 
 def evaluate_model(
@@ -44,7 +45,6 @@ def evaluate_model(
     from reasonloop.evaluation.table import results_text
     from reasonloop.policy.policy import Policy, resolve_device
     from reasonloop.rollout.team import TeamEngine, worthwhile
-    from reasonloop.runs import describe_machine, write_atomically
 
     prepare_threads(recipe.threads)
     processes = worthwhile(recipe.processes, len(problems) * samples)
@@ -83,7 +83,7 @@ def _recipe(model: str, task: str | None, overrides: list[str]) -> Recipe:
     stored = Path(model) / "config.toml"
     if stored.is_file():
         try:
-            data = {k: v for k, v in tomllib.loads(stored.read_text(encoding="utf-8")).items() if k != "ran_on"}
+            data = stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise InputError(f"{stored}: cannot be read: {error}") from None
     elif task is None:

@@ -87,7 +87,8 @@ def sentence(run: Run) -> str:
     """What was run, in one sentence (and how much of it there is so far, in another)."""
     per_step, group = run.option("rl", "problems_per_step", "?"), run.option("rl", "group_size", "?")
     objective = OBJECTIVES.get(str(run.option("rl", "objective", "dapo")), "RL")
-    rl = f"{run.option('rl', 'steps', '?')} steps of {objective} on {per_step} problems × {group} responses"
+    steps, each = run.option("rl", "steps", "?"), f"{per_step} problems × {group} responses"
+    rl = f"{steps} steps of {objective} on {each}"
     where = f"the task {run.option('task', 'name', '?')} from the model {run.option('model', 'path', '?')}"
     if run.method == "sft":
         what = f"Supervised fine-tuning on {where}"
@@ -103,7 +104,6 @@ def sentence(run: Run) -> str:
         start = STARTS.get(str(run.option("rloop", "reinitialise_from")), STARTS["iteration_start"])
         beside = ", with vanilla RL beside it to the same number of rollouts" if run.option("rloop", "vanilla") else ""
         if run.option("rloop", "experts") == "base_policy":
-            steps, each = run.option("rl", "steps", "?"), f"{per_step} problems × {group} responses"
             rl = f"sampling the starting policy, without RL: {steps} steps of {each}"
         what = (
             f"RLoop on {where}: {turns} iterations of exploration ({rl}) and fine-tuning on its experts, "

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 from reasonloop import config
 from reasonloop.errors import InputError, RunError
 from reasonloop.report.run import Run, number
+from reasonloop.runs import stored_recipe
 
 if TYPE_CHECKING:
     import duckdb
     from tokenizers import Tokenizer
 
     from reasonloop.records import Rollout
+    from reasonloop.store.experts import SuccessRate
+
+Address = tuple[Any, ...]
+"""(problem id, branch, iteration, step, sample)"""
 
 MAX_ROLLOUTS = 300
 RARE_ROLLOUTS = 60
@@ -72,12 +77,15 @@ def browse(run: Run) -> dict[str, Any]:
             stored = database.execute("SELECT count(*) FROM rollouts").fetchone()
             decode = prompt_decoder(run.folder)
             rollouts = _rollouts(database, database.execute(_SAMPLE).fetchall(), decode)
-            experts: list[dict[str, Any]] = []
+            chosen: dict[Address, SuccessRate] = {}
             try:
-                for line in run.stage("select"):
-                    experts += _examples(run, database, int(number(line, "iteration") or 0), decode)
+                chosen = _examples(run)
             except (InputError, RunError) as error:  # another version's recipe, or a store that isn't whole
                 run.missing.append(f"Examples of experts: they could not be chosen again ({error}).")
+            experts = _rollouts(database, list(chosen), decode)
+            for example in experts:
+                rate = chosen[tuple(example[key] for key in ("problem", "branch", "iteration", "step", "sample"))]
+                example["rate"], example["seen"] = rate.rate, rate.seen
     except (duckdb.Error, InputError, RunError) as error:
         run.missing.append(f"Rollouts: the store could not be read ({str(error).splitlines()[0]}).")
         return empty
@@ -88,21 +96,23 @@ def _shuffled(rollout: Rollout) -> bytes:
     return sha256(f"{rollout.problem_id}/{rollout.step}/{rollout.sample}".encode()).digest()
 
 
-def _examples(run: Run, database: duckdb.DuckDBPyConnection, iteration: int, decode: Prompts) -> list[dict[str, Any]]:
-    """A few of the iteration's experts, of different problems, with their problem's success "rate" and rollouts "seen"."""
+def _examples(run: Run) -> dict[Address, SuccessRate]:
+    """A few experts of each iteration, of different problems, and how often exploration solved their problem."""
     from reasonloop.store.experts import chosen_experts
 
-    table = {key: value for key, value in run.config.items() if key != "ran_on"}
-    chosen = chosen_experts(config.parse(table, [], ""), run.folder, iteration)
-    rates = {rate.problem_id: rate for rate in chosen.rates}
-    one_each: dict[str, Rollout] = {}
-    for rollout in sorted(chosen.rollouts, key=_shuffled):
-        one_each.setdefault(rollout.problem_id, rollout)
-    shown = list(one_each.values())[:EXAMPLES]
-    found = _rollouts(database, [(r.problem_id, r.branch, r.iteration, r.step, r.sample) for r in shown], decode)
-    for example in found:
-        rate = rates[example["problem"]]
-        example["rate"], example["seen"] = rate.rate, rate.seen
+    lines = run.stage("select")
+    if not lines:
+        return {}
+    recipe = config.parse(stored_recipe(run.config), [], "")
+    found: dict[Address, SuccessRate] = {}
+    for line in lines:
+        chosen = chosen_experts(recipe, run.folder, int(number(line, "iteration") or 0))
+        rates = {rate.problem_id: rate for rate in chosen.rates}
+        one_each: dict[str, Rollout] = {}
+        for rollout in sorted(chosen.rollouts, key=_shuffled):
+            one_each.setdefault(rollout.problem_id, rollout)
+        for r in list(one_each.values())[:EXAMPLES]:
+            found[r.problem_id, r.branch, r.iteration, r.step, r.sample] = rates[r.problem_id]
     return found
 
 

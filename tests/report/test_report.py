@@ -25,6 +25,7 @@ from reasonloop.report.figures import MAX_POINTS, all_figures
 from reasonloop.report.run import Run, read_run
 from reasonloop.report.sample import MAX_ROLLOUTS, browse
 from reasonloop.report.shell import embedded
+from reasonloop.runs import stored_recipe
 from reasonloop.store.experts import chosen_experts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -182,8 +183,7 @@ def test_the_sample_of_rollouts_is_bounded_reproducible_and_spread(made: Path) -
 
 @pytest.mark.parametrize("source", ["all_steps", "last_step"])
 def test_the_examples_of_experts_are_experts(copy: Path, source: str) -> None:
-    table = {key: value for key, value in read_run(copy).config.items() if key != "ran_on"}
-    recipe = config.parse(table, [f"rloop.experts={source}", "rloop.cap=1"], "")
+    recipe = config.parse(stored_recipe(read_run(copy).config), [f"rloop.experts={source}", "rloop.cap=1"], "")
     (copy / "config.toml").write_text(config.dumps(recipe))
     shown = browse(read_run(copy))["experts"]
     assert {example["iteration"] for example in shown} == {0, 1}

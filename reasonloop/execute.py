@@ -44,7 +44,8 @@ def plan(recipe: Recipe) -> list[str]:
                 f"{recipe.rft.epochs_of(i):g} epochs; evaluate"
             )
         if recipe.rloop.vanilla:
-            lines.append(f"vanilla RL beside it, {rollouts * recipe.rloop.iterations} rollouts; evaluate")
+            often = f" after every {rollouts}" if recipe.rloop.iterations > 1 else ""
+            lines.append(f"vanilla RL beside it, {rollouts * recipe.rloop.iterations} rollouts; evaluate{often}")
     return lines
 
 
@@ -69,7 +70,10 @@ def planned_units(run: Run) -> float:
         units += evaluations * evaluation + options.iterations * rollouts * RL_ROLLOUT
         units += expected_experts(run) * epochs * TRAINED_EXAMPLE
         if options.vanilla:
-            units += evaluation + (options.iterations - 1) * rollouts * RL_ROLLOUT
+            again = options.iterations - (
+                1 if recipe.eval.explored else 0
+            )  # the first exploration's policy is its, too
+            units += max(1, again) * evaluation + (options.iterations - 1) * rollouts * RL_ROLLOUT
     return units
 
 

@@ -120,6 +120,7 @@ def test_both_end_products_and_the_baseline_are_evaluated(whole: Path) -> None:
         "iteration-0-rft",
         "iteration-1-explored",
         "iteration-1-rft",
+        "vanilla-1",
         "vanilla",
     ]
     spent = {name: result["rollouts"] for name, result in made.items()}
@@ -129,6 +130,7 @@ def test_both_end_products_and_the_baseline_are_evaluated(whole: Path) -> None:
         "iteration-0-rft": BUDGET,
         "iteration-1-explored": 2 * BUDGET,
         "iteration-1-rft": 2 * BUDGET,
+        "vanilla-1": BUDGET,
         "vanilla": 2 * BUDGET,
     }
     test = [problem.id for problem in problems("test")]
@@ -223,6 +225,32 @@ def test_vanilla_beside_rloop_is_vanilla_rl_alone(refills: int, schedule: str, t
     ours, theirs = evaluation(beside, "vanilla"), evaluation(alone, "trained")
     assert ours["metrics"] == theirs["metrics"]
     assert ours["rollouts"] == theirs["rollouts"] == 2 * BUDGET
+
+
+@pytest.mark.parametrize("explored", [True, False])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])  # shared with RLoop's first exploration, and apart
+def test_vanilla_is_evaluated_where_rloops_iterations_end(schedule: str, explored: bool, tmp_path: Path) -> None:
+    options = (f"rl.schedule={schedule}", "rloop.iterations=3", f"eval.explored={str(explored).lower()}")
+    out = run(tmp_path, *options)
+    way = [evaluation(out, name) for name in ("vanilla-1", "vanilla-2", "vanilla")]
+    assert [e["rollouts"] for e in way] == [BUDGET, 2 * BUDGET, 3 * BUDGET]
+    assert 0 < way[0]["seconds"] < way[1]["seconds"] < way[2]["seconds"]
+    assert len({e["order"] for e in way}) == 3
+    alone = run(tmp_path / "alone", "method=rl", *options[:1], "rl.steps=9", "rloop.vanilla=false")
+    assert same(out / "checkpoints" / "vanilla-explore-0", alone / "model")  # its course is not disturbed
+    if schedule == "constant":
+        for many in (1, 2):
+            short = run(tmp_path / f"{many}", "method=rl", f"rl.steps={3 * many}", "rloop.vanilla=false")
+            assert evaluation(short, "trained")["problems"] == way[many - 1]["problems"]
+        if explored:  # the same policy: sampled once
+            assert evaluation(out, "iteration-0-explored")["problems"] == way[0]["problems"]
+
+
+def test_a_refilled_vanilla_is_evaluated_when_it_has_spent_as_much(refilled: Path) -> None:
+    steps = metrics(refilled, stage="explore", branch="vanilla")
+    reached = next(line["rollouts"] for line in steps if line["rollouts"] >= BUDGET)
+    assert BUDGET <= evaluation(refilled, "vanilla-1")["rollouts"] <= reached
+    assert evaluation(refilled, "vanilla")["rollouts"] == 2 * BUDGET
 
 
 def test_vanilla_beside_a_single_iteration_is_its_exploration(tmp_path: Path) -> None:

@@ -178,9 +178,7 @@ def _held_out(run: Run, kind: str) -> tuple[Point, ...]:
     if kind in ("base", "sft", "early"):
         return ()
     if kind == "vanilla" and run.method == "rloop":
-        own = [e for e in run.results if e.get("stage") == "explore" and not e.get("iteration")] if run.shared else []
-        own = [e for e in own if _main(e)]
-        own += [e for e in run.results if e.get("branch") == "vanilla"]
+        own = [e for e in run.results if e.get("branch") == "vanilla"]
     else:
         skipped = {"main": "explore", "explored": "rft"}.get(kind) if run.method == "rloop" else None
         own = [e for e in run.results if _main(e) and e.get("stage") not in (skipped, "base", "sft")]

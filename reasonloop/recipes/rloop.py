@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reasonloop.policy.policy import Policy
 from reasonloop.recipes.sft import starting_policy
 from reasonloop.records import Rollout
 from reasonloop.runs import Run
@@ -141,14 +142,31 @@ def shares_first_iteration(run: Run) -> bool:
 
 
 def vanilla(run: Run, base: Source, budget: int, *, beyond: bool) -> None:
-    """The baseline: one long exploration from the same start, with as many rollouts as all iterations had.
+    """The baseline: one long exploration from the same start, with as many rollouts as all iterations had. It is evaluated
+    when it has spent as many as an iteration has, twice as many, and so on: where RLoop is.
 
     `beyond`: whether it goes on behind RLoop's first iteration, whose RL weights are then no end product.
     """
     first = checkpoint(run, "main-explore-0")
     continued = first if shares_first_iteration(run) else None
-    keep = run.recipe.rl.keep_best
-    trained = explore(run, base, branch="vanilla", rollouts=budget, continued=continued, keep_best=keep)
+    each = run.recipe.rl.rollouts
+
+    def evaluate_on_its_way(policy: Policy, spent: int) -> None:
+        # what RLoop's first exploration ended with is a policy that this one passes through
+        known = "iteration-0-explored" if continued is not None and spent == each else ""
+        name = f"vanilla-{spent // each}"
+        evaluate(run, policy, name, stage="explore", branch="vanilla", rollouts=spent, same_as=known)
+
+    trained = explore(
+        run,
+        base,
+        branch="vanilla",
+        rollouts=budget,
+        continued=continued,
+        keep_best=run.recipe.rl.keep_best,
+        milestone=each,
+        passing=evaluate_on_its_way,
+    )
     spent = rollouts_spent(run, "vanilla", 0)
     evaluate(run, trained, "vanilla", stage="explore", branch="vanilla", rollouts=spent)
     best = best_policy(run, "vanilla")

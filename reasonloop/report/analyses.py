@@ -89,9 +89,17 @@ def _reward_parts(run: Run, series: str) -> list[Figure]:
 def _forgetting(run: Run, found: Analyses) -> None:
     from reasonloop.analysis.arms import Evaluation
     from reasonloop.analysis.forgetting import SAMPLES, forgetting
-    from reasonloop.evaluation.table import result_rows
+    from reasonloop.evaluation.table import Row, result_rows
 
-    rows = [row for row in result_rows(run.evals, run.method) if row.evaluation.get("problems")][-MAX_CHECKPOINTS:]
+    ends = result_rows(run.evals, run.method)
+    shown = [row.evaluation for row in ends]
+    rows = []
+    for row in ends:
+        if row.arm == "vanilla":  # on its way, before its end
+            way = [e for e in run.results if e.get("branch") == "vanilla" and e not in shown]
+            rows += [Row(f"{row.label}, {e.get('rollouts', 0):,}", row.arm, e) for e in way]
+        rows.append(row)
+    rows = [row for row in rows if row.evaluation.get("problems")][-MAX_CHECKPOINTS:]
     if len(rows) < 2:
         return
     checkpoints = [

@@ -69,9 +69,6 @@ def _held_out(run: Run, name: str, metric: str) -> Figure:
     traces = []
     for series in ("vanilla", "main"):
         own = [e for e in results if run.series(e) == series]
-        if series == "vanilla" and run.shared and own:
-            # The policy that RLoop's first exploration ended with is one that vanilla RL passed through.
-            own = [e for e in results if e.get("stage") == "explore" and not e.get("iteration") and e not in own] + own
         rloop = series == "main" and run.method == "rloop"
         chain = [e for e in own if not (rloop and e.get("stage") == "explore")]
         explored = [e for e in own if rloop and e.get("stage") == "explore"]

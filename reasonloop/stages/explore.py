@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,17 @@ def explore(
     learn: bool = True,
     outcome_only: bool = False,
     keep_best: bool = False,
+    milestone: int = 0,
+    passing: Callable[[Policy, int], None] | None = None,
 ) -> Path:
     """RL from the policy `start` until `rollouts` rollouts are sampled; every one of them goes to the store.
 
     `continued`: a finished exploration that this one goes on from (its steps count as this one's first steps).
     `seam`: where to leave the state before a last step that `rollouts` cut short, for a longer exploration to continue.
     `learn=False` samples without learning; `outcome_only` leaves the exploration reward out; `keep_best` keeps
-    the policy that did best on the probe problems (`best_policy`). Returns the folder of the policy that came out.
+    the policy that did best on the probe problems (`best_policy`). `passing` is given the policy and the rollouts spent,
+    once, when every further `milestone` rollouts are spent and more are to come. Returns the folder of the policy that
+    came out.
     """
     options, stage = run.recipe.rl, f"{branch}-explore-{iteration}"
     own = checkpoint(run, stage)
@@ -104,6 +108,10 @@ def explore(
     if _adaptive(run, branch) and "best_probe" not in cursor:
         cursor = _probe(run, policy, cursor, branch, iteration)  # what is lost counts from the start
     while cursor["rollouts"] < rollouts and not cursor.get("ended_early"):
+        if passing and milestone and (passed := cursor["rollouts"] // milestone) > cursor.get("passed", 0):
+            own.save(learner, cursor)  # so that it is asked again where it is interrupted
+            passing(policy, cursor["rollouts"])
+            cursor = {**cursor, "passed": passed}
         began = time.monotonic()
         address = Address(run.recipe.seed, "rl", branch, iteration, cursor["step"])
         before = cursor

@@ -82,6 +82,9 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
         for iteration in range(iterations if branch == "main" else 1):
             many = steps if branch == "main" else steps * iterations
             for step in range(0 if branch == "main" else steps, many):
+                if branch == "vanilla" and step % steps == 0:  # on its way: where RLoop's iterations end
+                    skill, name = ability * (1 + 0.5 * step / many) + 0.75 * step / many, f"vanilla-{step // steps}"
+                    _evaluate(folder, rng, skill, name, "explore", branch, 0, rollouts, clock)
                 rollouts += 256 + 8 * int(rng.integers(0, 12))
                 start = 0.35 + (0.09 * iteration if branch == "main" else 0)
                 share = start + (0.95 - start) * (1 - math.exp(-step / (1.2 * steps)))

@@ -107,7 +107,7 @@ def test_every_drawn_figure_has_its_place_and_its_data(page: Page) -> None:
     held_out = {trace["name"]: trace for trace in figures["held-out-avg"]["traces"]}
     assert held_out["RLoop"]["text"] == ["base", "RLoop 1, after RFT", "RLoop 2, after RFT"]
     assert held_out["RLoop"]["x"] == sorted(held_out["RLoop"]["x"])
-    assert held_out["vanilla RL"]["text"] == ["base", "RLoop 1, explored", "vanilla RL"]
+    assert held_out["vanilla RL"]["text"] == ["base", "vanilla RL", "vanilla RL"]
 
 
 def test_steps_that_vanilla_rl_shares_with_rloop_are_drawn_for_both_and_counted_once(page: Page) -> None:

@@ -35,6 +35,7 @@ from reasonloop.compute import prepare_threads
 from reasonloop.records import Problem, Verdict
 
 LEARNING_RATE = 1e-6  # the policies stay alike, so that no side's later steps are easier
+LONG = 60.0  # seconds
 
 
 def problems_of(model: str, count: int, file: Path | None) -> list[Problem]:
@@ -178,7 +179,8 @@ class Theirs:
         return float(answer["seconds"])
 
     def tune(self, batches: Sequence[int]) -> tuple[str, int]:
-        """The fastest way to sample and forward-pass size, each tried on the warm-up step and one more."""
+        """The fastest way to sample and forward-pass size, each tried on a step behind the warm-up one; or on that one
+        where it takes so long that its own start doesn't matter."""
         learning = {batch: self._attempt("generate", batch)["learning"] for batch in batches}
         batch = min(learning, key=lambda size: learning[size])
         if learning[batch] == math.inf:
@@ -190,8 +192,9 @@ class Theirs:
     def _attempt(self, engine: str, batch: int) -> dict[str, float]:
         try:
             with self.start(engine, batch) as peer:
-                self.step(peer, 0)
-                seconds = self.step(peer, 1)
+                seconds = self.step(peer, 0)
+                if seconds < LONG:
+                    seconds = self.step(peer, 1)
         except RuntimeError as error:  # it needed more memory than there is
             note(f"TRL with {engine}, {batch} responses a pass: {str(error).splitlines()[0]}")
             return {"sampling": math.inf, "learning": math.inf}

@@ -1,10 +1,11 @@
 """TRL's GRPOTrainer, a step at a time: `train()` runs as it is, and a callback waits for a request before each step.
 
 Options: {"model": folder, "prompts": [text], "group", "problems" (a step), "batch" (responses a forward pass),
-"longest", "learning_rate", "steps", "engine": "generate" | "continuous" | "given", "threads"}.
+"longest", "learning_rate", "steps", "engine": "generate" | "continuous" | "given", "threads"}, and where they are not
+TRL's defaults "iterations" (updates on the same rollouts) and "scale" (of the advantages).
 Requests: {"lengths": [int], "rewards": [float]}, one a response in the order of the prompts, and for "given" also
-{"prompts": [[token]], "responses": [[token]]} -> {"seconds", "sampling_seconds", "prompt_tokens"}; "sampling_seconds" is
-TRL's generation, or for "given" everything up to the advantages.
+{"prompts": [[token]], "responses": [[token]]} -> {"seconds", "sampling_seconds", "prompt_tokens", "loss", "grad_norm"};
+"sampling_seconds" is TRL's generation, or for "given" everything up to the advantages; "grad_norm" is before clipping.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Steps(TrainerCallback):
         self.request: dict[str, Any] = {}
         self.began = self.sampling_seconds = 0.0
         self.prompt_tokens = 0
+        self.losses: list[torch.Tensor] = []  # of the step's forward passes
+        self.grad_norm = 0.0
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         lines.ready("torch", "transformers", "trl", "accelerate")
@@ -38,13 +41,36 @@ class Steps(TrainerCallback):
         request = next(self.incoming, None)
         if request is None:
             sys.exit(0)
-        self.request, self.sampling_seconds = request, 0.0
+        self.request, self.sampling_seconds, self.losses = request, 0.0, []
         self.began = time.perf_counter()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         seconds = time.perf_counter() - self.began
-        answer = {"seconds": seconds, "sampling_seconds": self.sampling_seconds, "prompt_tokens": self.prompt_tokens}
-        lines.answer(answer)
+        lines.answer(
+            {
+                "seconds": seconds,
+                "sampling_seconds": self.sampling_seconds,
+                "prompt_tokens": self.prompt_tokens,
+                "loss": sum(map(float, self.losses)),
+                "grad_norm": self.grad_norm,
+            }
+        )
+
+    def listen(self, trainer: Any) -> None:
+        """Keeps what the trainer finds on its way: the loss of each forward pass, and the gradient's norm."""
+        compute_loss, clip = trainer.compute_loss, trainer.accelerator.clip_grad_norm_
+
+        def heard_loss(*args: Any, **kwargs: Any) -> Any:
+            result = compute_loss(*args, **kwargs)
+            self.losses.append((result[0] if isinstance(result, tuple) else result).detach())
+            return result
+
+        def heard_norm(*args: Any, **kwargs: Any) -> Any:
+            norm = clip(*args, **kwargs)
+            self.grad_norm = float(norm)
+            return norm
+
+        trainer.compute_loss, trainer.accelerator.clip_grad_norm_ = heard_loss, heard_norm
 
 
 def main() -> None:
@@ -76,7 +102,8 @@ def main() -> None:
         generation_batch_size=responses,
         num_generations=options["group"],
         max_completion_length=options["longest"],
-        num_iterations=1,
+        num_iterations=options.get("iterations", 1),
+        scale_rewards=options.get("scale", "group"),
         beta=0.0,
         loss_type="dapo",
         epsilon_high=0.28,
@@ -113,6 +140,7 @@ def main() -> None:
         callbacks=[steps],
         rollout_func=given if options["engine"] == "given" else None,
     )
+    steps.listen(trainer)
     _force_lengths(model, trainer, steps)
     _time_sampling(trainer, steps, given_rollouts=options["engine"] == "given")
     trainer.train()

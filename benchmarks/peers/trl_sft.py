@@ -49,13 +49,15 @@ def main() -> None:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
+    steps = Steps()
     trainer = SFTTrainer(
         model,
         arguments,
         train_dataset=Dataset.from_dict(examples),
         processing_class=tokenizer,
-        callbacks=[Steps()],
+        callbacks=[steps],
     )
+    steps.listen(trainer)
     trainer.train()
 
 

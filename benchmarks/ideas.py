@@ -146,7 +146,7 @@ def cached_loop(folder: Path, prompts: Sequence[Any], tokens: int) -> Work:
         last, cache = ids, None
         for _ in range(tokens):
             out = model(last, cache=cache, use_cache=True, logits_to_keep=1)
-            last, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+            last, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.cache
 
     return work
 

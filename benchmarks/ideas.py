@@ -12,6 +12,8 @@ else is said, in groups of 8.
 - *Finished rows leave*: against computing every row until the longest one has ended.
 - *Static cache*: decoding at equal lengths against a loop of transformers' forward pass with its own (concatenating)
   cache, greedy; ours also draws and keeps log-probs, theirs doesn't.
+- *Few operations a layer*: decoding steps of `rollout/straight.py` against those of transformers' modules, products laid
+  out in both; with all rows, with eight, and with one.
 - *No padding*: an update against transformers' forward pass on the same responses padded to the longest of 8 of like
   length, prompts repeated; head, loss and optimizer are the same.
 - *Groups without a gradient left out*: an update on 45 % of the groups against one on all, the others' advantages 0.
@@ -28,6 +30,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -83,6 +86,7 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     from reasonloop.config import Sampling
     from reasonloop.rollout.engine import Address, Prompt
     from reasonloop.rollout.native import NativeEngine
+    from reasonloop.rollout.straight import StraightSteps
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     rng = np.random.default_rng(0)
@@ -116,6 +120,19 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         lambda: sample(single, np.full(rows, args.response)),
         {"transformers' cache": cached_loop(folder, single, args.response)},
     )
+
+    for few in dict.fromkeys((rows, GROUP, 1)):
+        equal = np.full(few, args.response)
+
+        def by_modules(prompts: Sequence[Prompt] = single[:few], equal: np.ndarray = equal) -> None:
+            with patch.object(StraightSteps, "of", lambda *_: None):
+                sample(prompts, equal)
+
+        compare(
+            f"few operations a layer, {few} rows",
+            lambda prompts=single[:few], equal=equal: sample(prompts, equal),
+            {"transformers' modules": by_modules},
+        )
 
     items = expressions(-(-rows // 2))[:rows]
     spec = VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"})

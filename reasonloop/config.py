@@ -255,8 +255,8 @@ class Rloop(Section):
     `rl.steps` (which stays the upper limit). The rollouts left over go to further iterations, so that a run spends as
     many as without. Needs `rl.probe_every`."""
     vanilla: bool = False
-    """Also run vanilla RL to the same number of rollouts (branch `vanilla`), evaluated wherever an iteration of RLoop's ends:
-    the baseline beside it."""
+    """Also run vanilla RL to the same number of rollouts (branch `vanilla`), evaluated wherever an iteration of RLoop's
+    ends: the baseline beside it."""
 
 
 class Evaluation(Section):

@@ -76,29 +76,48 @@ def _worthwhile(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.numel() >= WORTH
 
 
-def packed_siblings(layers: Sequence[nn.Linear]) -> list[Linear]:
-    """A product for each of the layers, which have the same input size, all or none of them a bias. The product of all
-    is computed when one of them is given an input, and handed out to the others that are given the very same tensor.
-    """
-    if len(layers) == 1:
-        return [packed_linear(layers[0].weight, layers[0].bias)]
-    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    weight = torch.cat([layer.weight.detach() for layer in layers])
-    multiply = packed_linear(weight, torch.cat(biases) if biases else None)
-    sizes = [layer.out_features for layer in layers]
-    found: dict[int, Tensor] = {}
-    given: list[Tensor] = []
+class _Siblings:
+    """Layers that have the same input size, all or none of them a bias, as one product on a copy of their weights, which
+    is laid out where one of them alone would be worth it."""
 
-    def part(which: int, x: Tensor) -> Tensor:
-        if not given or given[0] is not x or which not in found:
-            given[:] = [x]
-            found.update(enumerate(multiply(x).split(sizes, -1)))
-        mine = found.pop(which)
-        if not found:
-            given.clear()  # nothing is kept alive longer than it is needed
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        bias = torch.cat(biases) if biases else None
+        laid_out = available() and any(_worthwhile(layer.weight) for layer in layers)
+        self.multiply = (packed_linear if laid_out else _plain_linear)(weight, bias)
+        self._sizes = [layer.out_features for layer in layers]
+        self._found: dict[int, Tensor] = {}
+        self._given: list[Tensor] = []
+
+    def part(self, which: int, x: Tensor) -> Tensor:
+        """One layer's share. The product of all is computed when one of them is given an input, and handed out to the
+        others that are given the very same tensor."""
+        if not self._given or self._given[0] is not x or which not in self._found:
+            self._given[:] = [x]
+            self._found.update(enumerate(self.multiply(x).split(self._sizes, -1)))
+        mine = self._found.pop(which)
+        if not self._found:
+            self._given.clear()  # nothing is kept alive longer than it is needed
         return mine
 
-    return [partial(part, which) for which in range(len(layers))]
+
+def packed_siblings(layers: Sequence[nn.Linear]) -> list[Linear]:
+    """A product for each of the layers, which have the same input size, all or none of them a bias."""
+    if len(layers) == 1:
+        return [packed_linear(layers[0].weight, layers[0].bias)]
+    siblings = _Siblings(layers)
+    return [partial(siblings.part, which) for which in range(len(layers))]
+
+
+def together(layers: Sequence[nn.Linear]) -> Linear:
+    """x -> the products of layers that have the same input size, side by side, as sampling computes them now: within
+    `packed_weights` those that it has made, else on the weights as they are, or a copy of several layers'."""
+    made = [vars(layer).get("forward") for layer in layers]
+    if len(layers) == 1:
+        return made[0] or _plain_linear(layers[0].weight, layers[0].bias)
+    owner = getattr(getattr(made[0], "func", None), "__self__", None)
+    return (owner if isinstance(owner, _Siblings) else _Siblings(layers)).multiply
 
 
 def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
@@ -113,11 +132,15 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return linear
 
 
+def _plain_linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    return partial(nn.functional.linear, weight=weight, bias=bias)
+
+
 def product_of(weight: Tensor) -> Linear:
     """x -> x @ weight.T as sampling computes it: laid out where that is possible and worth it."""
     if weight.device.type == "cpu" and _worthwhile(weight) and available():
         return packed_linear(weight, None)
-    return partial(nn.functional.linear, weight=weight)
+    return _plain_linear(weight, None)
 
 
 @cache

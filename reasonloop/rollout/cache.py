@@ -88,8 +88,10 @@ class SlotCache:
             if keys.is_cuda:
                 out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=self._bias, scale=scores.scaling)
             else:  # one query a row: two matrix products beat the CPU's fused kernel, by up to 1.28
-                weights = torch.matmul(folded, keys.transpose(2, 3)).mul_(scores.scaling).add_(self._bias).softmax(-1)
-                out = torch.matmul(weights, values)
+                weights = torch.matmul(folded, keys.transpose(2, 3))
+                if scores.scaling != 1.0:
+                    weights.mul_(scores.scaling)
+                out = torch.matmul(weights.add_(self._bias).softmax(-1), values)
             return out.reshape(rows, heads, dim)
         distance = self._positions[:, None] - self._columns[None, : self._reach]
         visible = (distance >= 0) & (distance < (scores.window or self.length))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.cache import SlotCache
+from reasonloop.rollout.straight import StraightSteps
 
 WORTH = 8
 """Steps of one shape before it is captured: that takes about as long as so many plain steps"""
@@ -58,6 +59,7 @@ class Decoder:
         self.policy, self.cache, self.capture = policy, cache, capture
         self._steps: Counter[tuple[int, int]] = Counter()
         self._captured: dict[tuple[int, int], _Captured] = {}
+        self._straight = StraightSteps.of(policy, cache) if capture is None else None
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
         """Final hidden states [B, D] of int64 [B] tokens at int64 [B] positions. Overwritten by the next step."""
@@ -98,6 +100,8 @@ class Decoder:
 
     def _forward(self, tokens: Tensor, positions: Tensor, reach: int) -> Tensor:
         self.cache.decode_at(positions, reach)
+        if self._straight is not None:
+            return self._straight.hidden(tokens, positions)
         return self.policy.hidden(tokens, positions, self.cache)
 
 

@@ -1,0 +1,144 @@
+"""Decoding steps of Llama and its like on a CPU, in few operations.
+
+transformers' modules make some sixty small operations of a layer, and with few rows starting them takes as long as the
+products do. Here the same layer is some twenty: norms in one call, queries, keys and values from one product and rotated
+together, the scale of the scores within the rotation. Prompts, scoring and training go through transformers' modules, and
+so do models of other kinds (benchmarks/ideas.py measures it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import SiLUActivation
+
+from reasonloop.policy.attention import Scores
+from reasonloop.policy.logprobs import Linear
+from reasonloop.policy.packed import together
+from reasonloop.policy.policy import Policy
+from reasonloop.rollout.cache import SlotCache
+
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
+"""transformers' model types that differ in no more than what is looked at here: biases, norms of queries and keys"""
+ALREADY_SCALED = Scores(1.0)
+
+
+@dataclass(frozen=True)
+class _Norm:
+    weight: Tensor
+    epsilon: float
+
+    @classmethod
+    def of(cls, module: Any) -> _Norm:
+        return cls(module.weight, float(module.variance_epsilon))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    before_attention: _Norm
+    qkv: Linear
+    of_query: _Norm | None
+    of_key: _Norm | None
+    output: Linear
+    before_mlp: _Norm
+    gate_up: Linear
+    down: Linear
+
+
+class StraightSteps:
+    """Made for one call of `sample`, within `packed_weights`, whose products it uses. See `of`."""
+
+    def __init__(self, policy: Policy, cache: SlotCache) -> None:
+        base = policy.model.base_model
+        self.cache, self.base = cache, base
+        attention = base.layers[0].self_attn
+        dim = attention.head_dim
+        self.heads = attention.q_proj.out_features // dim
+        self.key_heads = attention.k_proj.out_features // dim
+        self.half = dim // 2
+        # rotate_half(x) is x rolled by half, its first half negated
+        sign = torch.ones(dim)
+        sign[: self.half] = -1.0
+        scale = torch.ones(self.heads + self.key_heads, 1)
+        scale[: self.heads] = attention.scaling
+        self.scale, self.signed_scale = scale, scale * sign
+        self.final = _Norm.of(base.norm)
+        self.layers = [self._layer(module) for module in base.layers]
+
+    @classmethod
+    def of(cls, policy: Policy, cache: SlotCache) -> StraightSteps | None:
+        """None where transformers' own modules have to do it: on a GPU, in bfloat16, and for models that aren't known, or
+        were changed."""
+        config, base = policy.model.config, policy.model.base_model
+        kind = getattr(config, "model_type", "")
+        if policy.device.type != "cpu" or kind not in KINDS or getattr(config, "sliding_window", None) is not None:
+            return None
+        if any(p.dtype != torch.float32 for p in base.parameters()):
+            return None
+        own = f"transformers.models.{kind}.modeling_{kind}"
+        if type(base).__module__ != own or any(type(layer).__module__ != own for layer in base.layers):
+            return None
+        if any(module._forward_hooks or module._forward_pre_hooks for module in base.modules()):
+            return None
+        return cls(policy, cache) if all(map(_plain, base.layers)) else None
+
+    @staticmethod
+    def _layer(module: Any) -> _Layer:
+        attention, mlp = module.self_attn, module.mlp
+        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+        of_query, of_key = [_Norm.of(norm) if norm is not None else None for norm in norms]
+        return _Layer(
+            _Norm.of(module.input_layernorm),
+            together([attention.q_proj, attention.k_proj, attention.v_proj]),
+            of_query,
+            of_key,
+            together([attention.o_proj]),
+            _Norm.of(module.post_attention_layernorm),
+            together([mlp.gate_proj, mlp.up_proj]),
+            together([mlp.down_proj]),
+        )
+
+    def hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Final hidden states [B, D] of int64 [B] tokens at int64 [B] positions, in the cache's slots 0..B-1.
+
+        The cache has been told the positions (`decode_at`).
+        """
+        rows, heads = len(tokens), self.heads + self.key_heads
+        x = self.base.embed_tokens(tokens)
+        cos, sin = self.base.rotary_emb(x[None], positions[None])
+        cos, sin = cos[0, :, None] * self.scale, sin[0, :, None] * self.signed_scale  # [B, H + Hkv, Dh]
+        for index, layer in enumerate(self.layers):
+            qkv = layer.qkv(layer.before_attention(x)).view(rows, heads + self.key_heads, -1)
+            both, value = qkv[:, :heads], qkv[:, heads:]
+            if layer.of_query is not None and layer.of_key is not None:
+                both = torch.cat([layer.of_query(both[:, : self.heads]), layer.of_key(both[:, self.heads :])], 1)
+            both = torch.addcmul(both * cos, both.roll(self.half, -1), sin)
+            seen = self.cache.attend(index, both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
+            x.add_(layer.output(seen.reshape(rows, -1)))
+            gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
+            x.add_(layer.down(F.silu(gate).mul_(up)))
+        return self.final(x)
+
+
+def _plain(layer: Any) -> bool:
+    """Whether a layer is what `_layer` takes it for: linear layers as they were made, full attention, SiLU."""
+    attention, mlp = layer.self_attn, layer.mlp
+    linear: Sequence[Any] = (
+        *(getattr(attention, f"{name}_proj", None) for name in "qkvo"),
+        *(getattr(mlp, f"{name}_proj", None) for name in ("gate", "up", "down")),
+    )
+    siblings = (linear[:3], linear[4:6])
+    return (
+        all(type(module) is nn.Linear for module in linear)
+        and all(len({module.bias is None for module in group}) == 1 for group in siblings)
+        and getattr(attention, "sliding_window", None) is None
+        and isinstance(mlp.act_fn, nn.SiLU | SiLUActivation)
+    )

@@ -1,0 +1,112 @@
+"""Decoding steps in few operations: what transformers' own modules compute, or theirs in their place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import FAMILIES, tiny_policy, tokens
+
+import reasonloop.policy.packed as packed
+from reasonloop.config import Sampling
+from reasonloop.policy.policy import Policy
+from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.native import NativeEngine
+from reasonloop.rollout.straight import StraightSteps
+
+KNOWN = {"llama", "llama_tied", "qwen2", "qwen3"}
+SAMPLING = Sampling(max_tokens=12, slots=5)
+
+
+def prompts(seed: int = 0) -> list[Prompt]:
+    rng = np.random.default_rng(seed)
+    return [Prompt(f"p{i}", tokens(rng, 3 + 4 * i)) for i in range(4)]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every straight step from now on."""
+    rows: list[int] = []
+    hidden = StraightSteps.hidden
+
+    def count(self: StraightSteps, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        rows.append(len(tokens))
+        return hidden(self, tokens, positions)
+
+    monkeypatch.setattr(StraightSteps, "hidden", count)
+    return rows
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probs_are_those_of_a_forward_pass_over_the_whole_response(
+    family: str, laid_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slots are taken, left and taken again, prompts of unlike lengths, in groups."""
+    if laid_out:
+        monkeypatch.setattr(packed, "WORTH", 1)
+    policy, rows = tiny_policy(family), counted(monkeypatch)
+    engine = NativeEngine()
+    engine.load(policy)
+    rollouts = engine.sample(prompts(), 3, SAMPLING, Address(0, "test"))
+    assert bool(rows) == (family in KNOWN)
+    expected = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
+    for rollout, logprobs in zip(rollouts, expected, strict=True):
+        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
+
+
+def test_what_a_learner_changes_is_seen_by_the_next_call() -> None:
+    policy = tiny_policy("qwen3")
+    engine = NativeEngine()
+    engine.load(policy)
+    first = engine.sample(prompts(), 2, SAMPLING, Address(0, "test"))
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.1)
+    again = engine.sample(prompts(), 2, SAMPLING, Address(0, "test"))
+    assert [r.response_tokens.tolist() for r in first] != [r.response_tokens.tolist() for r in again]
+    expected = policy.score([r.prompt_tokens for r in again], [r.response_tokens for r in again], SAMPLING)
+    for rollout, logprobs in zip(again, expected, strict=True):
+        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
+
+
+def scaled(policy: Policy) -> None:
+    policy.model.model.layers[1].mlp.up_proj = torch.nn.Sequential(policy.model.model.layers[1].mlp.up_proj)
+
+
+def other_activation(policy: Policy) -> None:
+    policy.model.model.layers[0].mlp.act_fn = torch.nn.GELU()
+
+
+def half(policy: Policy) -> None:
+    policy.compute_in("bfloat16")
+
+
+def window(policy: Policy) -> None:
+    policy.model.model.layers[1].self_attn.sliding_window = 3
+
+
+class Other(torch.nn.Module):
+    """A layer that computes something else."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return self.inner(*args, **kwargs)
+
+
+def other_layer(policy: Policy) -> None:
+    policy.model.model.layers[0] = Other(policy.model.model.layers[0])
+
+
+def hooked(policy: Policy) -> None:
+    policy.model.model.layers[0].register_forward_hook(lambda module, args, out: out * 1.5)
+
+
+@pytest.mark.parametrize("change", [scaled, other_activation, half, window, other_layer, hooked])
+def test_a_model_that_was_changed_is_left_to_its_own_modules(change: object) -> None:
+    policy = tiny_policy("llama")
+    assert StraightSteps.of(policy, None) is not None  # type: ignore[arg-type]
+    change(policy)  # type: ignore[operator]
+    assert StraightSteps.of(policy, None) is None  # type: ignore[arg-type]

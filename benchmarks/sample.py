@@ -5,9 +5,9 @@
 
 Every response has a forced length, the same on all sides; all of a round's responses are given at once. Workloads: batch
 sizes x {groups of 8 behind a shared prompt, distinct prompts} x {equal, long-tailed lengths}; prompts are random tokens,
-new ones in every round (no cache helps from round to round). Temperature 1, no truncation, float32, the same threads.
-Our side also makes the behaviour log-probs of every token. "ceiling": the model's matrix products alone at that batch,
-which the whole of sampling is held against, prompts included (`reasonloop bench` has decoding alone).
+new ones in every round and workload (no cache helps from one to the next). Temperature 1, no truncation, float32, the
+same threads. Our side also makes the behaviour log-probs of every token. "ceiling": the model's matrix products alone at
+that batch, which the whole of sampling is held against, prompts included (`reasonloop bench` has decoding alone).
 The main workload is the largest batch up to 64 in groups of 8 with long-tailed lengths, against `generate`.
 vLLM shares prompts by blocks, of 128 tokens unless told otherwise: with blocks of 32 short prompts are shared, too.
 `--peers` chooses; a peer that can't be installed or started is left out, and the result says why.
@@ -52,7 +52,9 @@ def workloads(batches: list[int]) -> list[dict[str, Any]]:
 
 def requests(workload: dict[str, Any], turn: int, policy: Any, prompt: int, mean: int) -> tuple[list[Any], np.ndarray]:
     """Distinct prompts (int32 arrays of `prompt` tokens, +- a quarter) and int64 lengths, one for each response."""
-    rng = np.random.default_rng([turn, workload["batch"]])
+    # new prompts for each workload, too: a peer that keeps what it has computed must not meet them again
+    kind = (workload["prompts"] == "shared", workload["lengths"] == "equal")
+    rng = np.random.default_rng([turn, workload["batch"], *map(int, kind)])
     group = GROUP if workload["prompts"] == "shared" else 1
     sizes = rng.integers(max(1, prompt * 3 // 4), prompt * 5 // 4 + 1, workload["batch"] // group)
     prompts = [random_tokens(rng, policy, int(size)) for size in sizes]

@@ -86,7 +86,7 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     from reasonloop.config import Sampling
     from reasonloop.rollout.engine import Address, Prompt
     from reasonloop.rollout.native import NativeEngine
-    from reasonloop.rollout.straight import StraightSteps
+    from reasonloop.rollout.straight import StraightForward
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     rng = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         equal = np.full(few, args.response)
 
         def by_modules(prompts: Sequence[Prompt] = single[:few], equal: np.ndarray = equal) -> None:
-            with patch.object(StraightSteps, "of", lambda *_: None):
+            with patch.object(StraightForward, "of", lambda *_: None):
                 sample(prompts, equal)
 
         compare(

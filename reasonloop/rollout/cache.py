@@ -23,7 +23,8 @@ class PrefillPlan(PackedPlan):
         """Whether several query heads share a key head"""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-        self.keys[layer], self.values[layer] = key, value
+        # copies: they may be parts of larger tensors, which would stay with them
+        self.keys[layer], self.values[layer] = key.clone(), value.clone()
         self.grouped = query.shape[1] > key.shape[1]
         return super().attend(layer, query, key, value, scores)
 

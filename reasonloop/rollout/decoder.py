@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.cache import SlotCache
-from reasonloop.rollout.straight import StraightSteps
+from reasonloop.rollout.straight import StraightForward
 
 WORTH = 8
 """Steps of one shape before it is captured: that takes about as long as so many plain steps"""
@@ -59,7 +60,7 @@ class Decoder:
         self.policy, self.cache, self.capture = policy, cache, capture
         self._steps: Counter[tuple[int, int]] = Counter()
         self._captured: dict[tuple[int, int], _Captured] = {}
-        self._straight = StraightSteps.of(policy, cache) if capture is None else None
+        self._straight = StraightForward.of(policy) if capture is None else None
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
         """Final hidden states [B, D] of int64 [B] tokens at int64 [B] positions. Overwritten by the next step."""
@@ -100,9 +101,11 @@ class Decoder:
 
     def _forward(self, tokens: Tensor, positions: Tensor, reach: int) -> Tensor:
         self.cache.decode_at(positions, reach)
-        if self._straight is not None:
-            return self._straight.hidden(tokens, positions)
-        return self.policy.hidden(tokens, positions, self.cache)
+        return self.hidden(tokens, positions, self.cache)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        """Final hidden states of a packed stream: int64 [N], int64 [N] -> [N, D]."""
+        return (self._straight or self.policy).hidden(tokens, positions, plan)
 
 
 def _power_of_two(count: int) -> int:

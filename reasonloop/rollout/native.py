@@ -202,7 +202,7 @@ class _Batch:
         layout = Layout()
         spans = layout.lay_prompts([self.prompts[i].tokens for i in indices])
         plan = PrefillPlan(layout.segments, self.device)
-        hidden = self.policy.hidden(layout.tokens(self.device), layout.positions(self.device), plan)
+        hidden = self.decoder.hidden(layout.tokens(self.device), layout.positions(self.device), plan)
         for i, own in zip(indices, spans, strict=True):
             stream = np.concatenate([np.arange(start, start + length) for start, length in own])
             self.ready.append(_Ready(i, plan, stream, hidden[stream[-1]].clone()))

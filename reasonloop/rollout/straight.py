@@ -1,9 +1,9 @@
-"""Decoding steps of Llama and its like on a CPU, in few operations.
+"""The forward pass of Llama and its like while sampling on a CPU, in few operations.
 
 transformers' modules make some sixty small operations of a layer, and with few rows starting them takes as long as the
-products do. Here the same layer is some twenty: norms in one call, queries, keys and values from one product and rotated
-together, the scale of the scores within the rotation. Prompts, scoring and training go through transformers' modules, and
-so do models of other kinds (benchmarks/ideas.py measures it).
+products do. Here the same layer is some thirty: queries, keys and values from one product and rotated together, the scale
+of the scores within the rotation, sums in place. Scoring and training go through transformers' modules, and so do models of
+other kinds (benchmarks/ideas.py measures it).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
-from reasonloop.policy.attention import Scores
+from reasonloop.policy.attention import Plan, Scores
 from reasonloop.policy.logprobs import Linear
 from reasonloop.policy.packed import together
 from reasonloop.policy.policy import Policy
-from reasonloop.rollout.cache import SlotCache
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 """transformers' model types that differ in no more than what is looked at here: biases, norms of queries and keys"""
@@ -30,15 +29,19 @@ ALREADY_SCALED = Scores(1.0)
 
 @dataclass(frozen=True)
 class _Norm:
+    """x / sqrt(mean of x squared + epsilon) * weight, in fewer passes over x than torch's `rms_norm`"""
+
     weight: Tensor
-    epsilon: float
+    epsilon: Tensor
 
     @classmethod
     def of(cls, module: Any) -> _Norm:
-        return cls(module.weight, float(module.variance_epsilon))
+        return cls(module.weight, torch.tensor([float(module.variance_epsilon)]))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = torch.addcmul(self.epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
+        return torch.mul(x, scale).mul_(self.weight)
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,11 @@ class _Layer:
     down: Linear
 
 
-class StraightSteps:
+class StraightForward:
     """Made for one call of `sample`, within `packed_weights`, whose products it uses. See `of`."""
 
-    def __init__(self, policy: Policy, cache: SlotCache) -> None:
-        base = policy.model.base_model
-        self.cache, self.base = cache, base
+    def __init__(self, policy: Policy) -> None:
+        self.base = base = policy.model.base_model
         attention = base.layers[0].self_attn
         dim = attention.head_dim
         self.heads = attention.q_proj.out_features // dim
@@ -74,7 +76,7 @@ class StraightSteps:
         self.layers = [self._layer(module) for module in base.layers]
 
     @classmethod
-    def of(cls, policy: Policy, cache: SlotCache) -> StraightSteps | None:
+    def of(cls, policy: Policy) -> StraightForward | None:
         """None where transformers' own modules have to do it: on a GPU, in bfloat16, and for models that aren't known, or
         were changed."""
         config, base = policy.model.config, policy.model.base_model
@@ -88,7 +90,7 @@ class StraightSteps:
             return None
         if any(module._forward_hooks or module._forward_pre_hooks for module in base.modules()):
             return None
-        return cls(policy, cache) if all(map(_plain, base.layers)) else None
+        return cls(policy) if all(map(_plain, base.layers)) else None
 
     @staticmethod
     def _layer(module: Any) -> _Layer:
@@ -106,22 +108,19 @@ class StraightSteps:
             together([mlp.down_proj]),
         )
 
-    def hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Final hidden states [B, D] of int64 [B] tokens at int64 [B] positions, in the cache's slots 0..B-1.
-
-        The cache has been told the positions (`decode_at`).
-        """
+    def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        """What `Policy.hidden` computes: final hidden states of a packed stream, int64 [N], int64 [N] -> [N, D]."""
         rows, heads = len(tokens), self.heads + self.key_heads
         x = self.base.embed_tokens(tokens)
         cos, sin = self.base.rotary_emb(x[None], positions[None])
-        cos, sin = cos[0, :, None] * self.scale, sin[0, :, None] * self.signed_scale  # [B, H + Hkv, Dh]
+        cos, sin = cos[0, :, None] * self.scale, sin[0, :, None] * self.signed_scale  # [N, H + Hkv, Dh]
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(layer.before_attention(x)).view(rows, heads + self.key_heads, -1)
             both, value = qkv[:, :heads], qkv[:, heads:]
             if layer.of_query is not None and layer.of_key is not None:
                 both = torch.cat([layer.of_query(both[:, : self.heads]), layer.of_key(both[:, self.heads :])], 1)
             both = torch.addcmul(both * cos, both.roll(self.half, -1), sin)
-            seen = self.cache.attend(index, both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
+            seen = plan.attend(index, both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
             x.add_(layer.output(seen.reshape(rows, -1)))
             gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
             x.add_(layer.down(F.silu(gate).mul_(up)))

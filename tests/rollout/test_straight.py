@@ -1,4 +1,4 @@
-"""Decoding steps in few operations: what transformers' own modules compute, or theirs in their place."""
+"""The forward pass in few operations: what transformers' own modules compute, or theirs in their place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from tiny_models import FAMILIES, tiny_policy, tokens
 
 import reasonloop.policy.packed as packed
 from reasonloop.config import Sampling
+from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
-from reasonloop.rollout.straight import StraightSteps
+from reasonloop.rollout.straight import StraightForward
 
 KNOWN = {"llama", "llama_tied", "qwen2", "qwen3"}
 SAMPLING = Sampling(max_tokens=12, slots=5)
@@ -24,15 +25,15 @@ def prompts(seed: int = 0) -> list[Prompt]:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of every straight step from now on."""
+    """The tokens of every straight pass from now on."""
     rows: list[int] = []
-    hidden = StraightSteps.hidden
+    hidden = StraightForward.hidden
 
-    def count(self: StraightSteps, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def count(self: StraightForward, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan) -> torch.Tensor:
         rows.append(len(tokens))
-        return hidden(self, tokens, positions)
+        return hidden(self, tokens, positions, plan)
 
-    monkeypatch.setattr(StraightSteps, "hidden", count)
+    monkeypatch.setattr(StraightForward, "hidden", count)
     return rows
 
 
@@ -107,6 +108,6 @@ def hooked(policy: Policy) -> None:
 @pytest.mark.parametrize("change", [scaled, other_activation, half, window, other_layer, hooked])
 def test_a_model_that_was_changed_is_left_to_its_own_modules(change: object) -> None:
     policy = tiny_policy("llama")
-    assert StraightSteps.of(policy, None) is not None  # type: ignore[arg-type]
+    assert StraightForward.of(policy) is not None
     change(policy)  # type: ignore[operator]
-    assert StraightSteps.of(policy, None) is None  # type: ignore[arg-type]
+    assert StraightForward.of(policy) is None

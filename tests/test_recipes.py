@@ -234,7 +234,7 @@ def test_vanilla_is_evaluated_where_rloops_iterations_end(schedule: str, explore
     out = run(tmp_path, *options)
     way = [evaluation(out, name) for name in ("vanilla-1", "vanilla-2", "vanilla")]
     assert [e["rollouts"] for e in way] == [BUDGET, 2 * BUDGET, 3 * BUDGET]
-    assert 0 < way[0]["seconds"] < way[1]["seconds"] < way[2]["seconds"]
+    assert 0 < way[0]["seconds"] <= way[1]["seconds"] <= way[2]["seconds"]
     assert len({e["order"] for e in way}) == 3
     alone = run(tmp_path / "alone", "method=rl", *options[:1], "rl.steps=9", "rloop.vanilla=false")
     assert same(out / "checkpoints" / "vanilla-explore-0", alone / "model")  # its course is not disturbed

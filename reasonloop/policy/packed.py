@@ -77,15 +77,10 @@ def _worthwhile(weight: Tensor) -> bool:
 
 
 class _Siblings:
-    """Layers that have the same input size, all or none of them a bias, as one product on a copy of their weights, which
-    is laid out where one of them alone would be worth it."""
+    """Layers that have the same input size, all or none of them a bias, as one product on a laid out copy."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        bias = torch.cat(biases) if biases else None
-        laid_out = available() and any(_worthwhile(layer.weight) for layer in layers)
-        self.multiply = (packed_linear if laid_out else _plain_linear)(weight, bias)
+        self.multiply = packed_linear(*_joined(layers))
         self._sizes = [layer.out_features for layer in layers]
         self._found: dict[int, Tensor] = {}
         self._given: list[Tensor] = []
@@ -102,6 +97,12 @@ class _Siblings:
         return mine
 
 
+def _joined(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weights and biases, one below the other."""
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    return torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases) if biases else None
+
+
 def packed_siblings(layers: Sequence[nn.Linear]) -> list[Linear]:
     """A product for each of the layers, which have the same input size, all or none of them a bias."""
     if len(layers) == 1:
@@ -112,12 +113,18 @@ def packed_siblings(layers: Sequence[nn.Linear]) -> list[Linear]:
 
 def together(layers: Sequence[nn.Linear]) -> Linear:
     """x -> the products of layers that have the same input size, side by side, as sampling computes them now: within
-    `packed_weights` those that it has made, else on the weights as they are, or a copy of several layers'."""
+    `packed_weights` those that it has made; of small layers, which it leaves alone, one on a copy of their weights.
+    """
     made = [vars(layer).get("forward") for layer in layers]
     if len(layers) == 1:
-        return made[0] or _plain_linear(layers[0].weight, layers[0].bias)
-    owner = getattr(getattr(made[0], "func", None), "__self__", None)
-    return (owner if isinstance(owner, _Siblings) else _Siblings(layers)).multiply
+        return made[0] or layers[0]
+    owners = {getattr(getattr(product, "func", None), "__self__", None) for product in made}
+    if len(owners) == 1 and isinstance(owner := owners.pop(), _Siblings):
+        return owner.multiply
+    if any(made):
+        return lambda x: torch.cat([layer(x) for layer in layers], -1)
+    weight, bias = _joined(layers)
+    return partial(nn.functional.linear, weight=weight, bias=bias)
 
 
 def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
@@ -132,15 +139,11 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return linear
 
 
-def _plain_linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    return partial(nn.functional.linear, weight=weight, bias=bias)
-
-
 def product_of(weight: Tensor) -> Linear:
     """x -> x @ weight.T as sampling computes it: laid out where that is possible and worth it."""
     if weight.device.type == "cpu" and _worthwhile(weight) and available():
         return packed_linear(weight, None)
-    return _plain_linear(weight, None)
+    return partial(nn.functional.linear, weight=weight)
 
 
 @cache

@@ -85,10 +85,8 @@ class StraightForward:
             return None
         if any(p.dtype != torch.float32 for p in base.parameters()):
             return None
-        own = f"transformers.models.{kind}.modeling_{kind}"
-        if type(base).__module__ != own or any(type(layer).__module__ != own for layer in base.layers):
-            return None
-        if any(module._forward_hooks or module._forward_pre_hooks for module in base.modules()):
+        known = (f"transformers.models.{kind}.modeling_{kind}", "transformers.activations", "torch.nn.modules.")
+        if not all(type(module).__module__.startswith(known) and _as_made(module) for module in base.modules()):
             return None
         return cls(policy) if all(map(_plain, base.layers)) else None
 
@@ -125,6 +123,12 @@ class StraightForward:
             gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
             x.add_(layer.down(F.silu(gate).mul_(up)))
         return self.final(x)
+
+
+def _as_made(module: nn.Module) -> bool:
+    """Whether nothing was put between a module's input and output; a linear layer's product may be another one."""
+    own_forward = "forward" in vars(module) and type(module) is not nn.Linear
+    return not (own_forward or module._forward_hooks or module._forward_pre_hooks)
 
 
 def _plain(layer: Any) -> bool:

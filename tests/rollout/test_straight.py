@@ -37,14 +37,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("worth", [1, 1000, 1 << 30])  # all products laid out, those of queries and not of keys, none
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probs_are_those_of_a_forward_pass_over_the_whole_response(
-    family: str, laid_out: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, worth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slots are taken, left and taken again, prompts of unlike lengths, in groups."""
-    if laid_out:
-        monkeypatch.setattr(packed, "WORTH", 1)
+    monkeypatch.setattr(packed, "WORTH", worth)
     policy, rows = tiny_policy(family), counted(monkeypatch)
     engine = NativeEngine()
     engine.load(policy)
@@ -67,6 +66,18 @@ def test_what_a_learner_changes_is_seen_by_the_next_call() -> None:
     assert [r.response_tokens.tolist() for r in first] != [r.response_tokens.tolist() for r in again]
     expected = policy.score([r.prompt_tokens for r in again], [r.response_tokens for r in again], SAMPLING)
     for rollout, logprobs in zip(again, expected, strict=True):
+        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
+
+
+def test_a_linear_layer_with_a_product_of_its_own_keeps_it() -> None:
+    policy = tiny_policy("qwen2")
+    key = policy.model.model.layers[1].self_attn.k_proj
+    key.forward = lambda x: 2 * torch.nn.functional.linear(x, key.weight, key.bias)
+    engine = NativeEngine()
+    engine.load(policy)
+    rollouts = engine.sample(prompts(), 2, SAMPLING, Address(0, "test"))
+    expected = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
+    for rollout, logprobs in zip(rollouts, expected, strict=True):
         np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
 
 
@@ -105,7 +116,14 @@ def hooked(policy: Policy) -> None:
     policy.model.model.layers[0].register_forward_hook(lambda module, args, out: out * 1.5)
 
 
-@pytest.mark.parametrize("change", [scaled, other_activation, half, window, other_layer, hooked])
+def other_forward(policy: Policy) -> None:
+    mlp = policy.model.model.layers[0].mlp
+    mlp.forward = lambda x: mlp.down_proj(x)
+
+
+@pytest.mark.parametrize(
+    "change", [scaled, other_activation, half, window, other_layer, hooked, other_forward], ids=lambda f: f.__name__
+)
 def test_a_model_that_was_changed_is_left_to_its_own_modules(change: object) -> None:
     policy = tiny_policy("llama")
     assert StraightForward.of(policy) is not None

@@ -11,6 +11,7 @@ import reasonloop.policy.packed as packed
 from reasonloop.config import Sampling
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
+from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Address, Prompt
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.rollout.straight import StraightForward
@@ -37,6 +38,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
+def assert_sampled_as_scored(policy: Policy, n: int = 2) -> list[Rollout]:
+    """Log-probs of sampling are those of a forward pass over the whole response by the model's own modules."""
+    engine = NativeEngine()
+    engine.load(policy)
+    rollouts = engine.sample(prompts(), n, SAMPLING, Address(0, "test"))
+    expected = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
+    for rollout, logprobs in zip(rollouts, expected, strict=True):
+        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
+    return rollouts
+
+
 @pytest.mark.parametrize("worth", [1, 1000, 1 << 30])  # all products laid out, those of queries and not of keys, none
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probs_are_those_of_a_forward_pass_over_the_whole_response(
@@ -45,40 +57,31 @@ def test_log_probs_are_those_of_a_forward_pass_over_the_whole_response(
     """Slots are taken, left and taken again, prompts of unlike lengths, in groups."""
     monkeypatch.setattr(packed, "WORTH", worth)
     policy, rows = tiny_policy(family), counted(monkeypatch)
-    engine = NativeEngine()
-    engine.load(policy)
-    rollouts = engine.sample(prompts(), 3, SAMPLING, Address(0, "test"))
+    assert_sampled_as_scored(policy, 3)
     assert bool(rows) == (family in KNOWN)
-    expected = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
-    for rollout, logprobs in zip(rollouts, expected, strict=True):
-        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
+
+
+def test_mistral_without_a_window_is_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, rows = tiny_policy("mistral_window", sliding_window=None), counted(monkeypatch)
+    assert_sampled_as_scored(policy)
+    assert rows
 
 
 def test_what_a_learner_changes_is_seen_by_the_next_call() -> None:
     policy = tiny_policy("qwen3")
-    engine = NativeEngine()
-    engine.load(policy)
-    first = engine.sample(prompts(), 2, SAMPLING, Address(0, "test"))
+    first = assert_sampled_as_scored(policy)
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.mul_(1.1)
-    again = engine.sample(prompts(), 2, SAMPLING, Address(0, "test"))
+    again = assert_sampled_as_scored(policy)
     assert [r.response_tokens.tolist() for r in first] != [r.response_tokens.tolist() for r in again]
-    expected = policy.score([r.prompt_tokens for r in again], [r.response_tokens for r in again], SAMPLING)
-    for rollout, logprobs in zip(again, expected, strict=True):
-        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
 
 
 def test_a_linear_layer_with_a_product_of_its_own_keeps_it() -> None:
     policy = tiny_policy("qwen2")
     key = policy.model.model.layers[1].self_attn.k_proj
     key.forward = lambda x: 2 * torch.nn.functional.linear(x, key.weight, key.bias)
-    engine = NativeEngine()
-    engine.load(policy)
-    rollouts = engine.sample(prompts(), 2, SAMPLING, Address(0, "test"))
-    expected = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
-    for rollout, logprobs in zip(rollouts, expected, strict=True):
-        np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
+    assert_sampled_as_scored(policy)
 
 
 def scaled(policy: Policy) -> None:

@@ -29,7 +29,7 @@ Update = dict[str, float]
 
 
 def main() -> None:
-    options = parser(__doc__, "equal", pairs=0)
+    options = parser(__doc__, "equal", pairs=None)
     options.add_argument("--model", default="countdown")
     options.add_argument("--groups", type=int, default=8, help="groups of 8 responses")
     options.add_argument("--response", type=int, default=24, help="mean response length; the longest is 4 times it")

@@ -62,10 +62,11 @@ def write(
     return whole
 
 
-def parser(description: str | None, name: str, pairs: int = 5) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def parser(description: str | None, name: str, pairs: int | None = 5) -> argparse.ArgumentParser:
+    """The options that every benchmark has; `pairs` None where nothing is timed."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--pairs", type=int, default=pairs, help=f"rounds after the warm-up (default: {pairs})")
+    if pairs is not None:
+        made.add_argument("--pairs", type=int, default=pairs, help=f"rounds after the warm-up (default: {pairs})")
     made.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="result file")
     made.add_argument("--threads", type=int, default=0, help="CPU threads of either side (default: all cores)")
     return made

@@ -14,6 +14,7 @@ from torch import Tensor
 from reasonloop.config import Optimizer, Ppo
 from reasonloop.policy.packing import Stream, pack, split_by_tokens
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.products import wide_products
 
 
 class Critic:
@@ -49,7 +50,7 @@ class Critic:
         scored: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
         for members in split_by_tokens(prompts, responses, limit):
             stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.trunk.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), wide_products(self.trunk.model):
                 values = self.values(stream)
             for i, part in zip(members, stream.split(values.cpu().numpy()), strict=True):
                 scored[i] = part

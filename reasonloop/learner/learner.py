@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reasonloop.learner.losses import Objective, loss
 from reasonloop.policy.logprobs import target_logprobs
 from reasonloop.policy.packing import pack
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.products import wide_products
 
 
 def scheduled(peak: float, schedule: str, update: float, total: int, warmup: int) -> float:
@@ -86,9 +88,11 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
 
         def work(policy: Policy, streams: Sequence[Sequence[int]]) -> dict[str, float]:
-            return self._backward(
-                policy, [[examples[i] for i in members] for members in streams], objective, critic, frozen
-            )
+            own = critic.trunk.model if critic is not None and not critic.shared else None
+            with wide_products(policy.model), wide_products(own) if own is not None else nullcontext():
+                return self._backward(
+                    policy, [[examples[i] for i in members] for members in streams], objective, critic, frozen
+                )
 
         alone = critic is not None or frozen or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Sampling
+from reasonloop.policy.products import linear, product
 
 Linear = Callable[..., Tensor]
 
@@ -30,7 +31,7 @@ class Head:
     """[V]"""
     scale: float = 1.0
     softcap: float | None = None
-    project: Linear = torch.nn.functional.linear
+    project: Linear = linear
     """(hidden, weight, bias) -> hidden @ weight.T + bias"""
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -123,9 +124,9 @@ class _TargetLogprobs(torch.autograd.Function):
             if softcap_slope is not None:
                 d_logits *= softcap_slope
             d_logits = d_logits.to(weight.dtype)
-            torch.matmul(d_logits, weight, out=d_hidden[part])
+            d_hidden[part] = product(d_logits, weight.t())
             if d_weight is not None:
-                d_weight.addmm_(d_logits.t(), hidden[part])
+                d_weight += product(d_logits.t(), hidden[part].t())
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None, None

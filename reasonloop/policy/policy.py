@@ -20,6 +20,7 @@ from reasonloop.policy import attention
 from reasonloop.policy.attention import PackedPlan, Plan, Segment
 from reasonloop.policy.folder import resolve
 from reasonloop.policy.logprobs import Head, target_logprobs
+from reasonloop.policy.products import wide_products
 from reasonloop.records import Problem
 
 
@@ -183,7 +184,7 @@ class Policy:
         scored: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
         for members in split_by_tokens(prompts, responses, 16384):
             stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), wide_products(self.model):
                 hidden = self.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
                 logprobs, _ = target_logprobs(hidden, self.head(), stream.targets, sampling)
             for i, part in zip(members, stream.split(logprobs.cpu().numpy()), strict=True):

@@ -80,7 +80,7 @@ class _Siblings:
     """Layers that have the same input size, all or none of them a bias, as one product on a laid out copy."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        self.multiply = packed_linear(*_joined(layers))
+        self.multiply = packed_linear(*joined(layers))
         self._sizes = [layer.out_features for layer in layers]
         self._found: dict[int, Tensor] = {}
         self._given: list[Tensor] = []
@@ -97,7 +97,7 @@ class _Siblings:
         return mine
 
 
-def _joined(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+def joined(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     """Weights and biases, one below the other."""
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     return torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases) if biases else None
@@ -123,7 +123,7 @@ def together(layers: Sequence[nn.Linear]) -> Linear:
         return owner.multiply
     if any(made):
         return lambda x: torch.cat([layer(x) for layer in layers], -1)
-    weight, bias = _joined(layers)
+    weight, bias = joined(layers)
     return partial(nn.functional.linear, weight=weight, bias=bias)
 
 

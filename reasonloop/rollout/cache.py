@@ -36,11 +36,11 @@ class SlotCache:
     concatenated, and no computation is spent on a finished response. It is the plan of the decoding steps.
 
     Values lie as [slots, Hkv, length, D]. So do keys, but for several query heads a key head on a CPU: there they lie
-    transposed, [slots, Hkv, D, length], as the product with the queries reads them.
+    transposed, [slots, Hkv, D, length], as the product with the queries reads them; with `transposed` always.
     """
 
-    def __init__(self, slots: int, length: int, device: torch.device) -> None:
-        self.slots, self.length, self.device = slots, length, device
+    def __init__(self, slots: int, length: int, device: torch.device, transposed: bool = False) -> None:
+        self.slots, self.length, self.device, self.transposed = slots, length, device, transposed
         self.keys: dict[int, Tensor] = {}
         """By layer; always seen as [slots, Hkv, length, D]"""
         self.values: dict[int, Tensor] = {}
@@ -56,7 +56,7 @@ class SlotCache:
             if layer not in self.keys:
                 heads, dim = key.shape[1:]
                 new = partial(torch.zeros, dtype=key.dtype, device=self.device)
-                transposed = prefill.grouped and self.device.type == "cpu"
+                transposed = self.transposed or (prefill.grouped and self.device.type == "cpu")
                 self.keys[layer] = (
                     new(self.slots, heads, dim, self.length).transpose(2, 3)
                     if transposed

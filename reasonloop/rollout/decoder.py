@@ -19,6 +19,7 @@ from torch import Tensor
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.cache import SlotCache
+from reasonloop.rollout.kernels import KernelForward
 from reasonloop.rollout.straight import StraightForward
 
 WORTH = 8
@@ -54,16 +55,21 @@ class _Captured:
 
 
 class Decoder:
-    """Decodes one token in each of the cache's slots 0..B-1. `capture`: how, where not every step is a plain one."""
+    """Decodes one token in each of the cache's slots 0..B-1. `capture`: how, where not every step is a plain one.
+    `kernels`: what does it instead, if there is one for this model and machine."""
 
-    def __init__(self, policy: Policy, cache: SlotCache, capture: Capture | None) -> None:
-        self.policy, self.cache, self.capture = policy, cache, capture
+    def __init__(
+        self, policy: Policy, cache: SlotCache, capture: Capture | None, kernels: KernelForward | None = None
+    ) -> None:
+        self.policy, self.cache, self.capture, self._kernels = policy, cache, capture, kernels
         self._steps: Counter[tuple[int, int]] = Counter()
         self._captured: dict[tuple[int, int], _Captured] = {}
-        self._straight = StraightForward.of(policy) if capture is None else None
+        self._straight = kernels or (StraightForward.of(policy) if capture is None else None)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
         """Final hidden states [B, D] of int64 [B] tokens at int64 [B] positions. Overwritten by the next step."""
+        if self._kernels is not None:
+            return self._kernels.step(tokens, positions, self.cache)
         rows, reach = len(tokens), int(positions.max()) + 1
         device = self.cache.device
         tokens_B, positions_B = torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ from reasonloop.rollout.cache import PrefillPlan, SlotCache
 from reasonloop.rollout.decoder import Capture, Decoder, cuda_graph
 from reasonloop.rollout.draw import draw
 from reasonloop.rollout.engine import Address, Prompt, uniforms
+from reasonloop.rollout.kernels import KernelForward
 
 # Prompt tokens computed at once, ahead of free slots. What all prompts begin with is computed once in each such batch, so
 # that few and large ones are good; keys and values of waiting prompts cost memory, so that there is a bound.
@@ -93,10 +95,15 @@ class NativeEngine:
                 raise InputError(f"problem {prompt.problem_id}: its prompt has no tokens")
         longest = max(prompts, key=lambda prompt: len(prompt.tokens))
         self._policy.check_context(f"problem {longest.problem_id}", longest.tokens, sampling)
-        with torch.inference_mode(), packed_weights(self._policy) as head:
-            capture = self._capture or (cuda_graph if self._policy.device.type == "cuda" else None)
-            batch = _Batch(self._policy, head, prompts, n, sampling, address, on_tokens, on_finished, lengths, capture)
-            return batch.run()
+        capture = self._capture or (cuda_graph if self._policy.device.type == "cuda" else None)
+        with torch.inference_mode():
+            kernels = KernelForward.of(self._policy) if capture is None else None
+            with nullcontext(kernels.head) if kernels is not None else packed_weights(self._policy) as head:
+                decoding = (capture, kernels)
+                batch = _Batch(
+                    self._policy, head, prompts, n, sampling, address, on_tokens, on_finished, lengths, decoding
+                )
+                return batch.run()
 
 
 class _Batch:
@@ -113,7 +120,7 @@ class _Batch:
         on_tokens: Callable[[int], None] | None,
         on_finished: Callable[[int, Rollout], None] | None,
         lengths: np.ndarray | None,
-        capture: Capture | None,
+        decoding: tuple[Capture | None, KernelForward | None],
     ) -> None:
         self.on_finished, self.lengths = on_finished, lengths
         self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
@@ -123,8 +130,10 @@ class _Batch:
         longest = max(len(prompt.tokens) for prompt in prompts)
         self.shared = common_prefix([prompt.tokens for prompt in prompts])
         slots = min(sampling.slots, len(prompts) * n)
-        self.cache = SlotCache(slots, longest + sampling.max_tokens, self.device)
-        self.decoder = Decoder(policy, self.cache, capture)
+        length = longest + sampling.max_tokens
+        kernels = decoding[1]
+        self.cache = kernels.cache(slots, length) if kernels is not None else SlotCache(slots, length, self.device)
+        self.decoder = Decoder(policy, self.cache, *decoding)
         self.waiting = deque(range(len(prompts)))
         self.ready: deque[_Ready] = deque()
         self.rows: list[_Row] = []  # rows[s] is in slot s

@@ -2,8 +2,8 @@
 
 transformers' modules make some sixty small operations of a layer, and with few rows starting them takes as long as the
 products do. Here the same layer is some thirty: queries, keys and values from one product and rotated together, the scale
-of the scores within the rotation, sums in place. Scoring and training go through transformers' modules, and so do models of
-other kinds (benchmarks/ideas.py measures it).
+of the scores within the rotation, sums in place. `rollout.kernels` goes further where there is a C compiler. Scoring and
+training go through transformers' modules, and so do models of other kinds (benchmarks/ideas.py measures it).
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ class _Layer:
     of_key: _Norm | None
     output: Linear
     before_mlp: _Norm
-    gate_up: Linear
+    gated: Linear
+    """x -> silu(gate) * up"""
     down: Linear
 
 
 class StraightForward:
-    """Made for one call of `sample`, within `packed_weights`, whose products it uses. See `of`."""
+    """Made for one call of `sample`, within `packed_weights`, whose products it uses. See `known`."""
 
     def __init__(self, policy: Policy) -> None:
         self.base = base = policy.model.base_model
@@ -77,34 +78,35 @@ class StraightForward:
 
     @classmethod
     def of(cls, policy: Policy) -> StraightForward | None:
-        """None where transformers' own modules have to do it: on a GPU, in bfloat16, and for models that aren't known, or
-        were changed."""
-        config, base = policy.model.config, policy.model.base_model
-        kind = getattr(config, "model_type", "")
-        if policy.device.type != "cpu" or kind not in KINDS or getattr(config, "sliding_window", None) is not None:
-            return None
-        if any(p.dtype != torch.float32 for p in base.parameters()):
-            return None
-        known = (f"transformers.models.{kind}.modeling_{kind}", "transformers.activations", "torch.nn.modules.")
-        if not all(type(module).__module__.startswith(known) and _as_made(module) for module in base.modules()):
-            return None
-        return cls(policy) if all(map(_plain, base.layers)) else None
+        """None where transformers' own modules have to do it."""
+        return cls(policy) if known(policy) else None
 
-    @staticmethod
-    def _layer(module: Any) -> _Layer:
+    def _layer(self, module: Any) -> _Layer:
         attention, mlp = module.self_attn, module.mlp
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         of_query, of_key = [_Norm.of(norm) if norm is not None else None for norm in norms]
         return _Layer(
             _Norm.of(module.input_layernorm),
-            together([attention.q_proj, attention.k_proj, attention.v_proj]),
+            self._together([attention.q_proj, attention.k_proj, attention.v_proj]),
             of_query,
             of_key,
-            together([attention.o_proj]),
+            self._together([attention.o_proj]),
             _Norm.of(module.post_attention_layernorm),
-            together([mlp.gate_proj, mlp.up_proj]),
-            together([mlp.down_proj]),
+            self._gated(mlp.gate_proj, mlp.up_proj),
+            self._together([mlp.down_proj]),
         )
+
+    def _together(self, layers: Sequence[nn.Linear]) -> Linear:
+        return together(layers)
+
+    def _gated(self, gate: nn.Linear, up: nn.Linear) -> Linear:
+        both = together([gate, up])
+
+        def gated(x: Tensor) -> Tensor:
+            opened, risen = both(x).chunk(2, -1)
+            return F.silu(opened).mul_(risen)
+
+        return gated
 
     def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
         """What `Policy.hidden` computes: final hidden states of a packed stream, int64 [N], int64 [N] -> [N, D]."""
@@ -120,9 +122,22 @@ class StraightForward:
             both = torch.addcmul(both * cos, both.roll(self.half, -1), sin)
             seen = plan.attend(index, both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
             x.add_(layer.output(seen.reshape(rows, -1)))
-            gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
-            x.add_(layer.down(F.silu(gate).mul_(up)))
+            x.add_(layer.down(layer.gated(layer.before_mlp(x))))
         return self.final(x)
+
+
+def known(policy: Policy) -> bool:
+    """Whether the model is one that this computes as its own modules do: in float32 on a CPU, of a kind that is known,
+    and unchanged."""
+    config, base = policy.model.config, policy.model.base_model
+    kind = getattr(config, "model_type", "")
+    if policy.device.type != "cpu" or kind not in KINDS or getattr(config, "sliding_window", None) is not None:
+        return False
+    if any(p.dtype != torch.float32 for p in base.parameters()):
+        return False
+    own = (f"transformers.models.{kind}.modeling_{kind}", "transformers.activations", "torch.nn.modules.")
+    as_made = all(type(module).__module__.startswith(own) and _as_made(module) for module in base.modules())
+    return as_made and all(map(_plain, base.layers))
 
 
 def _as_made(module: nn.Module) -> bool:

@@ -13,11 +13,22 @@ from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Address, Prompt
+from reasonloop.rollout.kernels import KernelForward, library
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.rollout.straight import StraightForward
 
 KNOWN = {"llama", "llama_tied", "qwen2", "qwen3"}
 SAMPLING = Sampling(max_tokens=12, slots=5)
+
+
+@pytest.fixture(autouse=True, params=["kernels", "torch"])
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What computes it: our kernels, or torch's operations where there is no compiler."""
+    if request.param == "torch":
+        monkeypatch.setattr("reasonloop.rollout.kernels.library", lambda: None)
+    elif library() is None:
+        pytest.skip("there is no C compiler")
+    return str(request.param)
 
 
 def prompts(seed: int = 0) -> list[Prompt]:
@@ -132,3 +143,4 @@ def test_a_model_that_was_changed_is_left_to_its_own_modules(change: object) -> 
     assert StraightForward.of(policy) is not None
     change(policy)  # type: ignore[operator]
     assert StraightForward.of(policy) is None
+    assert KernelForward.of(policy) is None

@@ -1,0 +1,276 @@
+// A decoding step of a Llama-like model: one token in each of several rows, in float32, one call for all layers.
+//
+// Weights lie in panels of 2 x W output features, W the floats of a vector register: [panel][in][2 W], so that a product
+// reads them in order. Each output is summed over the inputs in their order, whatever the number of rows or threads: a row's
+// numbers don't depend on the rows beside it. kernels.py builds this file and calls it.
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define W 16
+#define TALLEST 12 // rows of a tile: 24 sums, 2 weights and a factor in 32 registers
+#else
+#ifdef __AVX__
+#define W 8
+#else
+#define W 4
+#endif
+#define TALLEST 6 // 16 registers
+#endif
+#define CHUNK 192 // rows that are multiplied with a panel before the next panel's turn: they stay in the cache
+#define PANEL (2 * W)
+#define LINE 16 // floats of a cache line
+
+typedef float vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
+
+typedef struct {
+    const float *before_attention, *qkv, *qkv_bias, *of_query, *of_key, *output, *output_bias;
+    const float *before_mlp, *gate_up, *gate_up_bias, *down, *down_bias;
+    float *keys, *values; // [slots][kv_heads][dim][length], [slots][kv_heads][length][dim]
+} Layer;
+
+typedef struct {
+    int64_t layers, vocabulary, hidden, heads, kv_heads, dim, inner, length, threads;
+    float epsilon, head_epsilon, scale;
+    const float *embedding, *cos, *sin, *final; // cos and sin: [length][dim]
+    const Layer *layer;
+    float *x, *qkv, *seen, *gated; // work space of so many rows: hidden, heads + 2 kv_heads, heads, inner
+    float *own;                    // of each thread: rows x hidden, and heads / kv_heads x length
+    int64_t own_size;
+} Model;
+
+enum { STORE, ADD, GATED };
+
+int64_t panel_width(void) { return PANEL; }
+
+// weight [out][in] -> panels; `up`, where given: a panel holds W features of each
+void lay_out(const float *weight, const float *up, int64_t out, int64_t in, float *panels, int64_t threads) {
+    int64_t width = up ? W : PANEL, count = (out + width - 1) / width;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t p = 0; p < count; p++) {
+        float *to = panels + p * in * PANEL;
+        for (int64_t c = 0; c < PANEL; c++) {
+            int64_t feature = p * width + c % width;
+            const float *from = (up && c >= W ? up : weight) + feature * in;
+            for (int64_t k = 0; k < in; k++) to[k * PANEL + c] = feature < out ? from[k] : 0.0f;
+        }
+    }
+}
+
+// e^x for x <= 0 or moderate: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], error below 2 units in the last place
+static inline float exponential(float x) {
+    x = x > 88.0f ? 88.0f : x;
+    float low = x < -87.0f ? -87.0f : x;
+    float n = rintf(low * 1.44269504f);
+    float r = (low - n * 0.693359375f) + n * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
+    return x < -87.0f ? 0.0f : y * power.f;
+}
+
+static inline float silu(float x) { return x / (1.0f + exponential(-x)); }
+
+#define TILE(ROWS)                                                                                                       \
+    static void tile_##ROWS(const float *a, int64_t stride, const float *b, int64_t in, const float *next,               \
+                            int64_t ahead, vec *out) {                                                                   \
+        vec sum[ROWS][2];                                                                                                \
+        _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = (vec){0};                        \
+        for (int64_t k = 0; k < in; k++) {                                                                               \
+            vec b0 = *(const vec *)(b + k * PANEL), b1 = *(const vec *)(b + k * PANEL + W);                              \
+            if (ahead) __builtin_prefetch(next + k * LINE);                                                              \
+            _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) {                                                    \
+                vec factor = a[i * stride + k] - (vec){0};                                                               \
+                sum[i][0] += factor * b0;                                                                                \
+                sum[i][1] += factor * b1;                                                                                \
+            }                                                                                                            \
+        }                                                                                                                \
+        _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) out[2 * i] = sum[i][0], out[2 * i + 1] = sum[i][1];      \
+    }
+TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
+#if TALLEST == 12
+TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+#endif
+typedef void Tile(const float *, int64_t, const float *, int64_t, const float *, int64_t, vec *);
+static Tile *const tiles[] = {0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6,
+#if TALLEST == 12
+                              tile_7, tile_8, tile_9, tile_10, tile_11, tile_12
+#endif
+};
+
+// a [rows][in] times panels -> c [rows][out], stored, added, or silu(gate) * up. Within a parallel region, which all threads
+// leave together.
+static void product(const float *a, int64_t rows, int64_t in, const float *panels, const float *bias, float *c,
+                    int64_t out, int kind) {
+    int64_t width = kind == GATED ? W : PANEL, count = (out + width - 1) / width, chunks = (rows + CHUNK - 1) / CHUNK;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < chunks * count; task++) {
+        int64_t p = task % count, start = task / count * rows / chunks;
+        int64_t tall = (task / count + 1) * rows / chunks - start, blocks = (tall + TALLEST - 1) / TALLEST;
+        const float *panel = panels + p * in * PANEL;
+        vec sums[2 * TALLEST], bias_0 = {0}, bias_1 = {0};
+        if (bias) {
+            bias_0 = *(const vec *)(bias + p * PANEL);
+            bias_1 = *(const vec *)(bias + p * PANEL + W);
+        }
+        int64_t columns = out - p * width < width ? out - p * width : width;
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t first = start + block * tall / blocks, high = start + (block + 1) * tall / blocks - first;
+            // while a panel is used for the second time and the third, the next one comes into the cache
+            int64_t ahead = p + 1 < count && block > 0 && block <= PANEL / LINE ? LINE : 0;
+            const float *next = panel + in * PANEL + (block - 1) * in * LINE;
+            tiles[high](a + first * in, in, panel, in, next, ahead, sums);
+            for (int64_t i = 0; i < high; i++) {
+                vec s0 = sums[2 * i] + bias_0, s1 = sums[2 * i + 1] + bias_1;
+                float *to = c + (first + i) * out + p * width;
+                if (kind == GATED) {
+                    float gate[W], up[W];
+                    memcpy(gate, &s0, sizeof gate);
+                    memcpy(up, &s1, sizeof up);
+                    for (int j = 0; j < W; j++) gate[j] = silu(gate[j]) * up[j];
+                    memcpy(to, gate, columns * sizeof(float));
+                } else if (columns == PANEL) {
+                    if (kind == ADD) {
+                        s0 += *(vec *)to;
+                        s1 += *(vec *)(to + W);
+                    }
+                    *(vec *)to = s0;
+                    *(vec *)(to + W) = s1;
+                } else {
+                    float both[PANEL];
+                    memcpy(both, &s0, sizeof s0);
+                    memcpy(both + W, &s1, sizeof s1);
+                    for (int64_t j = 0; j < columns; j++) to[j] = kind == ADD ? to[j] + both[j] : both[j];
+                }
+            }
+        }
+    }
+}
+
+void multiply(const float *a, int64_t rows, int64_t in, const float *panels, const float *bias, float *c, int64_t out,
+              int64_t gated, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    product(a, rows, in, panels, bias, c, out, gated ? GATED : STORE);
+}
+
+static void norm(const float *x, const float *weight, int64_t size, float epsilon, float *out) {
+    float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < size; i++) squares += x[i] * x[i];
+    float scale = 1.0f / sqrtf(squares / size + epsilon);
+#pragma omp simd
+    for (int64_t i = 0; i < size; i++) out[i] = x[i] * scale * weight[i];
+}
+
+// x [dim] turned by its position's angles, in place
+static void rotate(float *x, const float *cos, const float *sin, int64_t half, float scale) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = (a * cos[i] - b * sin[i]) * scale;
+        x[i + half] = (b * cos[i + half] + a * sin[i + half]) * scale;
+    }
+}
+
+// One row and key head: its queries, key and value from qkv, the key and value into the cache, the answer into `seen`
+static void attend(const Model *m, const Layer *layer, int64_t row, int64_t group, int64_t position, float *weights) {
+    int64_t dim = m->dim, share = m->heads / m->kv_heads, reach = position + 1;
+    float *fused = m->qkv + row * (m->heads + 2 * m->kv_heads) * dim;
+    float *queries = fused + group * share * dim, *key = fused + (m->heads + group) * dim;
+    const float *value = fused + (m->heads + m->kv_heads + group) * dim;
+    const float *cos = m->cos + position * dim, *sin = m->sin + position * dim;
+    int64_t place = (row * m->kv_heads + group) * m->length;
+    float *keys = layer->keys + place * dim, *values = layer->values + place * dim;
+    if (layer->of_key) norm(key, layer->of_key, dim, m->head_epsilon, key);
+    rotate(key, cos, sin, dim / 2, 1.0f);
+    for (int64_t d = 0; d < dim; d++) keys[d * m->length + position] = key[d];
+    memcpy(values + position * dim, value, dim * sizeof(float));
+    for (int64_t s = 0; s < share; s++) {
+        float *query = queries + s * dim, *w = weights;
+        if (layer->of_query) norm(query, layer->of_query, dim, m->head_epsilon, query);
+        rotate(query, cos, sin, dim / 2, m->scale);
+        // scores of 4 vectors of positions at a time; `length` is whole vectors, so that none reaches beyond its row
+        int64_t t = 0;
+        for (; t + 3 * W < reach; t += 4 * W) {
+            vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+            for (int64_t d = 0; d < dim; d++) {
+                const float *k = keys + d * m->length + t;
+                s0 += query[d] * *(const vec *)k, s1 += query[d] * *(const vec *)(k + W);
+                s2 += query[d] * *(const vec *)(k + 2 * W), s3 += query[d] * *(const vec *)(k + 3 * W);
+            }
+            *(vec *)(w + t) = s0, *(vec *)(w + t + W) = s1, *(vec *)(w + t + 2 * W) = s2, *(vec *)(w + t + 3 * W) = s3;
+        }
+        for (; t < reach; t += W) {
+            vec even = {0}, odd = {0};
+            for (int64_t d = 0; d < dim; d += 2) {
+                even += query[d] * *(const vec *)(keys + d * m->length + t);
+                odd += query[d + 1] * *(const vec *)(keys + (d + 1) * m->length + t);
+            }
+            *(vec *)(w + t) = even + odd;
+        }
+        float top = w[0], total = 0.0f;
+#pragma omp simd reduction(max : top)
+        for (int64_t i = 0; i < reach; i++) top = w[i] > top ? w[i] : top;
+#pragma omp simd reduction(+ : total)
+        for (int64_t i = 0; i < reach; i++) total += w[i] = exponential(w[i] - top);
+        float *out = m->seen + (row * m->heads + group * share + s) * dim, by = 1.0f / total;
+        int64_t d = 0;
+        for (; d + W <= dim; d += W) {
+            vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+            const float *v = values + d;
+            for (t = 0; t + 3 < reach; t += 4) {
+                s0 += w[t] * *(const vec *)(v + t * dim), s1 += w[t + 1] * *(const vec *)(v + (t + 1) * dim);
+                s2 += w[t + 2] * *(const vec *)(v + (t + 2) * dim), s3 += w[t + 3] * *(const vec *)(v + (t + 3) * dim);
+            }
+            for (; t < reach; t++) s0 += w[t] * *(const vec *)(v + t * dim);
+            *(vec *)(out + d) = ((s0 + s1) + (s2 + s3)) * by;
+        }
+        for (; d < dim; d++) {
+            float sum = 0.0f;
+            for (t = 0; t < reach; t++) sum += w[t] * values[t * dim + d];
+            out[d] = sum * by;
+        }
+    }
+}
+
+// tokens and positions [rows] -> x: final hidden states [rows][hidden]
+void step(const Model *m, int64_t rows, const int64_t *tokens, const int64_t *positions) {
+    int64_t hidden = m->hidden, attended = m->heads * m->dim, fused = attended + 2 * m->kv_heads * m->dim;
+#pragma omp parallel num_threads(m->threads)
+    {
+        int thread = 0;
+#ifdef _OPENMP
+        extern int omp_get_thread_num(void);
+        thread = omp_get_thread_num();
+#endif
+        float *normed = m->own + thread * m->own_size, *weights = normed + rows * hidden;
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(m->x + r * hidden, m->embedding + tokens[r] * hidden, hidden * sizeof(float));
+        for (int64_t l = 0; l < m->layers; l++) {
+            const Layer *layer = m->layer + l;
+            for (int64_t r = 0; r < rows; r++) // every thread all rows, for its own use: no waiting
+                norm(m->x + r * hidden, layer->before_attention, hidden, m->epsilon, normed + r * hidden);
+            product(normed, rows, hidden, layer->qkv, layer->qkv_bias, m->qkv, fused, STORE);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t task = 0; task < rows * m->kv_heads; task++) {
+                int64_t row = task / m->kv_heads;
+                attend(m, layer, row, task % m->kv_heads, positions[row], weights);
+            }
+            product(m->seen, rows, attended, layer->output, layer->output_bias, m->x, hidden, ADD);
+            for (int64_t r = 0; r < rows; r++)
+                norm(m->x + r * hidden, layer->before_mlp, hidden, m->epsilon, normed + r * hidden);
+            product(normed, rows, hidden, layer->gate_up, layer->gate_up_bias, m->gated, m->inner, GATED);
+            product(m->gated, rows, m->inner, layer->down, layer->down_bias, m->x, hidden, ADD);
+        }
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) norm(m->x + r * hidden, m->final, hidden, m->epsilon, m->x + r * hidden);
+    }
+}

@@ -7,14 +7,14 @@ sampler and the learner both come here, so that the on-policy ratio is 1 under e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reasonloop.config import Sampling
-from reasonloop.policy.products import linear, product
+from reasonloop.policy.products import linear, multiply, right_factor
 
 Linear = Callable[..., Tensor]
 
@@ -33,6 +33,17 @@ class Head:
     softcap: float | None = None
     project: Linear = linear
     """(hidden, weight, bias) -> hidden @ weight.T + bias"""
+
+    def for_chunks(self) -> Head:
+        """The same for several products of the weight as it is now; they carry no gradient."""
+        if self.project is not linear:
+            return self
+        times = right_factor(self.weight, turned=True)
+
+        def project(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return times(hidden) if bias is None else times(hidden).add_(bias)
+
+        return replace(self, project=project)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> [M, V] float32."""
@@ -92,6 +103,8 @@ class _TargetLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         entropies = torch.empty_like(logprobs)
+        ctx.head, ctx.sampling = head, sampling
+        head = head.for_chunks()
         for part in _chunks(len(targets), weight.shape[0]):
             logits = tempered(head.logits(hidden[part]), sampling, targets[part])
             total = torch.logsumexp(logits, -1)
@@ -102,14 +115,13 @@ class _TargetLogprobs(torch.autograd.Function):
                 logits.masked_fill_(probs == 0, 0.0)
             entropies[part] = total - probs.mul_(logits).sum(-1)
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.head, ctx.sampling = head, sampling
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
-        head, sampling = ctx.head, ctx.sampling
+        head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight)
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
@@ -124,9 +136,9 @@ class _TargetLogprobs(torch.autograd.Function):
             if softcap_slope is not None:
                 d_logits *= softcap_slope
             d_logits = d_logits.to(weight.dtype)
-            d_hidden[part] = product(d_logits, weight.t())
+            d_hidden[part] = times_weight(d_logits)
             if d_weight is not None:
-                d_weight += product(d_logits.t(), hidden[part].t())
+                multiply(d_logits, hidden[part], a_turned=True, onto=d_weight)
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None, None

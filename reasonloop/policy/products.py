@@ -1,14 +1,14 @@
 """Matrix products of the learner on CPUs whose vectors are wider than torch's library for products takes them to be.
 
 torch multiplies float32 matrices with MKL, which has AVX-512 for Intel's processors alone: on others it computes in halves.
-oneDNN, which is in torch too, takes what the processor has. On an AMD EPYC of the fifth generation that is 2.2 times as fast
-(benchmarks/results/products.json). Which of them multiplies follows from the processor, never from a measurement: a run that
-goes on must round as it did before.
+Our own kernels take what the processor has, and where there is no compiler oneDNN, which is in torch too. On an AMD EPYC of
+the fifth generation that is twice as fast (benchmarks/results/products.json). Which of them multiplies follows from the
+machine, never from a measurement: a run that goes on must round as it did before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reasonloop.policy import kernels
+
 WORTH = 1 << 20
-"""Multiplications from which on a product goes to oneDNN: starting one there takes ten microseconds longer"""
+"""Multiplications from which on a product is worth the microseconds that it takes longer to start"""
 
 
 @cache
 def wide() -> bool:
-    """Whether oneDNN multiplies float32 with wider vectors here than MKL does."""
+    """Whether the processor has wider vectors than MKL multiplies float32 with."""
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return (
         both and torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _vendor() not in ("", "GenuineIntel")
@@ -39,38 +41,57 @@ def _vendor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a [M, K] @ b.T [K, N] -> [M, N]"""
-    if _for_onednn(a, b):
-        return torch.ops.mkldnn._linear_pointwise.default(a, b, None, "none", [], "")
-    return a @ b.t()
+def multiply(
+    a: Tensor, b: Tensor, a_turned: bool = False, b_turned: bool = False, onto: Tensor | None = None
+) -> Tensor:
+    """a [M, K] @ b [K, N], added `onto` what is in a contiguous tensor [M, N], if one is given. What is `turned` is given as
+    its transpose, [K, M] and [N, K]."""
+    if not _widely(a, b.shape[0] if b_turned else b.shape[1], b.dtype):
+        left, right = a.t() if a_turned else a, b.t() if b_turned else b
+        return left @ right if onto is None else onto.addmm_(left, right)
+    if kernels.library() is not None:
+        return kernels.Right(b, b_turned).times(a, a_turned, onto)
+    left, right = a.t() if a_turned else a, b if b_turned else b.t()
+    found = torch.ops.mkldnn._linear_pointwise.default(left, right, None, "none", [], "")
+    return found if onto is None else onto.add_(found)
 
 
-def _for_onednn(a: Tensor, b: Tensor) -> bool:
-    floats = a.dtype == b.dtype == torch.float32 and a.device.type == "cpu"
-    return floats and a.numel() * b.shape[0] >= WORTH and wide()
+def _widely(a: Tensor, outputs: int, dtype: torch.dtype) -> bool:
+    floats = a.dtype == dtype == torch.float32 and a.device.type == "cpu"
+    return floats and a.numel() * outputs >= WORTH and wide()
+
+
+def right_factor(b: Tensor, turned: bool = False) -> Callable[[Tensor], Tensor]:
+    """a [M, K] -> a @ b, for several a; with `turned` b is given as its transpose. What can be done once is done now."""
+    worthwhile = b.numel() >= WORTH and b.dtype == torch.float32 and b.device.type == "cpu" and wide()
+    if worthwhile and kernels.library() is not None:
+        return kernels.Right(b, turned).times
+    return partial(_times, b=b, turned=turned)
+
+
+def _times(a: Tensor, b: Tensor, turned: bool) -> Tensor:
+    return multiply(a, b, b_turned=turned)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        flat = x.reshape(-1, x.shape[-1])
-        out = torch.ops.mkldnn._linear_pointwise.default(flat, weight, bias, "none", [], "")
-        return out.view(*x.shape[:-1], -1)
+        out = multiply(x.reshape(-1, x.shape[-1]), weight, b_turned=True)
+        return (out if bias is None else out.add_(bias)).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         d_out = grads[0].reshape(-1, weight.shape[0])
-        d_x = product(d_out, weight.t()).view(x.shape) if ctx.needs_input_grad[0] else None
-        d_weight = product(d_out.t(), x.reshape(-1, x.shape[-1]).t()) if ctx.needs_input_grad[1] else None
+        d_x = multiply(d_out, weight).view(x.shape) if ctx.needs_input_grad[0] else None
+        d_weight = multiply(d_out, x.reshape(-1, x.shape[-1]), a_turned=True) if ctx.needs_input_grad[1] else None
         return d_x, d_weight, d_out.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., K] @ weight.T [K, N] + bias"""
-    if _for_onednn(x, weight):
+    if _widely(x, weight.shape[0], weight.dtype):
         return _Linear.apply(x, weight, bias)
     return nn.functional.linear(x, weight, bias)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.cache import SlotCache
-from reasonloop.rollout.kernels import KernelForward
+from reasonloop.rollout.kernel_forward import KernelForward
 from reasonloop.rollout.straight import StraightForward
 
 WORTH = 8

@@ -23,7 +23,7 @@ from reasonloop.rollout.cache import PrefillPlan, SlotCache
 from reasonloop.rollout.decoder import Capture, Decoder, cuda_graph
 from reasonloop.rollout.draw import draw
 from reasonloop.rollout.engine import Address, Prompt, uniforms
-from reasonloop.rollout.kernels import KernelForward
+from reasonloop.rollout.kernel_forward import KernelForward
 
 # Prompt tokens computed at once, ahead of free slots. What all prompts begin with is computed once in each such batch, so
 # that few and large ones are good; keys and values of waiting prompts cost memory, so that there is a bound.

@@ -2,8 +2,8 @@
 
 transformers' modules make some sixty small operations of a layer, and with few rows starting them takes as long as the
 products do. Here the same layer is some thirty: queries, keys and values from one product and rotated together, the scale
-of the scores within the rotation, sums in place. `rollout.kernels` goes further where there is a C compiler. Scoring and
-training go through transformers' modules, and so do models of other kinds (benchmarks/ideas.py measures it).
+of the scores within the rotation, sums in place. `rollout.kernel_forward` goes further where there is a C compiler. Scoring
+and training go through transformers' modules, and so do models of other kinds (benchmarks/ideas.py measures it).
 """
 
 from __future__ import annotations

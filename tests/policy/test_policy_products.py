@@ -1,4 +1,4 @@
-"""Products by oneDNN: the same numbers and gradients as torch's own, wherever they are used."""
+"""Products by our kernels and by oneDNN: the same numbers and gradients as torch's own, wherever they are used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from reasonloop.config import Optimizer, Sampling
 from reasonloop.learner.batch import Example
 from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES
-from reasonloop.policy import products
+from reasonloop.policy import kernels, products
 from reasonloop.policy.policy import Policy
 
 
-@pytest.fixture(autouse=True)
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor where it is worth it, and for small products too."""
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("torch was built without oneDNN")
+@pytest.fixture(autouse=True, params=["kernels", "oneDNN"])
+def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor where it is worth it, and for small products too; with a compiler and without."""
+    if request.param == "oneDNN":
+        if not torch.backends.mkldnn.is_available():
+            pytest.skip("torch was built without oneDNN")
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("there is no C compiler")
     monkeypatch.setattr(products, "wide", lambda: True)
     monkeypatch.setattr(products, "WORTH", 0)
 
@@ -110,3 +114,43 @@ def test_where_mkl_has_the_processors_widest_vectors_it_stays(monkeypatch: pytes
             products.wide.cache_clear()
             assert products.wide() is expected
     products.wide.cache_clear()
+
+
+@pytest.mark.parametrize("b_turned", [True, False])
+@pytest.mark.parametrize("a_turned", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "size", "out"),
+    [(1, 1, 1), (13, 7, 33), (97, 1600, 31), (5, 3100, 64), (512, 12, 40), (30, 512, 65), (200, 1024, 3)],
+)
+def test_every_layout_of_the_factors_is_multiplied(
+    rows: int, size: int, out: int, a_turned: bool, b_turned: bool
+) -> None:
+    """More inputs than a block has, rows that share places of the cache, widths that leave a panel half empty."""
+    torch.manual_seed(0)
+    a, b, there = torch.randn(rows, size), torch.randn(size, out), torch.randn(rows, out)
+    given = (a.t().contiguous() if a_turned else a, b.t().contiguous() if b_turned else b)
+    exact = a.double() @ b.double()
+    tolerance = 1e-6 * size**0.5 + 1e-6
+    found = products.multiply(*given, a_turned, b_turned)
+    assert float((found - exact).abs().max()) < 10 * tolerance
+    onto = there.clone()
+    assert products.multiply(*given, a_turned, b_turned, onto=onto) is onto
+    assert float((onto - there - exact).abs().max()) < 10 * tolerance
+    if not a_turned:
+        torch.testing.assert_close(products.right_factor(given[1], b_turned)(a), found)
+
+
+def test_a_product_of_our_kernels_has_the_same_bits_with_any_number_of_threads() -> None:
+    if kernels.library() is None:
+        pytest.skip("another library's products")
+    a, b = torch.randn(300, 1700), torch.randn(1700, 200)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(products.multiply(a, b))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

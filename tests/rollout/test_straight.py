@@ -10,10 +10,11 @@ from tiny_models import FAMILIES, tiny_policy, tokens
 import reasonloop.policy.packed as packed
 from reasonloop.config import Sampling
 from reasonloop.policy.attention import Plan
+from reasonloop.policy.kernels import library
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.kernels import KernelForward, library
+from reasonloop.rollout.kernel_forward import KernelForward
 from reasonloop.rollout.native import NativeEngine
 from reasonloop.rollout.straight import StraightForward
 
@@ -25,7 +26,7 @@ SAMPLING = Sampling(max_tokens=12, slots=5)
 def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What computes it: our kernels, or torch's operations where there is no compiler."""
     if request.param == "torch":
-        monkeypatch.setattr("reasonloop.rollout.kernels.library", lambda: None)
+        monkeypatch.setattr("reasonloop.policy.kernels.library", lambda: None)
     elif library() is None:
         pytest.skip("there is no C compiler")
     return str(request.param)

@@ -1,10 +1,12 @@
-// A decoding step of a Llama-like model: one token in each of several rows, in float32, one call for all layers.
+// Products of float32 matrices on a CPU, and with them a decoding step of a Llama-like model: one token in each of several
+// rows, one call for all layers.
 //
-// Weights lie in panels of 2 x W output features, W the floats of a vector register: [panel][in][2 W], so that a product
-// reads them in order. Each output is summed over the inputs in their order, whatever the number of rows or threads: a row's
-// numbers don't depend on the rows beside it. kernels.py builds this file and calls it.
+// The right factor of a product lies in panels of 2 x W output features, W the floats of a vector register: [panel][in][2 W],
+// so that it is read in order. Each output is summed over the inputs in their order, whatever the number of rows or threads:
+// a row's numbers don't depend on the rows beside it. kernels.py builds this file.
 
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -19,9 +21,11 @@
 #endif
 #define TALLEST 6 // 16 registers
 #endif
-#define CHUNK 192 // rows that are multiplied with a panel before the next panel's turn: they stay in the cache
+#define CHUNK 96 // rows that are multiplied with a panel before the next panel's turn: they stay in the cache
 #define PANEL (2 * W)
-#define LINE 16 // floats of a cache line
+#define LINE 16  // floats of a cache line
+#define DEEP 1536 // inputs
+#define CROWDED 512 // floats: rows so far apart, or a multiple of it, share the same few places of a cache
 
 typedef float vec __attribute__((vector_size(4 * W), aligned(4), may_alias));
 
@@ -44,6 +48,7 @@ typedef struct {
 enum { STORE, ADD, GATED };
 
 int64_t panel_width(void) { return PANEL; }
+int64_t own_floats(void) { return (int64_t)CHUNK * DEEP; }
 
 // weight [out][in] -> panels; `up`, where given: a panel holds W features of each
 void lay_out(const float *weight, const float *up, int64_t out, int64_t in, float *panels, int64_t threads) {
@@ -51,10 +56,13 @@ void lay_out(const float *weight, const float *up, int64_t out, int64_t in, floa
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t p = 0; p < count; p++) {
         float *to = panels + p * in * PANEL;
-        for (int64_t c = 0; c < PANEL; c++) {
-            int64_t feature = p * width + c % width;
-            const float *from = (up && c >= W ? up : weight) + feature * in;
-            for (int64_t k = 0; k < in; k++) to[k * PANEL + c] = feature < out ? from[k] : 0.0f;
+        for (int64_t start = 0; start < in; start += LINE) {
+            int64_t end = start + LINE < in ? start + LINE : in;
+            for (int64_t c = 0; c < PANEL; c++) {
+                int64_t feature = p * width + c % width;
+                const float *from = (up && c >= W ? up : weight) + feature * in;
+                for (int64_t k = start; k < end; k++) to[k * PANEL + c] = feature < out ? from[k] : 0.0f;
+            }
         }
     }
 }
@@ -78,32 +86,55 @@ static inline float exponential(float x) {
 
 static inline float silu(float x) { return x / (1.0f + exponential(-x)); }
 
-#define TILE(ROWS)                                                                                                       \
-    static void tile_##ROWS(const float *a, int64_t stride, const float *b, int64_t in, const float *next,               \
-                            int64_t ahead, vec *out) {                                                                   \
+// Sums of a tile: of some rows of the left factor, [rows][in] or with ACROSS [in][rows], and a panel
+#define TILE(NAME, ROWS, LEFT)                                                                                           \
+    static void NAME##_##ROWS(const float *a, int64_t stride, const float *b, int64_t in, const float *next, vec *out) { \
         vec sum[ROWS][2];                                                                                                \
         _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = (vec){0};                        \
         for (int64_t k = 0; k < in; k++) {                                                                               \
             vec b0 = *(const vec *)(b + k * PANEL), b1 = *(const vec *)(b + k * PANEL + W);                              \
-            if (ahead) __builtin_prefetch(next + k * LINE);                                                              \
+            if (next) __builtin_prefetch(next + k * LINE);                                                               \
             _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) {                                                    \
-                vec factor = a[i * stride + k] - (vec){0};                                                               \
+                vec factor = LEFT - (vec){0};                                                                            \
                 sum[i][0] += factor * b0;                                                                                \
                 sum[i][1] += factor * b1;                                                                                \
             }                                                                                                            \
         }                                                                                                                \
         _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) out[2 * i] = sum[i][0], out[2 * i + 1] = sum[i][1];      \
     }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
+#define ALONG(ROWS) TILE(along, ROWS, a[i * stride + k])
+#define ACROSS(ROWS) TILE(across, ROWS, a[k * stride + i])
 #if TALLEST == 12
-TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+#define EACH(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
+#else
+#define EACH(DO) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6)
 #endif
-typedef void Tile(const float *, int64_t, const float *, int64_t, const float *, int64_t, vec *);
-static Tile *const tiles[] = {0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6,
-#if TALLEST == 12
-                              tile_7, tile_8, tile_9, tile_10, tile_11, tile_12
-#endif
-};
+EACH(ALONG)
+EACH(ACROSS)
+typedef void Tile(const float *, int64_t, const float *, int64_t, const float *, vec *);
+#define NAME_ALONG(ROWS) along_##ROWS,
+#define NAME_ACROSS(ROWS) across_##ROWS,
+static Tile *const along[] = {0, EACH(NAME_ALONG)};
+static Tile *const across[] = {0, EACH(NAME_ACROSS)};
+
+// A tile's row of sums -> c: `columns` of them, stored, added, or silu(gate) * up
+static inline void put(vec s0, vec s1, float *c, int64_t columns, int kind) {
+    if (kind == GATED) {
+        float gate[W], up[W];
+        memcpy(gate, &s0, sizeof gate);
+        memcpy(up, &s1, sizeof up);
+        for (int j = 0; j < W; j++) gate[j] = silu(gate[j]) * up[j];
+        memcpy(c, gate, columns * sizeof(float));
+    } else if (columns == PANEL) {
+        if (kind == ADD) s0 += *(vec *)c, s1 += *(vec *)(c + W);
+        *(vec *)c = s0, *(vec *)(c + W) = s1;
+    } else {
+        float both[PANEL];
+        memcpy(both, &s0, sizeof s0);
+        memcpy(both + W, &s1, sizeof s1);
+        for (int64_t j = 0; j < columns; j++) c[j] = kind == ADD ? c[j] + both[j] : both[j];
+    }
+}
 
 // a [rows][in] times panels -> c [rows][out], stored, added, or silu(gate) * up. Within a parallel region, which all threads
 // leave together.
@@ -124,32 +155,11 @@ static void product(const float *a, int64_t rows, int64_t in, const float *panel
         for (int64_t block = 0; block < blocks; block++) {
             int64_t first = start + block * tall / blocks, high = start + (block + 1) * tall / blocks - first;
             // while a panel is used for the second time and the third, the next one comes into the cache
-            int64_t ahead = p + 1 < count && block > 0 && block <= PANEL / LINE ? LINE : 0;
-            const float *next = panel + in * PANEL + (block - 1) * in * LINE;
-            tiles[high](a + first * in, in, panel, in, next, ahead, sums);
-            for (int64_t i = 0; i < high; i++) {
-                vec s0 = sums[2 * i] + bias_0, s1 = sums[2 * i + 1] + bias_1;
-                float *to = c + (first + i) * out + p * width;
-                if (kind == GATED) {
-                    float gate[W], up[W];
-                    memcpy(gate, &s0, sizeof gate);
-                    memcpy(up, &s1, sizeof up);
-                    for (int j = 0; j < W; j++) gate[j] = silu(gate[j]) * up[j];
-                    memcpy(to, gate, columns * sizeof(float));
-                } else if (columns == PANEL) {
-                    if (kind == ADD) {
-                        s0 += *(vec *)to;
-                        s1 += *(vec *)(to + W);
-                    }
-                    *(vec *)to = s0;
-                    *(vec *)(to + W) = s1;
-                } else {
-                    float both[PANEL];
-                    memcpy(both, &s0, sizeof s0);
-                    memcpy(both + W, &s1, sizeof s1);
-                    for (int64_t j = 0; j < columns; j++) to[j] = kind == ADD ? to[j] + both[j] : both[j];
-                }
-            }
+            int ahead = p + 1 < count && block > 0 && block <= PANEL / LINE;
+            const float *next = ahead ? panel + in * PANEL + (block - 1) * in * LINE : 0;
+            along[high](a + first * in, in, panel, in, next, sums);
+            for (int64_t i = 0; i < high; i++)
+                put(sums[2 * i] + bias_0, sums[2 * i + 1] + bias_1, c + (first + i) * out + p * width, columns, kind);
         }
     }
 }
@@ -158,6 +168,77 @@ void multiply(const float *a, int64_t rows, int64_t in, const float *panels, con
               int64_t gated, int64_t threads) {
 #pragma omp parallel num_threads(threads)
     product(a, rows, in, panels, bias, c, out, gated ? GATED : STORE);
+}
+
+// right [in][out] -> panels
+void lay_rows(const float *right, int64_t in, int64_t out, float *panels, int64_t threads) {
+    int64_t count = (out + PANEL - 1) / PANEL;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t p = 0; p < count; p++) {
+        int64_t columns = out - p * PANEL < PANEL ? out - p * PANEL : PANEL;
+        for (int64_t k = 0; k < in; k++) {
+            float *to = panels + (p * in + k) * PANEL;
+            memcpy(to, right + k * out + p * PANEL, columns * sizeof(float));
+            if (columns < PANEL) memset(to + columns, 0, (PANEL - columns) * sizeof(float));
+        }
+    }
+}
+
+// Part of a left factor, its rows `apart` and its inputs `along` floats from one another -> [block][in][TALLEST]
+static void gather(const float *a, int64_t apart, int64_t along, int64_t tall, int64_t deep, float *to) {
+    int64_t blocks = (tall + TALLEST - 1) / TALLEST;
+    for (int64_t block = 0; block < blocks; block++, to += TALLEST * deep) {
+        int64_t first = block * tall / blocks, high = (block + 1) * tall / blocks - first;
+        const float *from = a + first * apart;
+        if (apart == 1 && high == TALLEST)
+            for (int64_t k = 0; k < deep; k++) memcpy(to + k * TALLEST, from + k * along, TALLEST * sizeof(float));
+        else
+            for (int64_t start = 0; start < deep; start += LINE)
+                for (int64_t i = 0; i < high; i++)
+                    for (int64_t k = start; k < start + LINE && k < deep; k++)
+                        to[k * TALLEST + i] = from[i * apart + k * along];
+    }
+}
+
+// a [rows][in], or with `turned` [in][rows], times panels -> c [rows][out], with `add` on top of what is there. In blocks of
+// DEEP inputs, so that what a tile reads stays in the caches; every thread has the same part of c in all of them. The left
+// factor is gathered where its lines would drive one another from the cache. `own`: CHUNK x DEEP floats for each thread.
+void matmul(const float *a, int64_t turned, int64_t rows, int64_t in, const float *panels, float *c, int64_t out,
+            int64_t add, float *own, int64_t threads) {
+    int64_t count = (out + PANEL - 1) / PANEL, chunks = (rows + CHUNK - 1) / CHUNK;
+    int gathered = (turned ? rows : in) % CROWDED == 0;
+#pragma omp parallel num_threads(threads)
+    for (int64_t start = 0; start < in; start += DEEP) {
+        int64_t deep = in - start < DEEP ? in - start : DEEP, there = -1;
+        float *left = own + omp_get_thread_num() * (int64_t)CHUNK * DEEP;
+#pragma omp for schedule(static) nowait
+        for (int64_t task = 0; task < chunks * count; task++) {
+            int64_t p = task % count, chunk = task / count, top = chunk * rows / chunks;
+            int64_t tall = (chunk + 1) * rows / chunks - top, blocks = (tall + TALLEST - 1) / TALLEST;
+            int64_t columns = out - p * PANEL < PANEL ? out - p * PANEL : PANEL;
+            const float *panel = panels + (p * in + start) * PANEL;
+            vec sums[2 * TALLEST];
+            if (gathered && there != chunk) {
+                if (turned)
+                    gather(a + start * rows + top, 1, rows, tall, deep, left);
+                else
+                    gather(a + top * in + start, in, 1, tall, deep, left);
+                there = chunk;
+            }
+            for (int64_t block = 0; block < blocks; block++) {
+                int64_t first = block * tall / blocks, high = (block + 1) * tall / blocks - first;
+                if (gathered)
+                    across[high](left + block * TALLEST * deep, TALLEST, panel, deep, 0, sums);
+                else if (turned)
+                    across[high](a + start * rows + top + first, rows, panel, deep, 0, sums);
+                else
+                    along[high](a + (top + first) * in + start, in, panel, deep, 0, sums);
+                float *to = c + (top + first) * out + p * PANEL;
+                for (int64_t i = 0; i < high; i++)
+                    put(sums[2 * i], sums[2 * i + 1], to + i * out, columns, start || add ? ADD : STORE);
+            }
+        }
+    }
 }
 
 static void norm(const float *x, const float *weight, int64_t size, float epsilon, float *out) {
@@ -245,12 +326,7 @@ void step(const Model *m, int64_t rows, const int64_t *tokens, const int64_t *po
     int64_t hidden = m->hidden, attended = m->heads * m->dim, fused = attended + 2 * m->kv_heads * m->dim;
 #pragma omp parallel num_threads(m->threads)
     {
-        int thread = 0;
-#ifdef _OPENMP
-        extern int omp_get_thread_num(void);
-        thread = omp_get_thread_num();
-#endif
-        float *normed = m->own + thread * m->own_size, *weights = normed + rows * hidden;
+        float *normed = m->own + omp_get_thread_num() * m->own_size, *weights = normed + rows * hidden;
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++)
             memcpy(m->x + r * hidden, m->embedding + tokens[r] * hidden, hidden * sizeof(float));

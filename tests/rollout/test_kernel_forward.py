@@ -15,10 +15,11 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.errors import RunError
+from reasonloop.policy import kernels
+from reasonloop.policy.kernels import Panels
 from reasonloop.policy.policy import Policy
-from reasonloop.rollout import kernels
 from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.kernels import KernelForward, Panels
+from reasonloop.rollout.kernel_forward import KernelForward
 from reasonloop.rollout.native import NativeEngine
 
 
@@ -201,7 +202,7 @@ def test_it_is_built_once(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_other_source_is_another_library(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels.library()
-    other = tmp_path / "decode.c"
+    other = tmp_path / "kernels.c"
     other.write_text(kernels.SOURCE.read_text() + "// changed\n")
     monkeypatch.setattr(kernels, "SOURCE", other)
     kernels.library.cache_clear()
@@ -220,7 +221,7 @@ def test_without_it_torch_samples_the_same(
     elif lack == "nowhere to write":
         elsewhere.parent.write_text("a file, where a folder should be")
     else:
-        broken = tmp_path / "decode.c"
+        broken = tmp_path / "kernels.c"
         broken.write_text("int panel_width(void) {")
         monkeypatch.setattr(kernels, "SOURCE", broken)
     kernels.library.cache_clear()

@@ -1,43 +1,30 @@
-"""Decoding steps of Llama and its like on a CPU by our own kernels (decode.c), built with the machine's C compiler.
+"""Decoding steps of Llama and its like on a CPU by our own kernels (kernels.c), built with the machine's C compiler.
 
 torch starts some thirty operations a layer, each of which fetches from memory what the one before has just written there.
-decode.c computes all layers in one call: products on weights in panels, whose results go through bias, SiLU or sum while
+kernels.c computes all layers in one call: products on weights in panels, whose results go through bias, SiLU or sum while
 they are in registers, and attention on a row's own keys. Without a compiler `StraightForward` does the same in torch's
 operations.
 """
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reasonloop.policy import kernels
+from reasonloop.policy.kernels import Panels, at
 from reasonloop.policy.logprobs import Head, Linear
 from reasonloop.policy.packed import joined
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.cache import SlotCache
 from reasonloop.rollout.straight import StraightForward, known
 
-SOURCE = Path(__file__).with_name("decode.c")
-FLAGS = (
-    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC", "-shared", "-std=gnu11"),
-    *("-fno-math-errno", "-fno-trapping-math"),
-)
-"""No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
 STATIC_ROTATIONS = ("default", "linear", "llama3", "yarn")
 """transformers' rotary embeddings whose angles depend on the position alone"""
 
@@ -67,91 +54,6 @@ class _Model(Structure):
     )
 
 
-@cache
-def library() -> Any:
-    """decode.c, built for this processor and kept in the user's cache; None where that can't be done.
-
-    The cache's name tells source, compiler, flags and processor, so that machines may share a home folder.
-    """
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or platform.system() != "Linux":
-        return None
-    try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        told = [SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor().encode()]
-        name = f"decode-{hashlib.sha256(b'|'.join(told)).hexdigest()[:16]}.so"
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reasonloop"
-        if not (folder / name).is_file():
-            _build(compiler, folder / name)
-        loaded = ctypes.CDLL(str(folder / name))
-        loaded.panel_width.restype = c_int64
-    except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError):
-        return None
-    return loaded
-
-
-def _build(compiler: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(".so", "decode-", target.parent)
-    os.close(descriptor)
-    try:
-        subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", partial, "-lm"], capture_output=True, check=True, timeout=120
-        )
-        os.chmod(partial, 0o755)
-        os.replace(partial, target)  # several processes may build it at once: each its own, and they are alike
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
-    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    told = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
-    return platform.machine() + "|".join(dict.fromkeys(line for line in lines if line.partition("\t")[0] in told))
-
-
-class Panels:
-    """Weights [out, in], float32, laid out as decode.c multiplies them: x [N, in] -> [N, out].
-
-    With `up`, a second matrix of the same shape, x -> silu(x @ weight.T) * (x @ up.T). Biases likewise.
-    """
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, up: Tensor | None = None, up_bias: Tensor | None = None
-    ) -> None:
-        self.out, self.size = weight.shape
-        self.gated = up is not None
-        self.weight = self._lay_out(weight, up)
-        self.bias: Tensor | None = None
-        if bias is not None:
-            self.bias = self._lay_out(bias[:, None], up_bias[:, None] if up_bias is not None else None)
-
-    @staticmethod
-    def _lay_out(weight: Tensor, up: Tensor | None) -> Tensor:
-        kernels, (out, size) = library(), weight.shape
-        width = kernels.panel_width()
-        weight, up = weight.detach().contiguous(), up.detach().contiguous() if up is not None else None
-        panels = torch.empty(-(-out // (width // 2 if up is not None else width)), size, width)
-        kernels.lay_out(
-            _at(weight), _at(up), c_int64(out), c_int64(size), _at(panels), c_int64(torch.get_num_threads())
-        )
-        return panels
-
-    def __call__(self, x: Tensor, *_: Any) -> Tensor:
-        x = x.contiguous()
-        out = torch.empty(len(x), self.out)
-        library().multiply(
-            *(_at(x), c_int64(len(x)), c_int64(self.size), _at(self.weight), _at(self.bias), _at(out)),
-            *(c_int64(self.out), c_int64(self.gated), c_int64(torch.get_num_threads())),
-        )
-        return out
-
-
-def _at(tensor: Tensor | None) -> c_void_p:
-    return c_void_p(tensor.data_ptr() if tensor is not None else None)
-
-
 class KernelForward(StraightForward):
     """Decodes by `step`, and computes prompts by `hidden`, both on one copy of the weights, made as they are now."""
 
@@ -167,7 +69,7 @@ class KernelForward(StraightForward):
     @classmethod
     def of(cls, policy: Policy) -> KernelForward | None:
         """None without a compiler, and for models that the kernels don't know (`straight.known`)."""
-        if not known(policy) or library() is None:
+        if not known(policy) or kernels.library() is None:
             return None
         base = policy.model.base_model
         norms = [norm for layer in base.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
@@ -187,7 +89,7 @@ class KernelForward(StraightForward):
     @staticmethod
     def cache(slots: int, length: int) -> SlotCache:
         """A cache laid out for `step`: keys transposed, and of whole vectors."""
-        vector = library().panel_width() // 2
+        vector = kernels.library().panel_width() // 2
         return SlotCache(slots, -(-length // vector) * vector, torch.device("cpu"), transposed=True)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray, cache: SlotCache) -> Tensor:
@@ -196,7 +98,9 @@ class KernelForward(StraightForward):
         if self._cache is not cache:
             self._bind(cache)
         rows = len(tokens)
-        library().step(byref(self._model), c_int64(rows), *(c_void_p(x.ctypes.data) for x in (tokens, positions)))
+        kernels.library().step(
+            byref(self._model), c_int64(rows), *(c_void_p(x.ctypes.data) for x in (tokens, positions))
+        )
         return self._x[:rows]
 
     def _bind(self, cache: SlotCache) -> None:
@@ -238,4 +142,4 @@ class KernelForward(StraightForward):
         ):
             found |= {name: panels.weight, f"{name}_bias": panels.bias}
         found |= {"keys": keys, "values": values}
-        return _Layer(**{name: _at(tensor) for name, tensor in found.items()})
+        return _Layer(**{name: at(tensor) for name, tensor in found.items()})

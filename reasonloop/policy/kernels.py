@@ -1,0 +1,139 @@
+"""Our own kernels for float32 on CPUs (kernels.c), built with the machine's C compiler where there is one.
+
+Sampling decodes with them (`rollout.kernel_forward`), and the learner multiplies with them where they are ahead of torch's
+library (`policy.products`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from ctypes import c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = (
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC", "-shared", "-std=gnu11"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
+"""No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
+
+
+@cache
+def library() -> Any:
+    """kernels.c, built for this processor and kept in the user's cache; None where that can't be done.
+
+    The cache's name tells source, compiler, flags and processor, so that machines may share a home folder.
+    """
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or platform.system() != "Linux":
+        return None
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+        told = [SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor().encode()]
+        name = f"kernels-{hashlib.sha256(b'|'.join(told)).hexdigest()[:16]}.so"
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reasonloop"
+        if not (folder / name).is_file():
+            _build(compiler, folder / name)
+        loaded = ctypes.CDLL(str(folder / name))
+        loaded.panel_width.restype = loaded.own_floats.restype = c_int64
+    except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError):
+        return None
+    return loaded
+
+
+def _build(compiler: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(".so", "kernels-", target.parent)
+    os.close(descriptor)
+    try:
+        subprocess.run(
+            [compiler, *FLAGS, str(SOURCE), "-o", partial, "-lm"], capture_output=True, check=True, timeout=120
+        )
+        os.chmod(partial, 0o755)
+        os.replace(partial, target)  # several processes may build it at once: each its own, and they are alike
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    told = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
+    return platform.machine() + "|".join(dict.fromkeys(line for line in lines if line.partition("\t")[0] in told))
+
+
+class Panels:
+    """Weights [out, in], float32, laid out as kernels.c multiplies them: x [N, in] -> [N, out].
+
+    With `up`, a second matrix of the same shape, x -> silu(x @ weight.T) * (x @ up.T). Biases likewise.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, up: Tensor | None = None, up_bias: Tensor | None = None
+    ) -> None:
+        self.out, self.size = weight.shape
+        self.gated = up is not None
+        self.weight = self._lay_out(weight, up)
+        self.bias: Tensor | None = None
+        if bias is not None:
+            self.bias = self._lay_out(bias[:, None], up_bias[:, None] if up_bias is not None else None)
+
+    @staticmethod
+    def _lay_out(weight: Tensor, up: Tensor | None) -> Tensor:
+        kernels, (out, size) = library(), weight.shape
+        width = kernels.panel_width()
+        weight, up = weight.detach().contiguous(), up.detach().contiguous() if up is not None else None
+        panels = torch.empty(-(-out // (width // 2 if up is not None else width)), size, width)
+        kernels.lay_out(at(weight), at(up), c_int64(out), c_int64(size), at(panels), c_int64(torch.get_num_threads()))
+        return panels
+
+    def __call__(self, x: Tensor, *_: Any) -> Tensor:
+        x = x.contiguous()
+        out = torch.empty(len(x), self.out)
+        library().multiply(
+            *(at(x), c_int64(len(x)), c_int64(self.size), at(self.weight), at(self.bias), at(out)),
+            *(c_int64(self.out), c_int64(self.gated), c_int64(torch.get_num_threads())),
+        )
+        return out
+
+
+def at(tensor: Tensor | None) -> c_void_p:
+    """A tensor's address. Whoever passes it on keeps the tensor."""
+    return c_void_p(tensor.data_ptr() if tensor is not None else None)
+
+
+class Right:
+    """b [K, N], float32, or with `turned` its transpose [N, K], laid out to be the right factor of products."""
+
+    def __init__(self, b: Tensor, turned: bool = False) -> None:
+        kernels, b = library(), b.detach().contiguous()
+        self.size, self.out = b.shape[::-1] if turned else b.shape
+        width, threads = kernels.panel_width(), c_int64(torch.get_num_threads())
+        self.panels = torch.empty(-(-self.out // width) * self.size * width)
+        if turned:
+            kernels.lay_out(at(b), at(None), *map(c_int64, (self.out, self.size)), at(self.panels), threads)
+        else:
+            kernels.lay_rows(at(b), *map(c_int64, (self.size, self.out)), at(self.panels), threads)
+
+    def times(self, a: Tensor, turned: bool = False, onto: Tensor | None = None) -> Tensor:
+        """a [M, K] @ b, added `onto` what is in a contiguous tensor [M, N], if one is given. With `turned` a is [K, M]."""
+        kernels, a, threads = library(), a.detach().contiguous(), torch.get_num_threads()
+        rows = a.shape[1] if turned else a.shape[0]
+        own = torch.empty(threads * kernels.own_floats())
+        c = torch.empty(rows, self.out) if onto is None else onto
+        kernels.matmul(
+            *(at(a), *map(c_int64, (turned, rows, self.size)), at(self.panels), at(c)),
+            *(c_int64(self.out), c_int64(onto is not None), at(own), c_int64(threads)),
+        )
+        return c

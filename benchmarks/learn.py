@@ -53,15 +53,15 @@ def main() -> None:
         folder = Path(temporary) / "model"
         policy.save(folder)
         python = trl_python()
-        peak = compute.matrix_peak(shapes=sorted(shapes))
+        peaks = [compute.matrix_peak(shapes=sorted(shapes), torchs=only) for only in (False, True)]
         for kind in args.kinds:
-            result, versions = compare(kind, policy, folder, python, workload, peak, threads, args)
+            result, versions = compare(kind, policy, folder, python, workload, peaks, threads, args)
             results.append(result)
     write({**results[0], "workloads": results}, args.out, threads, versions)
 
 
 def compare(
-    kind: str, policy: Any, folder: Path, python: Path, workload: Workload, peak: float, threads: int, args: Any
+    kind: str, policy: Any, folder: Path, python: Path, workload: Workload, peaks: list[float], threads: int, args: Any
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Pairs of updates on one batch of `kind`; its result and the peer's versions."""
     from reasonloop.config import Optimizer, Sampling
@@ -116,11 +116,13 @@ def compare(
         seconds = alternate({"ours": ours, "TRL": lambda turn: learning(peer)}, args.pairs)
     stream_tokens, flops = bench.packed_work(policy, examples, learner.options.microbatch_tokens)
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
-    shares = {name: flops / took / peak for name, took in medians.items()}
+    shares, of_torchs = ({name: flops / took / peak for name, took in medians.items()} for peak in peaks)
     more = {
         "tokens_per_second": {name: sum(lengths) / took for name, took in medians.items()},
-        "peak_gflops": peak / 1e9,
+        "peak_gflops": peaks[0] / 1e9,
+        "torch_peak_gflops": peaks[1] / 1e9,
         "share_of_peak": shares,
+        "share_of_torch_peak": of_torchs,
         "peer_settings": {"responses_a_pass": batch, "tried": tried},
     }
     described = {

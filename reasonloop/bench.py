@@ -136,11 +136,12 @@ def bench(
     shapes = [
         (1024, w.shape[1], w.shape[0]) for w in {tuple(w.shape): w for w in compute.matrices(policy.model)}.values()
     ]
-    flops = compute.matrix_peak(device, getattr(torch, dtype), shapes)
+    flops, torchs = (compute.matrix_peak(device, getattr(torch, dtype), shapes, torchs=only) for only in (False, True))
     bandwidth = compute.memory_bandwidth(device)
     tell(
         f"{layout or model}: {(cost.body + cost.head) / 1e6:.1f} M weights in matrix products, {dtype} on {device}, "
-        f"{used} threads; matrix peak {flops / 1e9:,.0f} GFLOP/s, bandwidth {bandwidth / 1e9:,.0f} GB/s"
+        f"{used} threads; matrix peak {flops / 1e9:,.0f} GFLOP/s (torch's {torchs / 1e9:,.0f}), "
+        f"bandwidth {bandwidth / 1e9:,.0f} GB/s"
     )
     result: dict[str, Any] = {
         "machine": machine,
@@ -150,7 +151,7 @@ def bench(
         "peer": None,
         "workload": asdict(workload),
         "model": {"name": layout or model, "weights": cost.body + cost.head, "dtype": dtype, "device": device},
-        "peak": {"flops": flops, "bytes_per_second": bandwidth},
+        "peak": {"flops": flops, "torch_flops": torchs, "bytes_per_second": bandwidth},
         "sampling": [],
         "training": [],
     }
@@ -164,11 +165,12 @@ def bench(
             f"{row['share_of_bandwidth']:.0%} of the bandwidth limit"
         )
     for kind in ("sft", "rl"):
-        row = training(policy, kind, workload, flops)
+        row = training(policy, kind, workload, flops, torchs)
         result["training"].append(row)
         tell(
             f"training, {kind}: {row['tokens_per_second']:,.0f} response tokens/s ({row['stream_tokens']:,} packed tokens, "
-            f"{row['targets']:,} of them trained); {row['share_of_peak']:.0%} of the matrix peak"
+            f"{row['targets']:,} of them trained); {row['share_of_peak']:.0%} of the matrix peak, "
+            f"{row['share_of_torch_peak']:.0%} of torch's"
         )
     return result
 
@@ -225,8 +227,9 @@ def decoding_step(
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def training(policy: Policy, kind: str, workload: Workload, peak: float) -> dict[str, Any]:
-    """The learner's whole update on one batch; `kind` is "sft" or "rl". Learning rate 0: the weights stay."""
+def training(policy: Policy, kind: str, workload: Workload, peak: float, torchs: float) -> dict[str, Any]:
+    """The learner's whole update on one batch; `kind` is "sft" or "rl". Learning rate 0: the weights stay. Its share of the
+    matrix `peak`, and of `torchs` own."""
     from reasonloop.config import Optimizer, Sampling
     from reasonloop.learner.learner import Learner
     from reasonloop.learner.losses import OBJECTIVES
@@ -244,6 +247,7 @@ def training(policy: Policy, kind: str, workload: Workload, peak: float) -> dict
         "tokens_per_second": targets / seconds,
         "flops": flops,
         "share_of_peak": flops / seconds / peak,
+        "share_of_torch_peak": flops / seconds / torchs,
     }
 
 

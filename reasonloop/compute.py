@@ -95,19 +95,26 @@ def matrix_peak(
     shapes: Sequence[tuple[int, int, int]] = (),
     budget: float = 0.2,
     squares: Sequence[int] = SQUARES,
+    torchs: bool = False,
 ) -> float:
     """The best FLOP/s of matrix products [m, k] @ [k, n]: square ones, and the model-shaped (m, k, n) in `shapes`.
 
-    float32 unless `dtype` says otherwise, at torch's current number of threads; `budget` seconds for each shape.
+    float32 unless `dtype` says otherwise, at torch's current number of threads; `budget` seconds for each shape. Of the
+    products that the learner can choose from (`policy.products`), or `torchs` own alone.
     """
     import torch
+
+    from reasonloop.policy.products import right_factor
 
     best = 0.0
     for m, k, n in [(size, size, size) for size in squares] + list(shapes):
         a = torch.randn(m, k, device=device).to(dtype or torch.float32)
         b = torch.randn(n, k, device=device).to(a.dtype).t()  # as weights lie: [out, in]
         out = torch.empty(m, n, device=device, dtype=a.dtype)
-        best = max(best, 2.0 * m * k * n / seconds_per_call(partial(torch.mm, a, b, out=out), device, budget))
+        ways: list[Callable[[], Any]] = [partial(torch.mm, a, b, out=out)]
+        if not torchs:
+            ways.append(partial(right_factor(b), a))
+        best = max(best, *(2.0 * m * k * n / seconds_per_call(way, device, budget) for way in ways))
     return best
 
 
@@ -184,7 +191,7 @@ def decoding_ceiling(model: Any, batch: int, budget: float = 0.3, laid_out: bool
     """Tokens/s that decoding `batch` responses at once could reach if the model were its matrix products alone.
 
     A bare loop over all matrices with inputs [batch, in]: no attention, no norms, no sampling, no Python around it. The
-    products are torch's plain ones, or, `laid_out`, with the weights as sampling lays them out (`policy.packed`).
+    products are torch's plain ones, or, `laid_out`, those of sampling, with the weights as it lays them out.
     """
     import torch
 

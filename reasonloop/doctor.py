@@ -66,6 +66,7 @@ def diagnose(seconds: float = 3.0, tell: Callable[[Check], None] = lambda check:
         ("cpu", cpu),
         ("memory", memory),
         ("gpu", gpu),
+        ("kernels", own_kernels),
         ("threads", lambda: threads(0.6 * seconds)),
         ("neighbours", lambda: neighbours(0.3 * seconds)),
         ("disk", disk),
@@ -210,8 +211,22 @@ def gpu() -> Check:
     return Check("gpu", "ok", detail, {"name": name, "free_bytes": free, "total_bytes": total})
 
 
+def own_kernels() -> Check:
+    """Whether our own kernels can be built and loaded, and whether the learner multiplies with them."""
+    from reasonloop.policy import kernels, products
+
+    if kernels.library() is None:
+        lack = kernels.lack()
+        return Check("kernels", "missing", f"{lack}: sampling takes up to three times as long", {"lack": lack})
+    vector = kernels.library().panel_width() // 2
+    data = {"vector": vector, "learner": products.wide()}
+    uses = "sampling and learning" if data["learner"] else "sampling"
+    return Check("kernels", "ok", f"built, {vector} floats a vector, for {uses}", data)
+
+
 def threads(seconds: float = 2.0, decode: Shape = DECODE, train: Shape = TRAIN, cores: int | None = None) -> Check:
-    """Recommends `threads`: the count that is fastest over a decoding-like and a training-like matrix product.
+    """Recommends `threads`: the count that is fastest over a decoding-like and a training-like matrix product, as runs
+    multiply here.
 
     Fastest by the geometric mean of the two rates; of counts within 3 % of the best the smallest, which leaves cores to
     others. Candidates take turns, so that a disturbance doesn't hit one of them alone.
@@ -219,13 +234,17 @@ def threads(seconds: float = 2.0, decode: Shape = DECODE, train: Shape = TRAIN, 
     import torch
 
     from reasonloop.compute import seconds_per_call
+    from reasonloop.policy.packed import product_of
+    from reasonloop.policy.products import right_factor
     from reasonloop.runs import available_cores
 
     cores = cores or available_cores()
     counts = sorted({1, cores, *(2**i for i in range(1, cores.bit_length()) if 2**i <= cores)})
     products = {}
     for name, (rows, inner, outer) in (("decode", decode), ("train", train)):
-        products[name] = (torch.randn(rows, inner), torch.randn(outer, inner), 2.0 * rows * inner * outer)
+        x, weight = torch.randn(rows, inner), torch.randn(outer, inner)
+        times = product_of(weight) if name == "decode" else right_factor(weight, turned=True)
+        products[name] = (partial(times, x), 2.0 * rows * inner * outer)
     best = {(count, name): float("inf") for count in counts for name in products}
     before = torch.get_num_threads()
     rounds = 3
@@ -233,13 +252,14 @@ def threads(seconds: float = 2.0, decode: Shape = DECODE, train: Shape = TRAIN, 
         for _ in range(rounds):
             for count in counts:
                 torch.set_num_threads(count)
-                for name, (x, weight, _) in products.items():
+                for name, (multiply, _) in products.items():
                     budget = seconds / rounds / len(best)
-                    took = seconds_per_call(partial(torch.nn.functional.linear, x, weight), budget=budget)
+                    with torch.inference_mode():
+                        took = seconds_per_call(multiply, budget=budget)
                     best[count, name] = min(best[count, name], took)
     finally:
         torch.set_num_threads(before)
-    rates = {count: {name: products[name][2] / best[count, name] / 1e9 for name in products} for count in counts}
+    rates = {count: {name: products[name][1] / best[count, name] / 1e9 for name in products} for count in counts}
     recommended = recommend({count: [rate["decode"], rate["train"]] for count, rate in rates.items()})
     shown = "; ".join(f"{n}: {r['decode']:.0f} decoding, {r['train']:.0f} training" for n, r in rates.items())
     data = {"recommended": recommended, "gflops": {str(count): rate for count, rate in rates.items()}}

@@ -27,7 +27,7 @@ TINY = bench.Workload(batches=(1, 8), prompt=4, response=3, groups=1, seconds=0.
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products instead of the machine's real peak: what is tested is the arithmetic on them."""
-    monkeypatch.setattr(compute, "matrix_peak", lambda *args, **kwargs: 1e9)
+    monkeypatch.setattr(compute, "matrix_peak", lambda *args, torchs=False, **kwargs: 5e8 if torchs else 1e9)
     monkeypatch.setattr(compute, "memory_bandwidth", lambda *args, **kwargs: 1e9)
 
 
@@ -127,6 +127,7 @@ def test_a_measurement_is_a_whole_result(monkeypatch: pytest.MonkeyPatch, tmp_pa
     for row in result["training"]:
         seconds = row["targets"] / row["tokens_per_second"]
         assert row["share_of_peak"] == pytest.approx(row["flops"] / seconds / 1e9)
+        assert row["share_of_torch_peak"] == pytest.approx(row["flops"] / seconds / 5e8)
 
 
 def test_a_layout_needs_no_files(monkeypatch: pytest.MonkeyPatch) -> None:

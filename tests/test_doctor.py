@@ -90,7 +90,7 @@ def test_no_namespaces_is_missing_and_not_broken(monkeypatch: pytest.MonkeyPatch
 
 
 CHECKS = ["python", "packages", "torch_build", "cpu", "memory", "gpu", "threads", "neighbours", "disk", "limits"]
-CHECKS += ["sandbox", "bundled_model", "extras"]
+CHECKS += ["own_kernels", "sandbox", "bundled_model", "extras"]
 
 
 def _fake(monkeypatch: pytest.MonkeyPatch, **other: object) -> None:

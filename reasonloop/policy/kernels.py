@@ -31,24 +31,39 @@ FLAGS = (
 
 @cache
 def library() -> Any:
-    """kernels.c, built for this processor and kept in the user's cache; None where that can't be done.
+    """kernels.c, built for this processor and kept in the user's cache; None where that can't be done (`lack` says why).
 
     The cache's name tells source, compiler, flags and processor, so that machines may share a home folder.
     """
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or platform.system() != "Linux":
-        return None
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        told = [SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor().encode()]
-        name = f"kernels-{hashlib.sha256(b'|'.join(told)).hexdigest()[:16]}.so"
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reasonloop"
-        if not (folder / name).is_file():
-            _build(compiler, folder / name)
-        loaded = ctypes.CDLL(str(folder / name))
-        loaded.panel_width.restype = loaded.own_floats.restype = c_int64
+        return _loaded()
     except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError):
         return None
+
+
+def lack() -> str:
+    """Why there is no library, in a few words; empty where there is one."""
+    try:
+        _loaded()
+    except subprocess.CalledProcessError as error:
+        return f"the C compiler fails: {(error.stderr.decode(errors='replace').strip().splitlines() or ['?'])[0][:200]}"
+    except (OSError, RuntimeError, subprocess.SubprocessError, AttributeError) as error:
+        return str(error)[:200]
+    return ""
+
+
+def _loaded() -> Any:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or platform.system() != "Linux":
+        raise RuntimeError("no C compiler (gcc)" if compiler is None else f"not for {platform.system()}")
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    told = [SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor().encode()]
+    name = f"kernels-{hashlib.sha256(b'|'.join(told)).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reasonloop"
+    if not (folder / name).is_file():
+        _build(compiler, folder / name)
+    loaded = ctypes.CDLL(str(folder / name))
+    loaded.panel_width.restype = loaded.own_floats.restype = c_int64
     return loaded
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reasonloop.policy import kernels
 from reasonloop.policy.logprobs import Head, Linear
 from reasonloop.policy.policy import Policy
 
@@ -141,6 +142,8 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
 
 def product_of(weight: Tensor) -> Linear:
     """x -> x @ weight.T as sampling computes it: laid out where that is possible and worth it."""
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and kernels.library() is not None:
+        return kernels.Panels(weight)
     if weight.device.type == "cpu" and _worthwhile(weight) and available():
         return packed_linear(weight, None)
     return partial(nn.functional.linear, weight=weight)

@@ -13,6 +13,7 @@ import torch
 from tiny_models import tiny_policy, tokens
 from torch import Tensor
 
+from reasonloop import doctor
 from reasonloop.config import Sampling
 from reasonloop.errors import RunError
 from reasonloop.policy import kernels
@@ -226,5 +227,9 @@ def test_without_it_torch_samples_the_same(
         monkeypatch.setattr(kernels, "SOURCE", broken)
     kernels.library.cache_clear()
     assert kernels.library() is None
+    assert {"no compiler": "no C compiler", "nowhere to write": "a folder"}.get(lack, "the C compiler fails: ") in (
+        kernels.lack().replace("File exists", "a folder").replace("Not a directory", "a folder")
+    )
+    assert doctor.own_kernels().status == "missing"
     assert sampled() == expected
     assert not elsewhere.is_dir() or not list(elsewhere.iterdir())

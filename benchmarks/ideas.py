@@ -12,10 +12,13 @@ else is said, in groups of 8.
 - *Finished rows leave*: against computing every row until the longest one has ended.
 - *Static cache*: decoding at equal lengths against a loop of transformers' forward pass with its own (concatenating)
   cache, greedy; ours also draws and keeps log-probs, theirs doesn't.
-- *Few operations a layer*: decoding steps of `rollout/straight.py` against those of transformers' modules, products laid
-  out in both; with all rows, with eight, and with one.
+- *Our own kernels, sampling*: decoding steps of `policy/kernels.c` against the same in few torch operations
+  (`rollout/straight.py`), and against transformers' modules, products laid out by oneDNN in both; with all rows, with eight,
+  and with one.
+- *Our own kernels, learning*: an update with our products against one with torch's, which is what machines do where MKL has
+  the processor's widest vectors.
 - *No padding*: an update against transformers' forward pass on the same responses padded to the longest of 8 of like
-  length, prompts repeated; head, loss and optimizer are the same.
+  length, prompts repeated; products, head, loss and optimizer are the same.
 - *Groups without a gradient left out*: an update on 45 % of the groups against one on all, the others' advantages 0.
 - *Logits in chunks*, made again for the backward pass: against `log_softmax` over all of them; also what that keeps.
 - *Fused AdamW*: against torch's foreach and plain loops.
@@ -28,6 +31,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -86,7 +90,6 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     from reasonloop.config import Sampling
     from reasonloop.rollout.engine import Address, Prompt
     from reasonloop.rollout.native import NativeEngine
-    from reasonloop.rollout.straight import StraightForward
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     rng = np.random.default_rng(0)
@@ -115,23 +118,30 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         {"all rows until the last one ends": lambda: sample(grouped, long)},
         tokens={"with": int(lengths.sum()), "without": int(long.sum())},
     )
+
+    def by_torch(*work: Any) -> None:
+        with patch("reasonloop.policy.kernels.library", lambda: None):
+            sample(*work)
+
+    def by_modules(*work: Any) -> None:
+        with (
+            patch("reasonloop.rollout.straight.known", lambda *_: False),
+            patch("reasonloop.rollout.kernel_forward.known", lambda *_: False),
+        ):
+            sample(*work)
+
     compare(
         "static cache",
-        lambda: sample(single, np.full(rows, args.response)),
+        lambda: by_torch(single, np.full(rows, args.response)),
         {"transformers' cache": cached_loop(folder, single, args.response)},
     )
 
     for few in dict.fromkeys((rows, GROUP, 1)):
-        equal = np.full(few, args.response)
-
-        def by_modules(prompts: Sequence[Prompt] = single[:few], equal: np.ndarray = equal) -> None:
-            with patch.object(StraightForward, "of", lambda *_: None):
-                sample(prompts, equal)
-
+        work = (single[:few], np.full(few, args.response))
         compare(
-            f"few operations a layer, {few} rows",
-            lambda prompts=single[:few], equal=equal: sample(prompts, equal),
-            {"transformers' modules": by_modules},
+            f"our own kernels, sampling {few} rows",
+            partial(sample, *work),
+            {"few torch operations": partial(by_torch, *work), "transformers' modules": partial(by_modules, *work)},
         )
 
     items = expressions(-(-rows // 2))[:rows]
@@ -173,6 +183,7 @@ def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     from reasonloop.learner.learner import Learner
     from reasonloop.learner.losses import OBJECTIVES
     from reasonloop.policy.logprobs import Head, target_logprobs
+    from reasonloop.policy.products import linear
 
     batch = Batch(prompt=args.prompt, response=args.response, groups=args.groups, seconds=0.0)
     examples = examples_for(policy, "rl", batch)
@@ -188,6 +199,12 @@ def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         lambda: update(examples),
         {"a prompt for each response": lambda: update(single)},
     )
+
+    def by_mkl() -> None:
+        with patch("reasonloop.policy.products.wide", lambda: False):
+            update(examples)
+
+    compare("our own kernels, learning", lambda: update(examples), {"torch's products": by_mkl})
     compare("no padding", lambda: update(examples), {"padded, 8 a pass": padded_update(folder, examples)})
     useful = max(1, round(MIXED * args.groups)) * GROUP
     idle = [*examples[:useful], *(replace(example, advantage=0.0) for example in examples[useful:])]
@@ -219,7 +236,7 @@ def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
 
     def whole() -> None:
         leaf = hidden.clone().requires_grad_()
-        logprobs = torch.nn.functional.linear(leaf, head.weight).log_softmax(-1)
+        logprobs = linear(leaf, head.weight).log_softmax(-1)
         with torch.no_grad():
             -(logprobs.exp() * logprobs).sum(-1)  # the entropy, as ours
         logprobs.gather(1, targets[:, None]).sum().backward()
@@ -234,6 +251,7 @@ def padded_update(folder: Path, examples: Sequence[Any]) -> Work:
 
     from reasonloop.config import Sampling
     from reasonloop.policy.logprobs import Head, target_logprobs
+    from reasonloop.policy.products import wide_products
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
@@ -255,7 +273,8 @@ def padded_update(folder: Path, examples: Sequence[Any]) -> Work:
 
     def work() -> None:
         for ids, real, predicts, targets, weights in passes:
-            hidden = model.model(ids, attention_mask=real).last_hidden_state[predicts]
+            with wide_products(model):
+                hidden = model.model(ids, attention_mask=real).last_hidden_state[predicts]
             logprobs, _ = target_logprobs(hidden, Head(model.lm_head.weight), targets, Sampling())
             ((logprobs - logprobs.detach()).exp() * weights).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

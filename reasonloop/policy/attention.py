@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,8 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from reasonloop.policy import kernels
 
 NAME = "reasonloop"
 
@@ -169,16 +171,27 @@ class _Chunk:
 class PackedPlan:
     """Attention plan of a packed stream: which tokens each token may see.
 
-    The attention of segments of like length is computed together, so that the padding inside attention is small too.
+    On CPUs our own kernels attend segment by segment, without padding; elsewhere, and for windows and soft caps, the
+    attention of segments of like length is computed together, so that the padding is small.
     """
 
     CHUNK_SCORES = 4_000_000  # query x key pairs in one chunk; bounds the memory of masks and scores
     MASKLESS: frozenset[str] = frozenset({"cuda"})  # devices on which `causal_attention` is the faster one
 
     def __init__(self, segments: Sequence[Segment], device: torch.device | str = "cpu") -> None:
+        self._segments, self._device = segments, device
+
+    @cached_property
+    def _tables(self) -> kernels.Segments:
+        return kernels.Segments([(s.start, s.length, s.context) for s in self._segments])
+
+    @cached_property
+    def _chunks(self) -> tuple[list[_Chunk], Tensor]:
+        """Segments of like length side by side, and where each stream token's answer is among theirs."""
+        segments, device = self._segments, self._device
         total = sum(segment.length for segment in segments)
         order = sorted(range(len(segments)), key=lambda i: (segments[i].length, segments[i].context_length, i))
-        self.chunks: list[_Chunk] = []
+        chunks: list[_Chunk] = []
         inverse = torch.zeros(total, dtype=torch.int64)
         offset, first = 0, 0
         while first < len(order):
@@ -187,10 +200,10 @@ class PackedPlan:
             chunk, places = self._chunk(members, offset, device)
             for segment, place in zip(members, places, strict=True):
                 inverse[segment.start : segment.start + segment.length] = place
-            self.chunks.append(chunk)
+            chunks.append(chunk)
             offset += chunk.q_index.numel()
             first = last
-        self.inverse = inverse.to(device)
+        return chunks, inverse.to(device)
 
     def _chunk_end(self, segments: Sequence[Segment], order: list[int], first: int) -> int:
         shortest = segments[order[first]]
@@ -234,11 +247,19 @@ class PackedPlan:
         return chunk, places
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        if (
+            query.device.type == "cpu"
+            and scores.causal
+            and query.dtype == torch.float32
+            and kernels.library() is not None
+        ):
+            return self._tables.attend(query, key, value, scores.scaling)
         heads, dim = query.shape[1:]
         kv_heads = key.shape[1]
+        chunks, inverse = self._chunks
         query, key, value = (x.reshape(x.shape[0], -1) for x in (query, key, value))  # rows: cheap to gather
         outputs = []
-        for chunk in self.chunks:
+        for chunk in chunks:
             rows, length = chunk.q_index.shape
             q = query.index_select(0, chunk.q_index.view(-1)).view(rows, length, heads, dim)
             kv_shape = (rows, -1, kv_heads, dim)
@@ -251,4 +272,4 @@ class PackedPlan:
                 out = grouped_attention(q, k, v, mask, scores)
             outputs.append(out.reshape(rows * length, heads * dim))
         stacked = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return stacked.index_select(0, self.inverse).view(-1, heads, dim)
+        return stacked.index_select(0, inverse).view(-1, heads, dim)

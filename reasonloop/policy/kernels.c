@@ -350,3 +350,172 @@ void step(const Model *m, int64_t rows, const int64_t *tokens, const int64_t *po
         for (int64_t r = 0; r < rows; r++) norm(m->x + r * hidden, m->final, hidden, m->epsilon, m->x + r * hidden);
     }
 }
+
+// Attention over a packed stream (policy/attention.py): a segment's tokens look at the segments before it, and causally at
+// themselves. Stream tensors are [tokens][heads][dim].
+
+#define BLOCK 48 // queries that are worked on together
+
+typedef struct {
+    int64_t segments, heads, kv_heads, dim, threads;
+    float scale;
+    const int64_t *segment; // [segments][4]: start, length, first context, contexts
+    const int64_t *context; // [...][2]: start, length
+    int64_t longest;        // keys of a segment, its contexts' included
+    float *own;             // of each thread: attention_floats(longest, dim)
+    int64_t own_size;
+} Packed;
+
+static inline int64_t rounded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
+
+int64_t attention_floats(int64_t longest, int64_t dim) {
+    return 5 * rounded(longest) * rounded(dim) + 2 * BLOCK * rounded(longest) + 2 * BLOCK * rounded(dim) + 2 * longest;
+}
+
+// The tokens that a segment looks at, in order
+static int64_t visible(const Packed *m, const int64_t *segment, int64_t *tokens) {
+    int64_t n = 0;
+    for (int64_t c = segment[2]; c < segment[2] + segment[3]; c++)
+        for (int64_t i = 0; i < m->context[2 * c + 1]; i++) tokens[n++] = m->context[2 * c] + i;
+    for (int64_t i = 0; i < segment[1]; i++) tokens[n++] = segment[0] + i;
+    return n;
+}
+
+// Rows of a stream tensor -> panels of `dim` features, [panel][row][PANEL]; tokens: which rows, or from `start` on
+static void rows_along(const float *x, int64_t apart, const int64_t *tokens, int64_t start, int64_t count, int64_t dim,
+                       float *to) {
+    for (int64_t p = 0; p * PANEL < dim; p++) {
+        int64_t columns = dim - p * PANEL < PANEL ? dim - p * PANEL : PANEL;
+        for (int64_t i = 0; i < count; i++, to += PANEL) {
+            memcpy(to, x + (tokens ? tokens[i] : start + i) * apart + p * PANEL, columns * sizeof(float));
+            if (columns < PANEL) memset(to + columns, 0, (PANEL - columns) * sizeof(float));
+        }
+    }
+}
+
+// The same, turned: panels of rows, [panel][feature][PANEL]
+static void rows_across(const float *x, int64_t apart, const int64_t *tokens, int64_t count, int64_t dim, float *to) {
+    for (int64_t p = 0; p * PANEL < count; p++, to += dim * PANEL)
+        for (int64_t c = 0; c < PANEL; c++) {
+            int64_t i = p * PANEL + c;
+            const float *from = x + (i < count ? tokens[i] : 0) * apart;
+            for (int64_t d = 0; d < dim; d++) to[d * PANEL + c] = i < count ? from[d] : 0.0f;
+        }
+}
+
+// left [rows][depth], rows `stride` apart, or `turned` [depth][rows], times panels of `high` inputs, of which `depth` count
+static void small(const float *left, int64_t stride, int turned, int64_t rows, int64_t depth, const float *panels,
+                  int64_t high, int64_t columns, float *c, int64_t c_stride, int kind) {
+    vec sums[2 * TALLEST];
+    int64_t blocks = (rows + TALLEST - 1) / TALLEST;
+    for (int64_t p = 0; p * PANEL < columns; p++) {
+        int64_t wide = columns - p * PANEL < PANEL ? columns - p * PANEL : PANEL;
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t first = block * rows / blocks, tall = (block + 1) * rows / blocks - first;
+            const float *panel = panels + p * high * PANEL;
+            if (turned)
+                across[tall](left + first, stride, panel, depth, 0, sums);
+            else
+                along[tall](left + first * stride, stride, panel, depth, 0, sums);
+            for (int64_t i = 0; i < tall; i++)
+                put(sums[2 * i], sums[2 * i + 1], c + (first + i) * c_stride + p * PANEL, wide, kind);
+        }
+    }
+}
+
+// query [tokens][heads][dim], key and value [tokens][kv_heads][dim] -> out as query, sums [tokens][heads]: log sum exp
+void attention(const Packed *m, const float *query, const float *key, const float *value, float *out, float *sums) {
+    int64_t dim = m->dim, apart = m->heads * dim, kv_apart = m->kv_heads * dim, share = m->heads / m->kv_heads;
+#pragma omp parallel for num_threads(m->threads) schedule(dynamic, 1)
+    for (int64_t task = 0; task < m->segments * m->kv_heads; task++) {
+        const int64_t *segment = m->segment + 4 * (task / m->kv_heads);
+        int64_t group = task % m->kv_heads, start = segment[0], stride = rounded(m->longest);
+        float *keys = m->own + omp_get_thread_num() * m->own_size, *values = keys + stride * rounded(dim);
+        float *weights = values + stride * rounded(dim);
+        int64_t *tokens = (int64_t *)(weights + BLOCK * stride);
+        int64_t count = visible(m, segment, tokens), before = count - segment[1];
+        rows_across(key + group * dim, kv_apart, tokens, count, dim, keys);
+        rows_along(value + group * dim, kv_apart, tokens, 0, count, dim, values);
+        for (int64_t h = group * share; h < (group + 1) * share; h++)
+            for (int64_t top = 0; top < segment[1]; top += BLOCK) {
+                int64_t rows = segment[1] - top < BLOCK ? segment[1] - top : BLOCK, reach = before + top + rows;
+                const float *own = query + (start + top) * apart + h * dim;
+                small(own, apart, 0, rows, dim, keys, dim, reach, weights, stride, STORE);
+                for (int64_t i = 0; i < rows; i++) {
+                    float *w = weights + i * stride, highest = w[0], total = 0.0f;
+                    int64_t seen = before + top + i + 1;
+#pragma omp simd reduction(max : highest)
+                    for (int64_t t = 0; t < seen; t++) highest = w[t] > highest ? w[t] : highest;
+                    highest *= m->scale;
+#pragma omp simd reduction(+ : total)
+                    for (int64_t t = 0; t < seen; t++) total += w[t] = exponential(w[t] * m->scale - highest);
+                    float by = 1.0f / total;
+#pragma omp simd
+                    for (int64_t t = 0; t < seen; t++) w[t] *= by;
+                    memset(w + seen, 0, (reach - seen) * sizeof(float));
+                    sums[(start + top + i) * m->heads + h] = highest + logf(total);
+                }
+                small(weights, stride, 0, rows, reach, values, count, dim, out + (start + top) * apart + h * dim, apart,
+                      STORE);
+            }
+    }
+}
+
+// Gradients of query, key and value, the latter two zero before, from that of `out`. A key head is one thread's: what several
+// segments look at gets its gradients in their order.
+void attention_backward(const Packed *m, const float *query, const float *key, const float *value, const float *out,
+                        const float *sums, const float *d_out, float *d_query, float *d_key, float *d_value) {
+    int64_t dim = m->dim, apart = m->heads * dim, kv_apart = m->kv_heads * dim, share = m->heads / m->kv_heads;
+    int64_t stride = rounded(m->longest), area = stride * rounded(dim);
+#pragma omp parallel for num_threads(m->threads) schedule(dynamic, 1)
+    for (int64_t group = 0; group < m->kv_heads; group++) {
+        float *keys = m->own + omp_get_thread_num() * m->own_size, *keys_along = keys + area, *values = keys + 2 * area;
+        float *dk = keys + 3 * area, *dv = keys + 4 * area, *weights = keys + 5 * area, *ds = weights + BLOCK * stride;
+        float *queries = ds + BLOCK * stride, *pulls = queries + BLOCK * rounded(dim);
+        int64_t *tokens = (int64_t *)(pulls + BLOCK * rounded(dim));
+        for (int64_t s = 0; s < m->segments; s++) {
+            const int64_t *segment = m->segment + 4 * s;
+            int64_t start = segment[0], count = visible(m, segment, tokens), before = count - segment[1];
+            rows_across(key + group * dim, kv_apart, tokens, count, dim, keys);
+            rows_along(key + group * dim, kv_apart, tokens, 0, count, dim, keys_along);
+            rows_across(value + group * dim, kv_apart, tokens, count, dim, values);
+            memset(dk, 0, count * dim * sizeof(float));
+            memset(dv, 0, count * dim * sizeof(float));
+            for (int64_t h = group * share; h < (group + 1) * share; h++)
+                for (int64_t top = 0; top < segment[1]; top += BLOCK) {
+                    int64_t rows = segment[1] - top < BLOCK ? segment[1] - top : BLOCK, reach = before + top + rows;
+                    int64_t place = (start + top) * apart + h * dim;
+                    small(query + place, apart, 0, rows, dim, keys, dim, reach, weights, stride, STORE);
+                    small(d_out + place, apart, 0, rows, dim, values, dim, reach, ds, stride, STORE);
+                    for (int64_t i = 0; i < rows; i++) {
+                        float *w = weights + i * stride, *d = ds + i * stride, delta = 0.0f;
+                        const float *pull = d_out + place + i * apart, *answer = out + place + i * apart;
+                        float sum = sums[(start + top + i) * m->heads + h];
+                        int64_t seen = before + top + i + 1;
+#pragma omp simd reduction(+ : delta)
+                        for (int64_t t = 0; t < dim; t++) delta += pull[t] * answer[t];
+#pragma omp simd
+                        for (int64_t t = 0; t < seen; t++) {
+                            w[t] = exponential(w[t] * m->scale - sum);
+                            d[t] = w[t] * (d[t] - delta) * m->scale;
+                        }
+                        memset(w + seen, 0, (reach - seen) * sizeof(float));
+                        memset(d + seen, 0, (reach - seen) * sizeof(float));
+                    }
+                    small(ds, stride, 0, rows, reach, keys_along, count, dim, d_query + place, apart, STORE);
+                    rows_along(query + h * dim, apart, 0, start + top, rows, dim, queries);
+                    rows_along(d_out + h * dim, apart, 0, start + top, rows, dim, pulls);
+                    small(ds, stride, 1, reach, rows, queries, rows, dim, dk, dim, ADD);
+                    small(weights, stride, 1, reach, rows, pulls, rows, dim, dv, dim, ADD);
+                }
+            for (int64_t t = 0; t < count; t++) {
+                float *to_key = d_key + tokens[t] * kv_apart + group * dim;
+                float *to_value = d_value + tokens[t] * kv_apart + group * dim;
+#pragma omp simd
+                for (int64_t d = 0; d < dim; d++) to_key[d] += dk[t * dim + d];
+#pragma omp simd
+                for (int64_t d = 0; d < dim; d++) to_value[d] += dv[t * dim + d];
+            }
+        }
+    }
+}

@@ -13,11 +13,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_int64, c_void_p
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +65,8 @@ def _loaded() -> Any:
     if not (folder / name).is_file():
         _build(compiler, folder / name)
     loaded = ctypes.CDLL(str(folder / name))
-    loaded.panel_width.restype = loaded.own_floats.restype = c_int64
+    for name in ("panel_width", "own_floats", "attention_floats"):
+        getattr(loaded, name).restype = c_int64
     return loaded
 
 
@@ -152,3 +155,65 @@ class Right:
             *(c_int64(self.out), c_int64(onto is not None), at(own), c_int64(threads)),
         )
         return c
+
+
+class _Packed(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("segments", "heads", "kv_heads", "dim", "threads")),
+        ("scale", c_float),
+        *((name, POINTER(c_int64)) for name in ("segment", "context")),
+        ("longest", c_int64),
+        ("own", c_void_p),
+        ("own_size", c_int64),
+    )
+
+
+class Segments:
+    """Which tokens of a packed stream look at which: each segment (start, length, contexts), a context (start, length)."""
+
+    def __init__(self, segments: Sequence[tuple[int, int, Sequence[tuple[int, int]]]]) -> None:
+        first, rows = 0, []
+        for start, length, contexts in segments:
+            rows.append((start, length, first, len(contexts)))
+            first += len(contexts)
+        self.segment = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        pairs = [pair for _, _, contexts in segments for pair in contexts]
+        self.context = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        self.longest = max((length + sum(n for _, n in contexts) for _, length, contexts in segments), default=0)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attention, query [N, H, D], key and value [N, Hkv, D], float32 -> [N, H, D]. With gradients."""
+        found: Tensor = _Attention.apply(query, key, value, self, scale)
+        return found
+
+    def described(self, query: Tensor, key: Tensor, scale: float, kept: list[Tensor]) -> _Packed:
+        (_, heads, dim), kv_heads, threads = query.shape, key.shape[1], torch.get_num_threads()
+        size = library().attention_floats(c_int64(self.longest), c_int64(dim))
+        kept.append(torch.empty(threads * size))
+        tables = [table.ctypes.data_as(POINTER(c_int64)) for table in (self.segment, self.context)]
+        counts = (len(self.segment), heads, kv_heads, dim, threads)
+        return _Packed(*counts, scale, *tables, self.longest, kept[0].data_ptr(), size)
+
+
+class _Attention(torch.autograd.Function):
+    """The weights are made again in the backward pass from each query's log sum of exponentials (FlashAttention 2,
+    arXiv 2307.08691, section 3.1)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        out, sums, kept = torch.empty_like(query), query.new_empty(query.shape[:2]), list[Tensor]()
+        described = segments.described(query, key, scale, kept)
+        library().attention(byref(described), *map(at, (query, key, value, out, sums)))
+        ctx.save_for_backward(query, key, value, out, sums)
+        ctx.segments, ctx.scale = segments, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        query, key, value, out, sums = ctx.saved_tensors
+        pull, kept = grads[0].contiguous(), list[Tensor]()
+        found = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        described = ctx.segments.described(query, key, ctx.scale, kept)
+        library().attention_backward(byref(described), *map(at, (query, key, value, out, sums, pull, *found)))
+        return *found, None, None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny_models import FAMILIES, pairs, tiny_model, tiny_policy, tokens
 
 from reasonloop.config import Sampling
+from reasonloop.policy import kernels
 from reasonloop.policy.attention import PackedPlan
 from reasonloop.policy.logprobs import Head, target_logprobs, truncation_mask
 from reasonloop.policy.packing import pack, split_by_tokens
@@ -32,13 +33,15 @@ def eager_model(family: str, seed: int) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("maskless", [frozenset({"cuda"}), frozenset({"cuda", "cpu"})], ids=["masks", "causal"])
+@pytest.mark.parametrize("way", ["kernels", "masks", "causal"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_scores_and_differentiates_as_eager_does(
-    family: str, maskless: frozenset[str], monkeypatch: pytest.MonkeyPatch
+    family: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With masks, and as GPUs do it where causality is all there is to a chunk."""
-    monkeypatch.setattr(PackedPlan, "MASKLESS", maskless)
+    """By our kernels, with masks, and as GPUs do it where causality is all there is to a chunk."""
+    if way != "kernels":
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    monkeypatch.setattr(PackedPlan, "MASKLESS", frozenset({"cuda", "cpu"} if way == "causal" else {"cuda"}))
     policy, eager = tiny_policy(family, seed=1), eager_model(family, seed=1)
     prompts, responses = pairs(2, groups=3, size=3, longest=20)
     stream = pack(prompts, responses)
@@ -141,8 +144,9 @@ lengths = st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 40), mi
 
 
 @settings(max_examples=15)
-@given(groups=lengths.filter(bool), chunk=st.sampled_from([1, 200, 4_000_000]), data=st.randoms())
+@given(groups=lengths.filter(bool), chunk=st.sampled_from([0, 1, 200, 4_000_000]), data=st.randoms())
 def test_score_does_not_depend_on_company_order_or_chunks(policy: Policy, groups: Any, chunk: int, data: Any) -> None:
+    """In chunks, and (0) by our kernels, which have none."""
     rng = np.random.default_rng(data.randrange(1 << 30))
     prompts, responses = [], []
     for prompt_length, response_lengths in groups:
@@ -152,12 +156,11 @@ def test_score_does_not_depend_on_company_order_or_chunks(policy: Policy, groups
             responses.append(tokens(rng, length))
     order = list(range(len(prompts)))
     data.shuffle(order)
-    whole = PackedPlan.CHUNK_SCORES
-    try:
-        PackedPlan.CHUNK_SCORES = chunk
+    with pytest.MonkeyPatch.context() as patch:
+        if chunk:
+            patch.setattr(kernels, "library", lambda: None)
+            patch.setattr(PackedPlan, "CHUNK_SCORES", chunk)
         together = policy.score([prompts[i] for i in order], [responses[i] for i in order], Sampling())
-    finally:
-        PackedPlan.CHUNK_SCORES = whole
     for place, i in enumerate(order):
         alone = policy.score([prompts[i]], [responses[i]], Sampling())[0]
         np.testing.assert_allclose(together[place], alone, rtol=0, atol=1e-5)

@@ -1,0 +1,105 @@
+"""Attention over packed streams by our kernels, against dense attention in float64 (products: test_policy_products.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from reasonloop.policy import kernels
+from reasonloop.policy.kernels import Segments
+
+# a beginning that all share, prompts behind it, responses behind both; lengths around the kernels' blocks; a foreign segment
+STREAM = [
+    (0, 5, ()),
+    (5, 70, ((0, 5),)),
+    (75, 1, ((0, 5), (5, 70))),
+    (76, 130, ((0, 5), (5, 70))),
+    (206, 49, ((0, 5), (5, 70))),
+    (255, 48, ()),
+    (303, 33, ((255, 48),)),
+]
+TOKENS = 336
+
+
+@pytest.fixture(autouse=True)
+def compiled() -> None:
+    if kernels.library() is None:
+        pytest.skip("there is no C compiler")
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """The same, all pairs of tokens at once, in the tensors' own precision."""
+    mask = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
+    for start, length, contexts in STREAM:
+        rows = slice(start, start + length)
+        mask[rows, rows] = torch.ones(length, length).tril().bool()
+        for first, count in contexts:
+            mask[rows, first : first + count] = True
+    share = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(share, 1), value.repeat_interleave(share, 1)
+    scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~mask, -torch.inf).softmax(-1), value)
+
+
+@pytest.mark.parametrize("dim", [2, 16, 20, 32, 40, 64])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 2), (6, 2), (3, 3)])
+def test_attention_and_its_gradients_are_those_of_dense_float64(heads: int, kv_heads: int, dim: int) -> None:
+    torch.manual_seed(0)
+    sizes = ((TOKENS, heads, dim), (TOKENS, kv_heads, dim), (TOKENS, kv_heads, dim))
+    given = [torch.randn(size).requires_grad_() for size in sizes]
+    exact = [x.detach().double().requires_grad_() for x in given]
+    scale = dim**-0.5 * 1.3
+    found, expected = Segments(STREAM).attend(*given, scale), dense(*exact, scale)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    pull = torch.randn_like(found)
+    mine = torch.autograd.grad(found, given, pull)
+    for own, theirs in zip(mine, torch.autograd.grad(expected, exact, pull.double()), strict=True):
+        torch.testing.assert_close(own.double(), theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_large_scores_neither_overflow_nor_blur() -> None:
+    """One key far ahead of all others, as a confident head has it: its value, exactly, and finite gradients."""
+    query, key = torch.zeros(TOKENS, 1, 16), torch.zeros(TOKENS, 1, 16)
+    query[..., 0] = 300.0
+    key[[0, 255], :, 0] = 300.0
+    value = torch.randn(TOKENS, 1, 16).requires_grad_()
+    query.requires_grad_()
+    found = Segments(STREAM).attend(query, key, value, 1.0)
+    heads = torch.where(torch.arange(TOKENS) < 255, 0, 255)
+    torch.testing.assert_close(found, value[heads])
+    found.sum().backward()
+    assert query.grad is not None
+    assert bool(torch.isfinite(query.grad).all())
+
+
+def test_what_is_not_a_number_stays_in_its_own_sequence() -> None:
+    query, key, value = (torch.randn(TOKENS, 2, 16) for _ in range(3))
+    value[80] = torch.nan
+    found = Segments(STREAM).attend(query, key, value, 0.25)
+    assert bool(torch.isfinite(found[:76]).all())
+    assert bool(torch.isnan(found[80:206]).all())
+    assert bool(torch.isfinite(found[206:]).all())
+
+
+def test_the_same_bits_with_any_number_of_threads() -> None:
+    torch.manual_seed(1)
+    given = [torch.randn(TOKENS, heads, 24).requires_grad_() for heads in (6, 3, 3)]
+    pull, before, found = torch.randn(TOKENS, 6, 24), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            out = Segments(STREAM).attend(*given, 0.2)
+            found.append([out, *torch.autograd.grad(out, given, pull)])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_single_token_sees_itself() -> None:
+    value = torch.randn(1, 2, 8)
+    found = Segments([(0, 1, ())]).attend(torch.randn(1, 4, 8), torch.randn(1, 2, 8), value, 1.0)
+    assert torch.equal(found, value.repeat_interleave(2, 1))
+    assert np.array_equal(Segments([]).segment, np.zeros((0, 4)))

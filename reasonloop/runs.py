@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from reasonloop import config
+from reasonloop import compiler, config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, Stopped
 from reasonloop.progress import Progress
@@ -213,7 +213,7 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
 
 
 def describe_machine(recipe: Recipe) -> dict[str, Any]:
-    """What a result depends on beside the recipe: versions, processor, threads."""
+    """What a result depends on beside the recipe: versions, processor, compiler, threads."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -224,6 +224,7 @@ def describe_machine(recipe: Recipe) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
+        "compiler": compiler.version(),
         "cores": os.cpu_count() or 1,
         "threads": recipe.threads or available_cores(),
         "versions": versions,

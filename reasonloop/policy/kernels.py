@@ -10,7 +10,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -23,10 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reasonloop import compiler
+
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = (
-    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC", "-shared", "-std=gnu11"),
-    *("-fno-math-errno", "-fno-trapping-math"),
+    *("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"),
+    *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
 )
 """No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
 
@@ -55,28 +56,27 @@ def lack() -> str:
 
 
 def _loaded() -> Any:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or platform.system() != "Linux":
-        raise RuntimeError("no C compiler (gcc)" if compiler is None else f"not for {platform.system()}")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    told = [SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor().encode()]
+    program = compiler.path()
+    if program is None or platform.system() != "Linux":
+        raise RuntimeError("no C compiler (gcc)" if program is None else f"not for {platform.system()}")
+    told = [SOURCE.read_bytes(), compiler.version().encode(), " ".join(FLAGS).encode(), _processor().encode()]
     name = f"kernels-{hashlib.sha256(b'|'.join(told)).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reasonloop"
     if not (folder / name).is_file():
-        _build(compiler, folder / name)
+        _build(program, folder / name)
     loaded = ctypes.CDLL(str(folder / name))
     for name in ("panel_width", "own_floats", "attention_floats"):
         getattr(loaded, name).restype = c_int64
     return loaded
 
 
-def _build(compiler: str, target: Path) -> None:
+def _build(program: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(".so", "kernels-", target.parent)
     os.close(descriptor)
     try:
         subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", partial, "-lm"], capture_output=True, check=True, timeout=120
+            [program, *FLAGS, str(SOURCE), "-o", partial, "-lm"], capture_output=True, check=True, timeout=120
         )
         os.chmod(partial, 0o755)
         os.replace(partial, target)  # several processes may build it at once: each its own, and they are alike

@@ -1,0 +1,24 @@
+"""The machine's C compiler, which builds our kernels (`policy.kernels`) where there is one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+
+
+def path() -> str | None:
+    return shutil.which("gcc") or shutil.which("cc")
+
+
+@cache
+def version() -> str:
+    """Its name and version in a line, empty where there is none."""
+    program = path()
+    if program is None:
+        return ""
+    try:
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (told.splitlines() or [""])[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -67,7 +68,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--arm", default="rloop")
     arguments = parser.parse_args()
-    runs = sorted(path for path in arguments.runs.glob(f"{arguments.arm}-*") if (path / "report.html").is_file())
+    named = re.compile(re.escape(arguments.arm) + r"-\d+")  # not another arm whose name begins with this one's
+    every = (path for path in arguments.runs.iterdir() if named.fullmatch(path.name))
+    runs = sorted(path for path in every if (path / "report.html").is_file())
     seeds = {run.name.rpartition("-")[2]: dynamics(run) for run in runs}
     if not seeds:
         parser.error(f"{arguments.runs}: no finished run of arm {arguments.arm!r}")

@@ -1,0 +1,51 @@
+"""Arms of two studies side by side at unequal rollouts, which `reasonloop compare` refuses, on the seeds that both have.
+
+    python evidence/unequal.py evidence/rloop-room-time runs/study-rloop-room-time evidence/rloop-room runs/study-rloop-room
+
+Both are on the same problems. FOLDER/against.json has each arm of the second study against each of the first, as in
+results.json, and what every arm spent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from study import arguments_of, unpack
+
+from reasonloop.compare.arms import Arms, read_arms
+from reasonloop.compare.study import compare_arms, results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("folder", "runs", "other", "other_runs"):
+        parser.add_argument(name, type=Path)
+    arguments = parser.parse_args()
+    places = ((arguments.folder, arguments.runs), (arguments.other, arguments.other_runs))
+    studies = [tomllib.loads((folder / "study.toml").read_text()) for folder, _ in places]
+    seeds = sorted(set.intersection(*(set(study["seeds"]) for study in studies)))
+    found = []
+    for study, (folder, runs) in zip(studies, places, strict=True):
+        runs.mkdir(parents=True, exist_ok=True)
+        unpack(folder / "finished", runs)
+        found.append(read_arms(arguments_of(runs, study["arms"], seeds)))
+    first, second = found
+    if first.arms[0].entries[0].ids != second.arms[0].entries[0].ids:
+        parser.error("the two studies have other held-out problems")
+    own = [arm for arm in first.arms if arm.trained]
+    whole: dict[str, Any] = results(Arms([*second.arms, *own], first.machine, first.versions), [])
+    names = {arm.name for arm in own}
+    rows = results(Arms([*second.arms, *own], first.machine, first.versions), compare_arms([*second.arms, *own]))
+    whole["comparisons"] = [row for row in rows["comparisons"] if (row["a"] in names) != (row["b"] in names)]
+    (arguments.folder / "against.json").write_text(json.dumps(whole, indent=1) + "\n")
+    for row in whole["comparisons"]:
+        lo, hi = row["ci95"]
+        print(f"{row['a']} - {row['b']}: {row['metric']:8} {row['relative']:+.1%} [{lo:+.1%}, {hi:+.1%}]")
+
+
+if __name__ == "__main__":
+    main()

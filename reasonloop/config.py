@@ -119,7 +119,8 @@ class Sft(Training):
 
 
 class Rft(Training):
-    """RLoop's exploitation: fine-tuning on the experts."""
+    """RLoop's exploitation: fine-tuning on the experts. A lower rate and fewer epochs keep more pass@k, more of both give
+    more of the average (docs/evidence.md)."""
 
     epochs: float | tuple[float, ...] = 2.0
     """Passes over the experts: a number, or a list with one for each iteration (its last one is for all that follow)."""

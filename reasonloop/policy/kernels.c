@@ -519,3 +519,36 @@ void attention_backward(const Packed *m, const float *query, const float *key, c
         }
     }
 }
+
+// Of logits [rows][vocabulary] times `by` (1 / temperature): each row's log sum exp, its target's log-prob, and its entropy
+void token_logprobs(const float *logits, int64_t rows, int64_t vocabulary, const int64_t *targets, float by, float *sums,
+                    float *logprobs, float *entropies, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *x = logits + r * vocabulary;
+        float top = x[0], total = 0.0f, weighted = 0.0f;
+#pragma omp simd reduction(max : top)
+        for (int64_t i = 0; i < vocabulary; i++) top = x[i] > top ? x[i] : top;
+#pragma omp simd reduction(+ : total, weighted)
+        for (int64_t i = 0; i < vocabulary; i++) {
+            float z = (x[i] - top) * by, weight = exponential(z);
+            total += weight;
+            weighted += weight * (z < -100.0f ? -100.0f : z);
+        }
+        sums[r] = top * by + logf(total);
+        logprobs[r] = x[targets[r]] * by - sums[r];
+        entropies[r] = logf(total) - weighted / total;
+    }
+}
+
+// Logits, in place, to the gradient of sum over rows of pull times the target's log-prob, by `by` times the logits
+void token_gradients(float *logits, int64_t rows, int64_t vocabulary, const int64_t *targets, float by, const float *sums,
+                     const float *pulls, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        float *x = logits + r * vocabulary, sum = sums[r], pull = pulls[r];
+#pragma omp simd
+        for (int64_t i = 0; i < vocabulary; i++) x[i] = -pull * exponential(x[i] * by - sum);
+        x[targets[r]] += pull;
+    }
+}

@@ -157,6 +157,26 @@ class Right:
         return c
 
 
+def token_logprobs(
+    logits: Tensor, targets: Tensor, by: float, sums: Tensor, logprobs: Tensor, entropies: Tensor
+) -> None:
+    """Of the rows of logits [M, V] times `by`, float32: log sum exp, log-prob of the target (int64 [M]) and entropy, each
+    into a contiguous float32 [M], in two passes over a row, the second of which finds it in the cache."""
+    library().token_logprobs(
+        *(at(logits), *map(c_int64, logits.shape), at(targets), c_float(by), at(sums), at(logprobs), at(entropies)),
+        c_int64(torch.get_num_threads()),
+    )
+
+
+def token_gradients(logits: Tensor, targets: Tensor, by: float, sums: Tensor, pulls: Tensor) -> None:
+    """Logits [M, V], in place, to pulls [M] times the gradient of the target's log-prob by `by` times the logits."""
+    pulls = pulls.contiguous()
+    library().token_gradients(
+        *(at(logits), *map(c_int64, logits.shape), at(targets), c_float(by), at(sums), at(pulls)),
+        c_int64(torch.get_num_threads()),
+    )
+
+
 class _Packed(Structure):
     _fields_ = (
         *((name, c_int64) for name in ("segments", "heads", "kv_heads", "dim", "threads")),

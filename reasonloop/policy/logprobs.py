@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Sampling
+from reasonloop.policy import kernels
 from reasonloop.policy.products import linear, multiply, right_factor
 
 Linear = Callable[..., Tensor]
@@ -105,7 +106,13 @@ class _TargetLogprobs(torch.autograd.Function):
         entropies = torch.empty_like(logprobs)
         ctx.head, ctx.sampling = head, sampling
         head = head.for_chunks()
+        fused = _fused(hidden, weight, head, sampling)
+        sums = torch.empty_like(logprobs) if fused else None
         for part in _chunks(len(targets), weight.shape[0]):
+            if sums is not None:
+                there = (sums[part], logprobs[part], entropies[part])
+                kernels.token_logprobs(head.logits(hidden[part]), targets[part], 1 / sampling.temperature, *there)
+                continue
             logits = tempered(head.logits(hidden[part]), sampling, targets[part])
             total = torch.logsumexp(logits, -1)
             logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total
@@ -114,34 +121,50 @@ class _TargetLogprobs(torch.autograd.Function):
             if sampling.truncated:
                 logits.masked_fill_(probs == 0, 0.0)
             entropies[part] = total - probs.mul_(logits).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.save_for_backward(hidden, weight, bias, targets, sums)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, sums = ctx.saved_tensors
         head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight)
         d_hidden = torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for part in _chunks(len(targets), weight.shape[0]):
-            raw = head.logits(hidden[part])
-            slope = head.scale / sampling.temperature
-            softcap_slope = 1 - (raw / head.softcap) ** 2 if head.softcap is not None else None
-            d_logits = tempered(raw.clone() if softcap_slope is not None else raw, sampling, targets[part])
-            d_logits = torch.softmax(d_logits, -1).neg_()
-            d_logits[torch.arange(len(d_logits), device=d_logits.device), targets[part]] += 1.0
-            d_logits *= (grads[0][part] * slope)[:, None]
-            if softcap_slope is not None:
-                d_logits *= softcap_slope
-            d_logits = d_logits.to(weight.dtype)
+            raw, slope = head.logits(hidden[part]), head.scale / sampling.temperature
+            if sums is not None:
+                kernels.token_gradients(
+                    raw, targets[part], 1 / sampling.temperature, sums[part], grads[0][part] * slope
+                )
+                d_logits = raw
+            else:
+                d_logits = _gradients(raw, head, sampling, targets[part], grads[0][part] * slope).to(weight.dtype)
             d_hidden[part] = times_weight(d_logits)
             if d_weight is not None:
                 multiply(d_logits, hidden[part], a_turned=True, onto=d_weight)
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None, None
+
+
+def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
+    """Whether our kernels take the logits from here: no truncation, no cap, float32 on a CPU."""
+    floats = hidden.dtype == weight.dtype == torch.float32 and hidden.device.type == "cpu"
+    return floats and head.softcap is None and not sampling.truncated and kernels.library() is not None
+
+
+def _gradients(raw: Tensor, head: Head, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:
+    """The gradient by the uncapped logits [M, V] of the sum of pulls [M] times log-probs; `raw` is overwritten."""
+    softcap_slope = 1 - (raw / head.softcap) ** 2 if head.softcap is not None else None
+    d_logits = tempered(raw, sampling, targets)
+    d_logits = torch.softmax(d_logits, -1).neg_()
+    d_logits[torch.arange(len(d_logits), device=d_logits.device), targets] += 1.0
+    d_logits *= pulls[:, None]
+    if softcap_slope is not None:
+        d_logits *= softcap_slope
+    return d_logits
 
 
 def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

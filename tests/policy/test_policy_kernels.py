@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from reasonloop.config import Sampling
 from reasonloop.policy import kernels
 from reasonloop.policy.kernels import Segments
+from reasonloop.policy.logprobs import Head, target_logprobs
 
 # a beginning that all share, prompts behind it, responses behind both; lengths around the kernels' blocks; a foreign segment
 STREAM = [
@@ -103,3 +105,42 @@ def test_a_single_token_sees_itself() -> None:
     found = Segments([(0, 1, ())]).attend(torch.randn(1, 4, 8), torch.randn(1, 2, 8), value, 1.0)
     assert torch.equal(found, value.repeat_interleave(2, 1))
     assert np.array_equal(Segments([]).segment, np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 40.0])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("vocabulary", [1, 2, 97, 1000])
+def test_log_probs_entropies_and_gradients_are_those_of_float64(
+    vocabulary: int, temperature: float, spread: float
+) -> None:
+    """From nearly uniform to nearly certain, with a bias and a scale."""
+    torch.manual_seed(2)
+    hidden, weight = torch.randn(29, 12).requires_grad_(), (spread * torch.randn(vocabulary, 12)).requires_grad_()
+    bias, targets = torch.randn(vocabulary).requires_grad_(), torch.randint(0, vocabulary, (29,))
+    exact = [x.detach().double().requires_grad_() for x in (hidden, weight, bias)]
+    sampling = Sampling(temperature=temperature)
+    found, entropies = target_logprobs(hidden, Head(weight, bias, scale=0.8), targets, sampling)
+    logits = (exact[0] @ exact[1].t() + exact[2]) * 0.8 / temperature
+    every = logits.log_softmax(-1)
+    tolerance = 1e-5 * max(1.0, spread)
+    expected = every.gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=tolerance)
+    torch.testing.assert_close(entropies.double(), -(every.exp() * every).sum(-1), rtol=1e-4, atol=tolerance)
+    pull = torch.randn(29)
+    mine = torch.autograd.grad(found, (hidden, weight, bias), pull)
+    for own, theirs in zip(mine, torch.autograd.grad(expected, exact, pull.double()), strict=True):
+        torch.testing.assert_close(own.double(), theirs, rtol=1e-4, atol=10 * tolerance)
+
+
+def test_a_token_that_cannot_come_counts_for_nothing_and_one_that_is_no_number_shows() -> None:
+    weight, bias = torch.randn(50, 4), torch.zeros(50)
+    bias[7] = -torch.inf
+    hidden, targets = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    found, entropies = target_logprobs(hidden, Head(weight, bias), targets, Sampling())
+    kept = [i for i in range(50) if i != 7]
+    expected, expected_entropies = target_logprobs(hidden, Head(weight[kept], bias[kept]), targets, Sampling())
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(entropies, expected_entropies)
+    for bad in (torch.nan, torch.inf):
+        bias[7] = bad
+        assert bool(torch.isnan(target_logprobs(hidden, Head(weight, bias), targets, Sampling())[0]).all())

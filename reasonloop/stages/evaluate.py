@@ -40,7 +40,7 @@ def evaluate(
         "branch": branch,
         "iteration": iteration,
         "rollouts": rollouts,
-        "seconds": round(training_seconds(run, branch, iteration), 1),
+        "seconds": round(training_seconds(run, branch, iteration), 3),
     }
     known = path.with_name(f"{same_as}.json")
     if same_as and known.is_file():

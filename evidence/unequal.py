@@ -12,7 +12,6 @@ import argparse
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from study import arguments_of, unpack
 
@@ -37,10 +36,10 @@ def main() -> None:
     if first.arms[0].entries[0].ids != second.arms[0].entries[0].ids:
         parser.error("the two studies have other held-out problems")
     own = [arm for arm in first.arms if arm.trained]
-    whole: dict[str, Any] = results(Arms([*second.arms, *own], first.machine, first.versions), [])
-    names = {arm.name for arm in own}
-    rows = results(Arms([*second.arms, *own], first.machine, first.versions), compare_arms([*second.arms, *own]))
-    whole["comparisons"] = [row for row in rows["comparisons"] if (row["a"] in names) != (row["b"] in names)]
+    names, both = {arm.name for arm in own}, Arms([*second.arms, *own], first.machine, first.versions)
+    whole = results(
+        both, [pair for pair in compare_arms(both.arms) if (pair.a.name in names) != (pair.b.name in names)]
+    )
     (arguments.folder / "against.json").write_text(json.dumps(whole, indent=1) + "\n")
     for row in whole["comparisons"]:
         lo, hi = row["ci95"]

@@ -247,12 +247,7 @@ class PackedPlan:
         return chunk, places
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-        if (
-            query.device.type == "cpu"
-            and scores.causal
-            and query.dtype == torch.float32
-            and kernels.library() is not None
-        ):
+        if scores.causal and kernels.usable(query):
             return self._tables.attend(query, key, value, scores.scaling)
         heads, dim = query.shape[1:]
         kv_heads = key.shape[1]

@@ -36,12 +36,12 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t layers, vocabulary, hidden, heads, kv_heads, dim, inner, length, threads;
+    int64_t layers, hidden, heads, kv_heads, dim, inner, length, threads;
     float epsilon, head_epsilon, scale;
     const float *embedding, *cos, *sin, *final; // cos and sin: [length][dim]
     const Layer *layer;
     float *x, *qkv, *seen, *gated; // work space of so many rows: hidden, heads + 2 kv_heads, heads, inner
-    float *own;                    // of each thread: rows x hidden, and heads / kv_heads x length
+    float *own;                    // of each thread: rows x hidden, and length
     int64_t own_size;
 } Model;
 

@@ -91,6 +91,26 @@ def _processor() -> str:
     return platform.machine() + "|".join(dict.fromkeys(line for line in lines if line.partition("\t")[0] in told))
 
 
+def floats(tensor: Tensor) -> bool:
+    """Whether it is what the kernels compute with: float32 on a CPU."""
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels are there, and can take these tensors."""
+    return all(map(floats, tensors)) and library() is not None
+
+
+def laid_out(weight: Tensor, up: Tensor | None = None) -> Tensor:
+    """Panels of a weight [out, in], with `up` of two of them side by side."""
+    kernels, (out, size) = library(), weight.shape
+    width = kernels.panel_width()
+    weight, up = weight.detach().contiguous(), up.detach().contiguous() if up is not None else None
+    panels = torch.empty(-(-out // (width // 2 if up is not None else width)), size, width)
+    kernels.lay_out(at(weight), at(up), c_int64(out), c_int64(size), at(panels), c_int64(torch.get_num_threads()))
+    return panels
+
+
 class Panels:
     """Weights [out, in], float32, laid out as kernels.c multiplies them: x [N, in] -> [N, out].
 
@@ -102,19 +122,10 @@ class Panels:
     ) -> None:
         self.out, self.size = weight.shape
         self.gated = up is not None
-        self.weight = self._lay_out(weight, up)
+        self.weight = laid_out(weight, up)
         self.bias: Tensor | None = None
         if bias is not None:
-            self.bias = self._lay_out(bias[:, None], up_bias[:, None] if up_bias is not None else None)
-
-    @staticmethod
-    def _lay_out(weight: Tensor, up: Tensor | None) -> Tensor:
-        kernels, (out, size) = library(), weight.shape
-        width = kernels.panel_width()
-        weight, up = weight.detach().contiguous(), up.detach().contiguous() if up is not None else None
-        panels = torch.empty(-(-out // (width // 2 if up is not None else width)), size, width)
-        kernels.lay_out(at(weight), at(up), c_int64(out), c_int64(size), at(panels), c_int64(torch.get_num_threads()))
-        return panels
+            self.bias = laid_out(bias[:, None], up_bias[:, None] if up_bias is not None else None)
 
     def __call__(self, x: Tensor, *_: Any) -> Tensor:
         x = x.contiguous()
@@ -135,14 +146,14 @@ class Right:
     """b [K, N], float32, or with `turned` its transpose [N, K], laid out to be the right factor of products."""
 
     def __init__(self, b: Tensor, turned: bool = False) -> None:
-        kernels, b = library(), b.detach().contiguous()
         self.size, self.out = b.shape[::-1] if turned else b.shape
-        width, threads = kernels.panel_width(), c_int64(torch.get_num_threads())
-        self.panels = torch.empty(-(-self.out // width) * self.size * width)
-        if turned:
-            kernels.lay_out(at(b), at(None), *map(c_int64, (self.out, self.size)), at(self.panels), threads)
-        else:
-            kernels.lay_rows(at(b), *map(c_int64, (self.size, self.out)), at(self.panels), threads)
+        self.panels = laid_out(b) if turned else self._rows(b.detach().contiguous())
+
+    def _rows(self, b: Tensor) -> Tensor:
+        kernels, width = library(), library().panel_width()
+        panels = torch.empty(-(-self.out // width), self.size, width)
+        kernels.lay_rows(at(b), *map(c_int64, (self.size, self.out)), at(panels), c_int64(torch.get_num_threads()))
+        return panels
 
     def times(self, a: Tensor, turned: bool = False, onto: Tensor | None = None) -> Tensor:
         """a [M, K] @ b, added `onto` what is in a contiguous tensor [M, N], if one is given. With `turned` a is [K, M]."""

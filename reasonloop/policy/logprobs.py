@@ -106,8 +106,7 @@ class _TargetLogprobs(torch.autograd.Function):
         entropies = torch.empty_like(logprobs)
         ctx.head, ctx.sampling = head, sampling
         head = head.for_chunks()
-        fused = _fused(hidden, weight, head, sampling)
-        sums = torch.empty_like(logprobs) if fused else None
+        sums = torch.empty_like(logprobs) if _fused(hidden, weight, head, sampling) else None
         for part in _chunks(len(targets), weight.shape[0]):
             if sums is not None:
                 there = (sums[part], logprobs[part], entropies[part])
@@ -150,9 +149,8 @@ class _TargetLogprobs(torch.autograd.Function):
 
 
 def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
-    """Whether our kernels take the logits from here: no truncation, no cap, float32 on a CPU."""
-    floats = hidden.dtype == weight.dtype == torch.float32 and hidden.device.type == "cpu"
-    return floats and head.softcap is None and not sampling.truncated and kernels.library() is not None
+    """Whether our kernels take the logits from here: no truncation, no cap."""
+    return head.softcap is None and not sampling.truncated and kernels.usable(hidden, weight)
 
 
 def _gradients(raw: Tensor, head: Head, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Linear:
 
 def product_of(weight: Tensor) -> Linear:
     """x -> x @ weight.T as sampling computes it: laid out where that is possible and worth it."""
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and kernels.library() is not None:
+    if kernels.usable(weight):
         return kernels.Panels(weight)
     if weight.device.type == "cpu" and _worthwhile(weight) and available():
         return packed_linear(weight, None)

@@ -46,7 +46,7 @@ def multiply(
 ) -> Tensor:
     """a [M, K] @ b [K, N], added `onto` what is in a contiguous tensor [M, N], if one is given. What is `turned` is given as
     its transpose, [K, M] and [N, K]."""
-    if not _widely(a, b.shape[0] if b_turned else b.shape[1], b.dtype):
+    if a.numel() * b.shape[0 if b_turned else 1] < WORTH or not _wide_floats(a, b):
         left, right = a.t() if a_turned else a, b.t() if b_turned else b
         return left @ right if onto is None else onto.addmm_(left, right)
     if kernels.library() is not None:
@@ -56,15 +56,13 @@ def multiply(
     return found if onto is None else onto.add_(found)
 
 
-def _widely(a: Tensor, outputs: int, dtype: torch.dtype) -> bool:
-    floats = a.dtype == dtype == torch.float32 and a.device.type == "cpu"
-    return floats and a.numel() * outputs >= WORTH and wide()
+def _wide_floats(*factors: Tensor) -> bool:
+    return all(map(kernels.floats, factors)) and wide()
 
 
 def right_factor(b: Tensor, turned: bool = False) -> Callable[[Tensor], Tensor]:
     """a [M, K] -> a @ b, for several a; with `turned` b is given as its transpose. What can be done once is done now."""
-    worthwhile = b.numel() >= WORTH and b.dtype == torch.float32 and b.device.type == "cpu" and wide()
-    if worthwhile and kernels.library() is not None:
+    if b.numel() >= WORTH and _wide_floats(b) and kernels.library() is not None:
         return kernels.Right(b, turned).times
     return partial(_times, b=b, turned=turned)
 
@@ -91,7 +89,7 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., K] @ weight.T [K, N] + bias"""
-    if _widely(x, weight.shape[0], weight.dtype):
+    if x.numel() * weight.shape[0] >= WORTH and _wide_floats(x, weight):
         return _Linear.apply(x, weight, bias)
     return nn.functional.linear(x, weight, bias)
 

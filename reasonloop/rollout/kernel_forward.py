@@ -41,10 +41,7 @@ class _Layer(Structure):
 
 class _Model(Structure):
     _fields_ = (
-        *(
-            (name, c_int64)
-            for name in ("layers", "vocabulary", "hidden", "heads", "kv_heads", "dim", "inner", "length")
-        ),
+        *((name, c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "dim", "inner", "length")),
         ("threads", c_int64),
         *((name, c_float) for name in ("epsilon", "head_epsilon", "scale")),
         *((name, c_void_p) for name in ("embedding", "cos", "sin", "final")),
@@ -108,7 +105,7 @@ class KernelForward(StraightForward):
         attended, dim = self.heads * 2 * self.half, 2 * self.half
         hidden, inner = base.embed_tokens.weight.shape[1], base.layers[0].mlp.down_proj.in_features
         cos, sin = base.rotary_emb(torch.zeros(1, 1, hidden), torch.arange(cache.length)[None])
-        own_size = slots * hidden + -(-self.heads // self.key_heads) * cache.length
+        own_size = slots * hidden + cache.length
         self._x = torch.empty(slots, hidden)
         work = [torch.empty(slots, n) for n in (attended + 2 * self.key_heads * dim, attended, inner)]
         own = torch.empty(threads, own_size)
@@ -118,7 +115,7 @@ class KernelForward(StraightForward):
         )
         first = self.layers[0]
         self._model = _Model(
-            *(len(self.layers), len(base.embed_tokens.weight), hidden, self.heads, self.key_heads, dim, inner),
+            *(len(self.layers), hidden, self.heads, self.key_heads, dim, inner),
             *(cache.length, threads, float(self.final.epsilon)),
             float(first.of_query.epsilon) if first.of_query is not None else 0.0,
             float(base.layers[0].self_attn.scaling),

@@ -99,9 +99,8 @@ class NativeEngine:
         with torch.inference_mode():
             kernels = KernelForward.of(self._policy) if capture is None else None
             with nullcontext(kernels.head) if kernels is not None else packed_weights(self._policy) as head:
-                decoding = (capture, kernels)
                 batch = _Batch(
-                    self._policy, head, prompts, n, sampling, address, on_tokens, on_finished, lengths, decoding
+                    self._policy, head, prompts, n, sampling, address, on_tokens, on_finished, lengths, capture, kernels
                 )
                 return batch.run()
 
@@ -120,7 +119,8 @@ class _Batch:
         on_tokens: Callable[[int], None] | None,
         on_finished: Callable[[int, Rollout], None] | None,
         lengths: np.ndarray | None,
-        decoding: tuple[Capture | None, KernelForward | None],
+        capture: Capture | None,
+        kernels: KernelForward | None,
     ) -> None:
         self.on_finished, self.lengths = on_finished, lengths
         self.policy, self.prompts, self.n, self.sampling, self.address = policy, prompts, n, sampling, address
@@ -131,9 +131,8 @@ class _Batch:
         self.shared = common_prefix([prompt.tokens for prompt in prompts])
         slots = min(sampling.slots, len(prompts) * n)
         length = longest + sampling.max_tokens
-        kernels = decoding[1]
         self.cache = kernels.cache(slots, length) if kernels is not None else SlotCache(slots, length, self.device)
-        self.decoder = Decoder(policy, self.cache, *decoding)
+        self.decoder = Decoder(policy, self.cache, capture, kernels)
         self.waiting = deque(range(len(prompts)))
         self.ready: deque[_Ready] = deque()
         self.rows: list[_Row] = []  # rows[s] is in slot s

@@ -1,4 +1,4 @@
-# make quickstart · make test · make lint · make types · make docs        (README.md says what they do)
+# make quickstart · make test (README.md) · make lint · make types · make docs (recipes.md and speed.md) · make model · make clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,7 @@ types: install
 
 docs: install
 	$(BIN)/python -c "from reasonloop.reference import reference; print(reference(), end='')" > docs/recipes.md
+	$(BIN)/python benchmarks/tables.py > docs/speed.md
 
 # makes the bundled model again (about half an hour on two cores)
 model: install

@@ -28,6 +28,7 @@ else is said, in groups of 8.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -144,17 +145,22 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
             {"few torch operations": partial(by_torch, *work), "transformers' modules": partial(by_modules, *work)},
         )
 
-    items = expressions(-(-rows // 2))[:rows]
+    seeds = itertools.count()
+
+    def fresh_items() -> Any:
+        return expressions(-(-rows // 2), next(seeds))[:rows]  # a worker keeps what it has judged
+
     spec = VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"})
     with VerifierPool(spec, workers=1, prestart=True) as pool:
 
         def during() -> None:
-            futures = []
+            futures, items = [], fresh_items()
             sample(grouped, lengths, lambda i, rollout: futures.append(pool.submit([items[i]])))
             for future in futures:
                 future.result()
 
         def afterwards() -> None:
+            items = fresh_items()
             sample(grouped, lengths)
             pool.verify(items)
 

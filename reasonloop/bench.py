@@ -67,7 +67,7 @@ def machine_and_versions(threads: int) -> tuple[dict[str, Any], dict[str, str]]:
     from reasonloop.runs import describe_machine
 
     ran_on = describe_machine(Recipe(threads=threads))
-    machine = {key: ran_on[key] for key in ("processor", "compiler", "cores", "threads", "platform")}
+    machine = {key: ran_on[key] for key in ("processor", "compiler", "kernels", "cores", "threads", "platform")}
     return machine, {"python": ran_on["python"], **ran_on["versions"]}
 
 

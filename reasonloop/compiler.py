@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from functools import cache
@@ -18,7 +19,14 @@ def version() -> str:
     if program is None:
         return ""
     try:
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+        told = subprocess.run(
+            [program, "--version"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            timeout=10,
+            env=os.environ | {"LC_ALL": "C"},
+        ).stdout.decode(errors="replace")
     except (OSError, subprocess.SubprocessError):
         return ""
     return (told.splitlines() or [""])[0]

@@ -119,8 +119,8 @@ class Sft(Training):
 
 
 class Rft(Training):
-    """RLoop's exploitation: fine-tuning on the experts. A lower rate and fewer epochs keep more pass@k, more of both give
-    more of the average (docs/evidence.md)."""
+    """RLoop's exploitation: fine-tuning on the experts. With 256 training problems or fewer a lower rate or fewer epochs did
+    better in the average and in pass@k; with 2,048 they cost some of the average and keep pass@k (docs/evidence.md)."""
 
     epochs: float | tuple[float, ...] = 2.0
     """Passes over the experts: a number, or a list with one for each iteration (its last one is for all that follow)."""
@@ -240,8 +240,8 @@ class Rloop(Section):
     """Where experts come from: every RL step (RLoop), the last step only, or as many rollouts of the iteration's
     starting policy without any RL (RAFT). The last two are controls."""
     hard_threshold: float = Field(0.5, gt=0, le=1)
-    """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. Stricter keeps more pass@k, looser
-    gives more of the average (docs/evidence.md). 1 switches the filter off."""
+    """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. Stricter tends to keep more
+    pass@k; what it does to the average is uncertain (docs/evidence.md). 1 switches the filter off."""
     cap: int = Field(8, ge=1)
     """At most so many experts a problem, drawn evenly over the RL steps."""
     accumulate: bool = False

@@ -52,4 +52,6 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(part) for part in args)
     if get_origin(annotation) in (tuple, dict):
         return "table" if get_origin(annotation) is dict else "list"
+    if len(args) == 1:
+        return _type(args[0])
     return getattr(args[0] if args else annotation, "__name__", str(annotation))

@@ -101,6 +101,17 @@ class Run:
         """CPU threads that the run began with: a continued run keeps them, since the bytes of its results depend on them."""
         return int(tomllib.loads((self.folder / "config.toml").read_text())["ran_on"]["threads"])
 
+    def changed(self) -> list[str]:
+        """What is another here than where the run began, of what the bytes of its results depend on."""
+        began = flat(tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))["ran_on"])
+        now = flat(describe_machine(self.recipe))
+        keys = ("processor", "compiler", "kernels", "python", *(key for key in now if key.startswith("versions.")))
+        return [
+            f"{key.removeprefix('versions.')} was {began[key]}, is {now[key]}"
+            for key in keys
+            if key in began and key in now and began[key] != now[key]
+        ]
+
     @property
     def state(self) -> dict[str, Any]:
         path = self.folder / "state.json"
@@ -214,6 +225,8 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
 
 def describe_machine(recipe: Recipe) -> dict[str, Any]:
     """What a result depends on beside the recipe: versions, processor, compiler, threads."""
+    from reasonloop.policy import kernels
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -225,6 +238,7 @@ def describe_machine(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "compiler": compiler.version(),
+        "kernels": kernels.described(),
         "cores": os.cpu_count() or 1,
         "threads": recipe.threads or available_cores(),
         "versions": versions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -181,6 +182,18 @@ def test_a_run_may_be_moved_and_continued_from_elsewhere(tmp_path: Path) -> None
         (case.out / name).unlink()
     os.rename(case.out, moved.out)
     assert_same(moved.complete(), unbroken(plan))
+
+
+def test_another_machine_is_said(tmp_path: Path) -> None:
+    case = Case("sft", tmp_path)
+    case.complete()
+    file = case.out / "config.toml"
+    file.write_text(re.sub(r'(?m)^(kernels|torch) = ".*"$', r'\1 = "another"', file.read_text()))
+    state = json.loads((case.out / "state.json").read_text())
+    (case.out / "state.json").write_text(json.dumps(state | {"stage": "start"}))
+    case.complete()
+    assert "it may end with other bytes than an unbroken run, since kernels was another, is " in case.log.read_text()
+    assert "; torch was another, is " in case.log.read_text()
 
 
 # stopping

@@ -247,7 +247,9 @@ class PackedPlan:
         return chunk, places
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-        if scores.causal and kernels.usable(query):
+        if key.shape != value.shape or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
+            raise NotImplementedError("its values or queries have other sizes than its keys")
+        if scores.causal and kernels.usable(query, key, value):
             return self._tables.attend(query, key, value, scores.scaling)
         heads, dim = query.shape[1:]
         kv_heads = key.shape[1]

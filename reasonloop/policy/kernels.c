@@ -362,14 +362,15 @@ typedef struct {
     const int64_t *segment; // [segments][4]: start, length, first context, contexts
     const int64_t *context; // [...][2]: start, length
     int64_t longest;        // keys of a segment, its contexts' included
-    float *own;             // of each thread: attention_floats(longest, dim)
+    float *own;             // of each thread: attention_floats(longest, dim, whether backward)
     int64_t own_size;
 } Packed;
 
 static inline int64_t rounded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
-int64_t attention_floats(int64_t longest, int64_t dim) {
-    return 5 * rounded(longest) * rounded(dim) + 2 * BLOCK * rounded(longest) + 2 * BLOCK * rounded(dim) + 2 * longest;
+int64_t attention_floats(int64_t longest, int64_t dim, int64_t backward) {
+    int64_t area = rounded(longest) * rounded(dim), block = BLOCK * rounded(longest);
+    return (backward ? 5 * area + 2 * block + 2 * BLOCK * rounded(dim) : 2 * area + block) + 2 * longest;
 }
 
 // The tokens that a segment looks at, in order
@@ -520,7 +521,8 @@ void attention_backward(const Packed *m, const float *query, const float *key, c
     }
 }
 
-// Of logits [rows][vocabulary] times `by` (1 / temperature): each row's log sum exp, its target's log-prob, and its entropy
+// Of logits [rows][vocabulary] times `by` (1 / temperature): each row's highest logit and log sum exp above it (apart: at small
+// temperatures their sum has lost the latter's digits), its target's log-prob, and its entropy
 void token_logprobs(const float *logits, int64_t rows, int64_t vocabulary, const int64_t *targets, float by, float *sums,
                     float *logprobs, float *entropies, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -535,9 +537,10 @@ void token_logprobs(const float *logits, int64_t rows, int64_t vocabulary, const
             total += weight;
             weighted += weight * (z < -100.0f ? -100.0f : z);
         }
-        sums[r] = top * by + logf(total);
-        logprobs[r] = x[targets[r]] * by - sums[r];
-        entropies[r] = logf(total) - weighted / total;
+        sums[2 * r] = top;
+        sums[2 * r + 1] = logf(total);
+        logprobs[r] = (x[targets[r]] - top) * by - sums[2 * r + 1];
+        entropies[r] = sums[2 * r + 1] - weighted / total;
     }
 }
 
@@ -546,9 +549,9 @@ void token_gradients(float *logits, int64_t rows, int64_t vocabulary, const int6
                      const float *pulls, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        float *x = logits + r * vocabulary, sum = sums[r], pull = pulls[r];
+        float *x = logits + r * vocabulary, top = sums[2 * r], sum = sums[2 * r + 1], pull = pulls[r];
 #pragma omp simd
-        for (int64_t i = 0; i < vocabulary; i++) x[i] = -pull * exponential(x[i] * by - sum);
+        for (int64_t i = 0; i < vocabulary; i++) x[i] = -pull * exponential((x[i] - top) * by - sum);
         x[targets[r]] += pull;
     }
 }

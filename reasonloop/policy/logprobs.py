@@ -106,7 +106,9 @@ class _TargetLogprobs(torch.autograd.Function):
         entropies = torch.empty_like(logprobs)
         ctx.head, ctx.sampling = head, sampling
         head = head.for_chunks()
-        sums = torch.empty_like(logprobs) if _fused(hidden, weight, head, sampling) else None
+        sums = logprobs.new_empty(len(targets), 2) if _fused(hidden, weight, head, sampling) else None
+        if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
+            raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {len(weight) - 1}")
         for part in _chunks(len(targets), weight.shape[0]):
             if sums is not None:
                 there = (sums[part], logprobs[part], entropies[part])
@@ -129,7 +131,8 @@ class _TargetLogprobs(torch.autograd.Function):
         hidden, weight, bias, targets, sums = ctx.saved_tensors
         head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight)
         d_hidden = torch.empty_like(hidden)
-        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        whole = torch.contiguous_format
+        d_weight = torch.zeros_like(weight, memory_format=whole) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for part in _chunks(len(targets), weight.shape[0]):
             raw, slope = head.logits(hidden[part]), head.scale / sampling.temperature
@@ -169,7 +172,8 @@ def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampl
     """Log-probs of `targets` [M] int64 after hidden states [M, D], and entropies: two float32 [M], nats.
 
     Both are of the distribution that `sampling` draws from. Entropies carry no gradient. Memory does not grow with
-    M x V: logits are made in chunks, and again in the backward pass.
+    M x V: logits are made in chunks, and again in the backward pass. On a CPU raises IndexError (or gather's RuntimeError)
+    for a target beyond the vocabulary.
     """
     return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from reasonloop.cache import user_cache
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError
 from reasonloop.policy import attention
@@ -55,6 +56,7 @@ class Policy:
         if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
             raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
         policy = cls(model.to(device), tokenizer)
+        policy._checked([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], f"model {path}")
         policy._check_packing(str(path))  # in float32, where a difference is one of method, not of rounding
         policy.compute_in(dtype)
         return policy
@@ -139,7 +141,7 @@ class Policy:
                 ids = ids[:-1]  # some tokenizers close a text; a prompt is not closed
         if not ids:
             raise InputError(f"problem {problem.id}: its prompt has no tokens")
-        return np.asarray(ids, dtype=np.int32)
+        return self._checked(ids, f"problem {problem.id}")
 
     def encode_response(self, text: str) -> np.ndarray:
         """Tokens of a demonstration, int32 [T], closed with the end-of-sequence token.
@@ -151,7 +153,19 @@ class Policy:
                 "the model's tokenizer has no end-of-sequence token; expected one, to close demonstrations with"
             )
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return np.asarray([*ids, self.tokenizer.eos_token_id], dtype=np.int32)
+        return self._checked([*ids, self.tokenizer.eos_token_id], f"response {text[:40]!r}")
+
+    def _checked(self, ids: Sequence[int], name: str) -> np.ndarray:
+        """The ids, int32. Raises InputError if the model has none of one: tokens were added to its tokenizer alone."""
+        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
+        beyond = [i for i in ids if i >= vocabulary]
+        if beyond:
+            token = self.tokenizer.convert_ids_to_tokens(beyond[0])
+            raise InputError(
+                f"{name}: its tokenizer has {token!r} with id {beyond[0]}, the model has {vocabulary} token embeddings; "
+                "expected as many as the tokenizer has tokens (transformers' resize_token_embeddings)"
+            )
+        return np.asarray(ids, dtype=np.int32)
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of a response without special tokens. Only for verifiers and readers: training keeps the tokens."""
@@ -263,8 +277,7 @@ def quiet() -> None:
 def _converted_gguf(file: Path) -> Path:
     """The Hugging Face folder of a GGUF file, made once and kept in the user's cache: reading GGUF takes half a minute."""
     stat = file.stat()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "reasonloop"
-    converted = cache / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
+    converted = user_cache() / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
     if not (converted / "config.json").is_file():
         model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)

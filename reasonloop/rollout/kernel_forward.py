@@ -106,9 +106,9 @@ class KernelForward(StraightForward):
         hidden, inner = base.embed_tokens.weight.shape[1], base.layers[0].mlp.down_proj.in_features
         cos, sin = base.rotary_emb(torch.zeros(1, 1, hidden), torch.arange(cache.length)[None])
         own_size = slots * hidden + cache.length
-        self._x = torch.empty(slots, hidden)
-        work = [torch.empty(slots, n) for n in (attended + 2 * self.key_heads * dim, attended, inner)]
-        own = torch.empty(threads, own_size)
+        self._x = kernels.empty(slots, hidden)
+        work = [kernels.empty(slots, n) for n in (attended + 2 * self.key_heads * dim, attended, inner)]
+        own = kernels.empty(threads, own_size)
         tables = [cos[0].float().contiguous(), sin[0].float().contiguous()]
         layers = (_Layer * len(self.layers))(
             *(self._pointers(layer, cache.keys[i], cache.values[i]) for i, layer in enumerate(self.layers))

@@ -25,6 +25,7 @@ import torch
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, RunError
+from reasonloop.policy import kernels
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Address, Prompt
@@ -60,6 +61,8 @@ class TeamEngine:
         self._policy: Callable[[], Policy | None] = lambda: None
         self._shared: Callable[[], Policy | None] = lambda: None
         """The policy that the helpers have"""
+        self._places: list[int] = []
+        """Where its weights lay then: another engine, or `Policy.compute_in`, may have moved them since"""
         self._helpers: list[_Helper] = []
 
     def load(self, policy: Policy) -> None:
@@ -143,15 +146,19 @@ class TeamEngine:
         """So many helpers, with the policy."""
         fresh = [_Helper() for _ in range(count - len(self._helpers))]
         self._helpers += fresh
-        if fresh or self._shared() is not policy:
+        if fresh or self._shared() is not policy or self._places != _places(policy):
             descriptor, body = share(policy)
             try:
                 for helper in self._helpers:  # a policy is shared with all at once: its memory has moved
                     helper.hand_over(descriptor, body)
             finally:
                 os.close(descriptor)
-            self._shared = weakref.ref(policy)
+            self._shared, self._places = weakref.ref(policy), _places(policy)
         return self._helpers[:count]
+
+
+def _places(policy: Policy) -> list[int]:
+    return [parameter.data_ptr() for parameter in policy.model.parameters()]
 
 
 class _Helper:
@@ -166,7 +173,7 @@ class _Helper:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the parent
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1", kernels.SWITCH: kernels.choice()},
             )
         self._working = False
         self._places = np.empty(0, np.int64)

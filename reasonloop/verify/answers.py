@@ -28,6 +28,10 @@ texts only get their white space folded."""
 MAX_SYMBOLIC = 10_000
 """Characters; a longer answer is not parsed as mathematics."""
 DETAIL = 200
+KEPT_JUDGEMENTS = 2_000
+"""That `symbolic` keeps: the responses of a group often give the same answer."""
+KEPT_GOLDS = 200
+"""Gold answers that `symbolic` keeps parsed (answers aren't: they may be huge, and nobody has checked them)."""
 
 
 def one_line(text: str, limit: int = DETAIL) -> str:
@@ -188,6 +192,7 @@ _PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
 _SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
 
 
+@lru_cache(maxsize=KEPT_JUDGEMENTS)
 def symbolic(answer: str, gold: str) -> Judgement:
     r"""math-verify's comparison of two expressions. Unbounded in time and memory: only for a worker with a deadline.
 
@@ -212,7 +217,8 @@ def symbolic(answer: str, gold: str) -> Judgement:
             return Judgement(Verdict.UNPARSEABLE, f"unbalanced braces in the {name}: {one_line(text, 100)}")
         if _SIDE_BY_SIDE.search(text):
             return Judgement(Verdict.UNPARSEABLE, f"two numbers side by side in the {name}: {one_line(text, 100)}")
-        parsed = _parse(_PERCENT.sub(r" \\wp ", text))
+        read = _parse if name == "answer" else _parse_gold
+        parsed = read(_PERCENT.sub(r" \\wp ", text))
         if not parsed:
             return Judgement(Verdict.UNPARSEABLE, f"the {name} is no mathematics: {one_line(text, 100)}")
         sides.append(parsed)
@@ -246,6 +252,9 @@ def _parse(text: str) -> list[Any]:
         parsing_timeout=None,
         raise_on_error=True,
     )
+
+
+_parse_gold = lru_cache(maxsize=KEPT_GOLDS)(_parse)
 
 
 def _balanced(text: str) -> bool:

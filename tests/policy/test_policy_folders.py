@@ -229,6 +229,20 @@ def test_a_tokenizer_without_an_end_cannot_close_demonstrations() -> None:
     assert len(policy.encode_prompt(Problem("p", "3 + 5")))
 
 
+def test_tokens_that_the_model_has_no_embeddings_for(tmp_path: Path) -> None:
+    policy = tiny_policy("llama")
+    vocabulary = policy.model.config.vocab_size
+    policy.tokenizer.add_tokens([f"<new {i}>" for i in range(vocabulary - len(policy.tokenizer) + 1)])
+    with pytest.raises(InputError, match=rf"problem p: its tokenizer has '<new .*' with id {vocabulary}"):
+        policy.encode_prompt(Problem("p", policy.tokenizer.convert_ids_to_tokens(vocabulary)))
+    policy.tokenizer.eos_token = policy.tokenizer.convert_ids_to_tokens(vocabulary)
+    with pytest.raises(InputError, match=rf"response '3 \+ 5': .* id {vocabulary}, the model has {vocabulary}"):
+        policy.encode_response("3 + 5")
+    policy.save(tmp_path / "model")
+    with pytest.raises(InputError, match=rf"model .*: its tokenizer has .* id {vocabulary}"):
+        Policy.load(tmp_path / "model")
+
+
 def test_a_prompt_without_tokens_is_refused() -> None:
     from tokenizers import processors
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.policy import kernels
+from reasonloop.policy.attention import PackedPlan, Scores, Segment
 from reasonloop.policy.kernels import Segments
 from reasonloop.policy.logprobs import Head, target_logprobs
 
@@ -144,3 +145,40 @@ def test_a_token_that_cannot_come_counts_for_nothing_and_one_that_is_no_number_s
     for bad in (torch.nan, torch.inf):
         bias[7] = bad
         assert bool(torch.isnan(target_logprobs(hidden, Head(weight, bias), targets, Sampling())[0]).all())
+
+
+def test_a_certain_token_has_no_gradient_at_a_small_temperature() -> None:
+    """The log-prob's slope is a thousand there, and the sum of exponentials as large as 25,000 in its exponent."""
+    hidden, weight = torch.tensor([[25.0]]).requires_grad_(), torch.tensor([[1.0], [0.9], [-1.0]])
+    found, _ = target_logprobs(hidden, Head(weight), torch.tensor([0]), Sampling(temperature=0.001))
+    (pull,) = torch.autograd.grad(found.sum(), hidden)
+    assert found.tolist() == [0.0]
+    assert pull.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("target", [97, -1])
+def test_a_target_beyond_the_vocabulary_is_an_error(target: int) -> None:
+    with pytest.raises(IndexError, match="expected 0 to 96"):
+        target_logprobs(torch.randn(2, 12), Head(torch.randn(97, 12)), torch.tensor([3, target]), Sampling())
+
+
+@pytest.mark.parametrize("sizes", [(4, 24, 2, 16), (4, 16, 2, 24), (3, 24, 2, 24)])
+def test_sizes_that_do_not_match_are_refused(sizes: tuple[int, int, int, int]) -> None:
+    """As multi-head latent attention has them: values of another size than keys."""
+    heads, dim, kv_heads, value_dim = sizes
+    query, key, value = torch.randn(9, heads, dim), torch.randn(9, kv_heads, 24), torch.randn(9, kv_heads, value_dim)
+    with pytest.raises(NotImplementedError, match="other sizes than its keys"):
+        PackedPlan([Segment(0, 4), Segment(4, 5)]).attend(0, query, key, value, Scores(0.3))
+
+
+def test_torchs_defaults_are_not_the_kernels() -> None:
+    torch.manual_seed(3)
+    x, weight = torch.randn(7, 12), torch.randn(33, 12)
+    expected = [kernels.Panels(weight)(x), kernels.Right(weight, turned=True).times(x)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [kernels.Panels(weight)(x), kernels.Right(weight, turned=True).times(x)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

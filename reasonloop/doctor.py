@@ -213,10 +213,10 @@ def gpu() -> Check:
 
 def own_kernels() -> Check:
     """Whether our own kernels can be built and loaded, and whether the learner multiplies with them."""
-    from reasonloop.policy import kernels, products
+    from reasonloop.policy import building, kernels, products
 
     if kernels.library() is None:
-        lack = kernels.lack()
+        lack = building.lack()
         return Check("kernels", "missing", f"{lack}: sampling takes up to three times as long", {"lack": lack})
     vector = kernels.library().panel_width() // 2
     data = {"vector": vector, "learner": products.wide()}

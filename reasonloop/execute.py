@@ -189,7 +189,7 @@ def _work(run: Run) -> None:
         if run.resumed:
             progress.say(f"continuing {run.folder} at: {run.state.get('stage')}, step {run.state.get('step')}")
             if changed := run.changed():
-                progress.say(f"  it may end with other bytes than an unbroken run, since {'; '.join(changed)}")
+                progress.say(f"  it may end with other bytes than an unbroken run ({'; '.join(changed)})")
             for evaluation in run.evaluations()[-1:]:
                 show_held_out(run, evaluation)
         method(run.recipe.method)(run)

@@ -107,9 +107,9 @@ class Run:
         now = flat(describe_machine(self.recipe))
         keys = ("processor", "compiler", "kernels", "python", *(key for key in now if key.startswith("versions.")))
         return [
-            f"{key.removeprefix('versions.')} was {began[key]}, is {now[key]}"
+            f"{key.removeprefix('versions.')}: {began.get(key, 'unknown') or 'none'} when it began, {now[key] or 'none'} now"
             for key in keys
-            if key in began and key in now and began[key] != now[key]
+            if began.get(key) != now[key]
         ]
 
     @property
@@ -225,7 +225,7 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
 
 def describe_machine(recipe: Recipe) -> dict[str, Any]:
     """What a result depends on beside the recipe: versions, processor, compiler, threads."""
-    from reasonloop.policy import kernels
+    from reasonloop.policy import building
 
     versions = {}
     for package in PACKAGES:
@@ -238,7 +238,7 @@ def describe_machine(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "compiler": compiler.version(),
-        "kernels": kernels.described(),
+        "kernels": building.described(),
         "cores": os.cpu_count() or 1,
         "threads": recipe.threads or available_cores(),
         "versions": versions,

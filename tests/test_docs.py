@@ -30,7 +30,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_task_and_a_judge_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks", "check", "multiples:Multiples"]) == 0
-    small = ["method=rl", "rl.steps=1", "rl.problems_per_step=4", "rl.group_size=2", "eval.samples=1", f"model.path={weak_model()}"]
+    small = ["method=rl", "rl.steps=1", "rl.problems_per_step=4", "rl.group_size=2", "eval.samples=1"]
+    small.append(f"model.path={weak_model()}")
     judged = ["exploration.form=judge", "exploration.judge.model=effort:distinct_words"]
     assert main(["run", "my.toml", *small, *judged, "--out", "run"]) == 0
     (line,) = metrics(here / "run", stage="explore")

@@ -192,8 +192,8 @@ def test_another_machine_is_said(tmp_path: Path) -> None:
     state = json.loads((case.out / "state.json").read_text())
     (case.out / "state.json").write_text(json.dumps(state | {"stage": "start"}))
     case.complete()
-    assert "it may end with other bytes than an unbroken run, since kernels was another, is " in case.log.read_text()
-    assert "; torch was another, is " in case.log.read_text()
+    assert "it may end with other bytes than an unbroken run (kernels: another when it began, " in case.log.read_text()
+    assert "; torch: another when it began, 2." in case.log.read_text()
 
 
 # stopping

@@ -1,4 +1,4 @@
-"""Our own kernels for float32 on CPUs (kernels.c), built with the machine's C compiler where there is one.
+"""Our own kernels for float32 on CPUs (kernels.c), where they could be built (`policy.building`).
 
 Sampling decodes with them (`rollout.kernel_forward`), and the learner multiplies with them where they are ahead of torch's
 library (`policy.products`).
@@ -6,135 +6,15 @@ library (`policy.products`).
 
 from __future__ import annotations
 
-import atexit
-import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reasonloop import compiler
-from reasonloop.cache import user_cache
-from reasonloop.errors import InputError
-
-SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = (
-    *("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"),
-    *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
-)
-"""No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
-SWITCH = "REASONLOOP_KERNELS"
-"""Environment variable: "off", or the library to load in place of one that is built here."""
-_FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, AttributeError)
-
-
-@cache
-def library() -> Any:
-    """kernels.c, built for this processor and kept in the user's cache; None where that can't be done (`lack` says why)."""
-    try:
-        return _loaded()
-    except _FAILURES:
-        return None
-
-
-def lack() -> str:
-    """Why there is no library, in a few words; empty where there is one."""
-    if library() is not None:
-        return ""
-    try:
-        _loaded()
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["?"]
-        told = next((line for line in lines if "error" in line), lines[-1])
-        return f"the C compiler fails: {told[:200]}"
-    except _FAILURES as error:
-        return str(error)[:200]
-    return ""
-
-
-def choice() -> str:
-    """What SWITCH must be in another process for it to compute as this one does."""
-    return "off" if library() is None else str(library()._name)
-
-
-def described() -> str:
-    """In a word for a result's machine, since rounding depends on it."""
-    return "none" if library() is None else f"{library().panel_width() // 2} floats a vector"
-
-
-def _loaded() -> Any:
-    told = os.environ.get(SWITCH, "")
-    if told == "off":
-        raise RuntimeError(f"switched off ({SWITCH}=off)")
-    if told:
-        try:
-            return _opened(Path(told))
-        except (OSError, AttributeError) as error:
-            raise InputError(f"{SWITCH}={told}: expected 'off' or a library of our kernels ({error})") from None
-    program = compiler.path()
-    if program is None or platform.system() != "Linux":
-        raise RuntimeError("no C compiler (gcc)" if program is None else f"not for {platform.system()}")
-    made_of = [SOURCE.read_bytes(), compiler.version().encode(), " ".join(FLAGS).encode(), _processor().encode()]
-    # machines of different kinds may share a home folder
-    name = f"kernels-{hashlib.sha256(b'|'.join(made_of)).hexdigest()[:16]}.so"
-    try:
-        folder = user_cache()
-        if (folder / name).is_file():
-            with suppress(OSError, AttributeError):  # cut short by a crash, or made for another C library: once more
-                return _opened(folder / name)
-            (folder / name).unlink()
-        _build(program, folder / name)
-    except (OSError, RuntimeError):  # no home, no room, read-only, or not ours: for this process alone
-        folder = Path(tempfile.mkdtemp(prefix="reasonloop-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _build(program, folder / name)
-    return _opened(folder / name)
-
-
-def _opened(file: Path) -> Any:
-    opened = ctypes.CDLL(str(file))
-    for function in ("panel_width", "own_floats", "attention_floats"):
-        getattr(opened, function).restype = c_int64
-    return opened
-
-
-def _build(program: str, target: Path) -> None:
-    descriptor, partial = tempfile.mkstemp(".so", "kernels-", target.parent)
-    os.close(descriptor)
-    try:
-        subprocess.run(
-            [program, *FLAGS, str(SOURCE), "-o", partial, "-lm"], capture_output=True, check=True, timeout=120
-        )
-        os.chmod(partial, 0o755)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        try:  # several processes may build it at once, and they are alike; the first one stays, others may have it mapped
-            os.link(partial, target)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            os.replace(partial, target)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
-    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    told = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
-    return platform.machine() + "|".join(dict.fromkeys(line for line in lines if line.partition("\t")[0] in told))
+from reasonloop.policy.building import library
 
 
 def empty(*shape: int) -> Tensor:

@@ -31,6 +31,8 @@ class Policy:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
         self.tokenizer = tokenizer
+        self.placement = object()
+        """Another one whenever the weights have moved in memory: who has handed on their place hands it on again"""
         self.model.set_attn_implementation(attention.NAME)
 
     @classmethod
@@ -70,6 +72,7 @@ class Policy:
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(getattr(torch, dtype))
+        self.placement = object()
 
     def save(self, folder: Path) -> None:
         """Writes a Hugging Face folder that AutoModelForCausalLM.from_pretrained loads. Whole or not at all (OSError)."""

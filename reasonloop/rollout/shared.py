@@ -38,6 +38,7 @@ def share(policy: Policy) -> tuple[int, bytes]:
             view = _view(memory, parameter, place)
             view.copy_(parameter)
             parameter.data = view
+    policy.placement = object()
     body = io.BytesIO()
     pickle.dump([(tuple(parameter.shape), parameter.dtype) for parameter in parameters], body)
     pickler = _Pickler(body, protocol=pickle.HIGHEST_PROTOCOL)

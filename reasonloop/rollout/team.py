@@ -25,7 +25,7 @@ import torch
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, RunError
-from reasonloop.policy import kernels
+from reasonloop.policy import building
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Address, Prompt
@@ -61,8 +61,8 @@ class TeamEngine:
         self._policy: Callable[[], Policy | None] = lambda: None
         self._shared: Callable[[], Policy | None] = lambda: None
         """The policy that the helpers have"""
-        self._places: list[int] = []
-        """Where its weights lay then: another engine, or `Policy.compute_in`, may have moved them since"""
+        self._placement: object = None
+        """Its `Policy.placement` then: another engine may have moved the weights since"""
         self._helpers: list[_Helper] = []
 
     def load(self, policy: Policy) -> None:
@@ -146,19 +146,15 @@ class TeamEngine:
         """So many helpers, with the policy."""
         fresh = [_Helper() for _ in range(count - len(self._helpers))]
         self._helpers += fresh
-        if fresh or self._shared() is not policy or self._places != _places(policy):
+        if fresh or self._shared() is not policy or self._placement is not policy.placement:
             descriptor, body = share(policy)
             try:
                 for helper in self._helpers:  # a policy is shared with all at once: its memory has moved
                     helper.hand_over(descriptor, body)
             finally:
                 os.close(descriptor)
-            self._shared, self._places = weakref.ref(policy), _places(policy)
+            self._shared, self._placement = weakref.ref(policy), policy.placement
         return self._helpers[:count]
-
-
-def _places(policy: Policy) -> list[int]:
-    return [parameter.data_ptr() for parameter in policy.model.parameters()]
 
 
 class _Helper:
@@ -168,12 +164,13 @@ class _Helper:
         self._channel, theirs = Pipe(duplex=True)
         with theirs:
             order = [json.dumps([str(path) for path in sys.path]), str(theirs.fileno()), str(os.getpid())]
+            kernels, descriptors = building.handed_on()
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, *order],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the parent
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": "1", kernels.SWITCH: kernels.choice()},
+                pass_fds=[theirs.fileno(), *descriptors],
+                env=os.environ | {"OMP_NUM_THREADS": "1", building.SWITCH: kernels},
             )
         self._working = False
         self._places = np.empty(0, np.int64)

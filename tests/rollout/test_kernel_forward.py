@@ -16,7 +16,7 @@ from torch import Tensor
 from reasonloop import doctor
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, RunError
-from reasonloop.policy import kernels
+from reasonloop.policy import building, kernels
 from reasonloop.policy.kernels import Panels
 from reasonloop.policy.policy import Policy
 from reasonloop.rollout.engine import Address, Prompt
@@ -163,18 +163,19 @@ def test_scaled_rotations_are_the_models_own() -> None:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of its own, and a library that is looked for again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    kernels.library.cache_clear()
+    monkeypatch.delenv(building.SWITCH, raising=False)
+    building.library.cache_clear()
     yield tmp_path / "cache" / "reasonloop"
-    kernels.library.cache_clear()
+    building.library.cache_clear()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="its instruction sets")
 @pytest.mark.parametrize("narrow", ["x86-64", "x86-64-v2", "x86-64-v3"])
 @pytest.mark.usefixtures("elsewhere")
 def test_processors_with_narrower_vectors_compute_the_same(narrow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = [flag for flag in kernels.FLAGS if flag != "-march=native"]
-    monkeypatch.setattr(kernels, "FLAGS", (*wide, f"-march={narrow}"))
-    kernels.library.cache_clear()
+    wide = [flag for flag in building.FLAGS if flag != "-march=native"]
+    monkeypatch.setattr(building, "FLAGS", (*wide, f"-march={narrow}"))
+    building.library.cache_clear()
     if kernels.library() is None:
         pytest.skip("this compiler doesn't know it")
     assert kernels.library().panel_width() == (16 if narrow.endswith("v3") else 8)
@@ -195,8 +196,8 @@ def sampled() -> list[int]:
 def test_it_is_built_once(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.library() is not None
     (file,) = elsewhere.iterdir()
-    kernels.library.cache_clear()
-    monkeypatch.setattr(kernels, "_build", lambda *_: pytest.fail("built again"))
+    building.library.cache_clear()
+    monkeypatch.setattr(building, "_built", lambda *_: pytest.fail("built again"))
     assert kernels.library() is not None
     assert file.suffix == ".so"
 
@@ -204,57 +205,64 @@ def test_it_is_built_once(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_other_source_is_another_library(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels.library()
     other = tmp_path / "kernels.c"
-    other.write_text(kernels.SOURCE.read_text() + "// changed\n")
-    monkeypatch.setattr(kernels, "SOURCE", other)
-    kernels.library.cache_clear()
+    other.write_text(building.SOURCE.read_text() + "// changed\n")
+    monkeypatch.setattr(building, "SOURCE", other)
+    building.library.cache_clear()
     assert kernels.library() is not None
     assert len(list(elsewhere.iterdir())) == 2
 
 
-@pytest.mark.parametrize("hindrance", ["nothing can be written", "others may write", "the first file is cut short"])
-def test_whatever_the_cache_is_like_there_is_a_library_and_nothing_foreign_is_loaded(
-    hindrance: str, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hindrance", ["nothing can be written", "cut short", "others may write to it", "another's"])
+def test_whatever_is_in_the_cache_there_is_a_library_and_nothing_foreign_is_loaded(
+    hindrance: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = kernels.library()
     if hindrance == "nothing can be written":
+        shutil.rmtree(elsewhere.parent)
         elsewhere.parent.write_text("a file, where a folder should be")
-    elif hindrance == "others may write":
-        elsewhere.mkdir(parents=True)
-        elsewhere.chmod(0o777)
     else:
-        name = Path(kernels.choice()).name
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))  # what is loaded once isn't loaded again
-        elsewhere = tmp_path / "second" / "reasonloop"
-        elsewhere.mkdir(parents=True)
-        (elsewhere / name).write_bytes(b"")
-    kernels.library.cache_clear()
-    assert kernels.library() is not None
-    if hindrance == "nothing can be written":
-        made = Path(kernels.choice()).parent
-        assert made.stat().st_mode & 0o777 == 0o700
-    else:
-        assert elsewhere.stat().st_mode & 0o022 == 0
-        assert Path(kernels.choice()).stat().st_size > 1000
-    monkeypatch.setattr(kernels.os, "geteuid", lambda: 12345)  # somebody else's cache
-    kernels.library.cache_clear()
-    assert kernels.library() is not None
-    assert elsewhere not in Path(kernels.choice()).parents
+        (file,) = elsewhere.iterdir()
+        if hindrance == "cut short":
+            file.write_bytes(file.read_bytes()[:1000])  # what is loaded is a copy
+        elif hindrance == "others may write to it":
+            file.chmod(0o666)
+        else:
+            monkeypatch.setattr(building.os, "geteuid", lambda: 12345)
+    built: list[str] = []
+    monkeypatch.setattr(
+        building, "_built", lambda program, build=building._built: built.append(program) or build(program)
+    )
+    building.library.cache_clear()
+    assert kernels.library().panel_width() == before.panel_width()
+    assert len(built) == 1
+    if hindrance in ("cut short", "others may write to it"):
+        (file,) = elsewhere.iterdir()
+        assert file.stat().st_mode & 0o022 == 0
+        building.library.cache_clear()
+        assert kernels.library() is not None
+        assert len(built) == 1
 
 
 def test_the_switch_turns_it_off_or_names_the_library(
     elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = kernels.choice()
-    assert Path(built).parent == elsewhere
-    for told in (built, "off"):
-        monkeypatch.setenv(kernels.SWITCH, told)
-        kernels.library.cache_clear()
-        assert kernels.choice() == told
-    assert kernels.lack() == "switched off (REASONLOOP_KERNELS=off)"
-    assert kernels.described() == "none"
-    monkeypatch.setenv(kernels.SWITCH, str(tmp_path / "missing.so"))
-    kernels.library.cache_clear()
-    with pytest.raises(InputError, match=r"REASONLOOP_KERNELS=.*missing\.so: expected 'off' or a library"):
-        kernels.library()
+    kernels.library()
+    (file,) = elsewhere.iterdir()
+    monkeypatch.chdir(elsewhere)
+    for told in (file.name, "off"):
+        monkeypatch.setenv(building.SWITCH, told)
+        building.library.cache_clear()
+        assert building.handed_on() == ("off" if told == "off" else str(file), ())
+    assert building.lack() == "switched off (REASONLOOP_KERNELS=off)"
+    assert building.described() == "none"
+    other = tmp_path / "kernels.c"
+    other.write_text(building.SOURCE.read_text() + "// changed\n")
+    for told, source in ((tmp_path / "missing.so", building.SOURCE), (file, other)):
+        monkeypatch.setattr(building, "SOURCE", source)
+        monkeypatch.setenv(building.SWITCH, str(told))
+        building.library.cache_clear()
+        with pytest.raises(InputError, match=r"REASONLOOP_KERNELS=.*\.so: expected 'off' or a library"):
+            building.library()
 
 
 @pytest.mark.parametrize("lack", ["no compiler", "source it can't compile"])
@@ -268,10 +276,10 @@ def test_without_it_torch_samples_the_same(
     else:
         broken = tmp_path / "kernels.c"
         broken.write_text("int panel_width(void) {")
-        monkeypatch.setattr(kernels, "SOURCE", broken)
-    kernels.library.cache_clear()
+        monkeypatch.setattr(building, "SOURCE", broken)
+    building.library.cache_clear()
     assert kernels.library() is None
-    assert {"no compiler": "no C compiler"}.get(lack, "error: expected") in kernels.lack()
+    assert {"no compiler": "no C compiler"}.get(lack, "error: expected") in building.lack()
     assert doctor.own_kernels().status == "missing"
     assert sampled() == expected
     assert not elsewhere.is_dir() or not list(elsewhere.iterdir())

@@ -16,7 +16,7 @@ from test_native import ADDRESS, SAMPLING, assert_same, engine, prompts
 from tiny_models import tiny_policy
 
 from reasonloop.errors import InputError, RunError
-from reasonloop.policy import kernels
+from reasonloop.policy import building, kernels
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rollout.engine import Prompt
@@ -103,7 +103,8 @@ def test_weights_that_another_engine_has_moved_are_shared_again(team: TeamEngine
 
 
 def test_helpers_compute_with_the_kernels_of_their_owner(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "library", lambda: None)
+    for module in (kernels, building):
+        monkeypatch.setattr(module, "library", lambda: None)
     without = TeamEngine(2)
     without.load(policy)
     try:

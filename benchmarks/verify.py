@@ -6,15 +6,17 @@ Two workloads. GSM8K: each problem is judged on two responses, its own worked so
 but for the few with the same answer). Expressions: fractions, roots, pairs and intervals in LaTeX, each judged on another
 way to write it and on a wrong one; three in four are decided by math-verify.
 
-Ours is a verifier pool with one worker, as runs use it: extraction, exact and numeric comparison, then math-verify in the
-killable worker where that is needed. The peers call `math_verify.parse` and `verify` in a loop, gold answers parsed once
-each: "plain" on the whole responses, "extracted" on the answers that our extraction finds in them. Seconds are of judging
-all of them; the worker's start is in the warm-up. Disagreements are counted and listed. The main workload is GSM8K, plain.
+Ours is a verifier pool with one worker, as runs use it: extraction, exact and numeric comparison, then math-verify in
+the killable worker where that is needed. The worker keeps what it has judged: expressions are others in each round. The
+peers call `math_verify.parse` and `verify` in a loop, gold answers parsed once each: "plain" on the whole responses,
+"extracted" on the answers that our extraction finds in them. Seconds are of judging all of them; the worker's start is
+in the warm-up. Disagreements are counted and listed. The main workload is GSM8K, plain.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
 
 EXPRESSIONS = 200
+Items = Callable[[int], list[tuple[Problem, str]]]
+"""The (problem, response) pairs of a round"""
 
 
 def items_of(file: Path, limit: int) -> list[tuple[Problem, str]]:
@@ -49,9 +53,9 @@ def items_of(file: Path, limit: int) -> list[tuple[Problem, str]]:
     ]
 
 
-def expressions(count: int) -> list[tuple[Problem, str]]:
+def expressions(count: int, seed: int = 0) -> list[tuple[Problem, str]]:
     """(problem, response) pairs: `count` problems with a right response, written otherwise, and a wrong one."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     found = []
     for i in range(count):
         a, b, k = (int(number) for number in rng.integers(2, 30, 3))
@@ -77,12 +81,16 @@ def main() -> None:
     args = options.parse_args()
     threads = compute.prepare_threads(args.threads)
 
-    workloads = {args.data.name: items_of(args.data, args.problems), "expressions": expressions(EXPRESSIONS)}
+    solutions = items_of(args.data, args.problems)
+    workloads: dict[str, Items] = {
+        args.data.name: lambda turn: solutions,
+        "expressions": lambda turn: expressions(EXPRESSIONS, turn),
+    }
     results = [result for name, items in workloads.items() for result in measure(name, items, args.pairs)]
     write({**results[0], "workloads": results}, args.out, threads)
 
 
-def measure(name: str, items: list[tuple[Problem, str]], pairs: int) -> list[dict[str, Any]]:
+def measure(name: str, items_in: Items, pairs: int) -> list[dict[str, Any]]:
     """One workload's result for each peer."""
     from math_verify import parse, verify
 
@@ -90,15 +98,14 @@ def measure(name: str, items: list[tuple[Problem, str]], pairs: int) -> list[dic
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     right: dict[str, list[bool]] = {}
-    extracted = [f"${extract_answer(response, 'final') or ''}$" for _, response in items]
     with VerifierPool(
         VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"}), workers=1
     ) as pool:
 
-        def ours() -> None:
+        def ours(items: list[tuple[Problem, str]]) -> None:
             right["ours"] = [judgement.verdict is Verdict.RIGHT for judgement in pool.verify(items)]
 
-        def peer(which: str, texts: list[str]) -> None:
+        def peer(which: str, texts: list[str], items: list[tuple[Problem, str]]) -> None:
             golds: dict[str, Any] = {}
             found = []
             for (problem, _), text in zip(items, texts, strict=True):
@@ -107,15 +114,26 @@ def measure(name: str, items: list[tuple[Problem, str]], pairs: int) -> list[dic
                 found.append(verify(golds[problem.id], parse(text)))
             right[which] = found
 
-        peers = {"plain": [response for _, response in items], "extracted": extracted}
-        sides: dict[str, Side] = {"ours": lambda turn: bench.timed(ours)}
-        for which, texts in peers.items():
-            sides[which] = lambda turn, which=which, texts=texts: bench.timed(lambda: peer(which, texts))  # type: ignore[misc]
+        def plain(turn: int) -> float:
+            items = items_in(turn)
+            return bench.timed(lambda: peer("plain", [response for _, response in items], items))
+
+        def extracted(turn: int) -> float:
+            items = items_in(turn)
+            texts = [f"${extract_answer(response, 'final') or ''}$" for _, response in items]
+            return bench.timed(lambda: peer("extracted", texts, items))
+
+        sides: dict[str, Side] = {
+            "ours": lambda turn: bench.timed(lambda: ours(items_in(turn))),
+            "plain": plain,
+            "extracted": extracted,
+        }
         seconds = alternate(sides, pairs)
         sent = pool.sent // (pairs + 1)
+    items = items_in(pairs)
     rates = {side: len(items) / float(np.median(times)) for side, times in seconds.items()}
     results = []
-    for which in peers:
+    for which in ("plain", "extracted"):
         differing = [i for i, (a, b) in enumerate(zip(right["ours"], right[which], strict=True)) if a != b]
         more = {
             "verdicts_per_second": rates,

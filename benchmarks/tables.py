@@ -184,30 +184,31 @@ def equal() -> str:
     for name in ("equal", "equal-smollm2"):
         for one in read(name)["workloads"]:
             largest, updates = one["largest_difference"], one["updates"]["ours"]
+            (first, other) = (side[0]["loss"] for side in one["updates"].values())
             losses = max(abs(update["loss"]) for update in updates)
             norms = max(update["grad_norm"] for update in updates)
             rows.append(
                 [
                     f"{one['workload']['model']}: {one['workload']['kind'].upper()}, {len(updates)} updates",
-                    f"{largest['loss']:.0e}, of at most {losses:.2g}",
-                    f"{largest['grad_norm']:.0e}, of at most {norms:.3g}",
+                    f"{abs(first - other):.1g}",
+                    f"{largest['loss']:.1g}, of at most {losses:.2g}",
+                    f"{largest['grad_norm'] or 0:.1g}, of at most {norms:.3g}",
                 ]
             )
     return f"""## The same results: `equal.py`
-The same updates on the same rollouts by TRL's trainers and by ours, the largest differences. That the right tokens are
-drawn is a chi-square test
-over 100,000 draws in the test suite (`tests/rollout/test_draw.py`).
+The same updates on the same rollouts by TRL's trainers and by ours: differences. At the first update the weights are
+the same; AdamW's first steps, of the size of the rate whatever the gradient, enlarge what rounding has left. That the
+right tokens are drawn is a chi-square test over 100,000 draws in the test suite (`tests/rollout/test_draw.py`).
 
-{table(("workload", "loss differs by", "gradient norm by"), rows)}"""
+{table(("workload", "loss of the first update", "loss of any", "gradient norm of any"), rows)}"""
 
 
 def ideas() -> str:
     result = read("ideas")
     rows = [[one["workload"]["idea"], one["peer"], ratio(one)] for one in result["workloads"]]
     return f"""## What single ideas are worth: `ideas.py`
-The same work with the idea and without it, bundled model ({machine(result)}). Below 1 the idea loses time: the static
-cache's rival neither draws nor keeps
-log-probs, and logits in chunks are for memory.
+The same work with the idea and without it, bundled model ({machine(result)}). Below 1 the idea loses time: the static cache's rival
+neither draws nor keeps log-probs, and logits in chunks are for memory.
 
 {table(("idea", "without it", "takes without it"), rows)}"""
 
@@ -283,7 +284,7 @@ def waiting() -> str:
         rows.append(
             [
                 f"{work['model']}, {work['processes']} at once",
-                *(f"{1000 * one['seconds_per_step'][how]:.0f}" for how in ("1000", "sleep", "10000", "OpenMP's own")),
+                *(digits(1000 * one["seconds_per_step"][how]) for how in ("1000", "sleep", "10000", "OpenMP's own")),
             ]
         )
     return f"""## How threads wait: `waiting.py`

@@ -37,8 +37,8 @@ def read(name: str) -> dict[str, Any]:
 
 
 def machine(*results: dict[str, Any]) -> str:
-    names = dict.fromkeys(f"{r['machine']['threads']} threads, {r['machine']['processor']}" for r in results)
-    return "; ".join(names)
+    machines = [(result["machine"]["threads"], result["machine"]["processor"]) for result in results]
+    return "; ".join(dict.fromkeys(f"{count} thread{'s' * (count > 1)}, {name}" for count, name in machines))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -207,8 +207,8 @@ def ideas() -> str:
     result = read("ideas")
     rows = [[one["workload"]["idea"], one["peer"], ratio(one)] for one in result["workloads"]]
     return f"""## What single ideas are worth: `ideas.py`
-The same work with the idea and without it, bundled model ({machine(result)}). Below 1 the idea loses time: the static cache's rival
-neither draws nor keeps log-probs, and logits in chunks are for memory.
+The same work with the idea and without it, bundled model ({machine(result)}). Below 1 the idea loses time: the static
+cache's rival neither draws nor keeps log-probs, and logits in chunks are for memory.
 
 {table(("idea", "without it", "takes without it"), rows)}"""
 

@@ -122,6 +122,8 @@ class Rft(Training):
     """RLoop's exploitation: fine-tuning on the experts. With 256 training problems or fewer a lower rate or fewer epochs did
     better in the average and in pass@k; with 2,048 they cost some of the average and keep pass@k (docs/evidence.md)."""
 
+    learning_rate: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
     epochs: float | tuple[float, ...] = 2.0
     """Passes over the experts: a number, or a list with one for each iteration (its last one is for all that follow)."""
 

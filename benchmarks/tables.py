@@ -49,9 +49,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def ratio(result: dict[str, Any]) -> str:
     """The median of the pairs, with their range."""
     found = [pair["peer"] / pair["ours"] for pair in result["pairs"]]
-    if len(found) == 1:
-        return f"{digits(found[0])} (one pair)"
-    return f"{digits(median(found))} ({digits(min(found))} to {digits(max(found))})"
+    several = f"{digits(min(found))} to {digits(max(found))}" if len(found) > 1 else "one pair"
+    return f"{digits(result['median_ratio'])} ({several})"
 
 
 def digits(value: float) -> str:

@@ -16,6 +16,7 @@ in the warm-up. Disagreements are counted and listed. The main workload is GSM8K
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,13 @@ def measure(name: str, items_in: Items, pairs: int) -> list[dict[str, Any]]:
         VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"}), workers=1
     ) as pool:
 
-        def ours(items: list[tuple[Problem, str]]) -> None:
-            right["ours"] = [judgement.verdict is Verdict.RIGHT for judgement in pool.verify(items)]
+        def ours(turn: int) -> float:
+            items = items_in(turn)
+            began = time.perf_counter()
+            judgements = pool.verify(items)
+            took = time.perf_counter() - began
+            right["ours"] = [judgement.verdict is Verdict.RIGHT for judgement in judgements]
+            return took
 
         def peer(which: str, texts: list[str], items: list[tuple[Problem, str]]) -> None:
             golds: dict[str, Any] = {}
@@ -123,11 +129,7 @@ def measure(name: str, items_in: Items, pairs: int) -> list[dict[str, Any]]:
             texts = [f"${extract_answer(response, 'final') or ''}$" for _, response in items]
             return bench.timed(lambda: peer("extracted", texts, items))
 
-        sides: dict[str, Side] = {
-            "ours": lambda turn: bench.timed(lambda: ours(items_in(turn))),
-            "plain": plain,
-            "extracted": extracted,
-        }
+        sides: dict[str, Side] = {"ours": ours, "plain": plain, "extracted": extracted}
         seconds = alternate(sides, pairs)
         sent = pool.sent // (pairs + 1)
     items = items_in(pairs)

@@ -4,7 +4,7 @@
 
 From the evaluations of the finished runs; means over seeds, in FOLDER/finishing.json: the share of responses that are
 right, wrong (a whole answer that isn't), and without an answer; those cut off at the token limit; and the right ones' share
-among those that were not cut off.
+among those that were not cut off. Also each seed's seconds of training up to that policy.
 """
 
 from __future__ import annotations
@@ -47,16 +47,21 @@ def main() -> None:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     unpack(arguments.folder / "finished", arguments.runs)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
     for argument in arguments_of(arguments.runs, study["arms"], study["seeds"]):
         arm, _, folder = argument.partition("=")
         products = {}
-        for evaluation in read_finished(Path(folder)).results:  # in the order in which they were made
-            kind = {"vanilla": "vanilla", "early": "vanilla early-stopped"}.get(evaluation["branch"])
+        evaluations = read_finished(Path(folder)).results  # in the order in which they were made
+        stopped = "vanilla" if any(evaluation["branch"] == "vanilla" for evaluation in evaluations) else arm
+        for evaluation in evaluations:
+            kind = {"vanilla": "vanilla", "early": f"{stopped} early-stopped"}.get(evaluation["branch"])
             products["base" if evaluation["stage"] == "base" else kind or arm] = evaluation
         for name, evaluation in products.items():
             found[name].append(shares(evaluation))
+            seconds[name].append(evaluation["seconds"])
     means = {
-        arm: {"seeds": len(rows)} | {k: fmean(row[k] for row in rows) for k in SHARES} for arm, rows in found.items()
+        arm: {"seeds": len(rows), "training_seconds": seconds[arm]} | {k: fmean(row[k] for row in rows) for k in SHARES}
+        for arm, rows in found.items()
     }
     (arguments.folder / "finishing.json").write_text(json.dumps({"arms": means}, indent=1) + "\n")
     for arm, row in means.items():

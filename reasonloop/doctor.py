@@ -217,7 +217,7 @@ def own_kernels() -> Check:
 
     if kernels.library() is None:
         lack = building.lack()
-        return Check("kernels", "missing", f"{lack}: sampling takes up to three times as long", {"lack": lack})
+        return Check("kernels", "missing", f"{lack}: sampling takes two to three times as long", {"lack": lack})
     vector = kernels.library().panel_width() // 2
     data = {"vector": vector, "learner": products.wide()}
     uses = "sampling and learning" if data["learner"] else "sampling"

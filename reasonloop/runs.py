@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from reasonloop import compiler, config
+from reasonloop import compiler, config, processor
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, Stopped
 from reasonloop.progress import Progress
@@ -99,11 +99,17 @@ class Run:
     @property
     def threads(self) -> int:
         """CPU threads that the run began with: a continued run keeps them, since the bytes of its results depend on them."""
-        return int(tomllib.loads((self.folder / "config.toml").read_text())["ran_on"]["threads"])
+        return int(self._ran_on["threads"])
+
+    @property
+    def _ran_on(self) -> dict[str, Any]:
+        """What `describe_machine` told where the run began."""
+        found: dict[str, Any] = tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))["ran_on"]
+        return found
 
     def changed(self) -> list[str]:
         """What is another here than where the run began, of what the bytes of its results depend on."""
-        began = flat(tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))["ran_on"])
+        began = flat(self._ran_on)
         now = flat(describe_machine(self.recipe))
         keys = ("processor", "compiler", "kernels", "python", *(key for key in now if key.startswith("versions.")))
         return [
@@ -305,10 +311,4 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return processor.field("model name") or platform.processor() or platform.machine()

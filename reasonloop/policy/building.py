@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reasonloop import compiler
+from reasonloop import compiler, processor
 from reasonloop.cache import user_cache
 from reasonloop.errors import InputError
 
@@ -35,31 +35,29 @@ SWITCH = "REASONLOOP_KERNELS"
 _FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, AttributeError)
 
 
-@cache
 def library() -> Any:
     """kernels.c, built for this processor; None where that can't be done (`lack` says why).
 
     Raises InputError if SWITCH names what is no library of this source.
     """
-    try:
-        return _loaded()
-    except _FAILURES:
-        return None
+    return _attempt()[0]
 
 
 def lack() -> str:
     """Why there is no library, in a few words; empty where there is one."""
-    if library() is not None:
-        return ""
+    return _attempt()[1]
+
+
+@cache
+def _attempt() -> tuple[Any, str]:
     try:
-        _loaded()
+        return _loaded(), ""
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines() or ["?"]
         told = next((line for line in lines if "error" in line), lines[-1])
-        return f"the C compiler fails: {told[:200]}"
+        return None, f"the C compiler fails: {told[:200]}"
     except _FAILURES as error:
-        return str(error)[:200]
-    return ""
+        return None, str(error)[:200]
 
 
 def handed_on() -> tuple[str, tuple[int, ...]]:
@@ -92,8 +90,8 @@ def _loaded() -> Any:
     program = compiler.path()
     if program is None or platform.system() != "Linux":
         raise RuntimeError("no C compiler (gcc)" if program is None else f"not for {platform.system()}")
-    made_of = [SOURCE.read_bytes(), compiler.version().encode(), " ".join(FLAGS).encode(), _processor().encode()]
-    begin = f"kernels-{hashlib.sha256(b'|'.join(made_of)).hexdigest()[:16]}-"
+    made_of = "|".join((f"{_source_id():016x}", compiler.version(), *FLAGS, *_processor()))
+    begin = f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}-"
     content = _kept(begin)
     if content is not None:
         with suppress(*_FAILURES):  # made for another C library, say
@@ -167,8 +165,10 @@ def _built(program: str) -> bytes:
         return made.read_bytes()
 
 
-def _processor() -> str:
-    """What -march=native depends on."""
-    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+def _processor() -> list[str]:
+    """What -march=native depends on. Raises RuntimeError where that can't be told: machines may share a home folder."""
+    found = processor.fields()
+    if not found:
+        raise RuntimeError("the processor can't be told")
     told = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
-    return platform.machine() + "|".join(dict.fromkeys(line for line in lines if line.partition("\t")[0] in told))
+    return [platform.machine(), *(value for key in told for value in found.get(key, ()))]

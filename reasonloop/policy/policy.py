@@ -91,6 +91,11 @@ class Policy:
         return self.model.device
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has logits for."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
     def context_length(self) -> int:
         """Most tokens that the model's positions reach: prompt and response together."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
@@ -160,7 +165,7 @@ class Policy:
 
     def _checked(self, ids: Sequence[int], name: str) -> np.ndarray:
         """The ids, int32. Raises InputError if the model has none of one: tokens were added to its tokenizer alone."""
-        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
+        vocabulary = self.vocabulary
         beyond = [i for i in ids if i >= vocabulary]
         if beyond:
             token = self.tokenizer.convert_ids_to_tokens(beyond[0])
@@ -214,8 +219,7 @@ class Policy:
         The stream holds a foreign prompt, then a prompt with two responses: a layer that mixes neighbours in the stream
         outside of attention (a convolution, a recurrent state) shows itself at the seams.
         """
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, 19)).to(self.device)
+        tokens = torch.from_numpy(np.random.default_rng(0).integers(0, self.vocabulary, 19)).to(self.device)
         rows = [torch.arange(4), torch.arange(4, 14), torch.cat([torch.arange(4, 9), torch.arange(14, 19)])]
         positions = torch.cat([torch.arange(4), torch.arange(10), torch.arange(5, 10)]).to(self.device)
         plan = PackedPlan(

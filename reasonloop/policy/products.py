@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reasonloop import processor
 from reasonloop.policy import kernels
 
 WORTH = 1 << 20
@@ -34,11 +34,7 @@ def wide() -> bool:
 
 def _vendor() -> str:
     """The processor's maker as it names itself; empty where that can't be read."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+    return processor.field("vendor_id")
 
 
 def multiply(

@@ -164,9 +164,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """A cache of its own, and a library that is looked for again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(building.SWITCH, raising=False)
-    building.library.cache_clear()
+    building._attempt.cache_clear()
     yield tmp_path / "cache" / "reasonloop"
-    building.library.cache_clear()
+    building._attempt.cache_clear()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="its instruction sets")
@@ -175,7 +175,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_processors_with_narrower_vectors_compute_the_same(narrow: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [flag for flag in building.FLAGS if flag != "-march=native"]
     monkeypatch.setattr(building, "FLAGS", (*wide, f"-march={narrow}"))
-    building.library.cache_clear()
+    building._attempt.cache_clear()
     if kernels.library() is None:
         pytest.skip("this compiler doesn't know it")
     assert kernels.library().panel_width() == (16 if narrow.endswith("v3") else 8)
@@ -196,7 +196,7 @@ def sampled() -> list[int]:
 def test_it_is_built_once(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.library() is not None
     (file,) = elsewhere.iterdir()
-    building.library.cache_clear()
+    building._attempt.cache_clear()
     monkeypatch.setattr(building, "_built", lambda *_: pytest.fail("built again"))
     assert kernels.library() is not None
     assert file.suffix == ".so"
@@ -207,7 +207,7 @@ def test_other_source_is_another_library(elsewhere: Path, tmp_path: Path, monkey
     other = tmp_path / "kernels.c"
     other.write_text(building.SOURCE.read_text() + "// changed\n")
     monkeypatch.setattr(building, "SOURCE", other)
-    building.library.cache_clear()
+    building._attempt.cache_clear()
     assert kernels.library() is not None
     assert len(list(elsewhere.iterdir())) == 2
 
@@ -232,13 +232,13 @@ def test_whatever_is_in_the_cache_there_is_a_library_and_nothing_foreign_is_load
     monkeypatch.setattr(
         building, "_built", lambda program, build=building._built: built.append(program) or build(program)
     )
-    building.library.cache_clear()
+    building._attempt.cache_clear()
     assert kernels.library().panel_width() == before.panel_width()
     assert len(built) == 1
     if hindrance in ("cut short", "others may write to it"):
         (file,) = elsewhere.iterdir()
         assert file.stat().st_mode & 0o022 == 0
-        building.library.cache_clear()
+        building._attempt.cache_clear()
         assert kernels.library() is not None
         assert len(built) == 1
 
@@ -251,7 +251,7 @@ def test_the_switch_turns_it_off_or_names_the_library(
     monkeypatch.chdir(elsewhere)
     for told in (file.name, "off"):
         monkeypatch.setenv(building.SWITCH, told)
-        building.library.cache_clear()
+        building._attempt.cache_clear()
         assert building.handed_on() == ("off" if told == "off" else str(file), ())
     assert building.lack() == "switched off (REASONLOOP_KERNELS=off)"
     assert building.described() == "none"
@@ -260,7 +260,7 @@ def test_the_switch_turns_it_off_or_names_the_library(
     for told, source in ((tmp_path / "missing.so", building.SOURCE), (file, other)):
         monkeypatch.setattr(building, "SOURCE", source)
         monkeypatch.setenv(building.SWITCH, str(told))
-        building.library.cache_clear()
+        building._attempt.cache_clear()
         with pytest.raises(InputError, match=r"REASONLOOP_KERNELS=.*\.so: expected 'off' or a library"):
             building.library()
 
@@ -277,7 +277,7 @@ def test_without_it_torch_samples_the_same(
         broken = tmp_path / "kernels.c"
         broken.write_text("int panel_width(void) {")
         monkeypatch.setattr(building, "SOURCE", broken)
-    building.library.cache_clear()
+    building._attempt.cache_clear()
     assert kernels.library() is None
     assert {"no compiler": "no C compiler"}.get(lack, "error: expected") in building.lack()
     assert doctor.own_kernels().status == "missing"

@@ -21,9 +21,9 @@ from typing import Any
 from pairs import paired, parser, write
 from peer import Peer, trl_python
 
-from reasonloop import bench
-from reasonloop.bench import GROUP, Workload
-from reasonloop.compute import prepare_threads
+from reasonloop.bench import measure as bench
+from reasonloop.bench.measure import GROUP, Workload
+from reasonloop.machine.threads import prepare_threads
 
 Update = dict[str, float]
 

@@ -12,8 +12,8 @@ else is said, in groups of 8.
 - *Finished rows leave*: against computing every row until the longest one has ended.
 - *Static cache*: decoding at equal lengths against a loop of transformers' forward pass with its own (concatenating)
   cache, greedy; ours also draws and keeps log-probs, theirs doesn't.
-- *Our own kernels, sampling*: decoding steps of `policy/kernels.c` against the same in few torch operations
-  (`rollout/straight.py`), and against transformers' modules, products laid out by oneDNN in both; with all rows, with eight,
+- *Our own kernels, sampling*: decoding steps of `kernels/kernels.c` against the same in few torch operations
+  (`engine/straight.py`), and against transformers' modules, products laid out by oneDNN in both; with all rows, with eight,
   and with one.
 - *Our own kernels, learning*: an update with our products against one with torch's, which is what machines do where MKL has
   the processor's widest vectors.
@@ -42,9 +42,9 @@ import torch
 from pairs import Side, alternate, paired, parser, write
 from verify import expressions
 
-from reasonloop.bench import GROUP, examples_for, long_tailed, random_tokens, timed
-from reasonloop.bench import Workload as Batch
-from reasonloop.compute import keep_freed_memory, prepare_threads
+from reasonloop.bench.measure import GROUP, examples_for, long_tailed, random_tokens, timed
+from reasonloop.bench.measure import Workload as Batch
+from reasonloop.machine.threads import keep_freed_memory, prepare_threads
 
 LEARNING_RATE = 1e-6
 MIXED = 0.45
@@ -89,8 +89,8 @@ def main() -> None:
 
 def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., None]) -> None:
     from reasonloop.config import Sampling
-    from reasonloop.rollout.engine import Address, Prompt
-    from reasonloop.rollout.native import NativeEngine
+    from reasonloop.engine.native import NativeEngine
+    from reasonloop.engine.protocol import Address, Prompt
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     rng = np.random.default_rng(0)
@@ -121,13 +121,13 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     )
 
     def by_torch(*work: Any) -> None:
-        with patch("reasonloop.policy.kernels.library", lambda: None):
+        with patch("reasonloop.kernels.ops.library", lambda: None):
             sample(*work)
 
     def by_modules(*work: Any) -> None:
         with (
-            patch("reasonloop.rollout.straight.known", lambda *_: False),
-            patch("reasonloop.rollout.kernel_forward.known", lambda *_: False),
+            patch("reasonloop.engine.straight.known", lambda *_: False),
+            patch("reasonloop.engine.kernel_forward.known", lambda *_: False),
         ):
             sample(*work)
 
@@ -186,10 +186,10 @@ def cached_loop(folder: Path, prompts: Sequence[Any], tokens: int) -> Work:
 
 def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., None]) -> None:
     from reasonloop.config import Optimizer, Sampling
+    from reasonloop.kernels.products import linear
     from reasonloop.learner.learner import Learner
     from reasonloop.learner.losses import OBJECTIVES
     from reasonloop.policy.logprobs import Head, target_logprobs
-    from reasonloop.policy.products import linear
 
     batch = Batch(prompt=args.prompt, response=args.response, groups=args.groups, seconds=0.0)
     examples = examples_for(policy, "rl", batch)
@@ -207,7 +207,7 @@ def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     )
 
     def by_mkl() -> None:
-        with patch("reasonloop.policy.products.wide", lambda: False):
+        with patch("reasonloop.kernels.products.wide", lambda: False):
             update(examples)
 
     compare("our own kernels, learning", lambda: update(examples), {"torch's products": by_mkl})
@@ -256,8 +256,8 @@ def padded_update(folder: Path, examples: Sequence[Any]) -> Work:
     from transformers import AutoModelForCausalLM
 
     from reasonloop.config import Sampling
+    from reasonloop.kernels.products import wide_products
     from reasonloop.policy.logprobs import Head, target_logprobs
-    from reasonloop.policy.products import wide_products
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)

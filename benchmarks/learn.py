@@ -9,7 +9,7 @@ shared prompt, long-tailed lengths; SFT: as many responses with a prompt each. T
 the forward-pass sizes tried.
 
 "share_of_peak" is of the best float32 rate of square and model-shaped `torch.mm` at the same threads. Floating point
-operations are 6 (body x packed tokens + head x trained tokens) + 12 attention x (query, key) pairs: `compute.Cost`. They
+operations are 6 (body x packed tokens + head x trained tokens) + 12 attention x (query, key) pairs: `ceilings.Cost`. They
 are those that our packed batch needs; the peer's share counts the same useful work at its own speed.
 """
 
@@ -23,8 +23,10 @@ import numpy as np
 from pairs import alternate, note, paired, parser, write
 from peer import Peer, trl_python
 
-from reasonloop import bench, compute
-from reasonloop.bench import GROUP, Workload
+from reasonloop.bench import ceilings
+from reasonloop.bench import measure as bench
+from reasonloop.bench.measure import GROUP, Workload
+from reasonloop.machine.threads import prepare_threads
 
 LEARNING_RATE = 1e-6
 
@@ -40,12 +42,12 @@ def main() -> None:
     )
     options.add_argument("--kinds", nargs="+", choices=("rl", "sft"), default=["rl", "sft"])
     args = options.parse_args()
-    threads = compute.prepare_threads(args.threads)
+    threads = prepare_threads(args.threads)
 
     from reasonloop.policy.policy import Policy
 
     policy = Policy.load(args.model)
-    shapes = {(2048, weight.shape[1], weight.shape[0]) for weight in compute.matrices(policy.model)}
+    shapes = {(2048, weight.shape[1], weight.shape[0]) for weight in ceilings.matrices(policy.model)}
     workload = Workload(prompt=args.prompt, response=args.response, groups=args.groups, seconds=0.0)
     results: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
@@ -53,7 +55,7 @@ def main() -> None:
         folder = Path(temporary) / "model"
         policy.save(folder)
         python = trl_python()
-        peaks = [compute.matrix_peak(shapes=sorted(shapes), torchs=only) for only in (False, True)]
+        peaks = [ceilings.matrix_peak(shapes=sorted(shapes), torchs=only) for only in (False, True)]
         for kind in args.kinds:
             result, versions = compare(kind, policy, folder, python, workload, peaks, threads, args)
             results.append(result)

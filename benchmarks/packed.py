@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from pairs import paired, parser, write
 
-from reasonloop.compute import matrices, prepare_threads, wait_briefly
+from reasonloop.bench.ceilings import matrices
+from reasonloop.machine.threads import prepare_threads, wait_briefly
 
 wait_briefly()
 import torch  # noqa: E402  (OpenMP reads its settings when torch is imported)

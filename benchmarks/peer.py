@@ -22,7 +22,7 @@ TORCH = "torch==2.13.0"  # exactly this version has a CPU build where a CPU buil
 # what our side sets for itself; OpenMP's own choice is faster for whoever has the machine alone, as a peer has in its turn
 OUR_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
-# what reasonloop.compute.keep_freed_memory tells the C library on our side
+# what reasonloop.bench.ceilings.keep_freed_memory tells the C library on our side
 KEEPS_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(1 << 26),

@@ -17,8 +17,9 @@ from typing import Any
 
 from pairs import alternate, paired, parser, write
 
-from reasonloop.bench import timed
-from reasonloop.compute import matrices, prepare_threads, wait_briefly
+from reasonloop.bench.ceilings import matrices
+from reasonloop.bench.measure import timed
+from reasonloop.machine.threads import prepare_threads, wait_briefly
 
 wait_briefly()
 import torch  # noqa: E402  (OpenMP reads its settings when torch is imported)
@@ -33,7 +34,8 @@ def main() -> None:
     args = options.parse_args()
     threads = prepare_threads(args.threads)
 
-    from reasonloop.policy import building, kernels
+    from reasonloop.kernels import build as building
+    from reasonloop.kernels import ops as kernels
     from reasonloop.policy.policy import Policy
 
     if kernels.library() is None:
@@ -69,7 +71,7 @@ def whole(products: list[Product], turn: int) -> float:
 
 
 def sides(what: str, weight: torch.Tensor, tokens: int) -> dict[str, Product]:
-    from reasonloop.policy.kernels import Right
+    from reasonloop.kernels.ops import Right
 
     x, d = torch.randn(tokens, weight.shape[1]), torch.randn(tokens, weight.shape[0])
 

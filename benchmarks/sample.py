@@ -28,8 +28,8 @@ import numpy as np
 from pairs import Side, alternate, note, paired, parser, write
 from peer import Peer, vllm_python
 
-from reasonloop.bench import GROUP, long_tailed, random_tokens
-from reasonloop.compute import prepare_threads
+from reasonloop.bench.measure import GROUP, long_tailed, random_tokens
+from reasonloop.machine.threads import prepare_threads
 
 PEERS = ("generate", "continuous", "vllm", "vllm-32")
 NAMES = {
@@ -77,14 +77,14 @@ class Ours:
     """Our side: the engine of a run, on the policy."""
 
     def __init__(self, policy: Any) -> None:
-        from reasonloop.rollout.team import TeamEngine
+        from reasonloop.engine.team import TeamEngine
 
         self.engine = TeamEngine()
         self.engine.load(policy)
 
     def seconds(self, turn: int, prompts: list[np.ndarray], lengths: np.ndarray) -> float:
         from reasonloop.config import Sampling
-        from reasonloop.rollout.engine import Address, Prompt
+        from reasonloop.engine.protocol import Address, Prompt
 
         sampling = Sampling(max_tokens=int(lengths.max()), slots=len(lengths))
         named = [Prompt(str(i), prompt) for i, prompt in enumerate(prompts)]
@@ -105,7 +105,7 @@ def measure(
     workload: dict[str, Any], policy: Any, ours: Ours, peers: dict[str, Peer], args: Any
 ) -> list[dict[str, Any]]:
     """One workload on all sides: a result for each peer (one without pairs if there is none)."""
-    from reasonloop import compute
+    from reasonloop.bench import ceilings
 
     def asked(turn: int) -> tuple[list[np.ndarray], np.ndarray]:
         return requests(workload, turn, policy, args.prompt, args.response)
@@ -117,7 +117,7 @@ def measure(
     seconds = alternate(sides, args.pairs)
     tokens = [int(asked(turn)[1].sum()) for turn in range(1, args.pairs + 1)]
     rates = {name: float(np.median(np.divide(tokens, times))) for name, times in seconds.items()}
-    ceiling = compute.decoding_ceiling(policy.model, workload["batch"])
+    ceiling = ceilings.decoding_ceiling(policy.model, workload["batch"])
     shown = ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in rates.items())
     print(f"  {shown}; ceiling {ceiling:,.0f}")
     more = {

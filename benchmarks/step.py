@@ -30,8 +30,8 @@ import numpy as np
 from pairs import alternate, note, paired, parser, write
 from peer import Peer, trl_python
 
-from reasonloop.bench import GROUP, long_tailed
-from reasonloop.compute import prepare_threads
+from reasonloop.bench.measure import GROUP, long_tailed
+from reasonloop.machine.threads import prepare_threads
 from reasonloop.records import Problem, Verdict
 
 LEARNING_RATE = 1e-6  # the policies stay alike, so that no side's later steps are easier
@@ -82,7 +82,7 @@ class Work:
 
     @classmethod
     def draw(cls, policy: Any, problems: Sequence[Problem], steps: int, response: int, mixed: float) -> Work:
-        from reasonloop.rollout.engine import Prompt
+        from reasonloop.engine.protocol import Prompt
 
         prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
         longest = min(4 * response, policy.context_length - max(len(prompt.tokens) for prompt in prompts))
@@ -114,8 +114,8 @@ class Ours:
 
     def __init__(self, policy: Any, work: Work) -> None:
         from reasonloop.config import Optimizer, Sampling
+        from reasonloop.engine.team import TeamEngine
         from reasonloop.learner.learner import Learner
-        from reasonloop.rollout.team import TeamEngine
 
         self.work = work
         self.sampling = Sampling(max_tokens=work.longest)
@@ -125,10 +125,10 @@ class Ours:
         self.sampling_seconds: list[float] = []
 
     def step(self, turn: int) -> float:
+        from reasonloop.engine.protocol import Address
         from reasonloop.learner.batch import reinforced, useful_groups
         from reasonloop.learner.losses import OBJECTIVES
         from reasonloop.rewards.outcome import outcome_reward
-        from reasonloop.rollout.engine import Address
 
         prompts, lengths = self.work.prompts_of(turn), self.work.lengths[turn]
         began = time.perf_counter()

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from pairs import RESULTS, paired, write
 
+from reasonloop.machine.threads import available_cores
 from reasonloop.records import Rollout, Verdict
-from reasonloop.runs import available_cores
 from reasonloop.store import TrajectoryStore, select_experts
 from reasonloop.store.schema import arrow_schema, response_hash
 from reasonloop.store.segments import encode

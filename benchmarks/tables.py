@@ -197,7 +197,7 @@ def equal() -> str:
     return f"""## The same results: `equal.py`
 The same updates on the same rollouts by TRL's trainers and by ours: differences. At the first update the weights are
 the same; AdamW's first steps, of the size of the rate whatever the gradient, enlarge what rounding has left. That the
-right tokens are drawn is a chi-square test over 100,000 draws in the test suite (`tests/rollout/test_draw.py`).
+right tokens are drawn is a chi-square test over 100,000 draws in the test suite (`tests/engine/test_draw.py`).
 
 {table(("workload", "loss of the first update", "loss of any", "gradient norm of any"), rows)}"""
 

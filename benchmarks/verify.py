@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from pairs import Side, alternate, paired, parser, write
 
-from reasonloop import bench, compute
+from reasonloop.bench import measure as bench
 from reasonloop.errors import InputError
+from reasonloop.machine.threads import prepare_threads
 from reasonloop.records import Problem, Verdict
 
 EXPRESSIONS = 200
@@ -80,7 +81,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl")
     options.add_argument("--problems", type=int, default=0, help="only the first so many (default: all)")
     args = options.parse_args()
-    threads = compute.prepare_threads(args.threads)
+    threads = prepare_threads(args.threads)
 
     solutions = items_of(args.data, args.problems)
     workloads: dict[str, Items] = {

@@ -3,7 +3,7 @@
     python benchmarks/waiting.py
 
 Choices: threads that sleep at once ("sleep", OMP_WAIT_POLICY=PASSIVE), that look for work so many times before they sleep
-(GOMP_SPINCOUNT; "1000" is what `reasonloop.compute.wait_briefly` sets), and OpenMP's own. Each choice has processes of its
+(GOMP_SPINCOUNT; "1000" is what `machine.threads.wait_briefly` sets), and OpenMP's own. Each choice has processes of its
 own, in which 64 rows are decoded on all cores; the choices take turns. Seconds with company are the slower process's.
 "ours" is what `wait_briefly` sets, "peer" the other choice; the main workload is SmolLM2-135M alone against "sleep".
 """
@@ -19,7 +19,7 @@ import numpy as np
 from pairs import Side, alternate, paired, parser, write
 from peer import Peer
 
-from reasonloop.compute import SPINS, prepare_threads
+from reasonloop.machine.threads import SPINS, prepare_threads
 
 CHOICES = {
     "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},

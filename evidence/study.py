@@ -27,7 +27,7 @@ from itertools import product
 from pathlib import Path
 
 from reasonloop import config
-from reasonloop.runs import flat, stored_recipe
+from reasonloop.config import flat, stored_recipe
 
 THREADS = ("threads=1",)
 KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")

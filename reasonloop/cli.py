@@ -201,7 +201,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if arguments.dry_run:
         from reasonloop.policy.folder import resolve
-        from reasonloop.runs import check_folder
+        from reasonloop.run.folder import check_folder
         from reasonloop.tasks import load_task, task_problems
 
         resolve(recipe.model.path)
@@ -278,7 +278,7 @@ def _query(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from reasonloop.bench import Workload, bench, write
+    from reasonloop.bench.measure import Workload, bench, write
 
     workload = Workload(tuple(arguments.batch), context=arguments.context or 0)
     result = bench(
@@ -294,7 +294,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from reasonloop.doctor import run_doctor
+    from reasonloop.bench.doctor import run_doctor
 
     run_doctor(arguments.json)
 

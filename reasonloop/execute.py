@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from reasonloop.compute import wait_briefly
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
+from reasonloop.machine.threads import wait_briefly
 from reasonloop.records import Problem
-from reasonloop.runs import Run, check_folder
+from reasonloop.run.folder import Run, check_folder
 
 
 def plan(recipe: Recipe) -> list[str]:
@@ -175,10 +175,10 @@ def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
 
 def _work(run: Run) -> None:
 
-    from reasonloop.compute import prepare_threads
-    from reasonloop.progress import Progress
+    from reasonloop.engine.team import worthwhile
+    from reasonloop.machine.threads import prepare_threads
     from reasonloop.recipes import method
-    from reasonloop.rollout.team import worthwhile
+    from reasonloop.run.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
 
     prepare_threads(run.threads)

@@ -36,7 +36,7 @@ def random_model() -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from reasonloop.policy.policy import Policy
-    from reasonloop.tasks.countdown_tokenizer import build_tokenizer
+    from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     config = LlamaConfig(
@@ -68,7 +68,7 @@ def weak_model() -> Path:
     from reasonloop.learner.batch import supervised
     from reasonloop.learner.learner import Learner, scheduled
     from reasonloop.policy.policy import Policy
-    from reasonloop.tasks.countdown import Countdown
+    from reasonloop.tasks.countdown.task import Countdown
 
     policy = Policy.load(random_model())
     options = {key: value for key, value in TASK.items() if key != "name"}

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.config.exploration import Judge
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.errors import InputError
-from reasonloop.exploration_options import Judge
 from reasonloop.learner.batch import reinforced, useful_groups
 from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES
@@ -18,8 +20,6 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.judge import check_judge, judge_of
 from reasonloop.rewards.outcome import outcome_reward
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 from reasonloop.tasks import load_task
 
 pytestmark = [

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from reasonloop.policy.policy import Policy, quiet
-from reasonloop.tasks.countdown_tokenizer import build_tokenizer
+from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)  # matrices this small are only slowed down by a second thread
 

@@ -9,11 +9,11 @@ import lines
 import numpy as np
 import torch
 
-from reasonloop.bench import GROUP, decoding_step, random_tokens
+from reasonloop.bench.measure import GROUP, decoding_step, random_tokens
 from reasonloop.config import Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.policy.policy import Policy
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 
 PROMPT = 48
 

@@ -20,12 +20,12 @@ import torch
 from reasonloop import config
 from reasonloop.analysis.behaviours import countdown_behaviours
 from reasonloop.analysis.lexicon import BEHAVIOURS
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.evaluation.majority import self_consistency
 from reasonloop.evaluation.metrics import bootstrap_ci
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 from reasonloop.tasks import load_task
 
 SAMPLES = 16

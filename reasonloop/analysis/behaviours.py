@@ -23,7 +23,7 @@ from reasonloop.analysis.lexicon import BEHAVIOURS, compiled
 from reasonloop.analysis.ngrams import ngram_hashes
 from reasonloop.errors import InputError
 from reasonloop.records import Problem
-from reasonloop.tasks.countdown_trace import parse_trace
+from reasonloop.tasks.countdown.trace import parse_trace
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,7 +17,7 @@ def initialise(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from reasonloop.policy.policy import Policy
-    from reasonloop.tasks.countdown_tokenizer import build_tokenizer
+    from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     torch.manual_seed(0)

@@ -9,8 +9,7 @@ import numpy as np
 
 from reasonloop.compare.arms import Arm
 from reasonloop.compare.policies import Point
-from reasonloop.compare.study import Comparison, Resampled
-from reasonloop.compare.table import difference_pairs
+from reasonloop.compare.study import Comparison, Resampled, difference_pairs
 from reasonloop.report.figures import Figure, rounded
 
 PALETTE = 7  # colours of the style sheet for arms that have none of their own

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop import config
+from reasonloop.config import flat, stored_recipe
 from reasonloop.errors import InputError
+from reasonloop.files import read_object
 from reasonloop.report.run import Run, number, read_run
-from reasonloop.runs import flat, read_object, stored_recipe
 
 Point = tuple[float, float]
 

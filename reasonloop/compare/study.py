@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonloop.compare.arms import Arm, Arms, read_arms
+from reasonloop.compare.arms import Arm, Arms
 from reasonloop.compare.bootstrap import DRAWS, Difference, interval, over_seeds, paired, resampled_means
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import DEFAULT_KS, pass_at_k
 from reasonloop.evaluation.table import TABLE_KS
 
 Floats = NDArray[np.float64]
+# More pairs than this fill screens: then tables and plots show each arm against the reference only.
+MAX_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,20 @@ def compare_arms(arms: Sequence[Arm], draws: int = DRAWS, seed: int = 0) -> list
     return [resampled.compare(a, b, metric) for a, b in combinations(arms, 2) for metric in metrics]
 
 
+def reference(arms: Sequence[Arm]) -> Arm:
+    """What others are measured against: vanilla RL, or else the base, or else the last arm."""
+    found = [arm for kind in ("vanilla", "base") for arm in arms if arm.kind == kind]
+    return (found or list(arms)[-1:])[0]
+
+
+def difference_pairs(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """What has room where all pairs haven't: every pair of a few arms, of many each one's with the reference."""
+    if len(arms) * (len(arms) - 1) // 2 <= MAX_PAIRS:
+        return list(comparisons)
+    name = reference(arms).name
+    return [c for c in comparisons if name in (c.a.name, c.b.name)]
+
+
 def results(found: Arms, comparisons: Sequence[Comparison], draws: int = DRAWS) -> dict[str, Any]:
     """A study's result file: machine, versions, arms (a value per seed, and the mean's interval) and comparisons."""
     samples = found.arms[0].samples
@@ -159,28 +173,6 @@ def notes(found: Arms) -> list[str]:
         short = [f"{arm.name} lacks {_list(sorted(set(every) - set(arm.seeds)))}" for arm in arms if arm.seeds != every]
         lines.append(f"Not every arm has every seed ({'; '.join(short)}): pairs are over the seeds that both have.")
     return [*lines, *found.notes]
-
-
-def compare_runs(
-    arguments: Sequence[str], out: Path | None = None, json_file: Path | None = None, every: bool = False
-) -> None:
-    """The verb: prints the tables; writes the HTML page and the result file where they are asked for."""
-    from reasonloop.compare.table import show
-
-    found = read_arms(arguments, every)
-    comparisons = compare_arms(found.arms)
-    if json_file is not None:
-        from reasonloop.runs import write_atomically
-
-        write_atomically(json_file, json.dumps(results(found, comparisons), indent=1, allow_nan=False) + "\n")
-    if out is not None:
-        from reasonloop.compare.page import write_comparison
-
-        write_comparison(found, comparisons, out)
-    show(found, comparisons)
-    for path in (json_file, out):
-        if path is not None:
-            print(path)
 
 
 def _list(seeds: Sequence[int]) -> str:

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from reasonloop.compare.arms import Arm, Arms
-from reasonloop.compare.study import Comparison, Resampled, metrics_of, notes
+from reasonloop.compare.study import Comparison, Resampled, difference_pairs, metrics_of, notes
 from reasonloop.evaluation.table import WIDTH, format_estimate
 from reasonloop.store.show import visible
 
-# More pairs than this fill screens: then the table shows each arm against the reference only.
-MAX_PAIRS = 6
 _NAME = 44  # two of them stand in a line
 
 Rows = list[list[str]]
@@ -36,12 +34,6 @@ def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = N
             print(f"{heading}\n{_text(rows)}\n", file=file)
     for word in words:
         print(textwrap.fill(visible(word), WIDTH, break_long_words=False, break_on_hyphens=False), file=file)
-
-
-def reference(arms: Sequence[Arm]) -> Arm:
-    """What others are measured against: vanilla RL, or else the base, or else the last arm."""
-    found = [arm for kind in ("vanilla", "base") for arm in arms if arm.kind == kind]
-    return (found or list(arms)[-1:])[0]
 
 
 def arm_rows(arms: Sequence[Arm]) -> Rows:
@@ -80,14 +72,6 @@ def difference_rows(comparisons: Sequence[Comparison]) -> Rows:
         )
         last = pair
     return rows
-
-
-def difference_pairs(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """What has room where all pairs haven't: every pair of a few arms, of many each one's with the reference."""
-    if len(arms) * (len(arms) - 1) // 2 <= MAX_PAIRS:
-        return list(comparisons)
-    name = reference(arms).name
-    return [c for c in comparisons if name in (c.a.name, c.b.name)]
 
 
 def _certain(c: Comparison) -> bool:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reasonloop.config import Sampling
+from reasonloop.engine.judged import sample_judged
+from reasonloop.engine.protocol import Address, Engine, Prompt
 from reasonloop.errors import InputError, Stopped
 from reasonloop.evaluation.metrics import paired_bootstrap, summarise
+from reasonloop.files import write_atomically
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
-from reasonloop.rollout.engine import Address, Engine, Prompt
-from reasonloop.rollout.judged import sample_judged
-from reasonloop.runs import write_atomically
 
 if TYPE_CHECKING:
-    from reasonloop.runs import Run
+    from reasonloop.run.folder import Run
 
 BLOCK_OF_SLOTS = 12  # an evaluation is saved after so many fillings of the engine's slots
 

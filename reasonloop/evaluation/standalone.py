@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop import config
-from reasonloop.compute import wait_briefly
-from reasonloop.config import Recipe
+from reasonloop.config import Recipe, stored_recipe
 from reasonloop.errors import InputError
-from reasonloop.runs import describe_machine, stored_recipe, write_atomically
+from reasonloop.files import write_atomically
+from reasonloop.machine.threads import wait_briefly
+from reasonloop.run.ran_on import describe_machine
 
 
 def evaluate_model(
@@ -40,11 +41,11 @@ def evaluate_model(
     if not problems:
         raise InputError(f"task {chosen.name!r} has no {split} problems")
 
-    from reasonloop.compute import prepare_threads
+    from reasonloop.engine.team import TeamEngine, worthwhile
     from reasonloop.evaluation.evaluate import block_size, sample_and_count, summary
     from reasonloop.evaluation.table import results_text
+    from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.policy import Policy, resolve_device
-    from reasonloop.rollout.team import TeamEngine, worthwhile
 
     prepare_threads(recipe.threads)
     processes = worthwhile(recipe.processes, len(problems) * samples)

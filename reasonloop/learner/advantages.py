@@ -53,10 +53,3 @@ def pass_k_advantages(rewards: np.ndarray, k: int) -> np.ndarray:
         return np.zeros(group)
     without_right = comb(wrong - 1, k - 1) / comb(group - 1, k - 1)
     return np.where(right, 1 - mean, 1 - mean - without_right) / spread
-
-
-def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
-    """DAPO's soft overlong penalty (arXiv 2503.14476 eq. 13), in [-1, 0]: falls over the last `buffer` tokens."""
-    if buffer <= 0:
-        return 0.0
-    return max(-1.0, min(0.0, -(length - (max_tokens - buffer)) / buffer))

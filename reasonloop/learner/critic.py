@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Optimizer, Ppo
-from reasonloop.policy.packing import Stream, pack, split_by_tokens
+from reasonloop.kernels.products import wide_products
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.products import wide_products
+from reasonloop.policy.stream import Stream, pack, split_by_tokens
 
 
 class Critic:

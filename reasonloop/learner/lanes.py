@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from reasonloop.policy.packing import common_prefix, split_by_tokens
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.stream import common_prefix, split_by_tokens
 
 MOST = 4
 """Lanes at most: each holds gradients of its own."""

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.kernels.products import wide_products
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.lanes import MOST, Lanes, cut
 from reasonloop.learner.losses import Objective, loss
 from reasonloop.policy.logprobs import target_logprobs
-from reasonloop.policy.packing import pack
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.products import wide_products
+from reasonloop.policy.stream import pack
 
 
 def scheduled(peak: float, schedule: str, update: float, total: int, warmup: int) -> float:

@@ -3,7 +3,7 @@
 The model is always called on one row, a stream of N tokens without padding; a *plan* says which tokens each of them may
 see. Everything outside of attention (all the matrix products with weights) works on the stream and wastes nothing.
 `PackedPlan` is for scoring and training: many sequences side by side, where the responses of one group share one copy of
-their prompt. The sampling engine has a plan of its own (rollout/cache.py) that keeps keys and values between calls.
+their prompt. The sampling engine has a plan of its own (engine/slots.py) that keeps keys and values between calls.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from reasonloop.policy import kernels
+from reasonloop.kernels import ops as kernels
 
 NAME = "reasonloop"
 

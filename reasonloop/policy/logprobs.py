@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Sampling
-from reasonloop.policy import kernels
-from reasonloop.policy.products import linear, multiply, right_factor
+from reasonloop.kernels import ops as kernels
+from reasonloop.kernels.products import linear, multiply, right_factor
 
 Linear = Callable[..., Tensor]
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reasonloop.policy import kernels
+from reasonloop.kernels import ops as kernels
 from reasonloop.policy.logprobs import Head, Linear
 from reasonloop.policy.policy import Policy
 

@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasonloop.cache import user_cache
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError
+from reasonloop.files import replace_folder, user_cache
+from reasonloop.kernels.products import wide_products
 from reasonloop.policy import attention
 from reasonloop.policy.attention import PackedPlan, Plan, Segment
 from reasonloop.policy.folder import resolve
 from reasonloop.policy.logprobs import Head, target_logprobs
-from reasonloop.policy.products import wide_products
 from reasonloop.records import Problem
 
 
@@ -201,7 +201,7 @@ class Policy:
 
         Token stream and shared prompts as in training; no gradient.
         """
-        from reasonloop.policy.packing import pack, split_by_tokens
+        from reasonloop.policy.stream import pack, split_by_tokens
 
         scored: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
         for members in split_by_tokens(prompts, responses, 16384):
@@ -248,29 +248,6 @@ def resolve_device(chosen: str) -> str:
     if chosen == "cuda" and not available:
         raise InputError("model.device = 'cuda': torch sees no GPU here; expected 'auto' or 'cpu'")
     return ("cuda" if available else "cpu") if chosen == "auto" else chosen
-
-
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Puts the finished `partial` in `folder`'s place, durably."""
-    for path in partial.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_folder(folder: Path) -> None:
-    """Finishes a `replace_folder` that was cut off between its two renames."""
-    old, partial = folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".partial")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def quiet() -> None:

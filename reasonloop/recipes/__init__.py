@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 
 
 def method(name: str) -> Callable[[Run], None]:

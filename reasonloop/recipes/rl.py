@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reasonloop.recipes.sft import starting_policy
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages import best_policy, deliver, evaluate, explore, rollouts_spent
 
 

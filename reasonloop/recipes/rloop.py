@@ -14,7 +14,7 @@ import numpy as np
 from reasonloop.policy.policy import Policy
 from reasonloop.recipes.sft import starting_policy
 from reasonloop.records import Rollout
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages import (
     TRAINED_EXAMPLE,
     Source,

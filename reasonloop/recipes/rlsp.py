@@ -7,7 +7,7 @@ outcome verifier and an exploration reward that doesn't look at correctness. PPO
 from __future__ import annotations
 
 from reasonloop.recipes.sft import starting_policy
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages import deliver, evaluate, explore, rollouts_spent
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reasonloop.policy.policy import Policy
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages import Source, checkpoint, deliver, demonstrations, evaluate, finetune
 
 

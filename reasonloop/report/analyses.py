@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reasonloop.errors import InputError, RunError
+from reasonloop.report.behaviours import behaviours
 from reasonloop.report.figures import Figure, rounded, signed
+from reasonloop.report.findings import Analyses
+from reasonloop.report.generalisation import scaling_figures, specialisation_figures
 from reasonloop.report.run import Run, number
 
 if TYPE_CHECKING:
@@ -18,17 +20,6 @@ MAX_RESPONSES = 60_000
 RESPONSES_PER_BIN = 8
 MAX_CHECKPOINTS = 24
 PART_COLOURS = {"outcome": "right", "exploration": "sft", "overlong": "timeout", "kl": "wrong"}
-
-
-@dataclass
-class Analyses:
-    """Figures, and by section of the page the sentences that go with it."""
-
-    figures: list[Figure] = field(default_factory=list)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, section: str, text: str) -> None:
-        self.notes.setdefault(section, []).append(text)
 
 
 def analyse(run: Run) -> Analyses:
@@ -43,8 +34,6 @@ def analyse(run: Run) -> Analyses:
 
 
 def _of_the_store(run: Run, found: Analyses) -> None:
-    from reasonloop.report.behaviours import behaviours
-    from reasonloop.report.generalisation import scaling_figures, specialisation_figures
     from reasonloop.store.database import connect
 
     if not run.lines and not run.evals:

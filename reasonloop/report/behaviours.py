@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from reasonloop.records import Problem
 from reasonloop.report.figures import Figure, rounded
+from reasonloop.report.findings import Analyses
 from reasonloop.report.run import Run
 from reasonloop.report.sample import prompt_decoder
 
 if TYPE_CHECKING:
     import duckdb
-
-    from reasonloop.report.analyses import Analyses
 
 BINS = 12
 PER_BIN = 40

@@ -6,12 +6,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reasonloop.report.figures import Figure, Point, signed, with_intervals
+from reasonloop.report.findings import Analyses
 from reasonloop.report.run import Run
 
 if TYPE_CHECKING:
     import duckdb
-
-    from reasonloop.report.analyses import Analyses
 
 
 def specialisation_figures(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasonloop import config
+from reasonloop.config import stored_recipe
 from reasonloop.errors import InputError, RunError
 from reasonloop.report.run import Run, number
-from reasonloop.runs import stored_recipe
 
 if TYPE_CHECKING:
     import duckdb

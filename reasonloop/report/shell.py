@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from reasonloop.files import write_atomically
 
 
 def document(title: str, body: str, data: Any, *, live: bool = False) -> str:
@@ -52,9 +53,7 @@ def document(title: str, body: str, data: Any, *, live: bool = False) -> str:
 def write_page(page: str, path: Path) -> Path:
     """Writes the page and returns its path. The file is replaced at once, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(encoded(page))
-    os.replace(temporary, path)
+    write_atomically(path, encoded(page), several=True)
     return path
 
 

@@ -25,8 +25,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from reasonloop.config.exploration import Judge
 from reasonloop.errors import InputError
-from reasonloop.exploration_options import Judge
 from reasonloop.rewards.judge_prompt import ROLE, judge_prompt
 
 MAX_WAIT_SECONDS = 60.0  # between attempts, whatever the server asks for

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reasonloop.exploration_options import Exploration
+from reasonloop.config.exploration import Exploration
 from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.effort import AnswerEnd, Decode, Effort, effort_of
 from reasonloop.rewards.judge import Scorer, judge_of, problem_text

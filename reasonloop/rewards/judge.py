@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from reasonloop.config.exploration import Judge
 from reasonloop.errors import InputError
-from reasonloop.exploration_options import Judge
 from reasonloop.records import Problem, Verdict
 
 Scorer = Callable[[Sequence[tuple[str, str]]], tuple[Sequence[float | None], Mapping[str, int]]]

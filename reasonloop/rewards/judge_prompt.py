@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from reasonloop.exploration_options import Judge
+from reasonloop.config.exploration import Judge
 
 MAX_RESPONSE_CHARACTERS = 24_000
 MAX_PROBLEM_CHARACTERS = 8_000

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from reasonloop.learner.advantages import overlong_penalty
 from reasonloop.records import Rollout
 
 
@@ -30,3 +29,10 @@ def with_kl_penalty(rollouts: Sequence[Rollout], reference: Sequence[np.ndarray]
         parts = {**rollout.reward_parts, "kl": penalty}
         penalised.append(replace(rollout, reward=rollout.reward + penalty, reward_parts=parts))
     return penalised
+
+
+def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
+    """DAPO's soft overlong penalty (arXiv 2503.14476 eq. 13), in [-1, 0]: falls over the last `buffer` tokens."""
+    if buffer <= 0:
+        return 0.0
+    return max(-1.0, min(0.0, -(length - (max_tokens - buffer)) / buffer))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reasonloop.config import Sampling
-from reasonloop.exploration_options import Judge
+from reasonloop.config.exploration import Judge
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 from reasonloop.rewards.judge_prompt import ROLE, judge_prompt

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from reasonloop.config.exploration import Judge
 from reasonloop.errors import InputError
-from reasonloop.exploration_options import Judge
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 

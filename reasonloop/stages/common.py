@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reasonloop.checkpoints import Checkpoint
 from reasonloop.learner.learner import Learner
 from reasonloop.policy.policy import Policy, resolve_device
-from reasonloop.runs import Run
+from reasonloop.run.checkpoints import Checkpoint
+from reasonloop.run.folder import Run
 
 # planned work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
 RL_ROLLOUT, TRAINED_EXAMPLE = 2.5, 1.5

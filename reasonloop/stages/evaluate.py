@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from reasonloop.evaluation.evaluate import evaluate_policy
+from reasonloop.files import write_atomically
 from reasonloop.policy.policy import Policy
-from reasonloop.runs import Run, write_atomically
+from reasonloop.run.folder import Run
 from reasonloop.stages.common import Source, load_policy, training_seconds
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from reasonloop.checkpoints import Checkpoint
+from reasonloop.engine.protocol import Address
 from reasonloop.evaluation.evaluate import evaluate_policy, significantly_below
 from reasonloop.learner.batch import useful_groups
 from reasonloop.learner.critic import Critic
@@ -20,8 +20,8 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
 from reasonloop.rewards.effort import answer_end_of
 from reasonloop.rewards.exploration import Explorer
-from reasonloop.rollout.engine import Address
-from reasonloop.runs import Run
+from reasonloop.run.checkpoints import Checkpoint
+from reasonloop.run.folder import Run
 from reasonloop.stages.common import RL_ROLLOUT, Source, checkpoint, load_policy, rollouts_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import learn_step, objective_of

@@ -15,7 +15,7 @@ from reasonloop.learner.batch import supervised
 from reasonloop.learner.learner import Learner, scheduled
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem, Rollout
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages.common import TRAINED_EXAMPLE, Source, checkpoint, load_policy, shuffled, tell_skipped
 from reasonloop.stages.solved import GREEDY
 from reasonloop.store.experts import chosen_experts

@@ -22,7 +22,7 @@ from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES, Objective
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages.sampling import StepRollouts, score
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from reasonloop.engine.judged import sample_judged
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import useful_groups
 from reasonloop.learner.losses import Objective
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.exploration import Explorer, alpha_at
 from reasonloop.rewards.outcome import outcome_reward, with_kl_penalty
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.judged import sample_judged
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages.common import shuffled
 
 

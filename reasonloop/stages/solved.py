@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from reasonloop.engine.judged import sample_judged
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.errors import RunError
 from reasonloop.records import Problem, Rollout
 from reasonloop.rewards.outcome import outcome_reward
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.judged import sample_judged
-from reasonloop.runs import Run
+from reasonloop.run.folder import Run
 from reasonloop.stages.common import Source, load_policy
 
 GREEDY = "greedy"

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reasonloop.errors import RunError
+from reasonloop.files import fsync_folder, write_atomically
 from reasonloop.records import Rollout
 from reasonloop.store.schema import SCHEMA_VERSION, arrow_schema, from_table, to_table
 
@@ -76,7 +77,7 @@ class TrajectoryStore:
         path = self.folder / name
         try:
             self._open_for_writing(branch)
-            _write_atomically(path, data)
+            write_atomically(path, data)
         except OSError as error:
             raise RunError(
                 f"{path}: the segment could not be written ({error.strerror or error}); "
@@ -125,9 +126,9 @@ class TrajectoryStore:
             return
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
-            _fsync_folder(self.folder.parent)
-        for path in self.folder.glob(".*.tmp"):
-            match = _NAME.fullmatch(path.name[1:-4])
+            fsync_folder(self.folder.parent)
+        for path in self.folder.glob(".*.partial"):
+            match = _NAME.fullmatch(path.name.removeprefix(".").removesuffix(".partial"))
             if match and match["branch"] == branch:
                 path.unlink(missing_ok=True)
         self._cleaned.add(branch)
@@ -284,29 +285,6 @@ def _check_addresses(rollouts: Sequence[Rollout], step: tuple[str, int, int]) ->
         if (r.problem_id, r.sample) in seen:
             raise ValueError(f"problem {r.problem_id!r} has sample {r.sample} twice in step {r.step}")
         seen.add((r.problem_id, r.sample))
-
-
-def _write_atomically(path: Path, data: memoryview) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(footer: bytes | memoryview) -> bytes:

@@ -1,10 +1,10 @@
 """Problems and their verifiers. Nothing here imports torch; heavy libraries load when they are used."""
 
-from .base import SPLITS, Task, demonstrations, gold_response, quick_judgement
-from .gold import check_task, require_gold, row_name
-from .problems import task_problems
-from .registry import TASKS, load_task, parse_task_spec, task_class, task_target
-from .show import check, list_tasks, show_task
+from reasonloop.tasks.base import SPLITS, Task, demonstrations, gold_response, quick_judgement
+from reasonloop.tasks.gold import check_task, require_gold, row_name
+from reasonloop.tasks.problems import task_problems
+from reasonloop.tasks.registry import TASKS, load_task, parse_task_spec, task_class, task_target
+from reasonloop.tasks.show import check, list_tasks, show_task
 
 __all__ = [
     "SPLITS",

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..errors import InputError
-from ..options import Section, validated
-from ..records import Judgement, Problem, Verdict
+from reasonloop.config.section import Section, validated
+from reasonloop.errors import InputError
+from reasonloop.records import Judgement, Problem, Verdict
 
 _WORDS = {"products": ("product", "times", "x"), "sums": ("sum", "plus", "+")}
 _MAX_LINE = 500

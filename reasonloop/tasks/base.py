@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from ..records import Judgement, Problem, Verdict, as_judgement
+from reasonloop.records import Judgement, Problem, Verdict, as_judgement
 
 SPLITS = ("train", "probe", "test")
 DEMONSTRATIONS = "sft"

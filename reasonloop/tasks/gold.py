@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..errors import InputError
-from ..records import Judgement, Problem, Verdict, as_judgement
-from ..verify.worker import crash
-from .base import DEMONSTRATIONS, Task, gold_response, quick_judgement
+from reasonloop.errors import InputError
+from reasonloop.records import Judgement, Problem, Verdict, as_judgement
+from reasonloop.tasks.base import DEMONSTRATIONS, Task, gold_response, quick_judgement
+from reasonloop.verify.worker import crash
 
 _NAMED = 3
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import InputError
-from ..records import Problem
-from ..text import is_text
-from ..verify.worker import crash
-from .base import ALL_SPLITS, DEMONSTRATIONS, Task
+from reasonloop.errors import InputError
+from reasonloop.records import Problem
+from reasonloop.tasks.base import ALL_SPLITS, DEMONSTRATIONS, Task
+from reasonloop.text import is_text
+from reasonloop.verify.worker import crash
 
 
 def task_problems(task: Task, name: str) -> Sequence[Problem]:

@@ -11,19 +11,19 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from ..errors import InputError
-from ..options import validated
-from ..verify.worker import crash
-from .base import Task
+from reasonloop.config.section import validated
+from reasonloop.errors import InputError
+from reasonloop.tasks.base import Task
+from reasonloop.verify.worker import crash
 
 TASKS = {
-    "countdown": "reasonloop.tasks.countdown:Countdown",
+    "countdown": "reasonloop.tasks.countdown.task:Countdown",
     "arithmetic": "reasonloop.tasks.arithmetic:Arithmetic",
-    "jsonl": "reasonloop.tasks.jsonl:Jsonl",
-    "gsm8k": "reasonloop.tasks.jsonl:Gsm8k",
-    "code": "reasonloop.tasks.code:Code",
-    "humaneval": "reasonloop.tasks.code_files:HumanEval",
-    "mbpp": "reasonloop.tasks.code_files:Mbpp",
+    "jsonl": "reasonloop.tasks.jsonl.task:Jsonl",
+    "gsm8k": "reasonloop.tasks.jsonl.task:Gsm8k",
+    "code": "reasonloop.tasks.code.task:Code",
+    "humaneval": "reasonloop.tasks.code.files:HumanEval",
+    "mbpp": "reasonloop.tasks.code.files:Mbpp",
 }
 """Registered names, and the class behind each as `module:Class`"""
 

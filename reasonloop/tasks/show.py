@@ -6,15 +6,15 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
-from ..records import Problem, Verdict
-from .base import ALL_SPLITS, DEMONSTRATIONS, demonstrations, gold_response, quick_judgement
-from .gold import check_task, row_name
-from .problems import task_problems
-from .registry import TASKS, load_task, task_class, task_target
+from reasonloop.errors import InputError
+from reasonloop.records import Problem, Verdict
+from reasonloop.tasks.base import ALL_SPLITS, DEMONSTRATIONS, demonstrations, gold_response, quick_judgement
+from reasonloop.tasks.gold import check_task, row_name
+from reasonloop.tasks.problems import task_problems
+from reasonloop.tasks.registry import TASKS, load_task, task_class, task_target
 
 if TYPE_CHECKING:
-    from ..verify.workers import VerifierPool
+    from reasonloop.verify.workers import VerifierPool
 
 
 def list_tasks() -> None:
@@ -88,7 +88,7 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
 
 def verifier_pool(name: str, options: dict[str, Any], deadline: float, workers: int) -> VerifierPool:
     """Killable worker processes that each hold the task `name`; close it, or use it as a context manager."""
-    from ..verify.workers import VerifierPool, VerifierSpec
+    from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     return VerifierPool(VerifierSpec(target=task_target(name), options=options), deadline=deadline, workers=workers)
 

@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from reasonloop.records import Judgement, Problem, Verdict
-from reasonloop.verify.sandbox import Backend, Limits, Sandbox
+from reasonloop.verify.sandbox.limits import Limits
+from reasonloop.verify.sandbox.sandbox import Backend, Sandbox
 
 _FENCE = re.compile(r"^[ \t]*(`{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
 _PYTHON = ("", "python", "python3", "py")

@@ -12,7 +12,7 @@ from typing import TextIO
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem
 from reasonloop.verify.answers import one_line
-from reasonloop.verify.sandbox import require_sandbox
+from reasonloop.verify.sandbox.sandbox import require_sandbox
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 KINDS = {

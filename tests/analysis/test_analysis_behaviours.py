@@ -23,8 +23,8 @@ from reasonloop.analysis.behaviours import (
 from reasonloop.analysis.lexicon import BEHAVIOURS
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
-from reasonloop.tasks.countdown import Countdown
-from reasonloop.tasks.countdown_search import search, solution_counts
+from reasonloop.tasks.countdown.search import search, solution_counts
+from reasonloop.tasks.countdown.task import Countdown
 
 PROBLEM = Problem("countdown-3-46-3.7.25", prompt="", meta={"numbers": [3, 7, 25], "target": 46})
 

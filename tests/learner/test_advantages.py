@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from padded_objectives import group_advantages as padded_group_advantages
 
-from reasonloop.learner.advantages import group_advantages, overlong_penalty
+from reasonloop.learner.advantages import group_advantages
 from reasonloop.learner.batch import useful_groups
 from reasonloop.records import Rollout
+from reasonloop.rewards.outcome import overlong_penalty
 
 KINDS = {"grpo": "group", "centered": "none", "rloo": "leave_one_out"}
 # thousandths, so that no spread is as small as the epsilon beneath the standard deviation

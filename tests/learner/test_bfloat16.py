@@ -10,11 +10,11 @@ import torch
 from tiny_models import pairs, tiny_policy
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.learner import Learner
 from reasonloop.policy.policy import Policy
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 
 
 def batch(seed: int, groups: int = 4) -> list[Example]:

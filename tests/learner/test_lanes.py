@@ -16,7 +16,7 @@ from reasonloop.learner.batch import Example
 from reasonloop.learner.lanes import cut, stream_tokens
 from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES
-from reasonloop.policy.packing import pack, split_by_tokens
+from reasonloop.policy.stream import pack, split_by_tokens
 
 
 @pytest.fixture

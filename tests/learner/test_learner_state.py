@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tiny_models import pairs, tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.learner import Learner, scheduled
 from reasonloop.policy.policy import Policy
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 
 
 def batch(seed: int) -> list[Example]:

@@ -19,7 +19,7 @@ from reasonloop.config import Sampling
 from reasonloop.learner.batch import Example, reinforced, supervised, token_targets, with_reference
 from reasonloop.learner.losses import OBJECTIVES, Objective, k3, loss, value_loss
 from reasonloop.policy.logprobs import target_logprobs
-from reasonloop.policy.packing import pack
+from reasonloop.policy.stream import pack
 from reasonloop.records import Rollout
 
 MAX_TOKENS = 20

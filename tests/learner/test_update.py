@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tiny_models import tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import Example, reinforced, supervised, with_reference
 from reasonloop.learner.learner import Learner
 from reasonloop.learner.losses import OBJECTIVES, Objective
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Rollout
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 
 SAMPLING = Sampling(max_tokens=16, slots=16, stop=("answer", "back", "="))
 UNCLIPPED = 1e9

@@ -17,11 +17,12 @@ from tiny_models import EOS, tiny_policy, tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonloop.config import Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.errors import InputError
-from reasonloop.policy.policy import Policy, recover_folder
+from reasonloop.files import recover_folder
+from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from tiny_models import pairs, tiny_policy
 
 import reasonloop.policy.packed as packed
 from reasonloop.config import Sampling
-from reasonloop.policy import products
-from reasonloop.policy.packing import pack
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
+from reasonloop.kernels import products
 from reasonloop.policy.policy import Policy
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
+from reasonloop.policy.stream import pack
 
 pytestmark = pytest.mark.skipif(not packed.available(), reason="torch without oneDNN")
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny_models import FAMILIES, pairs, tiny_model, tiny_policy, tokens
 
 from reasonloop.config import Sampling
-from reasonloop.policy import kernels
+from reasonloop.kernels import ops as kernels
 from reasonloop.policy.attention import PackedPlan
 from reasonloop.policy.logprobs import Head, target_logprobs, truncation_mask
-from reasonloop.policy.packing import pack, split_by_tokens
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.stream import pack, split_by_tokens
 
 
 def eager_logprobs(model: Any, prompt: np.ndarray, response: np.ndarray) -> torch.Tensor:

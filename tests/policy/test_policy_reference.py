@@ -14,8 +14,8 @@ from tiny_models import pairs, tiny_policy
 import reasonloop.policy.logprobs as logprobs_module
 from reasonloop.config import Sampling
 from reasonloop.policy.logprobs import target_logprobs
-from reasonloop.policy.packing import pack
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.stream import pack
 
 TOLERANCE = 1e-5
 

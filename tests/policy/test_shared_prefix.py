@@ -7,11 +7,11 @@ import pytest
 from tiny_models import FAMILIES, tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import supervised
 from reasonloop.learner.learner import Learner
-from reasonloop.policy.packing import SHORTEST_PREFIX, common_prefix, pack, split_by_tokens
-from reasonloop.rollout.engine import Address, Prompt
-from reasonloop.rollout.native import NativeEngine
+from reasonloop.policy.stream import SHORTEST_PREFIX, common_prefix, pack, split_by_tokens
 
 
 def alike(count: int, shared: int, seed: int = 0) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 from reasonloop.evaluation.metrics import summarise
 from reasonloop.records import Rollout, Verdict
 from reasonloop.store.segments import TrajectoryStore
-from reasonloop.tasks.countdown_search import search
+from reasonloop.tasks.countdown.search import search
 
 CONFIG = """\
 method = "rloop"

@@ -11,8 +11,9 @@ from make_run import make_run
 
 from reasonloop.analysis.behaviours import countdown_behaviours
 from reasonloop.records import Problem
-from reasonloop.report.analyses import Analyses, analyse
+from reasonloop.report.analyses import analyse
 from reasonloop.report.behaviours import BINS, PER_BIN
+from reasonloop.report.findings import Analyses
 from reasonloop.report.page import render, sentence
 from reasonloop.report.run import read_run
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from make_run import HOSTILE, make_run
 
 from reasonloop import config
+from reasonloop.config import stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.report import write_report
 from reasonloop.report.figures import MAX_POINTS, all_figures
 from reasonloop.report.run import Run, read_run
 from reasonloop.report.sample import MAX_ROLLOUTS, browse
 from reasonloop.report.shell import embedded
-from reasonloop.runs import stored_recipe
 from reasonloop.store.experts import chosen_experts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,14 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reasonloop.errors import InputError
-from reasonloop.rewards.effort import (
-    answer_end,
-    answer_end_of,
-    default_answer_end,
-    effort_of,
-    effort_tokens,
-    tokens_before,
-)
+from reasonloop.rewards.effort import answer_end_of, effort_of, effort_tokens, tokens_before
+from reasonloop.verify.answer_end import answer_end, default_answer_end
 from reasonloop.verify.extract import STYLES, extract_answer
 
 PROMPT = "what is six times seven , if a dozen has twelve eggs ?"
@@ -224,7 +218,7 @@ def test_a_task_may_know_better() -> None:
 
 @pytest.mark.parametrize("extract", ["answer", "boxed"])
 def test_countdown_knows_its_own_answers(extract: str) -> None:
-    from reasonloop.tasks.countdown import Countdown
+    from reasonloop.tasks.countdown.task import Countdown
 
     task = Countdown(train=1, probe=0, test=0, extract=extract)
     (own,) = [p for p in task.problems() if p.split == "train"]

@@ -19,9 +19,8 @@ from fake_endpoint import Handler, completion, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.errors import InputError
-from reasonloop.exploration_options import Exploration, Judge
-from reasonloop.rewards.effort import default_answer_end
 from reasonloop.rewards.endpoint_judge import (
     MAX_REPLY_BYTES,
     EndpointJudge,
@@ -31,6 +30,7 @@ from reasonloop.rewards.endpoint_judge import (
 )
 from reasonloop.rewards.exploration import Explorer
 from reasonloop.rewards.judge_prompt import MAX_RESPONSE_CHARACTERS
+from reasonloop.verify.answer_end import default_answer_end
 
 SECRET = "sk-fake-0123456789-do-not-show"
 PAIR = ("why?", "because")

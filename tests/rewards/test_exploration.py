@@ -10,10 +10,10 @@ from effort_factory import decode, encode, group, problem, rollout
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reasonloop.exploration_options import Exploration
+from reasonloop.config.exploration import Exploration
 from reasonloop.learner.batch import useful_groups
 from reasonloop.records import Problem, Rollout
-from reasonloop.rewards.effort import default_answer_end, effort_of
+from reasonloop.rewards.effort import effort_of
 from reasonloop.rewards.exploration import (
     Explorer,
     alpha_at,
@@ -23,6 +23,7 @@ from reasonloop.rewards.exploration import (
     novelty_reward,
 )
 from reasonloop.rewards.judge import problem_text
+from reasonloop.verify.answer_end import default_answer_end
 
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": ""}
 FORMS = ["length", "difficulty_length", "novelty", "judge"]

@@ -11,12 +11,12 @@ import torch
 from effort_factory import decode, group, problem
 from tiny_models import tiny_policy
 
+from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.errors import InputError
-from reasonloop.exploration_options import Exploration, Judge
-from reasonloop.rewards.effort import default_answer_end
 from reasonloop.rewards.exploration import Explorer
 from reasonloop.rewards.judge import judge_of
 from reasonloop.rewards.policy_judge import PolicyJudge
+from reasonloop.verify.answer_end import default_answer_end
 
 PAIRS = [("2 + 3", "5"), ("2 + 3", "4 - 1 + 2 = 5"), ("7", "8 9 10 11 12 13 14 15 16")]
 RULES = """

@@ -131,7 +131,7 @@ def test_an_absent_folder_is_an_empty_store(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_ignored_and_the_branch_that_left_them_removes_them(tmp_path: Path) -> None:
-    mine, other = tmp_path / ".main-i000-s00004.parquet.tmp", tmp_path / ".main-2-i000-s00004.parquet.tmp"
+    mine, other = tmp_path / ".main-i000-s00004.parquet.partial", tmp_path / ".main-2-i000-s00004.parquet.tmp"
     for path in (mine, other):
         path.write_bytes(b"torn")
     store = TrajectoryStore(tmp_path, "run")
@@ -254,7 +254,7 @@ def test_a_writer_killed_at_any_call_leaves_the_old_or_the_new_segment(tmp_path:
     new = [rollout("new", sample=i) for i in range(50)]
     for kill in range(40):
         TrajectoryStore(tmp_path / str(kill), "run").write(old, branch="main", iteration=0, step=0)
-        (tmp_path / str(kill) / ".main-i000-s00009.parquet.tmp").write_bytes(b"torn by an earlier death")
+        (tmp_path / str(kill) / ".main-i000-s00009.parquet.partial").write_bytes(b"torn by an earlier death")
     kills = int(_python(KILLED_WRITER, str(Path(__file__).parent), str(tmp_path)))
     assert 15 <= kills < 40
     outcomes = []

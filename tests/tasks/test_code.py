@@ -10,11 +10,11 @@ import pytest
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
 from reasonloop.tasks import TASKS, check_task, demonstrations, load_task, task_problems
-from reasonloop.tasks.code import deal
-from reasonloop.tasks.code_plus import plus_tests
-from reasonloop.tasks.code_problems import PROBLEMS
+from reasonloop.tasks.code.plus import plus_tests
+from reasonloop.tasks.code.problems import PROBLEMS
+from reasonloop.tasks.code.task import deal
 from reasonloop.verify.code import extract_code, extract_completion
-from reasonloop.verify.sandbox import Sandbox, require_sandbox
+from reasonloop.verify.sandbox.sandbox import Sandbox, require_sandbox
 from reasonloop.verify.stream import run_stream
 
 try:
@@ -261,7 +261,7 @@ def test_no_sandbox_no_task(monkeypatch):
         raise InputError("not here")
 
     monkeypatch.setattr(Sandbox, "start", refuse)
-    monkeypatch.setattr("reasonloop.verify.sandbox._REQUIRED", set())
+    monkeypatch.setattr("reasonloop.verify.sandbox.sandbox._REQUIRED", set())
     with pytest.raises(InputError, match="not here"):
         load_task("code").problems()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
-from reasonloop.tasks.countdown import Countdown, split_of
+from reasonloop.tasks.countdown.task import Countdown, split_of
 
 PROBLEM = Problem(id="p", prompt="46 from 3 7 25 :", meta={"numbers": [3, 7, 25], "target": 46})
 

@@ -8,7 +8,7 @@ from expression_oracle import expressions, oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonloop.tasks.countdown_expression import MAX_DEPTH, ExpressionError, parse_expression
+from reasonloop.tasks.countdown.expression import MAX_DEPTH, ExpressionError, parse_expression
 
 
 @given(expressions)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonloop.records import Problem, Verdict
-from reasonloop.tasks.countdown import Countdown
-from reasonloop.tasks.countdown_search import (
+from reasonloop.tasks.countdown.search import (
     MAX_VALUE,
     after,
     best_first_search,
@@ -20,7 +19,8 @@ from reasonloop.tasks.countdown_search import (
     solution_path,
     steps,
 )
-from reasonloop.tasks.countdown_trace import parse_trace
+from reasonloop.tasks.countdown.task import Countdown
+from reasonloop.tasks.countdown.trace import parse_trace
 
 
 def every_expression(numbers: list[int], limit: int) -> set[tuple[str, int]]:

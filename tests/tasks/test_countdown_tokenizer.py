@@ -2,8 +2,8 @@
 
 import pytest
 
-from reasonloop.tasks.countdown import Countdown
-from reasonloop.tasks.countdown_tokenizer import build_tokenizer, words
+from reasonloop.tasks.countdown.task import Countdown
+from reasonloop.tasks.countdown.tokenizer import build_tokenizer, words
 
 
 @pytest.fixture(scope="module")

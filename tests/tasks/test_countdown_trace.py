@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonloop.records import Problem
-from reasonloop.tasks.countdown import Countdown
-from reasonloop.tasks.countdown_trace import parse_trace
+from reasonloop.tasks.countdown.task import Countdown
+from reasonloop.tasks.countdown.trace import parse_trace
 
 PROBLEM = Problem(id="p", prompt="46 from 3 7 25 :", meta={"numbers": [3, 7, 25], "target": 46})
 

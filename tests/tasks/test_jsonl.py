@@ -8,7 +8,7 @@ import pytest
 from reasonloop.errors import InputError
 from reasonloop.records import Verdict
 from reasonloop.tasks import check_task, demonstrations, load_task
-from reasonloop.tasks.jsonl import Jsonl
+from reasonloop.tasks.jsonl.task import Jsonl
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_slow_mathematics_goes_to_a_worker_with_a_deadline(write):
     options = {"test": write("t.jsonl", [{"problem": "a", "solution": r"\boxed{\frac{1}{2}}"}])}
     (problem,) = load_task("jsonl", options).problems()
     responses = [r"\boxed{\dfrac{2}{4}}", r"\boxed{((10^10)!)!}", r"\boxed{\frac{1}{3}}"]
-    with VerifierPool(VerifierSpec("reasonloop.tasks.jsonl:Jsonl", options), deadline=1.0, workers=1) as pool:
+    with VerifierPool(VerifierSpec("reasonloop.tasks.jsonl.task:Jsonl", options), deadline=1.0, workers=1) as pool:
         verdicts = [judgement.verdict for judgement in pool.verify([(problem, r) for r in responses])]
     assert (verdicts[0], verdicts[2]) == (Verdict.RIGHT, Verdict.WRONG)
     assert verdicts[1] is not Verdict.RIGHT

@@ -251,5 +251,5 @@ def test_targets_exist_and_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert task_target("gsm8k") == "reasonloop.tasks.jsonl:Gsm8k"
+    assert task_target("gsm8k") == "reasonloop.tasks.jsonl.task:Gsm8k"
     assert task_target("a:B") == "a:B"

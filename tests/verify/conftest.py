@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reasonloop.verify.sandbox import Limits, Sandbox
+from reasonloop.verify.sandbox.limits import Limits
+from reasonloop.verify.sandbox.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")

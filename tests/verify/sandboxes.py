@@ -9,7 +9,7 @@ import pytest
 
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Verdict
-from reasonloop.verify.sandbox import Sandbox, require_sandbox
+from reasonloop.verify.sandbox.sandbox import Sandbox, require_sandbox
 
 try:
     require_sandbox()

@@ -6,7 +6,8 @@ import pytest
 from sandboxes import judge, needs_namespaces, told, usable
 
 from reasonloop.records import Judgement, Verdict
-from reasonloop.verify.sandbox import Limits, Sandbox
+from reasonloop.verify.sandbox.limits import Limits
+from reasonloop.verify.sandbox.sandbox import Sandbox
 
 
 @needs_namespaces

@@ -13,9 +13,11 @@ from sandboxes import REPOSITORY, judge, needs_namespaces, told, usable
 
 from reasonloop.errors import InputError
 from reasonloop.records import Verdict
-from reasonloop.verify import sandbox as sandbox_module
-from reasonloop.verify import sandbox_docker, sandbox_seccomp
-from reasonloop.verify.sandbox import Limits, Sandbox
+from reasonloop.verify.sandbox import docker as sandbox_docker
+from reasonloop.verify.sandbox import sandbox as sandbox_module
+from reasonloop.verify.sandbox import seccomp as sandbox_seccomp
+from reasonloop.verify.sandbox.limits import Limits
+from reasonloop.verify.sandbox.sandbox import Sandbox
 
 
 @needs_namespaces
@@ -64,8 +66,8 @@ def test_where_namespaces_are_forbidden_nothing_runs(tmp_path):
     script = f"""
 import sys
 from reasonloop.errors import InputError
-from reasonloop.verify import sandbox_kernel, sandbox_seccomp
-from reasonloop.verify.sandbox import Sandbox
+from reasonloop.verify.sandbox import kernel as sandbox_kernel, seccomp as sandbox_seccomp
+from reasonloop.verify.sandbox.sandbox import Sandbox
 sandbox_kernel._libc.prctl(38, 1, 0, 0, 0)
 sandbox_seccomp.install()
 try:

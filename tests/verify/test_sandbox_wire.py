@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonloop.verify import sandbox_guest, sandbox_wire
+from reasonloop.verify.sandbox import guest as sandbox_guest
+from reasonloop.verify.sandbox import wire as sandbox_wire
 
 scalars = (
     st.none()
@@ -72,7 +73,7 @@ def test_garbage_is_refused_or_plain(data):
         "decimal",
         "fractions",
         "datetime",
-        "reasonloop.verify.sandbox_wire",
+        "reasonloop.verify.sandbox.wire",
     )
 
 

@@ -1,0 +1,165 @@
+"""What a machine can compute and what a model asks of it: matrix peak, bandwidth, ceilings, floating point operations.
+
+Every number is measured on the spot; nothing is looked up. torch is imported by the functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from reasonloop.policy.stream import Stream
+
+SQUARES = (512, 1024, 2048)
+
+
+def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu", budget: float = 0.2) -> float:
+    """The fastest of repeated calls within `budget` seconds, after a warm-up; a GPU's queue is waited for.
+
+    The fastest, since a machine's ceiling is what it does when nobody disturbs it. Calls are timed in blocks of at least
+    half a millisecond, so that the clock and a GPU's launches don't count.
+    """
+    import torch
+
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else (lambda: None)
+
+    def block(calls: int) -> float:
+        wait()
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        wait()
+        return (time.perf_counter() - start) / calls
+
+    block(1)
+    calls = max(1, min(1000, int(5e-4 / max(block(1), 1e-9))))
+    best, deadline = block(calls), time.perf_counter() + budget
+    while time.perf_counter() < deadline:
+        best = min(best, block(calls))
+    return best
+
+
+def matrix_peak(
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    shapes: Sequence[tuple[int, int, int]] = (),
+    budget: float = 0.2,
+    squares: Sequence[int] = SQUARES,
+    torchs: bool = False,
+) -> float:
+    """The best FLOP/s of matrix products [m, k] @ [k, n]: square ones, and the model-shaped (m, k, n) in `shapes`.
+
+    float32 unless `dtype` says otherwise, at torch's current number of threads; `budget` seconds for each shape. Of the
+    products that the learner can choose from (`kernels.products`), or `torchs` own alone.
+    """
+    import torch
+
+    from reasonloop.kernels.products import right_factor
+
+    best = 0.0
+    for m, k, n in [(size, size, size) for size in squares] + list(shapes):
+        a = torch.randn(m, k, device=device).to(dtype or torch.float32)
+        b = torch.randn(n, k, device=device).to(a.dtype).t()  # as weights lie: [out, in]
+        out = torch.empty(m, n, device=device, dtype=a.dtype)
+        ways: list[Callable[[], Any]] = [partial(torch.mm, a, b, out=out)]
+        if not torchs:
+            ways.append(partial(right_factor(b), a))
+        best = max(best, *(2.0 * m * k * n / seconds_per_call(way, device, budget) for way in ways))
+    return best
+
+
+def memory_bandwidth(device: str | torch.device = "cpu", megabytes: int = 256, budget: float = 0.2) -> float:
+    """Bytes read per second when a buffer larger than the caches is summed: what decoding's weights and keys cost."""
+    import torch
+
+    buffer = torch.ones(megabytes * 2**18, device=device)  # float32
+    return 4.0 * buffer.numel() / seconds_per_call(buffer.sum, device, budget)
+
+
+def matrices(model: Any) -> list[torch.Tensor]:
+    """The weights that a decoded token is multiplied with, each [out, in]: all linear layers and the head (tied or not).
+
+    The embedding table is looked up, not multiplied, and is not in it.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    found = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            found.append(module.weight)
+        elif isinstance(module, Conv1D):  # GPT-2's layers keep [in, out]
+            found.append(module.weight.t())
+    return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A model's multiply-adds a token, the base of every FLOP count here. Norms, activations and softmax are left out."""
+
+    body: int
+    """Elements of all matrices but the head's; the embedding table is not in it"""
+    head: int
+    """vocabulary x hidden size"""
+    attention: int
+    """Query heads x head size, summed over layers: multiply-adds a (query, visible key) pair, for scores and for values"""
+    keys: int
+    """Elements of keys and values a token of context, all layers"""
+
+    @classmethod
+    def of(cls, model: Any) -> Cost:
+        config = model.config.get_text_config()
+        head = model.get_output_embeddings().weight.numel()
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        shared = getattr(config, "num_key_value_heads", None) or heads
+        layers = config.num_hidden_layers
+        body = sum(weight.numel() for weight in matrices(model)) - head
+        return cls(body, head, layers * heads * size, 2 * layers * shared * size)
+
+    def training_flops(self, stream: int, targets: int, visible: int) -> float:
+        """Forward and backward (3 x forward): 6 (body x stream tokens + head x target tokens) + 12 attention x visible.
+
+        This is 6 N tokens + attention (PaLM, arXiv 2204.02311 appendix B), N without the embedding table and with the
+        head, but counts only what packing leaves to do: a shared prompt once, the head only where a loss needs it.
+        `visible`: (query, key) pairs that causal attention really has, summed over the stream. Recomputation (gradient
+        checkpointing, logits made again in the backward pass) is work that no one asked for, and doesn't count.
+        """
+        return 6.0 * (self.body * stream + self.head * targets) + 12.0 * self.attention * visible
+
+    def decoding_bytes(self, batch: int, context: float, bytes_per_element: int) -> float:
+        """What one decoding step must read: all matrices once, and the keys and values of `batch` contexts."""
+        return bytes_per_element * (self.body + self.head + batch * context * self.keys)
+
+
+def stream_flops(cost: Cost, stream: Stream) -> float:
+    """Training FLOPs of a packed stream: each token sees those of its own sequence up to itself (windows ignored)."""
+    return cost.training_flops(len(stream.tokens), len(stream.targets), int((stream.positions + 1).sum()))
+
+
+def decoding_ceiling(model: Any, batch: int, budget: float = 0.3, laid_out: bool = False) -> float:
+    """Tokens/s that decoding `batch` responses at once could reach if the model were its matrix products alone.
+
+    A bare loop over all matrices with inputs [batch, in]: no attention, no norms, no sampling, no Python around it. The
+    products are torch's plain ones, or, `laid_out`, those of sampling, with the weights as it lays them out.
+    """
+    import torch
+
+    from reasonloop.policy.packed import product_of
+
+    weights = matrices(model)
+    inputs = {w.shape[1]: torch.randn(batch, w.shape[1], device=w.device, dtype=w.dtype) for w in weights}
+    products = [product_of(w) if laid_out else partial(torch.nn.functional.linear, weight=w) for w in weights]
+
+    def step() -> None:
+        for product, weight in zip(products, weights, strict=True):
+            product(inputs[weight.shape[1]])
+
+    with torch.inference_mode():
+        return batch / seconds_per_call(step, model.device, budget)

@@ -1,0 +1,30 @@
+"""`reasonloop compare`, the verb."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from reasonloop.compare.arms import read_arms
+from reasonloop.compare.study import compare_arms, results
+from reasonloop.compare.table import show
+from reasonloop.files import write_atomically
+
+
+def compare_runs(
+    arguments: Sequence[str], out: Path | None = None, json_file: Path | None = None, every: bool = False
+) -> None:
+    """The verb: prints the tables; writes the HTML page and the result file where they are asked for."""
+    found = read_arms(arguments, every)
+    comparisons = compare_arms(found.arms)
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(results(found, comparisons), indent=1, allow_nan=False) + "\n")
+    if out is not None:
+        from reasonloop.compare.page import write_comparison
+
+        write_comparison(found, comparisons, out)
+    show(found, comparisons)
+    for path in (json_file, out):
+        if path is not None:
+            print(path)

@@ -1,0 +1,45 @@
+"""Recipes: their options, read and checked. Free of torch."""
+
+from reasonloop.config.exploration import Exploration, Judge
+from reasonloop.config.recipe import Method, Recipe, dumps, flat, load, parse, stored_recipe
+from reasonloop.config.section import Section, validated
+from reasonloop.config.sections import (
+    Evaluation,
+    Model,
+    Optimizer,
+    Ppo,
+    Rft,
+    Rl,
+    Rloop,
+    Rlsp,
+    Sampling,
+    Sft,
+    TaskConfig,
+    Training,
+)
+
+__all__ = [
+    "Evaluation",
+    "Exploration",
+    "Judge",
+    "Method",
+    "Model",
+    "Optimizer",
+    "Ppo",
+    "Recipe",
+    "Rft",
+    "Rl",
+    "Rloop",
+    "Rlsp",
+    "Sampling",
+    "Section",
+    "Sft",
+    "TaskConfig",
+    "Training",
+    "dumps",
+    "flat",
+    "load",
+    "parse",
+    "stored_recipe",
+    "validated",
+]

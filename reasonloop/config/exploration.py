@@ -1,0 +1,149 @@
+"""The recipe's options for the exploration reward (RLSP, arXiv 2502.06773)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from reasonloop.config.section import Section
+from reasonloop.errors import InputError
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a key that is pasted here is refused
+
+
+class Judge(Section):
+    """The effort judge, which scores a response's reasoning, not its correctness: any OpenAI-compatible endpoint, a policy
+    on this machine, or a rule. What can't be scored is counted, and goes without."""
+
+    base_url: str = ""
+    """Where the endpoint is, without `/chat/completions`: `http://localhost:8000/v1`. Empty: `model` judges here."""
+    model: str = ""
+    """The model's name at the endpoint. Without one, a policy as in `model.path`, whose score is the digit that it expects
+    to give; or a rule as `module:function`, called with two texts, (problem, response), for a number from 0 to 1."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself stands nowhere. Empty: no key is sent."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Requests in flight at once at an endpoint."""
+    timeout_seconds: float = Field(60.0, gt=0)
+    """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte; or of a rule's call."""
+    retries: int = Field(3, ge=0)
+    """Further attempts after a timeout, a lost connection, or status 408, 429 or 5xx."""
+    backoff_seconds: float = Field(1.0, ge=0)
+    """Wait before the first retry; it doubles with each one, with jitter. A longer Retry-After is kept, up to 60 s."""
+    request: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
+    """Further fields of each request, sent as they are; `{}` for models that refuse a temperature."""
+    prompt: str = ""
+    """What is asked in place of our own criteria, with {response} and, if wanted, {problem} in it. Empty: our own."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if value and not _VARIABLE.fullmatch(value):
+            # not a ValueError: those are shown with the value, and this one may be a key
+            raise InputError(
+                "exploration.judge.api_key_env: what was got is no name of an environment variable in capitals (it is "
+                'not shown here, it may be a key); expected a name such as OPENAI_API_KEY, or "" for no key'
+            )
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            url = urlsplit(value)
+            port = url.port
+        except ValueError:
+            raise InputError("exploration.judge.base_url: not a URL; expected http(s)://host[:port]/path") from None
+        if url.username is not None or url.password is not None or url.query or url.fragment:
+            raise InputError(
+                "exploration.judge.base_url: has a user, password, query or fragment (not shown here, it may be a "
+                "key); expected http(s)://host[:port]/path, and the key in the variable that api_key_env names"
+            )
+        if url.scheme not in ("http", "https") or not url.hostname or port == 0 or not value.isascii() or " " in value:
+            raise ValueError("expected http(s)://host[:port]/path")
+        return value.rstrip("/")
+
+    @field_validator("request")
+    @classmethod
+    def _no_own_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted({"messages", "model", "stream", "n"} & value.keys())
+        if taken:
+            raise ValueError(f"{taken[0]!r} is set by the judge itself; expected other fields of a request")
+        return value
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_place(cls, value: str) -> str:
+        if value and "{response}" not in value:
+            raise ValueError("expected {response} in it, where the response is to stand")
+        return value
+
+
+class Exploration(Section):
+    """The exploration reward: R = alpha x outcome + (1 - alpha) x R_ex, with R_ex apart from correctness.
+
+    Clipped forms lie in [-1, 0] (length) or [0, 1] (novelty, judge): with alpha > 0.5 every right response outscores
+    every wrong one, before penalties such as `rl.overlong_buffer`. Effort tokens are those up to the first final
+    answer that neither repeat the response itself nor copy the prompt.
+    """
+
+    alpha: float = Field(1.0, ge=0, le=1)
+    """Weight of the outcome. Left out: 0.8 with a form (RLSP's), 1 without, which is outcome-only. Above 0.5 unless
+    `clipped` is false."""
+    alpha_end: float | None = Field(None, ge=0, le=1)
+    """The weight at the last RL step, for a schedule. Unset: alpha."""
+    alpha_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the weight goes from alpha to alpha_end over the exploration's rollouts."""
+    form: Literal["none", "length", "difficulty_length", "novelty", "judge"] = "none"
+    """length: -length_scale / effort tokens (RLSP). difficulty_length: the same times (1 - success rate), so that length
+    pays on hard problems only. novelty: 1 - mean n-gram similarity to the group's other responses. judge: a score from
+    `[exploration.judge]`."""
+    clipped: bool = True
+    """Clip the length forms to [-1, 0]. False is the paper's unbounded form over all tokens of the response: a short right
+    response can then score far below a long wrong one, and loops, copies and words behind the answer pay."""
+    length_scale: float = Field(1000.0, gt=0)
+    """C of the length forms, in tokens. Clipped, responses with fewer effort tokens than this all score -1: set it below
+    your task's usual length."""
+    ngram: int = Field(4, ge=1, le=64)
+    """Tokens in the n-grams by which repetition, prompt copying and novelty are told."""
+    judge: Judge = Judge()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_of_the_paper(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "alpha" not in data and data.get("form", "none") != "none":
+            return {**data, "alpha": 0.8}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        lowest = min(self.alpha, self.last_alpha)
+        if self.alpha_end is not None and self.alpha_schedule == "constant" and self.alpha_end != self.alpha:
+            raise ValueError(f"alpha_end = {self.alpha_end} needs alpha_schedule = 'linear' or 'cosine'")
+        if self.form == "none":
+            if lowest < 1:
+                raise ValueError(f"form = 'none' with alpha or alpha_end = {lowest}: expected a form, or 1")
+            return self
+        if lowest == 1:
+            raise ValueError(f"form = {self.form!r} with alpha = 1 has no weight: expected alpha below 1 (RLSP: 0.8)")
+        if not self.clipped and self.form != "length":
+            raise ValueError(f"clipped = false is for form = 'length', got form = {self.form!r}")
+        if self.clipped and lowest <= 0.5:
+            raise ValueError(
+                f"alpha or alpha_end = {lowest}: expected above 0.5, so that right responses outscore wrong ones"
+            )
+        if self.form == "judge" and not self.judge.model:
+            raise ValueError(
+                "form = 'judge' needs judge.model: a model at judge.base_url, a policy here, or a rule as module:function"
+            )
+        return self
+
+    @property
+    def last_alpha(self) -> float:
+        """The outcome's weight where the rollouts end."""
+        return self.alpha if self.alpha_end is None else self.alpha_end

@@ -1,0 +1,180 @@
+"""The recipe: TOML in, resolved TOML out; free of torch.
+
+`load(path, overrides)` reads a recipe file, lays `section.key=value` overrides over it and checks it whole. Unknown keys
+are refused with the nearest name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from reasonloop.config.exploration import Exploration
+from reasonloop.config.section import Section, validated
+from reasonloop.config.sections import (
+    Evaluation,
+    Model,
+    Optimizer,
+    Ppo,
+    Rft,
+    Rl,
+    Rloop,
+    Rlsp,
+    Sampling,
+    Sft,
+    TaskConfig,
+)
+from reasonloop.errors import InputError
+
+Method = Literal["sft", "rl", "rloop", "rlsp"]
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    method: Method = "rloop"
+    """sft, rl (vanilla RL), rloop or rlsp."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Every random draw of the run is a function of this seed and its own address."""
+    threads: int = Field(0, ge=0, le=1024)
+    """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
+    processes: int = Field(0, ge=0, le=1024)
+    """CPU processes that sample side by side and share the threads, on Linux. 0: as many as threads (8 at most) where the
+    model is small (30 million parameters) and the run long enough to pay for their start, else 1. Part of the result,
+    as threads are."""
+    checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=True)
+    """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
+    model: Model = Model()
+    task: TaskConfig = TaskConfig()
+    sampling: Sampling = Sampling()
+    optimizer: Optimizer = Optimizer()
+    sft: Sft = Sft()
+    rl: Rl = Rl()
+    ppo: Ppo = Ppo()
+    exploration: Exploration = Exploration()
+    rlsp: Rlsp = Rlsp()
+    rloop: Rloop = Rloop()
+    rft: Rft = Rft()
+    eval: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rl.updates_per_step > self.rl.problems_per_step:
+            raise ValueError(
+                f"rl.updates_per_step = {self.rl.updates_per_step} must not exceed "
+                f"rl.problems_per_step = {self.rl.problems_per_step}"
+            )
+        if self.rl.group_size < 2 and self.method != "sft" and self.rl.objective != "ppo":
+            raise ValueError(f"rl.group_size = {self.rl.group_size}: group advantages need at least 2")
+        if self.rl.objective == "ppo" and self.rl.advantage is not None:
+            raise ValueError(f"rl.advantage = {self.rl.advantage!r}: ppo has its critic's advantages; expected unset")
+        if self.rl.advantage in ("maxrl", "pass_k"):
+            beside = [
+                name
+                for name, used in (
+                    ("rl.overlong_buffer", self.rl.overlong_buffer),
+                    ("rl.kl_in = 'reward'", self.rl.kl_coef and self.rl.kl_in == "reward"),
+                    ("exploration", self.exploration.form != "none"),
+                )
+                if used
+            ]
+            if beside:
+                raise ValueError(
+                    f"rl.advantage = {self.rl.advantage!r} is for outcomes alone; {beside[0]} adds to them"
+                )
+            if self.rl.advantage == "pass_k" and self.rl.pass_k > self.rl.group_size:
+                raise ValueError(f"rl.pass_k = {self.rl.pass_k} must not exceed rl.group_size = {self.rl.group_size}")
+        if self.sft.before and self.method == "sft":
+            raise ValueError("sft.before is for the methods with RL; method = 'sft' is that stage alone")
+        if self.sft.experts_of and self.sft.demonstrations:
+            raise ValueError("sft.demonstrations counts the task's own; with sft.experts_of it must be 0")
+        if self.rlsp.vanilla and self.method != "rlsp":
+            raise ValueError(f"rlsp.vanilla needs method = 'rlsp', got {self.method!r}")
+        if self.rl.overlong_buffer >= self.sampling.max_tokens:
+            raise ValueError(
+                f"rl.overlong_buffer = {self.rl.overlong_buffer} must be smaller than "
+                f"sampling.max_tokens = {self.sampling.max_tokens}"
+            )
+        if self.rl.keep_best and not self.rl.probe_every:
+            raise ValueError("rl.keep_best needs rl.probe_every > 0")
+        if self.rloop.adaptive and not self.rl.probe_every:
+            raise ValueError("rloop.adaptive needs rl.probe_every > 0")
+        if self.rloop.adaptive and self.method != "rloop":
+            raise ValueError(f"rloop.adaptive needs method = 'rloop', got {self.method!r}")
+        return self
+
+    @property
+    def eval_sampling(self) -> Sampling:
+        """The distribution that evaluations sample from."""
+        if self.eval.temperature is None:
+            return self.sampling
+        return self.sampling.untruncated(self.eval.temperature)
+
+    @property
+    def sft_first(self) -> bool:
+        """Whether RL starts from an SFT stage."""
+        return self.method == "rlsp" if self.sft.before is None else self.sft.before
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in the TOML file `path` with `section.key=value` overrides laid over it.
+
+    Raises InputError naming the file and the key (and the nearest known one), or the override.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a recipe: {error}") from None
+    except (ValueError, RecursionError) as error:  # not TOML, or numbers and nesting beyond what can be read
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    return parse(data, overrides or [], str(path))
+
+
+def parse(data: dict[str, Any], overrides: list[str], where: str) -> Recipe:
+    """The recipe in `data` with the overrides laid over it; `where` names its source in errors."""
+    for override in overrides:
+        _apply(data, override)
+    return validated(Recipe, data, where)
+
+
+def dumps(recipe: Recipe, extra: dict[str, Any] | None = None) -> str:
+    """The resolved recipe as TOML; `extra` tables (the versions it ran on) follow it."""
+    import tomli_w
+
+    return tomli_w.dumps({**recipe.model_dump(mode="json", exclude_none=True), **(extra or {})})
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override {override!r}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text  # a bare word is a string, so that model.path=some/folder needs no quotes
+    table = data
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"override {override!r}: {part!r} is a value, not a section")
+    table[parts[-1]] = value
+
+
+def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe in a config.toml's content, without what it ran on."""
+    return {key: value for key, value in table.items() if key != "ran_on"}
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's options by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

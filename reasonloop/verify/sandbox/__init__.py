@@ -1,0 +1,1 @@
+"""Judging model-written programs in a sandbox that they cannot leave."""

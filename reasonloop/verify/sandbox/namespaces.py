@@ -1,0 +1,384 @@
+"""The helper that makes a sandbox for every item out of namespaces. Runs by itself, free of threads; standard library only.
+
+    helper      its own user, mount, network, ipc, uts namespaces; a root of Python's libraries alone, read-only
+    - checker   its own pid namespace; executes the tests, without capabilities; reads the item itself
+      - program   its own user, mount, ipc, uts, pid namespaces inside the checker's; an empty tmpfs; no capabilities
+
+Both are forks of the warm helper, made before the item is read, and the helper itself reads neither items nor verdicts: no
+memory of theirs has ever held anything of another item, and the program's nothing of the tests. The checker is the first
+process of its pid namespace: when it is killed, everything that the program started, daemons included, is gone before
+the verdict is told.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from reasonloop.verify.sandbox import guest, kernel, seccomp
+from reasonloop.verify.sandbox.wire import WireError, receive, send
+
+_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
+_DEVICES = ("null", "zero", "random", "urandom")
+_COVERED = ("/sys", "/srv", "/mnt")
+"""Folders that the new root may be built over; nothing of Python's lies in the first."""
+_OUTSIDE_IDS = (1_999_999_999, 65534)
+"""Users that root becomes: the kernel's process limit doesn't hold for user 0."""
+_INSIDE_ID = 1000
+_TESTS_MEMORY = 1 << 30
+_LINUX = (5, 14)
+"""The first to count processes by user namespace"""
+_VERDICT_LIMIT = 4096
+"""Bytes of a checker's verdict, at most: what a pipe takes whole"""
+_START_LIMIT = 20.0
+"""Seconds for a checker and a program to be made."""
+_WARM = (
+    "abc array bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools "
+    "hashlib heapq itertools json math numbers operator re statistics string textwrap typing"
+)
+
+
+def main() -> None:
+    """Serve items until the input ends. First message in: the limits; first one out: ["ready"] or ["refused", why]."""
+    limits = receive(0)
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        helper = _Helper(limits)
+        checker = helper.make()
+    except (OSError, EOFError, WireError) as error:
+        send(out, ["refused", str(getattr(error, "strerror", None) or error)])
+        return
+    send(out, ["ready"])
+    while True:
+        try:
+            if not helper.tell(*checker, out):
+                return
+            checker = helper.make()
+        except (OSError, EOFError, WireError) as error:
+            # no going on: it isn't known whether the item that lies on the input was read
+            send(out, ["failed", str(error)])
+            return
+
+
+class _Helper:
+    """Makes a checker with its program, waits for its verdict, and leaves nothing of them."""
+
+    def __init__(self, limits: Mapping[str, Any]) -> None:
+        self._limits = limits
+        self._started = False
+        """In a checker: it has read its item"""
+        release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+        if release < _LINUX:
+            raise WireError(f"this is Linux {os.uname().release}, which doesn't count processes by user namespace")
+        if not seccomp.supported():
+            raise WireError(f"the system calls of {os.uname().machine} are not known to the filter")
+        for name in _WARM.split():
+            __import__(name)
+        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):  # out of memory, the kernel should take a program and not the training run
+            descriptor = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=self._proc)
+            os.write(descriptor, b"1000")
+            os.close(descriptor)
+        _enter(self._proc)
+        kernel.adopt_orphans()
+
+    def make(self) -> tuple[int, int]:
+        """(process, descriptor of its messages) of a checker that is about to read an item. Raises OSError, WireError."""
+        checker, messages = self._start_checker()
+        poll = select.poll()
+        poll.register(messages, select.POLLIN)
+        made = (
+            receive(messages) if poll.poll(_START_LIMIT * 1000) else ["failed", "a sandbox could not be made in time"]
+        )
+        if made != ["made"]:
+            os.close(messages)
+            _kill(checker)
+            raise WireError(str(made[-1]))
+        return checker, messages
+
+    def tell(self, checker: int, messages: int, out: int) -> bool:
+        """Send the verdict to `out` when everything that ran is gone. False if whoever sends items is gone."""
+        try:
+            late = self._wait(messages)
+        finally:
+            _kill(checker)
+        if late is None:
+            return False
+        # Piped through, not read: it quotes the tests, and the next program is a fork of this process. The checker's
+        # message is whole or not there, since a pipe takes so short a one at once.
+        if late or os.splice(messages, out, _VERDICT_LIMIT) == 0:
+            verdict = "timeout" if late else "crashed"
+            detail = f"no verdict within {self._limits['timeout']:g} s" if late else "the checker was killed"
+            send(out, ["verdict", {"verdict": verdict, "detail": detail}])
+        os.close(messages)
+        return True
+
+    def _wait(self, messages: int) -> bool | None:
+        """Whether the deadline came before the verdict; None if whoever sends items is gone."""
+        poll = select.poll()
+        poll.register(messages, select.POLLIN)
+        poll.register(0, 0)  # the end of input only: the item itself is the checker's to read
+        if messages not in dict(poll.poll()) or receive(messages) != ["started"]:
+            return None
+        until = time.monotonic() + self._limits["timeout"]
+        while not (ready := dict(poll.poll(max(0.0, until - time.monotonic()) * 1000))):
+            if time.monotonic() >= until:
+                return True
+        return False if messages in ready else None
+
+    def _start_checker(self) -> tuple[int, int]:
+        """(process, pipe of its messages). Forked twice: a process moves its children into a pid namespace only once."""
+        verdicts_read, verdicts = os.pipe()
+        number_read, number = os.pipe()
+        go, go_write = os.pipe()
+        first = os.fork()
+        if first == 0:
+            try:
+                kernel.unshare(kernel.CLONE_NEWPID, "pid")
+                child = os.fork()
+                if child == 0:
+                    kernel.close_all_but((0, 1, 2, verdicts, go, self._proc))
+                    self._checker(verdicts, go)
+                os.write(number, str(child).encode())
+            finally:
+                os._exit(0)
+        os.close(number)
+        os.close(go)
+        os.close(verdicts)
+        os.waitpid(first, 0)
+        text = os.read(number_read, 32)
+        os.close(number_read)
+        if not text:
+            raise WireError("no checker could be forked in a new pid namespace")
+        os.write(go_write, b".")
+        os.close(go_write)
+        return int(text), verdicts_read
+
+    def _checker(self, verdicts: int, go: int) -> None:
+        try:
+            if not os.read(go, 1):  # only after this is the helper our parent
+                return
+            kernel.die_with_parent(signal.SIGKILL)
+            self._check(verdicts)
+        except BaseException as error:
+            with suppress(OSError):
+                detail = f"the sandbox failed: {getattr(error, 'strerror', None) or error}"[:300]
+                send(
+                    verdicts,
+                    ["verdict", {"verdict": "crashed", "detail": detail}] if self._started else ["failed", detail],
+                )
+        finally:
+            os._exit(0)
+
+    def _check(self, verdicts: int) -> None:
+        requests_read, requests = os.pipe()
+        replies_read, replies = os.pipe()
+        kernel.unshare(kernel.CLONE_NEWPID, "pid")
+        child = os.fork()
+        if child == 0:
+            try:
+                self._program(requests_read, replies)
+            finally:
+                os._exit(0)
+        os.close(requests_read)
+        os.close(replies)
+        kernel.close_all_but((0, 1, 2, verdicts, requests, replies_read))
+        kernel.limit(
+            (
+                (resource.RLIMIT_AS, _TESTS_MEMORY),
+                (resource.RLIMIT_CORE, 0),
+                (resource.RLIMIT_FSIZE, 0),
+                (resource.RLIMIT_NOFILE, 64),
+            )
+        )
+        kernel.give_up_privileges()
+        seccomp.install()
+        message = receive(replies_read)
+        if message != ["ready"]:
+            raise WireError(str(message[-1]))
+        send(verdicts, ["made"])
+        try:
+            item = receive(0, guest.ITEM_LIMIT)
+        except EOFError:
+            send(verdicts, ["end"])
+            return
+        self._started = True
+        send(verdicts, ["started"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the next item is not for these tests
+
+        def exchange(request: list[Any]) -> Any:
+            try:
+                send(requests, request)
+                return receive(replies_read)
+            except (EOFError, OSError):
+                raise self._ended(child) from None
+
+        send(verdicts, ["verdict", guest.check(item, exchange)])
+
+    def _ended(self, child: int) -> guest.Unfinished:
+        """How the program's process ended; it is killed if it has only closed its pipes."""
+        until = time.monotonic() + 0.2
+        pid, status = os.waitpid(child, os.WNOHANG)
+        while not pid and time.monotonic() < until:  # its pipes are closed a moment before it can be waited for
+            time.sleep(0.002)
+            pid, status = os.waitpid(child, os.WNOHANG)
+        if not pid:
+            return guest.Unfinished("wrong", "the program closed its pipes before its tests were done")
+        if os.WIFEXITED(status):
+            detail = f"the program ended itself (exit status {os.WEXITSTATUS(status)}) before its tests were done"
+            return guest.Unfinished("wrong", detail)
+        name = signal.Signals(os.WTERMSIG(status)).name
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if used.ru_utime + used.ru_stime >= self._cpu_seconds:
+            return guest.Unfinished("timeout", f"more than {self._cpu_seconds} s of CPU time")
+        return guest.Unfinished("crashed", f"the program was killed by {name}")
+
+    @property
+    def _cpu_seconds(self) -> int:
+        return int(self._limits["timeout"]) + 1
+
+    def _program(self, requests: int, replies: int) -> None:
+        try:
+            self._lock_in()
+            null = os.open("/dev/null", os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(null, descriptor)
+            kernel.close_all_but((0, 1, 2, requests, replies))
+            kernel.give_up_privileges()
+            seccomp.install()
+        except BaseException as error:
+            send(replies, ["failed", f"{getattr(error, 'strerror', None) or error}"])
+            return
+        guest.serve(requests, replies)
+
+    def _lock_in(self) -> None:
+        os.setsid()
+        spaces = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+        kernel.unshare(spaces, "user, mount, ipc, uts")
+        kernel.map_ids(self._proc, "self", _INSIDE_ID, (0, 0), setgroups=False)
+        size = f"size={self._limits['scratch_mib']}m,nr_inodes=1024,mode=700"
+        kernel.mount("scratch", "/scratch", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, size)
+        os.chdir("/scratch")
+        kernel.limit(
+            (
+                (resource.RLIMIT_AS, self._limits["memory_mib"] << 20),
+                (resource.RLIMIT_CPU, self._cpu_seconds),
+                (resource.RLIMIT_CORE, 0),
+                (resource.RLIMIT_FSIZE, self._limits["scratch_mib"] << 20),
+                (resource.RLIMIT_NOFILE, 32),
+                (resource.RLIMIT_NPROC, self._limits["processes"]),
+                (resource.RLIMIT_MEMLOCK, 0),
+                (resource.RLIMIT_MSGQUEUE, 0),
+                (resource.RLIMIT_SIGPENDING, 64),
+            )
+        )
+
+
+def _kill(checker: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(checker, signal.SIGKILL)
+    os.waitpid(checker, 0)  # returns when its whole pid namespace is gone
+
+
+def _enter(proc: int) -> None:
+    """Move this process into the helper's namespaces. Raises OSError."""
+    alone = kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+    if os.geteuid() == 0 and kernel.has_capability(kernel.CAP_SYS_ADMIN):
+        # the root is built first: folders that only root may enter can lie on the way to Python's libraries
+        kernel.unshare(kernel.CLONE_NEWNS, "mount")
+        _build_root()
+        _become_nobody(proc)
+    else:
+        ids = os.geteuid(), os.getegid()
+        kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS, "user")
+        kernel.map_ids(proc, "self", 0, ids, setgroups=False)
+        _build_root()
+    kernel.unshare(alone, "network, ipc, uts, cgroup")
+
+
+def _become_nobody(proc: int) -> None:
+    """As root: enter a user namespace whose only user is nobody outside. Who maps it has to have stayed outside."""
+    process = os.readlink("self", dir_fd=proc)
+    go, go_write = os.pipe()
+    mapper = os.fork()
+    if mapper == 0:
+        os.close(go_write)
+        if os.read(go, 1):
+            for number in _OUTSIDE_IDS:
+                with suppress(OSError):
+                    kernel.map_ids(proc, process, 0, (number, number), setgroups=True)
+                    os._exit(0)
+        os._exit(1)
+    os.close(go)
+    try:
+        kernel.unshare(kernel.CLONE_NEWUSER, "user")
+        os.write(go_write, b".")
+    finally:
+        os.close(go_write)
+        _, status = os.waitpid(mapper, 0)
+    if status != 0:
+        raise OSError(0, "no user outside of this user namespace could be mapped into a new one")
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    kernel.stay_dumpable()
+
+
+def _build_root() -> None:
+    """A root that holds Python's libraries, four devices and an empty folder, read-only, in place of the real one."""
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    root = next((folder for folder in _COVERED if os.path.isdir(folder)), None)
+    if root is None:
+        raise OSError(0, f"none of the folders {', '.join(_COVERED)} exists")
+    kernel.mount("root", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
+    for path in _shown():
+        if os.path.islink(path):
+            os.makedirs(root + os.path.dirname(path), exist_ok=True)
+            os.symlink(os.readlink(path), root + path)
+        else:
+            _show(path, root + path)
+            for packages in _packages(path):  # this project may be among them, with the answers to its own problems
+                kernel.mount(
+                    "nothing", root + packages, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4k,mode=755"
+                )
+            kernel.restrict_mount(root + path, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
+    for name in _DEVICES:
+        _show(f"/dev/{name}", f"{root}/dev/{name}")
+    os.mkdir(f"{root}/scratch")
+    kernel.change_root(root)
+    kernel.restrict_mount("/", kernel.ATTR_RDONLY | kernel.ATTR_NOSUID, recursive=False)
+
+
+def _shown() -> list[str]:
+    """What the new root shows: the system's shared libraries, and Python's own."""
+    own = [f"{prefix}/{name}" for prefix in (sys.base_prefix, sys.base_exec_prefix) for name in ("lib", "lib64")]
+    own += [os.path.dirname(os.__file__)]
+    wanted = [path for path in dict.fromkeys((*_LIBRARIES, *own)) if os.path.exists(path)]
+    # a folder that lies in another one is shown with it
+    return [path for path in wanted if not any(path.startswith(f"{other}/") for other in wanted)]
+
+
+def _packages(folder: str) -> list[str]:
+    """Folders of installed packages, which aren't shown."""
+    names = ("site-packages", "dist-packages")
+    inside = [f"{where}/{name}" for where in (folder, *glob.glob(f"{glob.escape(folder)}/python3*")) for name in names]
+    return [path for path in inside if os.path.isdir(path) and not os.path.islink(path)]
+
+
+def _show(source: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future
-from queue import Queue
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TextIO
 
 from reasonloop.errors import InputError
@@ -45,8 +44,9 @@ def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline
         # the sandbox keeps the deadline itself; killing the worker would cost the next program a new one
         spec = VerifierSpec(spec.target, {"timeout": deadline})
         deadline += SANDBOX_MARGIN
-    with VerifierPool(spec, workers=workers, deadline=deadline) as pool:
-        writer = _Writer(out, IN_FLIGHT * (workers or 4))
+    printed: deque[Future[None]] = deque()
+    # one printer keeps the order, and prints while this thread waits for a line; the pool is closed before it
+    with ThreadPoolExecutor(1) as printer, VerifierPool(spec, workers=workers, deadline=deadline) as pool:
         try:
             empty: tuple[str | bytes, int] | None = None
             for number, line in enumerate(lines_in, start=1):
@@ -56,9 +56,22 @@ def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline
                 if empty is not None:
                     _parse(*empty)
                 answer, gold = _parse(line, number)
-                writer.put(pool.submit([(Problem(id=str(number), answer=gold), answer)]))
+                while printed and (printed[0].done() or len(printed) == IN_FLIGHT * (workers or 4)):
+                    printed.popleft().result()
+                judgement = pool.submit(Problem(id=str(number), answer=gold), answer)
+                printed.append(printer.submit(_print, judgement, out, printed[-1] if printed else None))
         finally:
-            writer.finish()
+            while printed:
+                printed.popleft().result()
+
+
+def _print(judgement: Future[Judgement], out: TextIO, before: Future[None] | None) -> None:
+    if before is not None:
+        before.result()  # behind a verdict that could not be printed there is none
+    judged = judgement.result()
+    row = {"verdict": judged.verdict.value} | ({"detail": judged.detail} if judged.detail else {})
+    out.write(json.dumps(row) + "\n")
+    out.flush()
 
 
 def _parse(line: str | bytes, number: int) -> tuple[str, str]:
@@ -75,41 +88,3 @@ def _parse(line: str | bytes, number: int) -> tuple[str, str]:
             got = f"{key!r} of type {type(row[key]).__name__}" if key in row else f"no {key!r}"
             raise InputError(f"line {number}: got {got}; {expected}")
     return str(row["answer"]), str(row["gold"])
-
-
-class _Writer:
-    """Prints verdicts in the order of `put`, in its own thread: the caller may be waiting for a line of input."""
-
-    def __init__(self, out: TextIO, ahead: int) -> None:
-        self._out = out
-        self._queue: Queue[Future[list[Judgement]] | None] = Queue(maxsize=ahead)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
-        self._thread.start()
-
-    def put(self, judgement: Future[list[Judgement]]) -> None:
-        """Queue one verdict; waits while `ahead` are queued. Raises what printing an earlier one raised."""
-        if self._error is not None:
-            raise self._error
-        self._queue.put(judgement)
-
-    def finish(self) -> None:
-        """Return when everything is printed. Raises what printing raised."""
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while (future := self._queue.get()) is not None:
-            if self._error is not None:
-                continue  # keep taking, or the reader would wait for ever
-            try:
-                (judgement,) = future.result()
-                row = {"verdict": judgement.verdict.value}
-                if judgement.detail:
-                    row["detail"] = judgement.detail
-                self._out.write(json.dumps(row) + "\n")
-                self._out.flush()
-            except BaseException as error:
-                self._error = error

@@ -1,42 +1,37 @@
-"""The worker process: reads one item, says what the verifier says of it, reads the next. Started by `workers`.
+"""The worker process: reads one item, says what the verifier says of it, reads the next. Started by `process`.
 
-Frames are 4 bytes of length, big-endian, and a payload: pickles from the parent (which is trusted), JSON to the
-parent (so that nothing a verifier does can make the parent run code). The first frame in is the start-up order, the
-first one out says that the worker is ready; then one out for each one in. End of input means that the parent is gone:
-the worker exits.
+In come frames, 4 bytes of length, big-endian, and a pickle (the parent is trusted); out go lines of JSON, so that
+nothing a verifier does can make the parent run code. The first frame is the start-up order, the first line says that
+the worker is ready; then one line for each frame. End of input means that the parent is gone: the worker exits.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import json
 import os
 import pickle
-import resource
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
+from reasonloop.own import load_named
 from reasonloop.records import Judgement, Verdict, as_judgement
 from reasonloop.verify.answers import one_line
+from reasonloop.verify.sandbox import kernel
 
-FRAME_LIMIT = 1 << 16
-"""Bytes of a frame to the parent; a longer one is garbage."""
+MEMORY_BYTES = 4 << 30
+"""Of a worker's address space"""
 GRACE = 5.0
 """Seconds beyond the deadline after which a worker ends itself, should its parent no longer be there to do so."""
-_PR_SET_PDEATHSIG = 1
 
 
-def load_verifier(target: str, options: dict[str, Any]) -> Any:
+def load_verifier(target: str, options: Mapping[str, Any]) -> Any:
     """`package.module:Class` constructed with `options`. Raises whatever the import or the constructor raises."""
-    module_name, _, class_name = target.partition(":")
-    if not module_name or not class_name:
-        raise ValueError(f"expected package.module:Class, got {target!r}")
-    verifier = getattr(importlib.import_module(module_name), class_name)(**options)
+    verifier = load_named(target, "its class", "a class (package.module:Class)")(**options)
     if not callable(getattr(verifier, "verify", None)):
-        raise TypeError(f"{class_name} has no method verify(problem, response)")
+        raise TypeError(f"{type(verifier).__name__} has no method verify(problem, response)")
     return verifier
 
 
@@ -49,12 +44,19 @@ def crash(error: BaseException) -> Judgement:
 def main() -> None:
     """Serve until the input ends."""
     source, sink = _take_pipes()
-    first = _read(source)
+    frames = _frames(source)
+    first = next(frames, None)
     if first is None:
         return
     order = pickle.loads(first)
-    die_with(order["parent"])
-    _limit(order["memory_bytes"])
+    # End of input reaches a worker only between items; a verifier that hangs must die with its parent too.
+    if sys.platform == "linux":
+        kernel.prctl("PR_SET_PDEATHSIG", signal.SIGKILL)  # when the thread that started this process ends
+    if os.getppid() != order["parent"]:
+        return
+    kernel.limit(CORE=0)
+    with suppress(ValueError, OSError):  # macOS knows this limit and refuses to set it
+        kernel.limit(AS=MEMORY_BYTES)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process in the kernel, whoever holds the interpreter lock
     try:
         verifier = load_verifier(order["target"], order["options"])
@@ -62,11 +64,11 @@ def main() -> None:
         if callable(prepare):
             prepare()
     except BaseException as error:
-        _send(sink, {"failed": crash(error).detail})
+        _say(sink, failed=crash(error).detail)
         return
-    _send(sink, {"ready": True})
+    _say(sink, ready=True)
     last_resort = order["deadline"] + GRACE
-    while (frame := _read(source)) is not None:
+    for frame in frames:
         signal.setitimer(signal.ITIMER_REAL, last_resort)
         retire = False
         try:
@@ -76,14 +78,13 @@ def main() -> None:
             judgement = crash(error)
             retire = isinstance(error, MemoryError)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        detail = one_line(judgement.detail, 500)
-        _send(sink, {"verdict": judgement.verdict.value, "detail": detail, "retire": retire})
+        _say(sink, verdict=judgement.verdict.value, detail=one_line(judgement.detail, 500), retire=retire)
     os._exit(0)  # a thread that a verifier left behind must not keep the process
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def _take_pipes() -> tuple[BinaryIO, TextIO]:
     """Move the protocol's pipes off descriptors 0 and 1, where a verifier's input() and print() would find them."""
-    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="ascii")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -91,30 +92,10 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return source, sink
 
 
-def die_with(parent: int) -> None:
-    """The kernel kills this process when the thread of `parent` that started it ends."""
-    # End of input reaches a worker only between items; a verifier that hangs must die with its parent too.
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
+def _frames(source: BinaryIO) -> Iterator[bytes]:
+    while len(head := source.read(4)) == 4:
+        yield source.read(int.from_bytes(head, "big"))
 
 
-def _limit(memory_bytes: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory_bytes is not None:
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-        with suppress(ValueError, OSError):  # macOS knows this limit and refuses to set it
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def _read(source: BinaryIO) -> bytes | None:
-    head = source.read(4)
-    return source.read(int.from_bytes(head, "big")) if len(head) == 4 else None
-
-
-def _send(sink: BinaryIO, message: dict[str, Any]) -> None:
-    body = json.dumps(message).encode()
-    sink.write(len(body).to_bytes(4, "big") + body)
-    sink.flush()
+def _say(sink: TextIO, **message: Any) -> None:
+    print(json.dumps(message), file=sink, flush=True)

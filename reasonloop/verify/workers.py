@@ -22,18 +22,18 @@ import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from reasonloop.errors import InputError, RunError
 from reasonloop.records import Judgement, Problem, Verdict, as_judgement
 from reasonloop.verify.answers import one_line
-from reasonloop.verify.process import StartFailed, WorkerDied, WorkerLate, WorkerProcess
+from reasonloop.verify.process import WorkerDied, WorkerLate, WorkerProcess
 from reasonloop.verify.worker import crash, load_verifier
 
 DEADLINE = 5.0
 MAX_CHARS = 1_000_000
-MEMORY_BYTES = 4 << 30
 START_ATTEMPTS = 3
 SUSPICION = 0.2
 """Share of its deadline after which an item's worker gets a stand-in, which is then warm when the deadline strikes."""
@@ -60,66 +60,41 @@ class VerifierSpec:
 class VerifierPool:
     """Judges responses in `workers` processes, each item within `deadline` seconds. Safe to use from any thread.
 
-    A response of more than `max_chars` characters is UNPARSEABLE, unread: cut down, it could say something that the
-    whole does not. `memory_bytes` limits each worker's address space (None: no limit). Workers start with the first
-    item that needs one, or at once with `prestart`. Raises InputError if the verifier can't be imported or
+    A response of more than MAX_CHARS characters is UNPARSEABLE, unread: cut down, it could say something that the whole
+    does not. Workers start with the first item that needs one. Raises InputError if the verifier can't be imported or
     constructed.
     """
 
-    def __init__(
-        self,
-        spec: VerifierSpec,
-        *,
-        workers: int | None = None,
-        deadline: float = DEADLINE,
-        max_chars: int = MAX_CHARS,
-        memory_bytes: int | None = MEMORY_BYTES,
-        prestart: bool = False,
-    ) -> None:
+    def __init__(self, spec: VerifierSpec, *, workers: int | None = None, deadline: float = DEADLINE) -> None:
         if workers is not None and workers < 1:
             raise InputError(f"verifier workers: got {workers}, expected at least 1")
         if not deadline > 0:
             raise InputError(f"verifier deadline: got {deadline}, expected more than 0 seconds")
-        self.spec = spec
         self.verifier = _construct(spec)
         """The verifier as constructed in this process; its `quick` is called here, its `verify` never."""
         self.sent = 0
         """Items that went to a worker so far; the others were judged here."""
         self._quick = getattr(self.verifier, "quick", None)
-        self._max_chars = max_chars
-        order = {
-            "target": spec.target,
-            "options": dict(spec.options),
-            "deadline": deadline,
-            "memory_bytes": memory_bytes,
-        }
-        self._slots = _Slots(order, workers or max(1, min(4, os.cpu_count() or 1)), deadline)
+        self._queue = _Queue(spec, workers or max(1, min(4, os.cpu_count() or 1)), deadline)
         # Also runs at interpreter exit, and when a pool is dropped unclosed.
-        self._finalizer = weakref.finalize(self, self._slots.close)
-        if prestart:
-            self._slots.grow_to(self._slots.limit, prestart=True)
+        self._finalizer = weakref.finalize(self, self._queue.close)
 
     def verify(self, items: Sequence[tuple[Problem, str]]) -> list[Judgement]:
         """The judgements of (problem, response) pairs, in their order. Raises RunError if no worker can be started."""
-        return self.submit(items).result()
+        found = [self._judge(problem, response) for problem, response in items]
+        return [judged.result() if isinstance(judged, Future) else judged for judged in found]
 
-    def submit(self, items: Sequence[tuple[Problem, str]]) -> Future[list[Judgement]]:
-        """`verify` in the background: the quick verdicts are made now, here, the others by the workers."""
-        batch = _Batch(len(items))
-        jobs = []
-        for index, (problem, response) in enumerate(items):
-            judgement = self._refuse(response) or self._try_quick(problem, response)
-            if judgement is None:
-                jobs.append(_Job(batch, index, problem, response))
-            else:
-                batch.results[index] = judgement
-        self.sent += len(jobs)
-        batch.expect(len(jobs))
-        self._slots.put(jobs)
-        return batch.future
+    def submit(self, problem: Problem, response: str) -> Future[Judgement]:
+        """`verify` of one response in the background: a quick verdict is made now, here, any other by a worker."""
+        judged = self._judge(problem, response)
+        if isinstance(judged, Future):
+            return judged
+        future: Future[Judgement] = Future()
+        future.set_result(judged)
+        return future
 
     def close(self) -> None:
-        """Kill the workers. Batches that are not finished fail with RunError."""
+        """Kill the workers. Items that are not judged fail with RunError."""
         self._finalizer()
 
     def __enter__(self) -> VerifierPool:
@@ -128,247 +103,176 @@ class VerifierPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _refuse(self, response: str) -> Judgement | None:
-        if len(response) <= self._max_chars:
-            return None
-        size = f"{len(response):,} characters (limit {self._max_chars:,})"
-        return Judgement(Verdict.UNPARSEABLE, f"a response of {size}")
-
-    def _try_quick(self, problem: Problem, response: str) -> Judgement | None:
-        if self._quick is None:
-            return None
+    def _judge(self, problem: Problem, response: str) -> Judgement | Future[Judgement]:
+        """The judgement, where it can be made here; else a worker's."""
+        if len(response) > MAX_CHARS:
+            size = f"{len(response):,} characters (limit {MAX_CHARS:,})"
+            return Judgement(Verdict.UNPARSEABLE, f"a response of {size}")
         try:
-            result = self._quick(problem, response)
-            return None if result is None else as_judgement(result)
+            quick = None if self._quick is None else self._quick(problem, response)
+            if quick is not None:
+                return as_judgement(quick)
         except Exception as error:
             return crash(error)
+        try:
+            item = pickle.dumps((problem, response), protocol=5)
+        except Exception as error:
+            reason = one_line(f"{type(error).__name__}: {error}", 300)
+            return Judgement(Verdict.CRASHED, f"the problem can't be sent to a worker: {reason}")
+        self.sent += 1
+        return self._queue.put(item)
 
 
 def _construct(spec: VerifierSpec) -> Any:
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+        sys.path.append(here)  # at the end: nothing that lies there may stand in for an installed module
     try:
         importlib.invalidate_caches()
         pickle.dumps(dict(spec.options))
-        return load_verifier(spec.target, dict(spec.options))
+        return load_verifier(spec.target, spec.options)
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}", 300)
         raise InputError(f"verifier {spec.target!r} with options {dict(spec.options)}: {reason}") from error
 
 
-class _Batch:
-    """Results by index, and the future that gets them when the last one is in."""
-
-    def __init__(self, size: int) -> None:
-        self.results: list[Judgement | None] = [None] * size
-        self.future: Future[list[Judgement]] = Future()
-        self.future.set_running_or_notify_cancel()
-        self._missing = size
-        self._failed = False
-        self._lock = threading.Lock()
-
-    def expect(self, missing: int) -> None:
-        self._missing = missing
-        if not missing:
-            self._finish()
-
-    def settle(self, index: int, judgement: Judgement) -> None:
-        with self._lock:
-            self.results[index] = judgement
-            self._missing -= 1
-            last = not self._missing and not self._failed
-        if last:
-            self._finish()
-
-    def fail(self, error: Exception) -> None:
-        with self._lock:
-            first, self._failed = self._missing > 0 and not self._failed, True
-        if first:
-            self.future.set_exception(error)
-
-    def _finish(self) -> None:
-        self.future.set_result([judgement for judgement in self.results if judgement is not None])
+_Job = tuple["Future[Judgement]", bytes]
+"""Who waits for the judgement, and the item as a worker takes it"""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    batch: _Batch
-    index: int
-    problem: Problem
-    response: str
+class _Queue:
+    """The items, and the slots that serve them. Holds no reference to its pool, which may be dropped."""
 
-
-class _Slots:
-    """The queue, and the threads and processes that serve it. Holds no reference to its pool, which may be dropped."""
-
-    def __init__(self, order: Mapping[str, Any], limit: int, deadline: float) -> None:
-        self.limit = limit
-        self.deadline = deadline
-        self._order = order
-        self._owner = os.getpid()
-        self._change = (
-            threading.Condition()
-        )  # its lock is re-entrant: a finalizer may close us in a thread that holds it
-        self._jobs: deque[_Job] = deque()
-        self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._processes: set[WorkerProcess] = set()
+    def __init__(self, spec: VerifierSpec, limit: int, deadline: float) -> None:
+        self.target, self.deadline = spec.target, deadline
+        self.order = {"target": spec.target, "options": dict(spec.options), "deadline": deadline}
         self.closed = False
+        self._owner = os.getpid()
+        # its lock is re-entrant: a finalizer may close us in a thread that holds it
+        self._change = threading.Condition()
+        self._jobs: deque[_Job] = deque()
+        self._limit = limit
+        self._slots: list[_Slot] = []
+        self._idle = 0
 
-    def put(self, jobs: list[_Job]) -> None:
-        if not jobs:
-            return
+    def put(self, item: bytes) -> Future[Judgement]:
+        future: Future[Judgement] = Future()
+        future.set_running_or_notify_cancel()
         with self._change:
             if self.closed:
-                for job in jobs:
-                    job.batch.fail(_closed())
-                return
-            self._jobs.extend(jobs)
-            wanted = len(self._threads) - self._idle + len(self._jobs)
-            self._change.notify(len(jobs))
-        self.grow_to(min(self.limit, wanted))
-
-    def grow_to(self, count: int, prestart: bool = False) -> None:
-        with self._change:
-            while len(self._threads) < count and not self.closed:
-                thread = threading.Thread(target=_Slot(self).serve, args=(prestart,), name="verifier", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                future.set_exception(self.failure())
+                return future
+            self._jobs.append((future, item))
+            self._change.notify()
+            if self._idle < len(self._jobs) and len(self._slots) < self._limit:
+                self._slots.append(_Slot(self))
+                self._slots[-1].start()
+        return future
 
     def take(self) -> _Job | None:
         """The next job; None when the pool is closed."""
         with self._change:
             self._idle += 1
-            while not self._jobs and not self.closed:
-                self._change.wait()
+            self._change.wait_for(lambda: self._jobs or self.closed)
             self._idle -= 1
             return None if self.closed else self._jobs.popleft()
 
-    def start(self) -> WorkerProcess:
-        process = WorkerProcess(self._order)
-        with self._change:
-            self._processes.add(process)
-            closed = self.closed
-        if closed:
-            self.discard(process)
-            raise StartFailed("the pool was closed")
-        return process
-
-    def discard(self, process: WorkerProcess) -> None:
-        process.dispose()
-        with self._change:
-            self._processes.discard(process)
-
-    def refusal(self, reason: str) -> RunError:
-        """Why a job can't be judged at all."""
+    def failure(self, reason: str = "") -> RunError:
+        """Why an item can't be judged at all."""
         if self.closed:
-            return _closed()
-        target = self._order["target"]
-        return RunError(f"no worker for the verifier {target!r} could be started: {reason}")
+            return RunError("the verifier pool was closed before all its items were judged")
+        return RunError(f"no worker for the verifier {self.target!r} could be started: {reason}")
 
     def close(self) -> None:
         if os.getpid() != self._owner:  # a forked child owns neither the threads nor the workers
             return
         with self._change:
             self.closed = True
-            jobs, threads, processes = list(self._jobs), list(self._threads), list(self._processes)
+            jobs, slots = list(self._jobs), list(self._slots)
             self._jobs.clear()
             self._change.notify_all()
-        for process in processes:
-            process.kill()
-        for job in jobs:
-            job.batch.fail(_closed())
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=5.0)
+        for slot in slots:
+            slot.kill()
+        for future, _ in jobs:
+            future.set_exception(self.failure())
+        for slot in slots:
+            if slot is not threading.current_thread():
+                slot.join(timeout=5.0)
 
 
-def _closed() -> RunError:
-    return RunError("the verifier pool was closed before all its items were judged")
+class _Slot(threading.Thread):
+    """A thread with its worker, and the worker's stand-in if the item at hand looks late."""
 
+    def __init__(self, queue: _Queue) -> None:
+        super().__init__(name="verifier", daemon=True)
+        self._queue = queue
+        self._workers: list[WorkerProcess] = []
+        """The one at work, then its stand-in"""
 
-class _Slot:
-    """One thread's worker, and its stand-in if the item at hand looks late."""
-
-    def __init__(self, slots: _Slots) -> None:
-        self._slots = slots
-        self._worker: WorkerProcess | None = None
-        self._standby: WorkerProcess | None = None
-
-    def serve(self, prestart: bool) -> None:
+    def run(self) -> None:
         try:
-            if prestart:
-                self._worker = self._try_start()
-            while (job := self._slots.take()) is not None:
+            while (job := self._queue.take()) is not None:
+                future, item = job
                 try:
-                    self._serve_one(job)
-                except Exception as error:  # a slot that ended without a word would leave its batch waiting for ever
-                    job.batch.fail(error)
-                del job  # while this thread waits, it must not keep a batch alive
+                    future.set_result(self._judge(item))
+                except Exception as error:  # a slot that ended without a word would leave its item waiting for ever
+                    future.set_exception(error)
+                del job, future, item  # while this thread waits, it must not keep them alive
         finally:
-            for process in (self._worker, self._standby):
-                if process is not None:
-                    self._slots.discard(process)
+            for worker in self._workers:
+                worker.dispose()
 
-    def _serve_one(self, job: _Job) -> None:
-        try:
-            item = pickle.dumps((job.problem, job.response), protocol=5)
-        except Exception as error:
-            reason = one_line(f"{type(error).__name__}: {error}", 300)
-            job.batch.settle(job.index, Judgement(Verdict.CRASHED, f"the problem can't be sent to a worker: {reason}"))
-            return
-        try:
-            judgement = self._judge(item)
-        except (StartFailed, OSError) as error:
-            job.batch.fail(self._slots.refusal(str(error)))
-            return
-        if self._slots.closed and judgement.verdict is Verdict.CRASHED:
-            job.batch.fail(_closed())
-        else:
-            job.batch.settle(job.index, judgement)
+    def kill(self) -> None:
+        """Kill the workers, from any thread; the slot's own one then finds them dead."""
+        for worker in list(self._workers):
+            worker.kill()
 
     def _judge(self, item: bytes) -> Judgement:
-        worker = self._ready_worker()
+        """A worker's judgement, or that there is none. Raises RunError if no worker starts, or the pool is closed."""
+        try:
+            worker = self._ready_worker()
+        except (WorkerDied, OSError) as error:
+            raise self._queue.failure(str(error)) from error
         try:
             worker.send(item)
             start = time.monotonic()
             try:
-                judgement, retire = worker.answer(start + SUSPICION * self._slots.deadline)
+                judgement, retire = worker.answer(start + SUSPICION * self._queue.deadline)
             except WorkerLate:
-                if self._standby is None:
-                    self._standby = self._try_start()
-                judgement, retire = worker.answer(start + self._slots.deadline)
+                self._start_ahead(2)
+                judgement, retire = worker.answer(start + self._queue.deadline)
         except WorkerLate:
-            judgement, retire = Judgement(Verdict.TIMEOUT, f"no verdict within {self._slots.deadline:g} s"), True
+            judgement, retire = Judgement(Verdict.TIMEOUT, f"no verdict within {self._queue.deadline:g} s"), True
         except WorkerDied as error:
+            if self._queue.closed:
+                raise self._queue.failure() from error
             judgement, retire = Judgement(Verdict.CRASHED, f"the worker died: {error}"), True
         if retire:
-            self._replace()
+            self._workers.pop(0).dispose()
+            self._start_ahead(1)
         return judgement
 
     def _ready_worker(self) -> WorkerProcess:
-        for attempt in range(1, START_ATTEMPTS + 1):
-            if self._worker is None:
-                self._worker = self._slots.start()
+        failures = 0
+        while True:
+            if not self._workers:
+                self._new_worker()
             try:
-                self._worker.wait_ready()
-                return self._worker
-            except StartFailed:
-                self._slots.discard(self._worker)
-                self._worker = None
-                if attempt == START_ATTEMPTS:
+                self._workers[0].wait_ready()
+                return self._workers[0]
+            except WorkerDied:
+                self._workers.pop(0).dispose()
+                failures += 1
+                if failures == START_ATTEMPTS:
                     raise
-        raise AssertionError
 
-    def _replace(self) -> None:
-        if self._worker is not None:
-            self._slots.discard(self._worker)
-        self._worker, self._standby = self._standby or self._try_start(), None
+    def _new_worker(self) -> None:
+        self._workers.append(WorkerProcess(self._queue.order))
+        if self._queue.closed:  # `kill` may have come just before it
+            raise WorkerDied("the pool was closed")
 
-    def _try_start(self) -> WorkerProcess | None:
-        """A worker ahead of need. A failure is not told here: `_ready_worker` meets it again when there is a job."""
-        try:
-            return self._slots.start()
-        except (StartFailed, OSError):
-            return None
+    def _start_ahead(self, count: int) -> None:
+        """Have `count` workers. A failure is not told here: `_ready_worker` meets it again when there is a job."""
+        with suppress(WorkerDied, OSError):
+            while len(self._workers) < count:
+                self._new_worker()

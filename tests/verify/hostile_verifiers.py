@@ -86,6 +86,30 @@ class Hostile:
                 continue
         return Verdict.RIGHT
 
+    def do_nest(self, _):
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"[" * 50_000 + b"\n")
+            except OSError:
+                continue
+        return Verdict.RIGHT
+
+    def do_flood(self, _):
+        for descriptor in range(3, 64):
+            try:
+                while True:
+                    os.write(descriptor, b"x" * 10_000)
+            except OSError:
+                continue
+
+    def do_half_a_line(self, _):
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b'{"verdict": "ri')
+            except OSError:
+                continue
+        time.sleep(3600)
+
     def do_close(self, _):
         os.closerange(0, 64)
         return Verdict.RIGHT

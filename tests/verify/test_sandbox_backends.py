@@ -35,7 +35,7 @@ def test_an_ordinary_user_can_too(monkeypatch):
             continue
     else:
         pytest.skip("no Python >= 3.11 that another user may execute")
-    monkeypatch.setattr(sandbox_module.subprocess, "Popen", lambda *a, **k: run(*a, **k, **nobody))
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: run(*a, **k, **nobody))
     monkeypatch.setattr(sandbox_module.sys, "executable", python)
     with Sandbox() as sandbox:
         try:

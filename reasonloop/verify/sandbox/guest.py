@@ -7,16 +7,17 @@ sees arguments, never an expected value, a test's text or the verdict: it can li
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
 import gc
 import os
 import random
+import signal
+import symtable
 import sys
 import types
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from reasonloop.verify.sandbox.wire import MESSAGE_LIMIT, WireError, decode, encode, receive, send
 
@@ -35,8 +36,9 @@ def serve(requests: int, replies: int) -> None:
     """The program's process: execute the program, then answer calls until the checker is gone.
 
     Requests are ["load", source] and ["call", name, [argument...], {keyword: argument}]; replies are ["value", value],
-    ["raised", builtin exception, its own name, text], ["syntax", text], ["type", text] and ["memory"].
+    ["raised", builtin exception, its own name, text], and a key of _ENDS with its text.
     """
+    _silence(0, 1, 2)
     sys.argv, sys.path[:] = ["program"], [path for path in sys.path if path]
     os.environ.clear()
     random.seed(0)  # so that a program which guesses gets the same verdict every time
@@ -54,7 +56,7 @@ def _reply(replies: int, module: types.ModuleType, request: list[Any]) -> None:
     try:
         reply = _load(module, request[1]) if request[0] == "load" else _call(module, *request[1:])
     except MemoryError:
-        reply = ["memory"]
+        reply = ["memory", ""]
     except WireError as error:
         reply = ["type", str(error)]
     except BaseException as error:  # SystemExit and KeyboardInterrupt are a program's exceptions like any other
@@ -63,7 +65,7 @@ def _reply(replies: int, module: types.ModuleType, request: list[Any]) -> None:
     try:
         send(replies, reply)
     except MemoryError:
-        send(replies, ["memory"])
+        send(replies, ["memory", ""])
 
 
 def _load(module: types.ModuleType, source: str) -> list[Any]:
@@ -91,11 +93,15 @@ def _text(error: BaseException) -> str:
 
 
 class Unfinished(BaseException):
-    """There will be no more values; not an Exception, so that no test can go on after it."""
+    """(verdict, detail): there will be no more values. Not an Exception, so that no test can go on after it."""
 
-    def __init__(self, verdict: str, detail: str) -> None:
-        super().__init__(verdict, detail)
-        self.verdict, self.detail = verdict, detail
+
+# what it means for the verdict that the program's process says so
+_ENDS = {
+    "syntax": ("unparseable", "SyntaxError: "),
+    "type": ("wrong", "the program returned "),
+    "memory": ("crashed", "the program ran out of memory"),
+}
 
 
 class Program:
@@ -111,8 +117,6 @@ class Program:
     def load(self, source: str) -> None:
         """Execute the program. Raises Unfinished if that fails."""
         reply = self._ask(["load", source])
-        if reply[0] == "syntax":
-            self._stop("unparseable", f"SyntaxError: {reply[1]}")
         if reply[0] == "raised":
             self._stop("wrong", f"the program raised {_exception(reply)}")
 
@@ -120,15 +124,10 @@ class Program:
         """What the program's function returns. Raises the builtin exception that it raised, or Unfinished."""
         self.calls += 1
         try:
-            request = [
-                "call",
-                name,
-                [encode(a, False) for a in arguments],
-                {k: encode(v, False) for k, v in keywords.items()},
-            ]
+            encoded = [encode(a, False) for a in arguments], {k: encode(v, False) for k, v in keywords.items()}
         except WireError as error:
             self._stop("crashed", f"the tests pass {error}")
-        reply = self._ask(request)
+        reply = self._ask(["call", name, *encoded])
         if reply[0] == "value":
             try:
                 return decode(reply[1])
@@ -138,32 +137,26 @@ class Program:
         raise _RAISED.get(reply[1], RuntimeError)(reply[3])
 
     def _ask(self, request: list[Any]) -> list[Any]:
+        """The reply, which is of one of the two forms that don't end the program."""
         if self.end is not None:
             raise self.end
         try:
-            reply = self._exchange(request)
+            reply: list[Any] = self._exchange(request)
         except Unfinished as end:
-            self.end = end
-            raise
+            self._stop(*end.args)
         except WireError as error:
             self._stop("wrong", f"the program sent {error}")
-        lengths = {"value": 2, "raised": 4, "syntax": 2, "type": 2, "memory": 1}
-        if (
-            not isinstance(reply, list)
-            or not reply
-            or not isinstance(reply[0], str)
-            or len(reply) != lengths.get(reply[0])
-        ):
-            self._stop("wrong", "the program sent what is no reply")
-        if reply[0] != "value" and not all(isinstance(part, str) for part in reply):
-            self._stop("wrong", "the program sent what is no reply")
-        if reply[0] == "memory":
-            self._stop("crashed", "the program ran out of memory")
-        if reply[0] == "type":
-            self._stop("wrong", f"the program returned {reply[1][:DETAIL_LIMIT]}")
+        match reply:
+            case ["value", _] | ["raised", str(), str(), str()]:
+                pass
+            case [str(kind), str(text)] if kind in _ENDS:
+                verdict, told = _ENDS[kind]
+                self._stop(verdict, told + text[:DETAIL_LIMIT])
+            case _:
+                self._stop("wrong", "the program sent what is no reply")
         return reply
 
-    def _stop(self, verdict: str, detail: str) -> Any:
+    def _stop(self, verdict: str, detail: str) -> NoReturn:
         self.end = Unfinished(verdict, detail)
         raise self.end
 
@@ -206,7 +199,7 @@ def check(item: Mapping[str, Any], exchange: Callable[[list[Any]], Any]) -> dict
         scope.update({name: Proxy(program, name) for name in names})
         exec(tests, scope)
     except Unfinished as end:
-        return _verdict(end.verdict, end.detail)
+        return _verdict(*end.args)
     except MemoryError:
         return _verdict("crashed", "the tests ran out of memory")
     except AssertionError as error:
@@ -221,7 +214,7 @@ def check(item: Mapping[str, Any], exchange: Callable[[list[Any]], Any]) -> dict
     except BaseException as error:
         return _verdict("crashed", f"the tests raised {type(error).__name__}")
     if program.end is not None:  # whatever the tests made of it
-        return _verdict(program.end.verdict, program.end.detail)
+        return _verdict(*program.end.args)
     if not program.calls:
         return _verdict("crashed", "the tests never call the program")
     return _verdict("right", "")
@@ -231,18 +224,24 @@ def free_names(tests: str) -> list[str]:
     """Names that the tests use, and that neither they nor Python define."""
     used: set[str] = set()
     bound = set(dir(builtins))
-    for node in ast.walk(ast.parse(tests)):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
+    tables = [symtable.symtable(tests, "tests", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_global():
+                (bound if symbol.is_assigned() or symbol.is_imported() else used).add(symbol.get_name())
     return sorted(used - bound)
+
+
+def ended(code: int | None) -> Unfinished:
+    """How a program's process ended: its exit code, a signal's negative, or None where it has only closed its pipes."""
+    if code is None:
+        return Unfinished("wrong", "the program closed its pipes before its tests were done")
+    if code >= 0:
+        return Unfinished("wrong", f"the program ended itself (exit status {code}) before its tests were done")
+    known = {number.value: number.name for number in signal.Signals}
+    return Unfinished("crashed", f"the program was killed by {known.get(-code, f'signal {-code}')}")
 
 
 def check_over_stdio() -> None:
@@ -252,13 +251,13 @@ def check_over_stdio() -> None:
     descriptor 1: ["ready"], ["ask", request]..., then ["verdict", {...}].
     """
     out = os.dup(1)
-    os.dup2(2, 1)
+    _silence(1, 2)
 
     def exchange(request: list[Any]) -> Any:
         send(out, ["ask", request])
         reply = receive(0, MESSAGE_LIMIT + 100)
         if reply[0] == "end":
-            raise Unfinished(reply[1], reply[2])
+            raise Unfinished(*reply[1:])
         return reply[1]
 
     send(out, ["ready"])
@@ -268,11 +267,14 @@ def check_over_stdio() -> None:
 
 def serve_over_stdio() -> None:
     """The program's process behind descriptors 0 and 1 (the docker backend)."""
-    requests, replies = os.dup(0), os.dup(1)
+    serve(os.dup(0), os.dup(1))
+
+
+def _silence(*descriptors: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
+    for descriptor in descriptors:
         os.dup2(null, descriptor)
-    serve(requests, replies)
+    os.close(null)
 
 
 def _exception(reply: list[Any]) -> str:

@@ -7,6 +7,7 @@ import os
 import resource
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -17,8 +18,11 @@ _MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _SYS_MOUNT_SETATTR = 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS = 1, 4, 24, 28
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 38, 47, 4
+_PRCTL = {
+    "PR_SET_PDEATHSIG": 1, "PR_SET_DUMPABLE": 4, "PR_SET_SECCOMP": 22, "PR_CAPBSET_DROP": 24, "PR_SET_SECUREBITS": 28,
+    "PR_SET_CHILD_SUBREAPER": 36, "PR_SET_NO_NEW_PRIVS": 38, "PR_CAP_AMBIENT": 47,
+}  # fmt: skip
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _NO_ROOT_PRIVILEGES = 0b101111  # noroot, no-setuid-fixup, keep-caps off: all but keep-caps itself, locked
 
@@ -54,9 +58,8 @@ def change_root(new_root: str) -> None:
     """Make the mount `new_root` the root of this mount namespace, and let go of the old one. Raises OSError."""
     os.chdir(new_root)
     call = ctypes.c_long(_SYS_PIVOT_ROOT[os.uname().machine])
-    _checked(
-        _libc.syscall(call, b".", b"."), "pivot_root"
-    )  # stacks the new root on the old one, so no folder is needed
+    # stacks the new root on the old one, so that no folder is needed
+    _checked(_libc.syscall(call, b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", _MNT_DETACH), "umount of the old root")
     os.chdir("/")
 
@@ -75,12 +78,13 @@ def map_ids(proc: int, process: str, inside: int, outside: tuple[int, int], setg
     """
     user, group = outside
     if not setgroups:
-        _write(proc, f"{process}/setgroups", "deny")
-    _write(proc, f"{process}/uid_map", f"{inside} {user} 1")
-    _write(proc, f"{process}/gid_map", f"{inside} {group} 1")
+        write(proc, f"{process}/setgroups", "deny")
+    write(proc, f"{process}/uid_map", f"{inside} {user} 1")
+    write(proc, f"{process}/gid_map", f"{inside} {group} 1")
 
 
-def _write(proc: int, path: str, text: str) -> None:
+def write(proc: int, path: str, text: str) -> None:
+    """Write to a file of /proc, whose descriptor `proc` is. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY, dir_fd=proc)
     try:
         os.write(descriptor, text.encode())
@@ -90,36 +94,28 @@ def _write(proc: int, path: str, text: str) -> None:
         os.close(descriptor)
 
 
+def prctl(option: str, value: int, pointer: bytes | int = 0) -> None:
+    """prctl(2). Raises OSError."""
+    _checked(_libc.prctl(_PRCTL[option], value, pointer, 0, 0), f"prctl({option})")
+
+
 def give_up_privileges() -> None:
     """No capability from now on, in no set, and none through an exec either. Raises OSError."""
-    for number in range(64):
-        if _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
-            break  # the kernel's last capability
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    _checked(_libc.prctl(_PR_SET_SECUREBITS, _NO_ROOT_PRIVILEGES, 0, 0, 0), "prctl(PR_SET_SECUREBITS)")
-    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    with suppress(OSError):  # up to the kernel's last capability
+        for number in range(64):
+            prctl("PR_CAPBSET_DROP", number)
+    with suppress(OSError):
+        prctl("PR_CAP_AMBIENT", _PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl("PR_SET_SECUREBITS", _NO_ROOT_PRIVILEGES)
+    prctl("PR_SET_NO_NEW_PRIVS", 1)
     header, nothing = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24)
     _checked(_libc.capset(header, nothing), "capset")
 
 
-def die_with_parent(signal: int) -> None:
-    """Have the kernel send this process `signal` when its parent ends."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent has ended."""
-    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def stay_dumpable() -> None:
-    """Keep this process's files in /proc its own after a change of user."""
-    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-
-
-def limit(limits: Iterable[tuple[int, int]]) -> None:
-    """Set soft and hard resource limits (RLIMIT_*, value), never above a hard limit that is there already."""
-    for which, value in limits:
+def limit(**limits: int) -> None:
+    """Set soft and hard limits RLIMIT_(name), never above a hard limit that is there already."""
+    for name, value in limits.items():
+        which = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(which, (value, value))

@@ -1,15 +1,19 @@
-"""What every backend of the sandbox needs: the limits, and how a process without files gets its modules."""
+"""What every backend of the sandbox needs: the limits, and a process that gets its modules without files."""
 
 from __future__ import annotations
 
 import importlib.resources
+import select
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reasonloop.errors import InputError
 from reasonloop.verify.answers import one_line
+from reasonloop.verify.sandbox.wire import WireError, receive, send
 
-GUEST = ("reasonloop.verify.sandbox.wire", "reasonloop.verify.sandbox.guest")
+GUEST = ("wire", "guest")
 # Takes its modules from its input: no file of the project's has to be readable, or to exist, where it runs. Read from
 # the descriptor, not from sys.stdin, which would read ahead.
 BOOT = """
@@ -59,7 +63,50 @@ def refusal(reason: str) -> InputError:
     )
 
 
-def sources(names: Sequence[str]) -> dict[str, str]:
-    """The source of each module, for BOOT."""
-    folder = importlib.resources.files("reasonloop.verify.sandbox")
-    return {name: (folder / f"{name.rpartition('.')[2]}.py").read_text(encoding="utf-8") for name in names}
+class Interpreter:
+    """A fresh Python, without site-packages, that runs a function of our modules, and the pipes to it. Raises OSError.
+
+    Not a fork of this process, which would copy the locks of its threads, and its secrets.
+    """
+
+    def __init__(self, python: Sequence[str], **options: Any) -> None:
+        self._process = subprocess.Popen(
+            [*python, "-S", "-s", "-P", "-B", "-X", "utf8", "-c", BOOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            **options,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+
+    def run(self, modules: Sequence[str], main: str) -> None:
+        """Have it run the function `main` of the last of `modules`, which are the sandbox's."""
+        package = "reasonloop.verify.sandbox"
+        folder = importlib.resources.files(package)
+        sources = {f"{package}.{name}": (folder / f"{name}.py").read_text(encoding="utf-8") for name in modules}
+        self.send([sources, main])
+
+    def send(self, message: Any) -> None:
+        send(self._stdin.fileno(), message)
+
+    def receive(self, seconds: float | None = None) -> Any:
+        """Its next message. Raises WireError if none has begun after so many seconds."""
+        poll = select.poll()
+        poll.register(self._stdout.fileno(), select.POLLIN)
+        if not poll.poll(None if seconds is None else seconds * 1000):
+            raise WireError(f"no answer within {seconds:g} s")
+        return receive(self._stdout.fileno())
+
+    def kill(self) -> None:
+        """From any thread."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kill it and let go of the pipes."""
+        self.kill()
+        self._process.wait()
+        self._stdin.close()
+        self._stdout.close()

@@ -20,8 +20,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from reasonloop.verify.sandbox import guest, kernel, seccomp
@@ -48,26 +48,39 @@ _WARM = (
 
 
 def main() -> None:
-    """Serve items until the input ends. First message in: the limits; first one out: ["ready"] or ["refused", why]."""
+    """Serve items until the input ends.
+
+    In: the limits, then items. Out: ["ready"], then ["verdict", ...] for each item; or ["failed", why], which is the last.
+    """
     limits = receive(0)
     out = os.dup(1)
     os.dup2(2, 1)
     try:
         helper = _Helper(limits)
         checker = helper.make()
-    except (OSError, EOFError, WireError) as error:
-        send(out, ["refused", str(getattr(error, "strerror", None) or error)])
-        return
-    send(out, ["ready"])
-    while True:
-        try:
-            if not helper.tell(*checker, out):
-                return
+        send(out, ["ready"])
+        while helper.tell(*checker, out):
             checker = helper.make()
-        except (OSError, EOFError, WireError) as error:
-            # no going on: it isn't known whether the item that lies on the input was read
-            send(out, ["failed", str(error)])
-            return
+    except (OSError, EOFError, WireError) as error:
+        # no going on: it isn't known whether the item that lies on the input was read
+        send(out, ["failed", _reason(error)])
+
+
+def _reason(error: BaseException) -> str:
+    """With room for it in a pipe, as JSON and escaped."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)[: guest.DETAIL_LIMIT]
+
+
+@contextmanager
+def _last_words(messages: int) -> Iterator[None]:
+    """All that a forked process does: it ends behind the block, and sends ["failed", why] if that raises."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            send(messages, ["failed", _reason(error)])
+    finally:
+        os._exit(0)
 
 
 class _Helper:
@@ -75,8 +88,7 @@ class _Helper:
 
     def __init__(self, limits: Mapping[str, Any]) -> None:
         self._limits = limits
-        self._started = False
-        """In a checker: it has read its item"""
+        self._cpu_seconds = int(limits["timeout"]) + 1
         release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
         if release < _LINUX:
             raise WireError(f"this is Linux {os.uname().release}, which doesn't count processes by user namespace")
@@ -86,20 +98,17 @@ class _Helper:
             __import__(name)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # out of memory, the kernel should take a program and not the training run
-            descriptor = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=self._proc)
-            os.write(descriptor, b"1000")
-            os.close(descriptor)
+            kernel.write(self._proc, "self/oom_score_adj", "1000")
         _enter(self._proc)
-        kernel.adopt_orphans()
+        kernel.prctl("PR_SET_CHILD_SUBREAPER", 1)  # the checkers' own parents end at once
 
     def make(self) -> tuple[int, int]:
         """(process, descriptor of its messages) of a checker that is about to read an item. Raises OSError, WireError."""
         checker, messages = self._start_checker()
         poll = select.poll()
         poll.register(messages, select.POLLIN)
-        made = (
-            receive(messages) if poll.poll(_START_LIMIT * 1000) else ["failed", "a sandbox could not be made in time"]
-        )
+        in_time = poll.poll(_START_LIMIT * 1000)
+        made = receive(messages) if in_time else ["failed", "a sandbox could not be made in time"]
         if made != ["made"]:
             os.close(messages)
             _kill(checker)
@@ -130,90 +139,55 @@ class _Helper:
         poll.register(0, 0)  # the end of input only: the item itself is the checker's to read
         if messages not in dict(poll.poll()) or receive(messages) != ["started"]:
             return None
-        until = time.monotonic() + self._limits["timeout"]
-        while not (ready := dict(poll.poll(max(0.0, until - time.monotonic()) * 1000))):
-            if time.monotonic() >= until:
-                return True
-        return False if messages in ready else None
+        ready = dict(poll.poll(self._limits["timeout"] * 1000))
+        return None if ready and messages not in ready else not ready
 
     def _start_checker(self) -> tuple[int, int]:
         """(process, pipe of its messages). Forked twice: a process moves its children into a pid namespace only once."""
-        verdicts_read, verdicts = os.pipe()
-        number_read, number = os.pipe()
-        go, go_write = os.pipe()
+        messages_read, messages = os.pipe()
+        go_read, go = os.pipe()
         first = os.fork()
         if first == 0:
-            try:
+            with _last_words(messages):
                 kernel.unshare(kernel.CLONE_NEWPID, "pid")
                 child = os.fork()
                 if child == 0:
-                    kernel.close_all_but((0, 1, 2, verdicts, go, self._proc))
-                    self._checker(verdicts, go)
-                os.write(number, str(child).encode())
-            finally:
-                os._exit(0)
-        os.close(number)
+                    with _last_words(messages):
+                        kernel.close_all_but((0, 1, 2, messages, go_read, self._proc))
+                        if os.read(go_read, 1):  # only after this is the helper our parent
+                            kernel.prctl("PR_SET_PDEATHSIG", signal.SIGKILL)
+                            self._check(messages)
+                send(messages, ["forked", child])
+        os.close(go_read)
+        os.close(messages)
+        _, status = os.waitpid(first, 0)
+        forked = receive(messages_read) if status == 0 else ["failed", "a process was killed while it forked a checker"]
+        if forked[0] != "forked":
+            raise WireError(str(forked[-1]))
+        os.write(go, b".")
         os.close(go)
-        os.close(verdicts)
-        os.waitpid(first, 0)
-        text = os.read(number_read, 32)
-        os.close(number_read)
-        if not text:
-            raise WireError("no checker could be forked in a new pid namespace")
-        os.write(go_write, b".")
-        os.close(go_write)
-        return int(text), verdicts_read
+        return int(forked[1]), messages_read
 
-    def _checker(self, verdicts: int, go: int) -> None:
-        try:
-            if not os.read(go, 1):  # only after this is the helper our parent
-                return
-            kernel.die_with_parent(signal.SIGKILL)
-            self._check(verdicts)
-        except BaseException as error:
-            with suppress(OSError):
-                detail = f"the sandbox failed: {getattr(error, 'strerror', None) or error}"[:300]
-                send(
-                    verdicts,
-                    ["verdict", {"verdict": "crashed", "detail": detail}] if self._started else ["failed", detail],
-                )
-        finally:
-            os._exit(0)
-
-    def _check(self, verdicts: int) -> None:
+    def _check(self, messages: int) -> None:
+        """The checker's life: makes the program's process, reads an item, tells its verdict."""
         requests_read, requests = os.pipe()
         replies_read, replies = os.pipe()
         kernel.unshare(kernel.CLONE_NEWPID, "pid")
         child = os.fork()
         if child == 0:
-            try:
-                self._program(requests_read, replies)
-            finally:
-                os._exit(0)
-        os.close(requests_read)
-        os.close(replies)
-        kernel.close_all_but((0, 1, 2, verdicts, requests, replies_read))
-        kernel.limit(
-            (
-                (resource.RLIMIT_AS, _TESTS_MEMORY),
-                (resource.RLIMIT_CORE, 0),
-                (resource.RLIMIT_FSIZE, 0),
-                (resource.RLIMIT_NOFILE, 64),
-            )
-        )
+            with _last_words(replies):
+                self._lock_in(requests_read, replies)
+                guest.serve(requests_read, replies)
+        kernel.close_all_but((0, 1, 2, messages, requests, replies_read))
+        kernel.limit(AS=_TESTS_MEMORY, CORE=0, FSIZE=0, NOFILE=64)
         kernel.give_up_privileges()
         seccomp.install()
-        message = receive(replies_read)
-        if message != ["ready"]:
-            raise WireError(str(message[-1]))
-        send(verdicts, ["made"])
-        try:
-            item = receive(0, guest.ITEM_LIMIT)
-        except EOFError:
-            send(verdicts, ["end"])
-            return
-        self._started = True
-        send(verdicts, ["started"])
+        made = receive(replies_read)
+        if made != ["ready"]:
+            raise WireError(str(made[-1]))
+        send(messages, ["made"])
+        item = receive(0, guest.ITEM_LIMIT)
+        send(messages, ["started"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the next item is not for these tests
 
         def exchange(request: list[Any]) -> Any:
@@ -223,45 +197,22 @@ class _Helper:
             except (EOFError, OSError):
                 raise self._ended(child) from None
 
-        send(verdicts, ["verdict", guest.check(item, exchange)])
+        send(messages, ["verdict", guest.check(item, exchange)])
 
     def _ended(self, child: int) -> guest.Unfinished:
-        """How the program's process ended; it is killed if it has only closed its pipes."""
-        until = time.monotonic() + 0.2
-        pid, status = os.waitpid(child, os.WNOHANG)
-        while not pid and time.monotonic() < until:  # its pipes are closed a moment before it can be waited for
-            time.sleep(0.002)
+        """How the program's process ended, or that it has only closed its pipes."""
+        for _ in range(100):  # its pipes are closed a moment before it can be waited for
             pid, status = os.waitpid(child, os.WNOHANG)
-        if not pid:
-            return guest.Unfinished("wrong", "the program closed its pipes before its tests were done")
-        if os.WIFEXITED(status):
-            detail = f"the program ended itself (exit status {os.WEXITSTATUS(status)}) before its tests were done"
-            return guest.Unfinished("wrong", detail)
-        name = signal.Signals(os.WTERMSIG(status)).name
+            if pid:
+                break
+            time.sleep(0.002)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if used.ru_utime + used.ru_stime >= self._cpu_seconds:
+        if pid and os.WIFSIGNALED(status) and used.ru_utime + used.ru_stime >= self._cpu_seconds:
             return guest.Unfinished("timeout", f"more than {self._cpu_seconds} s of CPU time")
-        return guest.Unfinished("crashed", f"the program was killed by {name}")
+        return guest.ended(os.waitstatus_to_exitcode(status) if pid else None)
 
-    @property
-    def _cpu_seconds(self) -> int:
-        return int(self._limits["timeout"]) + 1
-
-    def _program(self, requests: int, replies: int) -> None:
-        try:
-            self._lock_in()
-            null = os.open("/dev/null", os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(null, descriptor)
-            kernel.close_all_but((0, 1, 2, requests, replies))
-            kernel.give_up_privileges()
-            seccomp.install()
-        except BaseException as error:
-            send(replies, ["failed", f"{getattr(error, 'strerror', None) or error}"])
-            return
-        guest.serve(requests, replies)
-
-    def _lock_in(self) -> None:
+    def _lock_in(self, requests: int, replies: int) -> None:
+        """Take everything from the program's process but two pipes, and the scratch folder that it gets."""
         os.setsid()
         spaces = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
         kernel.unshare(spaces, "user, mount, ipc, uts")
@@ -270,18 +221,19 @@ class _Helper:
         kernel.mount("scratch", "/scratch", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, size)
         os.chdir("/scratch")
         kernel.limit(
-            (
-                (resource.RLIMIT_AS, self._limits["memory_mib"] << 20),
-                (resource.RLIMIT_CPU, self._cpu_seconds),
-                (resource.RLIMIT_CORE, 0),
-                (resource.RLIMIT_FSIZE, self._limits["scratch_mib"] << 20),
-                (resource.RLIMIT_NOFILE, 32),
-                (resource.RLIMIT_NPROC, self._limits["processes"]),
-                (resource.RLIMIT_MEMLOCK, 0),
-                (resource.RLIMIT_MSGQUEUE, 0),
-                (resource.RLIMIT_SIGPENDING, 64),
-            )
+            AS=self._limits["memory_mib"] << 20,
+            CPU=self._cpu_seconds,
+            CORE=0,
+            FSIZE=self._limits["scratch_mib"] << 20,
+            NOFILE=32,
+            NPROC=self._limits["processes"],
+            MEMLOCK=0,
+            MSGQUEUE=0,
+            SIGPENDING=64,
         )
+        kernel.close_all_but((0, 1, 2, requests, replies))  # the first three lead nowhere as soon as it serves
+        kernel.give_up_privileges()
+        seccomp.install()
 
 
 def _kill(checker: int) -> None:
@@ -331,7 +283,7 @@ def _become_nobody(proc: int) -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    kernel.stay_dumpable()
+    kernel.prctl("PR_SET_DUMPABLE", 1)  # its files in /proc stay its own
 
 
 def _build_root() -> None:

@@ -16,32 +16,27 @@ Arguments are copies: what a function changes in place isn't seen by the tests.
 
 from __future__ import annotations
 
-import select
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from typing import Any, Literal
 
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.answers import one_line
-from reasonloop.verify.sandbox.limits import BOOT, GUEST, Limits, refusal, sources
-from reasonloop.verify.sandbox.wire import WireError, receive, send
+from reasonloop.verify.sandbox.docker import Docker
+from reasonloop.verify.sandbox.limits import GUEST, Interpreter, Limits, refusal
+from reasonloop.verify.sandbox.wire import WireError
 
 Backend = Literal["namespaces", "docker"]
 START_LIMIT = 30.0
 """Seconds that the helper may take to start."""
 GRACE = 10.0
 """Seconds beyond the deadline after which the helper itself counts as lost."""
-HELPER = (
-    *GUEST,
-    "reasonloop.verify.sandbox.kernel",
-    "reasonloop.verify.sandbox.seccomp",
-    "reasonloop.verify.sandbox.namespaces",
-)
 
 
 class Sandbox:
@@ -52,14 +47,13 @@ class Sandbox:
             raise InputError(f"sandbox backend: got {backend!r}, expected 'namespaces' or 'docker'")
         self.limits = limits or Limits()
         self.backend, self.image = backend, image
-        self._helper: Helper | None = None
-        self._asked = False
+        self._helper: Helper | Docker | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Return when programs can be judged. Raises InputError if this machine doesn't allow it."""
         with self._lock:
-            self._start()
+            self._started()
 
     def judge(self, program: str, tests: str, names: Sequence[str] | None = None, support: str = "") -> Judgement:
         """The verdict on a program.
@@ -70,18 +64,13 @@ class Sandbox:
         """
         item = {"program": program, "tests": tests, "names": None if names is None else list(names), "support": support}
         with self._lock:
-            if self.backend == "docker":
-                from reasonloop.verify.sandbox.docker import judge
-
-                self._start()
-                return judgement(judge(item, self.limits, self.image))
-            helper = self._start()
-            assert helper is not None
+            helper = self._started()
             try:
-                return judgement(helper.ask(item, self.limits.timeout + GRACE))
+                found = helper.ask(item)
             except (EOFError, OSError, WireError) as error:
                 self._close()
                 return Judgement(Verdict.CRASHED, f"the sandbox failed: {one_line(str(error) or 'its helper ended')}")
+        return Judgement(Verdict(found["verdict"]), one_line(found["detail"], 500))
 
     def close(self) -> None:
         """End the helper, and with it whatever it runs."""
@@ -94,15 +83,9 @@ class Sandbox:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _start(self) -> Helper | None:
-        if self.backend == "docker":
-            from reasonloop.verify.sandbox.docker import require_docker
-
-            if not self._asked:
-                require_docker()
-                self._asked = True
-        elif self._helper is None:
-            self._helper = Helper(self.limits)
+    def _started(self) -> Helper | Docker:
+        if self._helper is None:
+            self._helper = Helper(self.limits) if self.backend == "namespaces" else Docker(self.limits, self.image)
         return self._helper
 
     def _close(self) -> None:
@@ -111,32 +94,23 @@ class Sandbox:
             self._helper = None
 
 
-class Helper:
+class Helper(Interpreter):
     """The process that makes the sandboxes (`namespaces`). Raises InputError if the kernel doesn't let it.
 
-    It is a fresh interpreter: a fork of this process would copy the locks of its threads, and its secrets. It ends when
-    its input does, so that it doesn't outlive this process.
+    It ends when its input does, so that it doesn't outlive this process.
     """
 
     def __init__(self, limits: Limits) -> None:
         if sys.platform != "linux":
             raise refusal(f"namespaces are Linux's, and this is {sys.platform}")
-        # without site-packages, and with nothing of this process's environment; the fixed hash seed makes a program that
-        # iterates over a set do the same every time
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", "-s", "-P", "-B", "-X", "utf8", "-c", BOOT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            cwd="/",
-            env={"PYTHONHASHSEED": "0"},
-            start_new_session=True,
-        )
+        self._seconds = limits.timeout + GRACE
+        # with nothing of this process's environment; the fixed hash seed makes a program that iterates over a set do the
+        # same every time
+        super().__init__([sys.executable], stderr=subprocess.DEVNULL, cwd="/", env={"PYTHONHASHSEED": "0"})
         try:
-            self._send([sources(HELPER), "main"])
-            self._send(asdict(limits))
-            reply = self._receive(START_LIMIT)
+            self.run([*GUEST, "kernel", "seccomp", "namespaces"], "main")
+            self.send(asdict(limits))
+            reply = self.receive(START_LIMIT)
         except (EOFError, OSError, WireError) as error:
             self.close()
             raise refusal(f"the helper process did not start ({error or 'it ended'})") from None
@@ -144,53 +118,24 @@ class Helper:
             self.close()
             raise refusal(str(reply[-1]))
 
-    def ask(self, item: dict[str, Any], seconds: float) -> Any:
-        """The helper's answer to an item. Raises EOFError, OSError or WireError if there is none."""
-        self._send(item)
-        reply = self._receive(seconds)
+    def ask(self, item: dict[str, Any]) -> dict[str, str]:
+        """The verdict on an item (see `guest.check`). Raises EOFError, OSError or WireError if there is none."""
+        self.send(item)
+        reply = self.receive(self._seconds)
         if reply[0] != "verdict":
             raise WireError(str(reply[-1]))
         return reply[1]
-
-    def close(self) -> None:
-        """Kill the helper; the kernel kills what it runs."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
 
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
 
-    def _send(self, message: Any) -> None:
-        assert self._process.stdin is not None
-        send(self._process.stdin.fileno(), message)
 
-    def _receive(self, seconds: float) -> Any:
-        assert self._process.stdout is not None
-        poll = select.poll()
-        poll.register(self._process.stdout.fileno(), select.POLLIN)
-        if not poll.poll(seconds * 1000):
-            raise WireError(f"no answer within {seconds:g} s")
-        return receive(self._process.stdout.fileno())
-
-
+@cache
 def require_sandbox(backend: Backend = "namespaces", image: str = "python:3.11-slim") -> None:
     """Return if programs can be judged here; raises InputError otherwise. Asked once for each backend and image."""
-    if (backend, image) not in _REQUIRED:
-        with Sandbox(backend=backend, image=image) as sandbox:
-            sandbox.start()
-            found = sandbox.judge("def double(n):\n    return 2 * n", "assert double(4) == 8")
-        if found.verdict is not Verdict.RIGHT:
-            raise refusal(found.detail)
-        _REQUIRED.add((backend, image))
-
-
-_REQUIRED: set[tuple[str, str]] = set()
-
-
-def judgement(reply: Any) -> Judgement:
-    """What a checker sent, as a judgement."""
-    return Judgement(Verdict(reply["verdict"]), one_line(reply["detail"], 500))
+    with Sandbox(backend=backend, image=image) as sandbox:
+        sandbox.start()
+        found = sandbox.judge("def double(n):\n    return 2 * n", "assert double(4) == 8")
+    if found.verdict is not Verdict.RIGHT:
+        raise refusal(found.detail)

@@ -23,23 +23,25 @@ ITEM_LIMIT = 200_000
 """Items taken from an iterator."""
 _PLAIN_INT = 1 << 63
 
+# how a container is built of its items, and a mapping of its pairs
 _SEQUENCES: dict[str, Callable[[Iterable[Any]], Any]] = {
     "list": list,
     "tuple": tuple,
     "set": set,
     "frozenset": frozenset,
     "deque": deque,
+    # a view doesn't give away its dict: what the other half of each pair is, nobody can ask
+    "dict_keys": lambda items: dict.fromkeys(items).keys(),
+    "dict_values": lambda items: dict(enumerate(items)).values(),
+    "dict_items": lambda items: dict(items).items(),
     "iterator": lambda items: iter(list(items)),
 }
 _MAPPINGS: dict[str, Callable[[Iterable[tuple[Any, Any]]], Any]] = {
-    "dict": dict,
     "Counter": lambda items: Counter(dict(items)),
     "OrderedDict": OrderedDict,
-    "keys": lambda items: dict(items).keys(),
-    "values": lambda items: dict(items).values(),
-    "items": lambda items: dict(items).items(),
+    "dict": dict,
 }
-_VIEWS = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
+_ITERABLES: tuple[Any, ...] = (list, tuple, set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
 
 
 class Opaque:
@@ -78,26 +80,15 @@ def encode(value: Any, opaque: bool = True, depth: int = 0) -> Any:
         return float(value)  # JSON as Python writes and reads it is exact, and has nan and inf
     if isinstance(value, str):
         return str.__str__(value)
-    for kind, fields in _SCALARS:
+    for kind, fields, _ in _SCALARS:
         if isinstance(value, kind):
             return [kind.__name__, *fields(value)]
-    if isinstance(value, range):
-        return ["range", *(encode(part) for part in (value.start, value.stop, value.step))]
-    if type(value) in _VIEWS:
-        # a view doesn't give away its dict: what the other half of each pair is, nobody can ask
-        name = _VIEWS[type(value)]
-        pairs = (
-            value
-            if name == "items"
-            else ((item, None) if name == "keys" else (i, item) for i, item in enumerate(value))
-        )
-        return [name, *_flat(pairs, opaque, depth)]
-    if isinstance(value, dict):
-        name = "Counter" if isinstance(value, Counter) else "OrderedDict" if type(value) is OrderedDict else "dict"
-        return [name, *_flat(value.items(), opaque, depth)]
-    for name, base in (("list", list), ("tuple", tuple), ("set", set), ("frozenset", frozenset), ("deque", deque)):
-        if isinstance(value, base):
-            return [name, *(encode(item, opaque, depth + 1) for item in value)]
+    for kind in (Counter, OrderedDict, dict):
+        if isinstance(value, kind):
+            return [kind.__name__, *(encode(half, opaque, depth + 1) for pair in value.items() for half in pair)]
+    for kind in _ITERABLES:
+        if isinstance(value, kind):
+            return [kind.__name__, *(encode(item, opaque, depth + 1) for item in value)]
     if isinstance(value, Iterator):
         return ["iterator", *(encode(item, opaque, depth + 1) for item in _limited(value))]
     if not opaque:
@@ -156,12 +147,6 @@ def _exactly(descriptor: int, size: int) -> bytes:
     return bytes(body)
 
 
-def _flat(pairs: Iterable[tuple[Any, Any]], opaque: bool, depth: int) -> Iterator[Any]:
-    for pair in pairs:
-        for half in pair:
-            yield encode(half, opaque, depth + 1)
-
-
 def _limited(items: Iterator[Any]) -> Iterator[Any]:
     for count, item in enumerate(items):
         if count == ITEM_LIMIT:
@@ -173,32 +158,27 @@ def _int(text: str) -> int:
     return int(text, 16)  # not decimal, which Python refuses beyond 4,300 digits
 
 
-def _complex(real: str, imaginary: str) -> complex:
-    return complex(float.fromhex(real), float.fromhex(imaginary))
-
-
-_SCALARS: tuple[tuple[type, Callable[[Any], list[Any]]], ...] = (
-    (complex, lambda value: [value.real.hex(), value.imag.hex()]),
-    (bytes, lambda value: [value.hex()]),
-    (bytearray, lambda value: [value.hex()]),
-    (Decimal, lambda value: [str(value)]),
-    (Fraction, lambda value: [hex(value.numerator), hex(value.denominator)]),
-    (datetime, lambda value: [value.isoformat()]),  # in front of date, whose subclass it is
-    (date, lambda value: [value.isoformat()]),
-    (time, lambda value: [value.isoformat()]),
-    (timedelta, lambda value: [value.days, value.seconds, value.microseconds]),
+# type, its value as JSON data, and back
+_SCALARS: tuple[tuple[type, Callable[[Any], list[Any]], Callable[..., Any]], ...] = (
+    (complex, lambda value: [value.real, value.imag], complex),
+    (bytes, lambda value: [value.hex()], bytes.fromhex),
+    (bytearray, lambda value: [value.hex()], bytearray.fromhex),
+    (Decimal, lambda value: [str(value)], Decimal),
+    (
+        Fraction,
+        lambda value: [hex(value.numerator), hex(value.denominator)],
+        lambda above, below: Fraction(_int(above), _int(below)),
+    ),
+    (datetime, lambda value: [value.isoformat()], datetime.fromisoformat),  # in front of date, whose subclass it is
+    (date, lambda value: [value.isoformat()], date.fromisoformat),
+    (time, lambda value: [value.isoformat()], time.fromisoformat),
+    (timedelta, lambda value: [value.days, value.seconds, value.microseconds], timedelta),
+    (
+        range,
+        lambda value: [encode(part) for part in (value.start, value.stop, value.step)],
+        lambda *parts: range(*(decode(part) for part in parts)),
+    ),
 )
-_BUILDERS: dict[str, Callable[..., Any]] = {
-    "int": _int,
-    "object": lambda name, truth: Opaque(str(name), bool(truth)),
-    "complex": _complex,
-    "bytes": bytes.fromhex,
-    "bytearray": bytearray.fromhex,
-    "Decimal": Decimal,
-    "Fraction": lambda above, below: Fraction(_int(above), _int(below)),
-    "datetime": datetime.fromisoformat,
-    "date": date.fromisoformat,
-    "time": time.fromisoformat,
-    "timedelta": timedelta,
-    "range": lambda *parts: range(*(decode(part) for part in parts)),
-}
+_BUILDERS: dict[str, Callable[..., Any]] = {kind.__name__: build for kind, _, build in _SCALARS}
+_BUILDERS["int"] = _int
+_BUILDERS["object"] = lambda name, truth: Opaque(str(name), bool(truth))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 from functools import cached_property
+from itertools import islice
 from random import Random
 from typing import Any, Literal
 
@@ -78,18 +79,14 @@ class Arithmetic:
     @cached_property
     def _problems(self) -> tuple[Problem, ...]:
         # dealt in this order, so that more training problems leave the shots and both held-out sets as they are
-        sizes = {"shots": self.options.shots, "test": self.options.test, "probe": self.options.probe}
-        pairs = self._pairs(self.options.digits, sum(sizes.values()) + self.options.train)
-        dealt, start = {}, 0
-        for name, size in sizes.items():
-            dealt[name] = pairs[start : start + size]
-            start += size
-        dealt["train"] = pairs[start:]
-        kept_back = {frozenset(pair) for pair in pairs[:start]}
+        sizes = (self.options.shots, self.options.test, self.options.probe, self.options.train)
+        pairs = iter(self._pairs(self.options.digits, sum(sizes)))
+        shots, test, probe, train = (list(islice(pairs, size)) for size in sizes)
+        kept_back = {frozenset(pair) for pair in shots + test + probe}
         for entry in self.options.practice:
-            dealt["train"] += self._pairs(entry[:2], entry[2], kept_back)
-        shots = dealt.pop("shots")
-        return tuple(self._problem(a, b, split, shots) for split in ("train", "probe", "test") for a, b in dealt[split])
+            train += self._pairs(entry[:2], entry[2], kept_back)
+        dealt = {"train": train, "probe": probe, "test": test}
+        return tuple(self._problem(a, b, split, shots) for split, numbers in dealt.items() for a, b in numbers)
 
     def _pairs(
         self, lengths: tuple[int, int], wanted: int, kept_back: Set[frozenset[int]] = frozenset()
@@ -172,6 +169,3 @@ class Arithmetic:
 
     def quick(self, problem: Problem, response: str) -> Judgement:
         return self.verify(problem, response)
-
-    def gold_response(self, problem: Problem) -> str:
-        return problem.response or problem.answer

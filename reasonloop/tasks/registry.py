@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import json
-import os
-import sys
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from reasonloop.config.section import validated
 from reasonloop.errors import InputError
+from reasonloop.own import load_named, load_own, nearest
 from reasonloop.tasks.base import Task
 from reasonloop.verify.worker import crash
 
@@ -35,29 +32,13 @@ def task_target(name: str) -> str:
     module, colon, attribute = name.partition(":")
     if colon and module and attribute:
         return name
-    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}"
-    raise InputError(f"unknown task {name!r}; {hint} (a class of your own is named module:Class)")
+    raise InputError(f"unknown task {name!r}; {nearest(name, TASKS)} (a class of your own is named module:Class)")
 
 
 def task_class(name: str) -> type:
     """The class behind a task name. Classes of the user's own may live in the current directory."""
-    target = task_target(name)
-    module_name, _, attribute = target.partition(":")
-    here = os.getcwd()
-    if name not in TASKS and here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except AttributeError:
-        raise InputError(f"task {name!r}: module {module_name!r} has no {attribute!r}; expected a task class") from None
-    except Exception as error:  # whatever a module of the user's own raises while it is imported
-        raise InputError(
-            f"task {name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}); "
-            "expected a module in the current directory or an installed one"
-        ) from None
+    target, where, expected = task_target(name), f"task {name!r}", "a task class"
+    found = load_named(target, where, expected) if name in TASKS else load_own(target, where, expected)
     if not isinstance(found, type) or not all(callable(getattr(found, m, None)) for m in ("problems", "verify")):
         raise InputError(
             f"task {name!r}: expected a class with problems() and verify(problem, response) (see reasonloop.tasks.Task)"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
+from reasonloop.tasks import gold_response
 from reasonloop.tasks.arithmetic import Arithmetic
 
 PROBLEM = Problem(id="p", prompt="", answer="162", meta={"numbers": [27, 6]})
@@ -37,7 +38,7 @@ def test_problems_are_right_disjoint_and_apart_from_the_shots(options, operation
         assert problem.answer == str(operation(a, b))
         assert (len(str(a)), len(str(b))) == task.options.digits
         assert tuple(sorted((a, b))) not in shot_keys
-        assert task.verify(problem, task.gold_response(problem)).verdict is Verdict.RIGHT
+        assert task.verify(problem, gold_response(task, problem)).verdict is Verdict.RIGHT
 
 
 def test_more_training_problems_leave_the_held_out_ones():

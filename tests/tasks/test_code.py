@@ -221,17 +221,18 @@ def test_one_file_is_dealt_and_limited(tmp_path):
     [
         ("", "the file is empty"),
         ("{", "bad.jsonl line 1: not JSON"),
+        ('[{"task_id": 1},\n{oops}]', "bad.jsonl line 2: not JSON"),
         ("[]", "the file is empty"),
-        ('{"x": 1}', "line 1: expected a JSON object with a 'task_id'"),
+        ('{"x": 1}', "line 1: no 'task_id'"),
         ('{"task_id": "a", "prompt": "x"}', "line 1: no 'entry_point' .keys: task_id, prompt.*expected .task_id"),
         ('{"task_id": "a", "prompt": 1, "entry_point": "x"}', "line 1: 'prompt' is a int"),
-        (json.dumps(HUMANEVAL[0]) + "\n" + json.dumps(HUMANEVAL[0]), "HumanEval/0 is already in bad.jsonl line 1"),
+        (json.dumps(HUMANEVAL[0]) + "\n" + json.dumps(HUMANEVAL[0]), "'HumanEval/0' .bad.jsonl line 2 and bad.jsonl line 1"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, text, message):
     (tmp_path / "bad.jsonl").write_text(text)
     with pytest.raises(InputError, match=message):
-        load_task("humaneval", {"test": str(tmp_path / "bad.jsonl")}).problems()
+        task_problems(load_task("humaneval", {"test": str(tmp_path / "bad.jsonl")}), "humaneval")
 
 
 @needs_sandbox
@@ -261,7 +262,7 @@ def test_no_sandbox_no_task(monkeypatch):
         raise InputError("not here")
 
     monkeypatch.setattr(Sandbox, "start", refuse)
-    monkeypatch.setattr("reasonloop.verify.sandbox.sandbox._REQUIRED", set())
+    require_sandbox.cache_clear()
     with pytest.raises(InputError, match="not here"):
         load_task("code").problems()
 

@@ -53,11 +53,10 @@ def every_expression(numbers: list[int], limit: int) -> set[tuple[str, int]]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 12), min_size=2, max_size=4), st.sampled_from([30, MAX_VALUE]))
-def test_solution_counts_equal_enumeration(numbers, limit):
-    numbers = [min(n, limit) for n in numbers]
-    expected = Counter(value for _, value in every_expression(numbers, limit))
-    assert solution_counts(tuple(sorted(numbers)), limit) == expected
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=4))
+def test_solution_counts_equal_enumeration(numbers):
+    expected = Counter(value for _, value in every_expression(numbers, MAX_VALUE))
+    assert solution_counts(tuple(sorted(numbers))) == expected
 
 
 @given(st.lists(st.integers(1, MAX_VALUE), min_size=2, max_size=6))
@@ -70,6 +69,7 @@ def test_there_is_always_a_legal_step(numbers):
         state = after(state, legal[-1])
 
 
+TRUE = {"step", "dead_end", "backtrack", "success", "answer"}
 numbers_of_problem = st.lists(st.integers(1, 25), min_size=2, max_size=4).map(lambda n: tuple(sorted(n)))
 
 
@@ -78,10 +78,10 @@ def as_problem(numbers, target) -> Problem:
 
 
 @settings(max_examples=60, deadline=None)
-@given(numbers_of_problem, st.integers(0, 10**6), st.data())
-def test_solution_paths_verify(numbers, seed, data):
+@given(numbers_of_problem, st.data())
+def test_solution_paths_verify(numbers, data):
     target = data.draw(st.sampled_from(sorted(solution_counts(numbers))))
-    path = solution_path(numbers, target, rng=Random(seed))
+    path = solution_path(numbers, target)
     answer = f"answer {expression(numbers, path)}"
     assert Countdown().verify(as_problem(numbers, target), answer).verdict is Verdict.RIGHT
 
@@ -107,9 +107,9 @@ def test_search_keeps_its_limits_and_its_word(numbers, seed, skill, breadth, max
     assert len(trace.words) <= max_words
     verdict = Countdown().verify(as_problem(numbers, target), " ".join(trace.words)).verdict
     assert verdict is (Verdict.RIGHT if trace.solved else Verdict.UNPARSEABLE)
-    parsed = parse_trace(as_problem(numbers, target), " ".join(trace.words))
-    assert parsed.faithful
-    assert parsed.answer == trace.solved
+    kinds = {span.kind for span in parse_trace(as_problem(numbers, target), " ".join(trace.words))}
+    assert kinds <= TRUE
+    assert ("answer" in kinds) == trace.solved
     if skill == 1:
         assert "no" not in trace.words
         assert trace.solved or max_words < 40 or searcher is best_first_search

@@ -1,5 +1,6 @@
 """Problem files: every usual layout is read, every mistake is named, and samples don't depend on row order."""
 
+import gzip
 import json
 import random
 
@@ -7,7 +8,7 @@ import pytest
 
 from reasonloop.errors import InputError
 from reasonloop.records import Verdict
-from reasonloop.tasks import check_task, demonstrations, load_task
+from reasonloop.tasks import check_task, demonstrations, load_task, task_problems
 from reasonloop.tasks.jsonl.task import Jsonl
 
 
@@ -119,7 +120,8 @@ def test_probe_from_a_file(write):
         (["", "[1]"], "line 2: .* no JSON object"),
         (["[" * 100_000], "line 1: not JSON"),
         (['{"prompt": "a", "answer": ' + "1" * 5000 + "}"], "line 1: not JSON"),
-        (['{"prompt": "a", "answer": NaN}'], r"line 1: not JSON \(NaN is no value of JSON's\)"),
+        (['{"prompt": "a", "answer": NaN}'], "line 1: 'answer' is NaN; expected text or a number"),
+        (['{"prompt": "a", "answer": 1e999}'], "line 1: 'answer' is Infinity; expected text or a number"),
         (['{"prompt": "a\\ud800", "answer": "1"}'], "line 1: half of a surrogate pair"),
         ([{"answer": "1"}], "line 1: no 'prompt'"),
         ([{"prompt": "a", "question": "b", "answer": "1"}], "both 'prompt' and 'question'"),
@@ -131,8 +133,11 @@ def test_probe_from_a_file(write):
         ([{"problem": "a", "solution": "no box"}], r"'solution' has no \\boxed"),
         ([{"messages": [{"role": "bot", "content": "a"}], "answer": "1"}], "'messages' is"),
         ([{"messages": [{"role": "assistant", "content": "a"}], "answer": "1"}], "user message at the end"),
-        ([*sums([1, 2, 1])], "line 3: .* is already line 1"),
-        ([*sums([1, 2], id="same")], "line 2: rows-same is already line 1"),
+        ([*sums([1, 2, 1])], r"two problems have the id 'rows-.*' \(rows.jsonl line 3 and rows.jsonl line 1\)"),
+        (
+            [*sums([1, 2], id="same")],
+            r"two problems have the id 'rows-same' \(rows.jsonl line 2 and rows.jsonl line 1\)",
+        ),
         ([{"id": {}, "prompt": "a", "answer": "1"}], "'id' is"),
         (["", " "], "file is empty"),
     ],
@@ -140,7 +145,7 @@ def test_probe_from_a_file(write):
 def test_bad_rows_are_named(write, rows, message):
     path = write("rows.jsonl", rows)
     with pytest.raises(InputError, match=message) as caught:
-        Jsonl(train=path).problems()
+        task_problems(Jsonl(train=path), "jsonl")
     assert "rows.jsonl" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -150,6 +155,14 @@ def test_bytes_that_are_no_text(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "answer": 1}\n{"prompt": "\xff", "answer": 1}\n')
     with pytest.raises(InputError, match="line 2: not UTF-8"):
         Jsonl(train=str(path)).problems()
+
+
+def test_a_gzipped_file_is_read_line_by_line(tmp_path):
+    rows = [{"prompt": "a\u2028b", "answer": 1}, {"prompt": "c", "answer": 2}]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    problems = Jsonl(train=str(tmp_path / "rows.jsonl.gz")).problems()
+    assert [(problem.prompt, problem.meta["line"]) for problem in problems] == [("a\u2028b", 1), ("c", 2)]
 
 
 def test_overlap_names_both_lines(write):
@@ -162,8 +175,8 @@ def test_overlap_names_both_lines(write):
 def test_one_id_in_two_files(write, tmp_path):
     (tmp_path / "a").mkdir()
     train, test = write("rows.jsonl", sums([1], id=1)), write("a/rows.jsonl", sums([2], id=1))
-    with pytest.raises(InputError, match="both called 'rows-1'"):
-        Jsonl(train=train, test=test).problems()
+    with pytest.raises(InputError, match=r"the id 'rows-1' \(a/rows.jsonl line 1 and rows.jsonl line 1\)"):
+        task_problems(Jsonl(train=train, test=test), "jsonl")
 
 
 @pytest.mark.parametrize(

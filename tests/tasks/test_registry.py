@@ -12,14 +12,13 @@ from reasonloop.tasks import (
     TASKS,
     check_task,
     demonstrations,
-    list_tasks,
     load_task,
     parse_task_spec,
     require_gold,
-    show_task,
     task_problems,
     task_target,
 )
+from reasonloop.tasks.show import check, list_tasks, show_task
 
 OWN = """
 from pydantic import BaseModel
@@ -230,11 +229,10 @@ def test_list_and_show(capsys):
     shown = capsys.readouterr().out
     assert "5 train, 2 probe, 2 test" in shown
     assert "demonstration" in shown
+    assert shown.count("[right]") == 2
 
 
 def test_check_reports_and_refuses(own, capsys, tmp_path):
-    from reasonloop.tasks import check
-
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "answer": "12"}\n{"prompt": "b", "answer": "no number"}\n')
     check("jsonl", {"test": "rows.jsonl", "verifier": "exact"})
     assert "2 gold answers: 2 right" in capsys.readouterr().out

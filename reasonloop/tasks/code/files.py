@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import gzip
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -17,9 +14,8 @@ from reasonloop.records import Problem
 from reasonloop.tasks.base import SPLITS
 from reasonloop.tasks.code.plus import plus_tests
 from reasonloop.tasks.code.task import CodeOptions, CodeTask, deal
+from reasonloop.tasks.files import Row, read_rows
 from reasonloop.verify.sandbox.guest import free_names
-
-Row = dict[str, Any]
 
 
 class FileOptions(CodeOptions):
@@ -53,17 +49,23 @@ class FileOptions(CodeOptions):
 
 class _FileTask(CodeTask):
     Options = FileOptions
+    layout = ""
+    """What a row of the file must have"""
 
     def read(self) -> Sequence[Problem]:
         options = self.options
         named = {"train": options.path or options.train, "probe": options.probe, "test": options.test}
         found: list[Problem] = []
-        seen: dict[str, str] = {}
         for split in SPLITS:
             if not named[split] or isinstance(named[split], int):
                 continue
             path = Path(named[split]).expanduser()
-            rows = read_rows(path)[: options.limit or None]
+            rows = read_rows(path, self.layout, lists=True)[: options.limit or None]
+            for line, row in rows:
+                if not isinstance(row.get("task_id"), str | int):
+                    raise InputError(
+                        f"{path.name} line {line}: no 'task_id' (a text or a number); expected {self.layout}"
+                    )
             names = [f"{row['task_id']}" for _, row in rows]
             splits = dict.fromkeys(names, split)
             if split == "train":
@@ -73,25 +75,17 @@ class _FileTask(CodeTask):
                         f"{self.label}: probe + test = {sum(numbers)}, but {path} has {len(rows)} problems"
                     )
                 splits = deal(names, *numbers)
-            for (line, row), name in zip(rows, names, strict=True):
-                place = f"{path.name} line {line}"
-                if name in seen:
-                    raise InputError(f"{place}: the problem {name} is already in {seen[name]}; expected it only once")
-                seen[name] = place
-                found.append(self._problem(place, row, splits[name], {"file": path.name, "line": line}))
+            found += [self._problem(path, *row, splits[name]) for row, name in zip(rows, names, strict=True)]
         return found
 
-    def _problem(self, place: str, row: Row, split: str, meta: Row) -> Problem:
+    def _problem(self, path: Path, line: int, row: Row, split: str) -> Problem:
         try:
-            return self.row(row, split, meta)
+            return self.row(row, split, {"file": path.name, "line": line})
         except KeyError as error:
-            raise InputError(
-                f"{place}: no {error} (keys: {', '.join(map(str, row))}); expected {self.layout}"
-            ) from None
+            lack = f"no {error} (keys: {', '.join(map(str, row))})"
         except (SyntaxError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{place}: {error}; expected {self.layout}") from None
-
-    layout = ""
+            lack = str(error)
+        raise InputError(f"{path.name} line {line}: {lack}; expected {self.layout}")
 
     def row(self, row: Row, split: str, meta: Row) -> Problem:
         raise NotImplementedError
@@ -134,35 +128,6 @@ class Mbpp(_FileTask):
         prompt = f'"""\n{text.strip()}\n{row["test_list"][0].strip()}\n"""\n'
         names = _defined(code, tests)
         return self.problem(id, split, prompt, code, _imports(tests, names) + tests, names, **meta)
-
-
-def read_rows(path: Path) -> list[tuple[int, Row]]:
-    """(line or position from 1, row) of a JSONL file or a JSON list, gzipped or not. Raises InputError."""
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected a JSONL or JSON file of problems") from None
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a JSONL or JSON file of problems") from None
-    if text.lstrip().startswith("["):
-        numbered = list(enumerate(_json(str(path), text), 1))
-    else:
-        lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-        numbered = [(number, _json(f"{path.name} line {number}", line)) for number, line in lines]
-    for number, row in numbered:
-        if not isinstance(row, dict) or not isinstance(row.get("task_id"), str | int):
-            raise InputError(f"{path.name} line {number}: expected a JSON object with a 'task_id', a text or a number")
-    if not numbered:
-        raise InputError(f"{path}: the file is empty; expected one problem in every line")
-    return numbered
-
-
-def _json(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not JSON ({error}); expected a problem") from None
 
 
 def _texts(row: Row, *keys: str) -> list[str]:

@@ -33,15 +33,7 @@ def _extended(candidate):
             return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
         return a == b
 
-    {convert}
-    for inputs in json.loads({inputs!r}):
-        inputs = convert(inputs)
-        expected = view(scope[{entry!r}](*copy.deepcopy(inputs)))
-        assert close(view(candidate(*inputs)), expected)
-
-_extended({entry})
-"""
-_CONVERT = """def number(text):
+    def number(text):
         for kind in (int, float, complex):
             try:
                 return kind(text)
@@ -62,6 +54,13 @@ _CONVERT = """def number(text):
         each = inner if isinstance(inner, list) else [inner] * len(data)
         items = [convert(*pair, "list" if kind == "list" else "tuple") for pair in zip(data, each)]
         return {{"tuple": tuple, "set": set}}.get(kind, list)(items)
+
+    for inputs in json.loads({inputs!r}):
+        inputs = convert(inputs)
+        expected = view(scope[{entry!r}](*copy.deepcopy(inputs)))
+        assert close(view(candidate(*inputs)), expected)
+
+_extended({entry})
 """
 
 
@@ -81,7 +80,7 @@ def plus_tests(entry: str, solution: str, row: Mapping[str, Any], assertion: str
         view=view,
         relative=relative,
         absolute=row.get("atol") or 1e-6,
-        convert=_CONVERT.format(kinds=_kinds(calls)),
+        kinds=_kinds(calls),
         inputs=json.dumps(row["plus_input"]),
         entry=entry,
     )

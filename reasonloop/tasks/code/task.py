@@ -12,11 +12,12 @@ from pydantic import Field
 from reasonloop.config.section import Section, validated
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.tasks.base import SPLITS
-from reasonloop.tasks.code.problems import PROBLEMS, Written
+from reasonloop.tasks.code.problems import PROBLEMS
 from reasonloop.verify.code import extract_code, extract_completion
 from reasonloop.verify.sandbox.limits import Limits
 from reasonloop.verify.sandbox.sandbox import Sandbox, require_sandbox
 
+_NO_CODE = Judgement(Verdict.UNPARSEABLE, "no code block that is closed, or no code at all")
 _ASKED = "Write the function below. Answer with a Python code block that holds all of it.\n\n```python\n{}```"
 
 
@@ -73,14 +74,12 @@ class CodeTask:
 
     def quick(self, problem: Problem, response: str) -> Judgement | None:
         """UNPARSEABLE for a response without code; everything else needs the sandbox."""
-        if self._program(problem, response) is None:
-            return Judgement(Verdict.UNPARSEABLE, "no code block that is closed, or no code at all")
-        return None
+        return _NO_CODE if self._program(problem, response) is None else None
 
     def verify(self, problem: Problem, response: str) -> Judgement:
         program = self._program(problem, response)
         if program is None:
-            return Judgement(Verdict.UNPARSEABLE, "no code block that is closed, or no code at all")
+            return _NO_CODE
         meta = problem.meta
         return self._sandbox.judge(program, problem.answer, meta.get("names"), meta.get("support", ""))
 
@@ -121,11 +120,10 @@ class Code(CodeTask):
 
     def read(self) -> Sequence[Problem]:
         splits = deal([written.name for written in PROBLEMS], self.options.probe, self.options.test)
-        return [self._read(written, splits[written.name]) for written in PROBLEMS]
-
-    def _read(self, written: Written, split: str) -> Problem:
-        begun = f'def {written.name}({written.parameters}:\n    """{written.description}"""\n'
-        return self.problem(f"code-{written.name}", split, begun, written.body, written.tests, [written.name])
+        return [
+            self.problem(f"code-{one.name}", splits[one.name], one.prompt, one.body, one.tests, [one.name])
+            for one in PROBLEMS
+        ]
 
 
 def deal(ids: Sequence[str], probe: int, test: int) -> dict[str, str]:

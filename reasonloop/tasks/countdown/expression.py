@@ -1,10 +1,15 @@
-"""Arithmetic expressions, parsed without `eval` and with every size bounded."""
+"""Arithmetic expressions, read by Python's own parser behind a gate: nothing is executed, and every size is bounded."""
 
 from __future__ import annotations
 
+import ast
+import operator
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
+from typing import Any
 
 MAX_CHARS = 1000
 MAX_TOKENS = 200
@@ -13,12 +18,18 @@ MAX_DIGITS = 9
 
 _LOOKALIKES = str.maketrans({"x": "*", "X": "*", "×": "*", "·": "*", "∙": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-"})
 _LATEX = (("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"), ("\\left", ""), ("\\right", ""))
-_TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
+_TOKEN = re.compile(r"[0-9]+|[-+*/()]")
+_FOREIGN = re.compile(r"[^\s0-9+*/()-].{0,19}", re.DOTALL)
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 class ExpressionError(ValueError):
-    """The text is no complete expression; the message says where it stopped being one."""
+    """The text is no complete expression; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,87 +38,52 @@ class Expression:
 
     numbers: tuple[int, ...]
     """The integers in it, in reading order"""
-    postfix: tuple[int | str, ...]
-    """Integers and operators, operands before their operator"""
+    tree: ast.expr
+    """Binary operations and integers alone"""
 
     def value(self) -> Fraction:
         """The exact value; ZeroDivisionError where it has none."""
-        stack: list[Fraction] = []
-        for item in self.postfix:
-            if isinstance(item, int):
-                stack.append(Fraction(item))
-                continue
-            right, left = stack.pop(), stack.pop()
-            if item == "+":
-                stack.append(left + right)
-            elif item == "-":
-                stack.append(left - right)
-            elif item == "*":
-                stack.append(left * right)
-            else:
-                stack.append(left / right)
-        return stack[0]
+        return _value(self.tree)
 
 
 def parse_expression(text: str) -> Expression:
     """Parses integers, + - * / and brackets (also x × · ÷ − and their LaTeX names); no signs, no implied products.
 
-    Operator-precedence parsing with explicit stacks: linear time, no recursion. Raises ExpressionError for
-    anything else, and for more than MAX_CHARS characters, MAX_TOKENS tokens or MAX_DEPTH nested brackets.
+    Raises ExpressionError for anything else, and for more than MAX_CHARS characters, MAX_TOKENS tokens, MAX_DIGITS digits
+    or MAX_DEPTH nested brackets: so small that the parser's time and stack don't matter.
     """
     if len(text) > MAX_CHARS:
         raise ExpressionError(f"longer than {MAX_CHARS} characters")
     for name, sign in _LATEX:
         text = text.replace(name, sign)
     text = text.translate(_LOOKALIKES).strip()
-    output: list[int | str] = []
-    operators: list[str] = []
-    depth = 0
-    operand_next = True
-    for token in _tokens(text):
-        if token.isdigit():
-            if not operand_next:
-                raise ExpressionError(f"'{token}' without an operator in front of it")
-            output.append(int(token))
-            operand_next = False
-        elif token == "(":
-            depth += 1
-            if not operand_next or depth > MAX_DEPTH:
-                raise ExpressionError("'(' out of place" if not operand_next else f"deeper than {MAX_DEPTH} brackets")
-            operators.append(token)
-        elif operand_next:
-            raise ExpressionError(f"'{token}' where a number was expected")
-        elif token == ")":
-            depth -= 1
-            if depth < 0:
-                raise ExpressionError("')' without '('")
-            while operators[-1] != "(":
-                output.append(operators.pop())
-            operators.pop()
-        else:
-            while operators and _PRECEDENCE.get(operators[-1], 0) >= _PRECEDENCE[token]:
-                output.append(operators.pop())
-            operators.append(token)
-            operand_next = True
-    if operand_next:
-        raise ExpressionError("ends where a number was expected" if output or operators else "empty")
-    if depth:
-        raise ExpressionError("'(' without ')'")
-    output.extend(reversed(operators))
-    return Expression(tuple(item for item in output if isinstance(item, int)), tuple(output))
+    if foreign := _FOREIGN.search(text):
+        raise ExpressionError(f"'{foreign[0].strip()}' is no part of an expression")
+    tokens = _TOKEN.findall(text)
+    if len(tokens) > MAX_TOKENS:
+        raise ExpressionError(f"more than {MAX_TOKENS} tokens")
+    if any(len(token) > MAX_DIGITS for token in tokens):
+        raise ExpressionError(f"a number of more than {MAX_DIGITS} digits")
+    if max(accumulate((token == "(") - (token == ")") for token in tokens), default=0) > MAX_DEPTH:
+        raise ExpressionError(f"deeper than {MAX_DEPTH} brackets")
+    # spaces keep two signs from being one (**, //); Python refuses zeros in front of a number
+    python = " ".join(token.lstrip("0") or "0" if token.isdigit() else token for token in tokens)
+    try:
+        tree = ast.parse(python, mode="eval").body
+    except SyntaxError:
+        tree = None
+    if tree is None or not all(isinstance(part, _PARTS) for part in ast.walk(tree)):
+        raise ExpressionError(f"'{python[:60]}' is no complete expression" if tokens else "empty")
+    return Expression(tuple(int(token) for token in tokens if token.isdigit()), tree)
 
 
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise ExpressionError(f"'{text[position : position + 20].strip()}' is no part of an expression")
-        if len(match[1]) > MAX_DIGITS:
-            raise ExpressionError(f"a number of more than {MAX_DIGITS} digits")
-        tokens.append(match[1])
-        position = match.end()
-        if len(tokens) > MAX_TOKENS:
-            raise ExpressionError(f"more than {MAX_TOKENS} tokens")
-    return tokens
+_PARTS = (ast.BinOp, ast.Constant, *_OPERATIONS)
+
+
+def _value(tree: ast.expr) -> Fraction:
+    if isinstance(tree, ast.BinOp):
+        value: Fraction = _OPERATIONS[type(tree.op)](_value(tree.left), _value(tree.right))
+        return value
+    assert isinstance(tree, ast.Constant)
+    assert isinstance(tree.value, int)
+    return Fraction(tree.value)

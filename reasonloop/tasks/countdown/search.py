@@ -41,26 +41,26 @@ class Step(NamedTuple):
         return [str(self.left), self.op, str(self.right), "=", str(self.result), ";"]
 
 
-def combine(left: int, right: int, max_value: int = MAX_VALUE) -> Iterator[tuple[str, int]]:
+def combine(left: int, right: int) -> Iterator[tuple[str, int]]:
     """The (operation, result) pairs of `left op right` for left >= right >= 1.
 
-    Results are integers in 1..max_value. Multiplying or dividing by 1 is left out: it only drops a number.
+    Results are integers in 1..MAX_VALUE. Multiplying or dividing by 1 is left out: it only drops a number.
     """
-    if left + right <= max_value:
+    if left + right <= MAX_VALUE:
         yield "+", left + right
     if left > right:
         yield "-", left - right
     if right > 1:
-        if left * right <= max_value:
+        if left * right <= MAX_VALUE:
             yield "*", left * right
         if left % right == 0:
             yield "/", left // right
 
 
-def steps(numbers: Numbers, max_value: int = MAX_VALUE) -> list[Step]:
+def steps(numbers: Numbers) -> list[Step]:
     """Every distinct legal step from `numbers` (sorted upwards), in a fixed order; never empty for two or more."""
     pairs = dict.fromkeys((right, left) for right, left in combinations(numbers, 2))
-    return [Step(left, op, right, result) for right, left in pairs for op, result in combine(left, right, max_value)]
+    return [Step(left, op, right, result) for right, left in pairs for op, result in combine(left, right)]
 
 
 def after(numbers: Numbers, step: Step) -> Numbers:
@@ -72,7 +72,7 @@ def after(numbers: Numbers, step: Step) -> Numbers:
 
 
 @lru_cache(maxsize=200_000)
-def solution_counts(numbers: Numbers, max_value: int = MAX_VALUE) -> dict[int, int]:
+def solution_counts(numbers: Numbers) -> dict[int, int]:
     """How many expressions over all of `numbers` reach each value: {value: count}. Don't change the result.
 
     Expressions are trees of legal steps; two that differ only by a + b against b + a or a * b against b * a count
@@ -83,11 +83,11 @@ def solution_counts(numbers: Numbers, max_value: int = MAX_VALUE) -> dict[int, i
     counts: Counter[int] = Counter()
     for part, rest in _splits(numbers):
         twins = part == rest
-        for u, count_u in solution_counts(part, max_value).items():
-            for v, count_v in solution_counts(rest, max_value).items():
+        for u, count_u in solution_counts(part).items():
+            for v, count_v in solution_counts(rest).items():
                 if twins and v > u:
                     continue  # the same two trees come again with u and v exchanged
-                for op, result in combine(max(u, v), min(u, v), max_value):
+                for op, result in combine(max(u, v), min(u, v)):
                     ways = count_u * count_v
                     if u == v and twins and op in "+*":
                         ways = count_u * (count_u + 1) // 2
@@ -108,15 +108,16 @@ def _splits(numbers: Numbers) -> set[tuple[Numbers, Numbers]]:
     return found
 
 
-def solution_path(numbers: Numbers, target: int, max_value: int = MAX_VALUE, rng: Random | None = None) -> list[Step]:
-    """A list of len(numbers) - 1 steps that reaches `target`; ValueError if there is none."""
+def solution_path(numbers: Numbers, target: int) -> list[Step]:
+    """The first list of len(numbers) - 1 steps that reaches `target`; ValueError if there is none."""
     path: list[Step] = []
     while len(numbers) > 1:
-        good = [s for s in steps(numbers, max_value) if target in solution_counts(after(numbers, s), max_value)]
-        if not good:
+        good = (step for step in steps(numbers) if target in solution_counts(after(numbers, step)))
+        step = next(good, None)
+        if step is None:
             break
-        path.append(rng.choice(good) if rng else good[0])
-        numbers = after(numbers, path[-1])
+        path.append(step)
+        numbers = after(numbers, step)
     if numbers != (target,):
         raise ValueError(f"{target} cannot be made of {numbers}")
     return path
@@ -162,14 +163,7 @@ class _OutOfWordsError(Exception):
 
 
 def search(
-    numbers: Numbers,
-    target: int,
-    rng: Random,
-    *,
-    skill: float,
-    max_words: int,
-    breadth: int = 0,
-    max_value: int = MAX_VALUE,
+    numbers: Numbers, target: int, rng: Random, *, skill: float, max_words: int, breadth: int = 0
 ) -> SearchTrace:
     """Randomised depth-first search, written down as a trace of at most `max_words` words.
 
@@ -193,11 +187,7 @@ def search(
                 return True
             write(["no"])
             return False
-        candidates = steps(state, max_value)
-        rng.shuffle(candidates)
-        if rng.random() < skill:
-            candidates.sort(key=lambda s: target not in solution_counts(after(state, s), max_value))
-        for step in candidates[: breadth or None] if path else candidates:
+        for step, _ in _tried(state, target, rng, skill, breadth if path else 0):
             write(step.words())
             path.append(step)
             if solve(after(state, step)):
@@ -216,14 +206,7 @@ def search(
 
 
 def best_first_search(
-    numbers: Numbers,
-    target: int,
-    rng: Random,
-    *,
-    skill: float,
-    max_words: int,
-    breadth: int = 0,
-    max_value: int = MAX_VALUE,
+    numbers: Numbers, target: int, rng: Random, *, skill: float, max_words: int, breadth: int = 0
 ) -> SearchTrace:
     """Randomised best-first search, written down as a trace of at most `max_words` words.
 
@@ -234,38 +217,40 @@ def best_first_search(
     node below the root.
     """
     words: list[str] = []
-    here: list[Step] = []
+    here: tuple[Step, ...] = ()
     budget = max_words - ending_words(len(numbers))
     frontier: list[tuple[bool, float, int, tuple[Step, ...], Numbers]] = []
     order = itertools.count()
 
     def offer(path: tuple[Step, ...], state: Numbers) -> None:
-        candidates = steps(state, max_value)
-        rng.shuffle(candidates)
-        led_by: set[Step] = set()
-        if rng.random() < skill:
-            led_by = {s for s in candidates if target in solution_counts(after(state, s), max_value)}
-            candidates.sort(key=lambda s: s not in led_by)
-        for step in candidates[: breadth or None] if path else candidates:
-            left, led = after(state, step), step in led_by
+        for step, leads in _tried(state, target, rng, skill, breadth if path else 0):
+            left = after(state, step)
             distance = min(abs(number - target) for number in left) * rng.uniform(0.5, 1.5)
-            heapq.heappush(frontier, (not led, distance, next(order), (*path, step), left))
+            heapq.heappush(frontier, (not leads, distance, next(order), (*path, step), left))
 
     offer((), tuple(sorted(numbers)))
     while frontier:
         *_, path, state = heapq.heappop(frontier)
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(here, path, strict=False)) if a != b), min(len(here), len(path))
-        )
+        shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(here, path, strict=False))))
         unit = ["back"] * (len(here) - shared) + [word for step in path[shared:] for word in step.words()]
         leaf = len(state) == 1
         unit += ["no"] if leaf and state[0] != target else []
         if len(words) + len(unit) > budget:
             return SearchTrace(words, solved=False)
         words += unit
-        here = list(path)
+        here = path
         if leaf and state[0] == target:
             return SearchTrace(words + success_words(numbers, path), solved=True)
         if not leaf:
             offer(path, state)
     return SearchTrace(words, solved=False)
+
+
+def _tried(state: Numbers, target: int, rng: Random, skill: float, breadth: int) -> list[tuple[Step, bool]]:
+    """The steps to try from a node, in order, and whether each is known to lead to the target; `breadth` 0: all."""
+    candidates = [(step, False) for step in steps(state)]
+    rng.shuffle(candidates)
+    if rng.random() < skill:
+        candidates = [(step, target in solution_counts(after(state, step))) for step, _ in candidates]
+        candidates.sort(key=lambda candidate: not candidate[1])
+    return candidates[: breadth or None]

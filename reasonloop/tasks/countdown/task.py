@@ -30,8 +30,9 @@ from reasonloop.tasks.countdown.search import (
 # Shares of the space of problems, in percent. A problem's split follows from a hash of its numbers and target alone,
 # so that no demonstration or training problem, of any seed, options or version, is ever a held-out one.
 _TRAIN_BELOW, _PROBE_BELOW = 80, 85
-_EXPRESSION = re.compile(r"[\s\d()+\-*/x\u00d7\u00b7\u00f7\u2212$]*")
-_ANSWER_WORD = re.compile(r"\banswer\b(?: is)?\s*:?", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed\s*\{")
+_ANSWER_WORD = re.compile(r"(?i:\banswer\b(?: is)?\s*:?)")
+_ANSWER = re.compile(rf"({_ANSWER_WORD.pattern})[\s\d()+\-*/x\u00d7\u00b7\u00f7\u2212$]*")
 _FRUITLESS_DRAWS = 20_000
 _FAILED_SEARCHES = 2_000
 _INSTRUCTION = (
@@ -142,15 +143,17 @@ class Countdown:
         return self._problem(numbers, rng.choice(targets), split) if targets else None
 
     def _problem(self, numbers: Numbers, target: int, split: str) -> Problem:
-        prompt, messages = trace_prompt(numbers, target), None
+        prompt: str | None = f"{target} from {' '.join(map(str, numbers))} :"
+        messages = None
         if self.options.format != "trace":
-            listed = ", ".join(map(str, numbers))
-            prompt = _INSTRUCTION.format(numbers=listed, target=target) + _ENDING[self.options.extract]
-        if self.options.format == "chat":
-            messages = ({"role": "user", "content": prompt},)
+            asked = (
+                _INSTRUCTION.format(numbers=", ".join(map(str, numbers)), target=target) + _ENDING[self.options.extract]
+            )
+            plain = self.options.format == "plain"
+            prompt, messages = (asked + "\n", None) if plain else (None, ({"role": "user", "content": asked},))
         return Problem(
             id=f"countdown-{len(numbers)}-{target}-{'.'.join(map(str, numbers))}",
-            prompt=prompt + "\n" if self.options.format == "plain" else None if messages else prompt,
+            prompt=prompt,
             messages=messages,
             answer=expression(numbers, solution_path(numbers, target)),
             split=split,
@@ -224,16 +227,10 @@ class Countdown:
         if self.options.extract == "boxed":
             box = re.search(r"\\boxed\s*\{[^}]*\}", text)
             return box.end() if box else None
-        word = _ANSWER_WORD.search(text)
-        if word is None:
+        found = _ANSWER.search(text)
+        if found is None:
             return None
-        found = _EXPRESSION.match(text, word.end())
-        longest = word.end() + 10 * len(problem.meta["numbers"])  # figures behind the answer are no part of it
-        return min(found.end(), longest) if found else word.end()
-
-
-def trace_prompt(numbers: Sequence[int], target: int) -> str:
-    return f"{target} from {' '.join(map(str, numbers))} :"
+        return min(found.end(), found.end(1) + 10 * len(problem.meta["numbers"]))  # figures behind it are no part of it
 
 
 def split_of(numbers: Numbers, target: int) -> str:
@@ -245,10 +242,7 @@ def split_of(numbers: Numbers, target: int) -> str:
 
 def final_expression(response: str, extract: str = "answer") -> str:
     """The text of the one final answer; ExpressionError if there is none, or several: many guesses don't pay."""
-    if extract == "boxed":
-        places = [match.end() for match in re.finditer(r"\\boxed\s*\{", response)]
-    else:
-        places = [match.end() for match in _ANSWER_WORD.finditer(response)]
+    places = [match.end() for match in (_BOX if extract == "boxed" else _ANSWER_WORD).finditer(response)]
     if len(places) != 1:
         raise ExpressionError("no answer" if not places else f"{len(places)} answers instead of one")
     text = response[places[0] :]

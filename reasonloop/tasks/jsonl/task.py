@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from reasonloop.config.section import Section, validated
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
-from reasonloop.tasks.base import ALL_SPLITS, DEMONSTRATIONS
-from reasonloop.tasks.jsonl.rows import Row, read_rows, refuse_overlap
+from reasonloop.tasks.base import DEMONSTRATIONS, SPLITS
+from reasonloop.tasks.files import row_name
+from reasonloop.tasks.jsonl.rows import prompt_key, read_problems, refuse_overlap
+from reasonloop.verify.answer_end import answer_end
+from reasonloop.verify.extract import gold_response
+from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier
 
-
-class AnswerVerifier(Protocol):
-    """What reasonloop.verify.verifiers offers."""
-
-    def verify(self, problem: Problem, response: str) -> Verdict | Judgement: ...
-
-    def quick(self, problem: Problem, response: str) -> Judgement | None: ...
+_VERIFIERS: dict[str, Any] = {"math": MathVerifier, "numeric": NumericVerifier, "exact": ExactVerifier}
+_NO_ANSWER = Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")
 
 
 class Jsonl:
@@ -78,81 +79,66 @@ class Jsonl:
 
     @cached_property
     def _problems(self) -> tuple[Problem, ...]:
-        rows = {split: read_rows(path) for split, path in self.files().items()}
-        _refuse_same_ids(rows)
-        for split in ("probe", "test"):
-            refuse_overlap(rows.get(split, []), rows.get("train", []))
-        refuse_overlap(rows.get("test", []), rows.get("probe", []))
+        found = {split: read_problems(path) for split, path in self.files().items()}
+        train, probe, test = (found.get(split, []) for split in SPLITS)
+        refuse_overlap(probe, train)
+        refuse_overlap(test, [*probe, *train])
         if isinstance(self.options.probe, int) and self.options.probe:
-            verifiable = [row for row in rows["train"] if row.answer]
+            verifiable = [problem for problem in train if problem.answer]
             if self.options.probe >= len(verifiable):
                 raise InputError(
                     f"{self.label}: probe = {self.options.probe}, but {self.files()['train']} has only "
                     f"{len(verifiable)} problems; expected fewer"
                 )
-            rows["probe"] = _sample(verifiable, self.options.probe, "probe")
+            probe = _sample(verifiable, self.options.probe, "probe")
             # a prompt may stand there more than once, with ids of its own or as a demonstration
-            held_out = {row.prompt_key for row in rows["probe"]}
-            rows["train"] = [row for row in rows["train"] if row.prompt_key not in held_out]
-        _refuse_without_answer([*rows.get("probe", []), *rows.get("test", [])])
-        rows[DEMONSTRATIONS] = [row for row in rows.get("train", []) if not row.answer]
-        rows["train"] = [row for row in rows.get("train", []) if row.answer]
-        for split, limit in (("train", self.options.limit_train), ("test", self.options.limit_test)):
-            if limit and split in rows:
-                rows[split] = _sample(rows[split], limit, "limit")
-        return tuple(self._problem(row, split) for split in ALL_SPLITS for row in rows.get(split, []))
+            held_out = {prompt_key(problem) for problem in probe}
+            train = [problem for problem in train if prompt_key(problem) not in held_out]
+        for problem in chain(probe, test):
+            if not problem.answer:
+                raise InputError(
+                    f"{row_name(problem)}: no 'answer'; expected one in a held-out problem (only training can do without)"
+                )
+        dealt = {
+            "train": _sample([problem for problem in train if problem.answer], self.options.limit_train, "limit"),
+            "probe": probe,
+            "test": _sample(test, self.options.limit_test, "limit"),
+            DEMONSTRATIONS: [problem for problem in train if not problem.answer],
+        }
+        return tuple(self._asked(problem, split) for split, problems in dealt.items() for problem in problems)
 
-    def _problem(self, row: Row, split: str) -> Problem:
-        messages, prompt = row.messages, None
-        if row.prompt is not None:
+    def _asked(self, problem: Problem, split: str) -> Problem:
+        """With its prompt as the options want it."""
+        messages, prompt = problem.messages, None
+        if problem.prompt is not None:
             # not str.format: problems and templates are full of LaTeX braces
-            prompt = self.options.prompt_template.replace("{prompt}", row.prompt)
+            prompt = self.options.prompt_template.replace("{prompt}", problem.prompt)
             if self.options.format == "chat":
                 messages, prompt = ({"role": "user", "content": prompt},), None
         if messages is not None and self.options.system and messages[0]["role"] != "system":
             messages = ({"role": "system", "content": self.options.system}, *messages)
-        return Problem(
-            id=row.id,
-            prompt=prompt,
-            messages=messages,
-            answer=row.answer,
-            response=row.response,
-            split=split,
-            meta={"file": str(row.path), "line": row.line},
-        )
+        return replace(problem, prompt=prompt, messages=messages, split=split)
 
     @cached_property
-    def _verifier(self) -> AnswerVerifier:
-        from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier
-
-        verifiers: dict[str, Any] = {"math": MathVerifier, "numeric": NumericVerifier, "exact": ExactVerifier}
-        return verifiers[self.options.verifier](extract=self.options.extract)
+    def _verifier(self) -> MathVerifier | NumericVerifier | ExactVerifier:
+        return _VERIFIERS[self.options.verifier](extract=self.options.extract)
 
     def prepare(self) -> None:
         """Slow imports, done by a worker before its first deadline starts."""
-        prepare = getattr(self._verifier, "prepare", None)
-        if prepare is not None:
-            prepare()
+        if isinstance(self._verifier, MathVerifier):
+            self._verifier.prepare()
 
-    def verify(self, problem: Problem, response: str) -> Verdict | Judgement:
-        if not problem.answer:
-            return Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")
-        return self._verifier.verify(problem, response)
+    def verify(self, problem: Problem, response: str) -> Judgement:
+        return self._verifier.verify(problem, response) if problem.answer else _NO_ANSWER
 
     def quick(self, problem: Problem, response: str) -> Judgement | None:
-        if not problem.answer:
-            return Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")
-        return self._verifier.quick(problem, response)
+        return self._verifier.quick(problem, response) if problem.answer else _NO_ANSWER
 
     def answer_end(self, problem: Problem, text: str) -> int | None:
-        from reasonloop.verify.answer_end import answer_end
-
         return answer_end(text, self.options.extract)
 
     def gold_response(self, problem: Problem) -> str:
         """The gold answer where this task's extraction finds it."""
-        from reasonloop.verify.extract import gold_response
-
         return gold_response(problem.answer, self.options.extract)
 
 
@@ -182,31 +168,11 @@ class Gsm8k(Jsonl):
             return data
 
 
-def _sample(rows: list[Row], size: int, purpose: str) -> list[Row]:
-    """A fixed sample in file order: rows that come or go elsewhere in the file don't change how a row ranks."""
+def _sample(problems: list[Problem], size: int, purpose: str) -> list[Problem]:
+    """A fixed sample in file order (0: all): rows that come or go elsewhere in the file don't change how a row ranks."""
 
-    def rank(row: Row) -> bytes:
-        return hashlib.sha256(f"{purpose} {row.id}".encode("utf-8", "surrogatepass")).digest()
+    def rank(problem: Problem) -> bytes:
+        return hashlib.sha256(f"{purpose} {problem.id}".encode()).digest()
 
-    chosen = {row.id for row in sorted(rows, key=rank)[:size]}
-    return [row for row in rows if row.id in chosen]
-
-
-def _refuse_without_answer(held_out: list[Row]) -> None:
-    for row in held_out:
-        if not row.answer:
-            raise InputError(
-                f"{row.place}: no 'answer'; expected one in a held-out problem (only training can do without)"
-            )
-
-
-def _refuse_same_ids(rows: dict[str, list[Row]]) -> None:
-    seen: dict[str, Row] = {}
-    for row in (row for group in rows.values() for row in group):
-        if row.id in seen:
-            other = seen[row.id]
-            raise InputError(
-                f"{row.path} line {row.line} and {other.path} line {other.line} are both called {row.id!r}; "
-                "expected different ids, or files of different names"
-            )
-        seen[row.id] = row
+    chosen = {problem.id for problem in sorted(problems, key=rank)[: size or None]}
+    return [problem for problem in problems if problem.id in chosen]

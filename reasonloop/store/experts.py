@@ -9,39 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import NamedTuple
 
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from reasonloop.config import Recipe
 from reasonloop.errors import RunError
 from reasonloop.records import Rollout
-from reasonloop.store.segments import Segment, list_segments, read_rows, scan
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from reasonloop.config import Recipe
+from reasonloop.store.schema import SCHEMA
+from reasonloop.store.segments import find_damage, list_segments, open_segment, read_rows, scan
 
 _MEMORY_LIMIT = "1GB"
 
 # Success is judged by the verdict: the reward may hold other parts (an overlong penalty, say).
 _RATES = """
-CREATE TEMP TABLE rates AS
-SELECT problem_id, count(*) AS seen, count(*) FILTER (WHERE verdict = 'right') AS n_right
+SELECT problem_id, count(*), count(*) FILTER (WHERE verdict = 'right')
 FROM rollouts
 GROUP BY problem_id
+ORDER BY problem_id
 """
 
-# A problem that was never solved has no expert to give, so that only the upper end of 0 < rate <= threshold filters.
-_HARD = """
-CREATE TEMP TABLE hard AS
-SELECT CAST(row_number() OVER (ORDER BY problem_id) AS INTEGER) AS problem, problem_id
-FROM rates
-WHERE n_right > 0 AND n_right / seen <= $threshold
-"""
-
-# Exact duplicates go: of equal token ids the earliest step's stays, within a step the lowest sample.
+# `hard` numbers the problems that experts are for. Exact duplicates go: of equal token ids the earliest step's stays,
+# within a step the lowest sample.
 _CANDIDATES = """
 CREATE TEMP TABLE candidates AS
 SELECT problem, min(place) AS place, arg_min(row, place) AS row
@@ -58,11 +51,10 @@ GROUP BY problem, response_hash_hi, response_hash_lo
 # i-th of q places to number round(i (p-1) / (q-1)) of p, so that the first and the last are in (one place: the middle).
 # `drawn` is the first 48 bits of an MD5, the one hash here whose value no version of DuckDB will change.
 _CHOSEN = """
-WITH addressed AS (
-    SELECT problem, place >> 32 AS step, place & 4294967295 AS sample, row FROM candidates
-), drawn AS (
-    SELECT *, left(md5($seed || '/' || step || '/' || sample || '/' || problem_id), 12) AS drawn
-    FROM addressed JOIN hard USING (problem)
+WITH drawn AS (
+    SELECT problem, problem_id, row, place >> 32 AS step, place & 4294967295 AS sample,
+        left(md5($seed || '/' || step || '/' || sample || '/' || problem_id), 12) AS drawn
+    FROM candidates JOIN hard USING (problem)
 ), rounds AS (
     SELECT *, row_number() OVER (PARTITION BY problem, step ORDER BY drawn, sample) AS round
     FROM drawn
@@ -75,12 +67,12 @@ WITH addressed AS (
         $cap - taken_before AS q
     FROM rounds
 )
-SELECT problem_id, step, sample, row
+SELECT step, list(row)
 FROM offers
 WHERE q >= p
    OR (q = 1 AND k = (p - 1) // 2)
    OR (q > 1 AND k = round(round(k * (q - 1) / (p - 1)) * (p - 1) / (q - 1)))
-ORDER BY problem_id, step, sample
+GROUP BY step
 """
 
 
@@ -125,22 +117,21 @@ def select_experts(
     branch: str = "main",
     hard_threshold: float = 0.5,
     cap: int = 8,
-    source: Literal["all", "last_step"] = "all",
-    full_step: int = 0,
+    full_step: int | None = None,
     seed: int = 0,
 ) -> Experts:
     """The experts of one iteration: { (x, y) : y right, 0 < rate(x) <= hard_threshold }, deduplicated and capped.
 
-    rate(x) is the share of x's rollouts in the whole iteration that have the verdict "right" (`source` doesn't change
-    it). Of responses with equal token ids the one of the earliest step, then of the lowest sample, is kept. At most
-    `cap` a problem are kept, spread over the RL steps that solved it:
+    rate(x) is the share of x's rollouts in the whole iteration that have the verdict "right" (whatever `full_step` is).
+    Of responses with equal token ids the one of the earliest step, then of the lowest sample, is kept. At most `cap` a
+    problem are kept, spread over the RL steps that solved it:
 
     - no more such steps than `cap`: each gives equally many, to within one, as far as it has them; what a step lacks,
       the others give;
     - more: one each from `cap` of them, evenly spaced in their order, the first and the last included.
 
     Which of a step's responses is taken is drawn by a hash of (seed, step, sample, problem): the selection depends
-    on nothing else, neither on the segments' row order nor on threads. `source="last_step"` takes experts from the
+    on nothing else, neither on the segments' row order nor on threads. With `full_step` experts are taken from the
     iteration's last step only; a step of fewer than `full_step` rollouts, which the budget cut short, is passed over where
     an earlier one is longer.
 
@@ -149,31 +140,31 @@ def select_experts(
     """
     if cap < 1:
         raise ValueError(f"cap is {cap}, expected at least 1")
-    if source not in ("all", "last_step"):
-        raise ValueError(f"source is {source!r}, expected 'all' or 'last_step'")
-    segments = _segments(store_folder, branch, iteration)
-    with _database() as database:
-        with _rollouts(database, segments, ["problem_id", "verdict"]):
-            database.execute(_RATES)
-        rates = _rates(database)
-        database.execute(_HARD, {"threshold": hard_threshold})
-        hard_problems = _count(database, "hard")
-
-        candidates_from = [_last_step(segments, full_step)] if source == "last_step" else segments
-        narrow = ["problem_id", "verdict", "sample", "response_hash_hi", "response_hash_lo"]
-        with _rollouts(database, candidates_from, narrow, right_only=True):
-            database.execute(_CANDIDATES)
-        deduplicated = _count(database, "candidates")
-        chosen = database.execute(_CHOSEN, {"seed": str(seed), "cap": cap}).fetchall()
-
-    rollouts = _read(segments, chosen)
+    segments = list_segments(Path(store_folder), branch, iteration)
+    if not segments:
+        raise RunError(
+            f"{store_folder}: no rollouts of branch {branch!r}, iteration {iteration}; "
+            "run the exploration of that iteration first"
+        )
+    paths = {place.step: path for place, path in segments.items()}
+    sources = list(paths.values()) if full_step is None else [_last_step(paths.values(), full_step)]
+    with (
+        TemporaryDirectory(prefix="reasonloop-") as spill,
+        duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": spill, "threads": 2}) as database,
+    ):
+        with _rollouts(database, paths.values(), ["problem_id", "verdict"]):
+            rates = [SuccessRate(*row) for row in database.execute(_RATES).fetchall()]
+        # A problem that was never solved has no expert to give, so that only the upper end filters.
+        hard = [rate.problem_id for rate in rates if 0 < rate.rate <= hard_threshold]
+        deduplicated, chosen = _choose(database, sources, hard, cap, seed)
+    rollouts = [r for step, rows in chosen.items() for r in read_rows(paths[step], rows)]
     return Experts(
-        rollouts=rollouts,
+        rollouts=sorted(rollouts, key=lambda r: (r.problem_id, r.step, r.sample)),
         rates=rates,
         seen=sum(rate.seen for rate in rates),
         right=sum(rate.right for rate in rates),
         problems=len(rates),
-        hard_problems=hard_problems,
+        hard_problems=len(hard),
         deduplicated=deduplicated,
         selected=len(rollouts),
     )
@@ -188,8 +179,7 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str
         branch=branch,
         hard_threshold=options.hard_threshold,
         cap=options.cap,
-        source="last_step" if options.experts == "last_step" else "all",
-        full_step=recipe.rl.rollouts_per_step,
+        full_step=recipe.rl.rollouts_per_step if options.experts == "last_step" else None,
         seed=recipe.seed,
     )
 
@@ -202,77 +192,38 @@ def distinct(rollouts: Iterable[Rollout]) -> list[Rollout]:
     return list(found.values())
 
 
-def success_rates(store_folder: Path, *, iteration: int, branch: str = "main") -> list[SuccessRate]:
-    """Every problem's share of right rollouts over a whole iteration, ordered by problem id."""
-    with _database() as database:
-        with _rollouts(database, _segments(store_folder, branch, iteration), ["problem_id", "verdict"]):
-            database.execute(_RATES)
-        return _rates(database)
+def _last_step(paths: Iterable[Path], full_step: int) -> Path:
+    rows = {}
+    for path in paths:
+        with open_segment(path) as file:
+            rows[path] = file.metadata.num_rows
+    enough = min(full_step, max(rows.values()))
+    return [path for path, count in rows.items() if count >= enough][-1]
 
 
-def _last_step(segments: Sequence[Segment], full_step: int) -> Segment:
-    rows = [segment.rows for segment in segments]
-    enough = min(full_step, max(rows))
-    return [segment for segment, count in zip(segments, rows, strict=True) if count >= enough][-1]
-
-
-def _segments(store_folder: Path, branch: str, iteration: int) -> list[Segment]:
-    segments = list_segments(Path(store_folder), branch, iteration)
-    if not segments:
-        raise RunError(
-            f"{store_folder}: no rollouts of branch {branch!r}, iteration {iteration}; "
-            "run the exploration of that iteration first"
-        )
-    return segments
-
-
-@contextmanager
-def _database() -> Iterator[duckdb.DuckDBPyConnection]:
-    import duckdb
-
-    with TemporaryDirectory(prefix="reasonloop-") as spill:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": _MEMORY_LIMIT,
-            "temp_directory": spill,
-            "threads": 2,
-        }
-        with duckdb.connect(":memory:", config=config) as database:
-            yield database
+def _choose(
+    database: duckdb.DuckDBPyConnection, paths: Sequence[Path], hard: Sequence[str], cap: int, seed: int
+) -> tuple[int, dict[int, list[int]]]:
+    """How many distinct right rollouts of the problems `hard` these segments hold, and by step the rows of the chosen."""
+    numbers = np.arange(len(hard), dtype=np.int32)
+    database.register("hard", pa.table({"problem": numbers, "problem_id": pa.array(hard, pa.string())}))
+    columns = ["problem_id", "verdict", "step", "sample", "response_hash_hi", "response_hash_lo"]
+    with _rollouts(database, paths, columns):
+        database.execute(_CANDIDATES)
+    distinct_ones = database.execute("SELECT count(*) FROM candidates").fetchall()[0][0]
+    return distinct_ones, dict(database.execute(_CHOSEN, {"seed": str(seed), "cap": cap}).fetchall())
 
 
 @contextmanager
-def _rollouts(
-    database: duckdb.DuckDBPyConnection, segments: Sequence[Segment], columns: Sequence[str], right_only: bool = False
-) -> Iterator[None]:
+def _rollouts(database: duckdb.DuckDBPyConnection, paths: Iterable[Path], columns: Sequence[str]) -> Iterator[None]:
     """The segments' columns as the relation `rollouts`, good for one pass."""
-    import duckdb
-
-    failures: list[RunError] = []
-    database.register("rollouts", scan(segments, columns, right_only=right_only, failures=failures))
+    schema = pa.schema([*(SCHEMA.field(name) for name in columns), ("row", pa.int64())])
+    batches = (batch for path in paths for table in scan(path, columns) for batch in table.to_batches())
+    database.register("rollouts", pa.RecordBatchReader.from_batches(schema, batches))
     try:
         yield
     except duckdb.Error:
-        # DuckDB hands on the text of an error in the stream, not the error.
-        if failures:
-            raise failures[0] from None
+        find_damage(paths)  # an error in the stream reaches DuckDB as words only
         raise
     finally:
         database.unregister("rollouts")
-
-
-def _rates(database: duckdb.DuckDBPyConnection) -> list[SuccessRate]:
-    rows = database.execute("SELECT problem_id, seen, n_right FROM rates ORDER BY problem_id").fetchall()
-    return [SuccessRate(*row) for row in rows]
-
-
-def _count(database: duckdb.DuckDBPyConnection, table: str) -> int:
-    return int(database.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
-
-
-def _read(segments: Sequence[Segment], chosen: Sequence[tuple[str, int, int, int]]) -> list[Rollout]:
-    paths = {segment.step: segment.path for segment in segments}
-    rollouts: list[Rollout] = []
-    by_step = sorted(chosen, key=lambda row: (row[1], row[3]))
-    for step, rows in groupby(by_step, key=lambda row: row[1]):
-        rollouts += read_rows(paths[step], [row for *_, row in rows])
-    return sorted(rollouts, key=lambda r: (r.problem_id, r.step, r.sample))

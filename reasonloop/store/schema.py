@@ -8,60 +8,59 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from reasonloop.records import Rollout, Verdict
+from reasonloop.records import Place, Rollout, Verdict
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a reader of the older version would misread a segment."""
 
-COLUMNS = {
-    "run": "VARCHAR",
-    "branch": "VARCHAR",
-    "iteration": "INTEGER",
-    "step": "INTEGER",
-    "problem_id": "VARCHAR",
-    "sample": "INTEGER",
-    "verdict": "VARCHAR",
-    "reward": "DOUBLE",
-    "reward_parts": "MAP(VARCHAR, DOUBLE)",
-    "finish": "VARCHAR",
-    "detail": "VARCHAR",
-    "n_tokens": "INTEGER",
-    "response_hash_hi": "UBIGINT",
-    "response_hash_lo": "UBIGINT",
-    "text": "VARCHAR",
-    "prompt_tokens": "INTEGER[]",
-    "response_tokens": "INTEGER[]",
-    "logprobs": "FLOAT[]",
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", kind, nullable=False))
+
+
+_TYPES = {
+    "run": pa.string(),
+    "branch": pa.string(),
+    "iteration": pa.int32(),
+    "step": pa.int32(),
+    "problem_id": pa.string(),
+    "sample": pa.int32(),
+    "verdict": pa.string(),
+    "reward": pa.float64(),
+    "reward_parts": pa.map_(pa.string(), pa.field("value", pa.float64(), nullable=False)),
+    "finish": pa.string(),
+    "detail": pa.string(),
+    "n_tokens": pa.int32(),
+    "response_hash_hi": pa.uint64(),
+    "response_hash_lo": pa.uint64(),
+    "text": pa.string(),
+    "prompt_tokens": _list(pa.int32()),
+    "response_tokens": _list(pa.int32()),
+    "logprobs": _list(pa.float32()),
+    "stage": pa.string(),
+    "version": pa.int32(),
+    "sampled": _list(pa.bool_()),
 }
-"""Column -> DuckDB type. `n_tokens` is the response's length; the two hash columns are `response_hash`."""
-
-
-def arrow_schema() -> pa.Schema:
-    """The Arrow schema of a segment; no column and no list element is ever null."""
-    import pyarrow as pa
-
-    types = {
-        "VARCHAR": pa.string(),
-        "INTEGER": pa.int32(),
-        "UBIGINT": pa.uint64(),
-        "DOUBLE": pa.float64(),
-        "INTEGER[]": pa.list_(pa.field("element", pa.int32(), nullable=False)),
-        "FLOAT[]": pa.list_(pa.field("element", pa.float32(), nullable=False)),
-        "MAP(VARCHAR, DOUBLE)": pa.map_(pa.string(), pa.field("value", pa.float64(), nullable=False)),
-    }
-    return pa.schema([pa.field(name, types[kind], nullable=False) for name, kind in COLUMNS.items()])
+SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _TYPES.items()])
+"""No column and no list element is ever null. `n_tokens` counts the response's tokens that the policy sampled; the two
+hash columns are `response_hash`; `sampled` is empty where all of a response's tokens are."""
+ADDED = {"stage": "'explore'", "version": "0", "sampled": "[]::BOOLEAN[]"}
+"""The columns that came with version 2, and as SQL what segments of version 1 have in their place"""
+SCHEMAS = {1: pa.schema([field for field in SCHEMA if field.name not in ADDED]), SCHEMA_VERSION: SCHEMA}
+"""Of the segments that can be read, by version"""
+_FIELDS = ["problem_id", "sample", "reward", "finish", "version", "detail", "text"]
+_FIELDS += ["prompt_tokens", "response_tokens", "logprobs"]
+"""Columns that are fields of a `Rollout`, as they are"""
 
 
 def response_hash(tokens: np.ndarray) -> tuple[int, int]:
     """128-bit BLAKE2b of the token ids as little-endian int32, as two uint64 (high, low): equal ids, equal hash."""
-    digest = hashlib.blake2b(np.ascontiguousarray(tokens, dtype="<i4").tobytes(), digest_size=16).digest()
+    digest = hashlib.blake2b(tokens.astype("<i4").tobytes(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
 
 
@@ -70,108 +69,65 @@ def to_table(rollouts: Sequence[Rollout], run: str) -> pa.Table:
 
     Raises ValueError where a rollout breaks its own contract (dtype, lengths), before anything is written.
     """
-    import pyarrow as pa
-
     for r in rollouts:
         _check(r)
-    hashes = np.array([response_hash(r.response_tokens) for r in rollouts], dtype=np.uint64).reshape(-1, 2)
-    schema = arrow_schema()
-    values: dict[str, Any] = {
-        "run": [run] * len(rollouts),
-        "branch": [r.branch for r in rollouts],
-        "iteration": [r.iteration for r in rollouts],
-        "step": [r.step for r in rollouts],
-        "problem_id": [r.problem_id for r in rollouts],
-        "sample": [r.sample for r in rollouts],
-        "verdict": [str(r.verdict) for r in rollouts],
-        "reward": [float(r.reward) for r in rollouts],
-        "reward_parts": [[(key, float(value)) for key, value in r.reward_parts.items()] for r in rollouts],
-        "finish": [r.finish for r in rollouts],
-        "detail": [_utf8(r.detail) for r in rollouts],
-        "n_tokens": [len(r.response_tokens) for r in rollouts],
-        "response_hash_hi": hashes[:, 0],
-        "response_hash_lo": hashes[:, 1],
-        "text": [_utf8(r.text) for r in rollouts],
-        "prompt_tokens": _lists([r.prompt_tokens for r in rollouts], schema.field("prompt_tokens").type),
-        "response_tokens": _lists([r.response_tokens for r in rollouts], schema.field("response_tokens").type),
-        "logprobs": _lists([r.logprobs for r in rollouts], schema.field("logprobs").type),
+    hashes = [response_hash(r.response_tokens) for r in rollouts]
+    columns: dict[str, list[Any]] = {
+        name: [getattr(r, name) for r in rollouts] for name in (*_FIELDS, "branch", "iteration", "step", "verdict")
     }
-    arrays = [
-        values[field.name] if isinstance(values[field.name], pa.Array) else pa.array(values[field.name], field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    columns |= {
+        "run": [run] * len(rollouts),
+        "stage": [r.place.stage for r in rollouts],
+        "reward_parts": [list(r.reward_parts.items()) for r in rollouts],
+        "n_tokens": [r.length for r in rollouts],
+        "response_hash_hi": [high for high, _ in hashes],
+        "response_hash_lo": [low for _, low in hashes],
+        "sampled": [[] if r.sampled is None else r.sampled for r in rollouts],
+    }
+    # Lone surrogates (from a JSON "\\ud800") have no UTF-8 form: they become '?', rather than stopping the run.
+    columns |= {name: [text.encode(errors="replace").decode() for text in columns[name]] for name in ("text", "detail")}
+    return pa.table(columns, schema=SCHEMA)
 
 
 def from_table(table: pa.Table) -> list[Rollout]:
-    """The rollouts of a table that has (at least) a segment's columns, in row order."""
-    if table.num_rows == 0:
-        return []
-    plain = {
-        name: table.column(name).to_pylist()
-        for name in ("problem_id", "finish", "text", "detail", "reward", "reward_parts")
-    }
-    address = {name: table.column(name).to_pylist() for name in ("branch", "iteration", "step", "sample")}
-    verdicts = [Verdict(value) for value in table.column("verdict").to_pylist()]
-    prompts, responses, logprobs = (
-        _arrays(table.column(name)) for name in ("prompt_tokens", "response_tokens", "logprobs")
-    )
+    """The rollouts of a table that has (at least) the columns of a segment of any version, in row order."""
+    columns = {"stage": ["explore"], "version": [0], "sampled": [()]}  # what ADDED says
+    columns = {name: default * table.num_rows for name, default in columns.items()}
+    for name in (*_FIELDS, "branch", "stage", "iteration", "step", "verdict", "reward_parts", "sampled"):
+        if name in table.column_names:
+            columns[name] = _values(table[name])
+    rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     return [
         Rollout(
-            problem_id=plain["problem_id"][i],
-            prompt_tokens=prompts[i],
-            response_tokens=responses[i],
-            logprobs=logprobs[i],
-            finish=plain["finish"][i],
-            text=plain["text"][i],
-            verdict=verdicts[i],
-            detail=plain["detail"][i],
-            reward=plain["reward"][i],
-            reward_parts=dict(plain["reward_parts"][i]),
-            branch=address["branch"][i],
-            iteration=address["iteration"][i],
-            step=address["step"][i],
-            sample=address["sample"][i],
+            **{name: row[name] for name in _FIELDS},
+            sampled=row["sampled"] if len(row["sampled"]) else None,
+            verdict=Verdict(row["verdict"]),
+            reward_parts=dict(row["reward_parts"]),
+            place=Place(row["branch"], row["stage"], row["iteration"], row["step"]),
         )
-        for i in range(table.num_rows)
+        for row in rows
     ]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_list(column.type):
+        # Copies, because Arrow's buffers are read-only and torch refuses to wrap those without a warning.
+        return [array.copy() for array in column.to_numpy()]
+    return column.to_pylist()
 
 
 def _check(r: Rollout) -> None:
     where = f"rollout of problem {r.problem_id!r}, step {r.step}, sample {r.sample}"
-    expected = {"prompt_tokens": np.int32, "response_tokens": np.int32, "logprobs": np.float32}
-    for name, dtype in expected.items():
+    expected: dict[str, Any] = {"prompt_tokens": np.int32, "response_tokens": np.int32, "logprobs": np.float32}
+    for name, dtype in (expected if r.sampled is None else {**expected, "sampled": np.bool_}).items():
         array = getattr(r, name)
         if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
             got = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
             raise ValueError(f"{where}: {name} is {got}, expected a {np.dtype(dtype)} array of one dimension")
     if len(r.logprobs) != len(r.response_tokens):
         raise ValueError(f"{where}: {len(r.logprobs)} log-probs for {len(r.response_tokens)} response tokens")
-
-
-def _utf8(text: str) -> str:
-    """Lone surrogates (from a JSON "\\ud800") have no UTF-8 form: they become '?', rather than stopping the run."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
-
-
-def _lists(arrays: list[np.ndarray], kind: pa.ListType) -> pa.Array:
-    import pyarrow as pa
-
-    offsets = np.zeros(len(arrays) + 1, dtype=np.int32)
-    np.cumsum([len(a) for a in arrays], out=offsets[1:])
-    flat = np.concatenate(arrays) if arrays else np.empty(0, dtype=kind.value_type.to_pandas_dtype())
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, kind.value_type), type=kind)
-
-
-def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
-    result: list[np.ndarray] = []
-    for chunk in column.chunks:
-        offsets = chunk.offsets.to_numpy().astype(np.int64)
-        # A copy, because Arrow's buffers are read-only and torch refuses to wrap those without a warning.
-        flat = chunk.values.to_numpy()[offsets[0] : offsets[-1]].copy()
-        result += np.split(flat, offsets[1:-1] - offsets[0]) if len(chunk) else []
-    return result
+    if r.sampled is not None and (len(r.sampled) != len(r.response_tokens) or not r.sampled.any()):
+        raise ValueError(
+            f"{where}: sampled has {len(r.sampled)} values, {int(r.sampled.sum())} of them true, for "
+            f"{len(r.response_tokens)} response tokens; expected one for each, and at least one true"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ import numpy as np
 def expert_weights(
     logprob_start: Sequence[float] | np.ndarray,
     logprob_behaviour: Sequence[float] | np.ndarray,
-    problem_ids: Sequence[Hashable],
+    problem_ids: Sequence[str],
     clip: float,
 ) -> np.ndarray:
     """w = min(pi_start(y|x) / q(y|x), clip), then scaled so that every problem's weights have mean 1.
@@ -34,10 +34,9 @@ def expert_weights(
     if not len(start):
         return np.empty(0)
 
-    codes: dict[Hashable, int] = {}
-    problem = np.array([codes.setdefault(key, len(codes)) for key in problem_ids])
+    names, problem = np.unique(problem_ids, return_inverse=True)
     log_weight = np.minimum(start - behaviour, np.log(clip))
-    largest = np.full(len(codes), -np.inf)
+    largest = np.full(len(names), -np.inf)
     np.maximum.at(largest, problem, log_weight)
     hopeless = np.isneginf(largest)
     weight = np.where(hopeless[problem], 1.0, np.exp(log_weight - np.where(hopeless, 0.0, largest)[problem]))

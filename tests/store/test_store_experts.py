@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from rollout_factory import bits, rollout
 
 from reasonloop.errors import RunError
-from reasonloop.records import Rollout, Verdict
-from reasonloop.store import TrajectoryStore, select_experts, success_rates
+from reasonloop.records import Place, Rollout, Verdict
+from reasonloop.store.experts import select_experts
+from reasonloop.store.segments import TrajectoryStore, list_segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def stored(folder: Path, rollouts: list[Rollout]) -> Path:
     for r in rollouts:
         by_step[r.step].append(r)
     for step, rows in by_step.items():
-        TrajectoryStore(folder, "run").write(rows, branch="main", iteration=0, step=step)
+        TrajectoryStore(folder, "run").write(rows, Place(step=step))
     return folder
 
 
@@ -98,7 +99,7 @@ def test_selection_equals_a_plain_reference_whatever_the_row_order(
         hard_threshold=threshold,
         cap=cap,
         seed=seed,
-        source="last_step" if last_step else "all",
+        full_step=0 if last_step else None,
     )
     expected = reference(rollouts, threshold, cap, seed, last_step)
     assert bits(experts.rollouts) == bits(r for chosen in expected.values() for r in chosen)
@@ -109,7 +110,6 @@ def test_selection_equals_a_plain_reference_whatever_the_row_order(
     assert (experts.seen, experts.right, experts.problems) == (len(rollouts), right.total(), len(seen))
     assert experts.hard_problems == len(expected)
     assert experts.selected == len(experts.rollouts)
-    assert success_rates(folder, iteration=0) == experts.rates
     assert all(rate.rate == rate.right / rate.seen for rate in experts.rates)
 
 
@@ -159,7 +159,7 @@ def test_only_the_asked_branch_and_iteration_are_seen(tmp_path: Path) -> None:
     for branch in ("main", "vanilla"):
         for iteration in (0, 1):
             row = rollout(f"{branch}-{iteration}", branch=branch, iteration=iteration)
-            store.write([row], branch=branch, iteration=iteration, step=0)
+            store.write([row], Place(branch, iteration=iteration))
     experts = select_experts(tmp_path, iteration=1, branch="vanilla", hard_threshold=1.0)
     assert [r.problem_id for r in experts.rollouts] == ["vanilla-1"]
     assert experts.problems == 1
@@ -169,25 +169,23 @@ def test_an_iteration_without_success_has_no_experts_and_one_that_was_not_run_is
     folder = stored(tmp_path, [rollout("p", verdict=Verdict.WRONG)])
     experts = select_experts(folder, iteration=0)
     assert (experts.rollouts, experts.seen, experts.right, experts.hard_problems) == ([], 1, 0, 0)
-    TrajectoryStore(folder, "run").write([], branch="main", iteration=3, step=0)
+    TrajectoryStore(folder, "run").write([], Place(iteration=3))
     assert select_experts(folder, iteration=3).seen == 0
     with pytest.raises(RunError, match="no rollouts of branch 'main', iteration 7"):
         select_experts(folder, iteration=7)
 
 
-@pytest.mark.parametrize("wrong", [{"cap": 0}, {"source": "first"}])
-def test_options_without_meaning_are_refused(tmp_path: Path, wrong: dict) -> None:
+def test_a_cap_without_meaning_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected"):
-        select_experts(tmp_path, iteration=0, **wrong)
+        select_experts(tmp_path, iteration=0, cap=0)
 
 
 def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
     folder = stored(tmp_path, [rollout("p", step) for step in range(3)])
     path = folder / "main-i000-s00001.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    for select in (select_experts, success_rates):
-        with pytest.raises(RunError, match=r"main-i000-s00001\.parquet"):
-            select(folder, iteration=0)
+    with pytest.raises(RunError, match=r"main-i000-s00001\.parquet"):
+        select_experts(folder, iteration=0)
 
 
 def test_selected_rows_are_whole_when_they_lie_in_many_row_groups(
@@ -206,8 +204,8 @@ def test_selected_rows_are_whole_when_they_lie_in_many_row_groups(
     assert bits(experts.rollouts) == bits(by_address[r.problem_id, r.step, r.sample] for r in experts.rollouts)
 
 
-def test_three_hundred_thousand_rollouts_take_seconds_and_little_memory(tmp_path: Path) -> None:
-    """The target is 10 million in 60 s and 2 GB; allowed here is 5 times that rate, for a busy machine."""
+def test_three_hundred_thousand_rollouts_take_little_memory(tmp_path: Path) -> None:
+    """The target is 10 million in 2 GB (and 60 s: benchmarks/store.py measures that)."""
     out = tmp_path / "store.json"
     subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "store.py"), "--rollouts", "300000", "--out", str(out)],
@@ -219,7 +217,6 @@ def test_three_hundred_thousand_rollouts_take_seconds_and_little_memory(tmp_path
     selection = json.loads(out.read_text())["selection"]
     assert selection["seen"] == 300_000
     assert 0 < selection["selected"] <= 8 * selection["hard_problems"]
-    assert selection["seconds"] < 9
     assert selection["peak_bytes"] < 600e6
 
 
@@ -227,14 +224,14 @@ def test_the_last_step_is_the_last_one_that_the_budget_left_whole(tmp_path: Path
     rollouts = [rollout("p", step, i, [step, i]) for step, n in enumerate((4, 6, 4, 1)) for i in range(n)]
     folder = stored(tmp_path, rollouts)
     for full, step in ((0, 3), (1, 3), (4, 2), (5, 1), (9, 1)):
-        experts = select_experts(folder, iteration=0, cap=9, hard_threshold=1.0, source="last_step", full_step=full)
+        experts = select_experts(folder, iteration=0, cap=9, hard_threshold=1.0, full_step=full)
         assert {r.step for r in experts.rollouts} == {step}
 
 
 def test_steps_that_are_made_again_are_taken_back(tmp_path: Path) -> None:
     store = TrajectoryStore(tmp_path, "run")
     for branch, iteration, step in (("main", 0, 1), ("main", 0, 2), ("main", 0, 9), ("main", 1, 2), ("greedy", 0, 2)):
-        store.write([], branch=branch, iteration=iteration, step=step)
-    store.take_back("main", 0, 2)
-    left = [(segment.branch, segment.iteration, segment.step) for segment in store.segments()]
+        store.write([], Place(branch, iteration=iteration, step=step))
+    store.take_back(Place(step=2))
+    left = [(place.branch, place.iteration, place.step) for place in list_segments(tmp_path)]
     assert left == [("greedy", 0, 2), ("main", 0, 1), ("main", 1, 2)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonloop.store import print_rows
+from reasonloop.store.show import print_rows
 
 EVIL = "a\x1b[2J\x07\x9b31m\u202etxt\r\nb\tc\\n\x00"
 ESCAPES = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
@@ -22,9 +23,9 @@ class Terminal(io.StringIO):
 
 
 def printed(rows: list, columns: tuple[str, ...] = ("a", "b"), file: io.StringIO | None = None, **options: bool) -> str:
-    file = file or io.StringIO()
-    print_rows(columns, rows, file=file, **options)
-    return file.getvalue()
+    with contextlib.redirect_stdout(file or io.StringIO()) as out:
+        print_rows(columns, rows, **options)
+    return out.getvalue()
 
 
 @given(st.lists(st.tuples(VALUES, VALUES), max_size=4))
@@ -58,9 +59,8 @@ def test_json_lines_read_back_equal(rows: list) -> None:
 
 
 def test_columns_of_one_name_are_told_apart_in_json() -> None:
-    out = io.StringIO()
-    print_rows(["a", "a", "a_1"], [(1, 2, 3)], as_json=True, file=out)
-    assert json.loads(out.getvalue()) == {"a": 1, "a_1": 2, "a_1_1": 3}
+    text = printed([(1, 2, 3)], ("a", "a", "a_1"), as_json=True)
+    assert json.loads(text) == {"a": 1, "a_1": 2, "a_1_1": 3}
 
 
 def test_numbers_that_json_does_not_have_are_null() -> None:

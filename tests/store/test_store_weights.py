@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonloop.store import expert_weights
+from reasonloop.store.weights import expert_weights
 
 EXPERTS = st.lists(st.tuples(st.floats(-300, 0), st.floats(-300, 0), st.sampled_from("abc")), min_size=1, max_size=12)
 

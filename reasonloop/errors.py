@@ -11,3 +11,9 @@ class RunError(Exception):
 
 class Stopped(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM) and stopped after a checkpoint; the same command goes on from there."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough for a line of ours."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

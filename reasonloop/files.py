@@ -24,7 +24,7 @@ def write_atomically(
     data = content.encode() if isinstance(content, str) else content
     partial = partial_of(path, str(os.getpid()) if several else "")
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

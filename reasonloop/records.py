@@ -1,7 +1,8 @@
-"""The records that all rooms share: a problem, a verdict, a rollout. Frozen, and free of torch."""
+"""The records that all rooms share: problem, verdict, place in a run, rollout, group. Frozen, and free of torch."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,7 +27,7 @@ class Judgement:
 
     verdict: Verdict
     detail: str = ""
-    """Why, for a reader: what was extracted, or the error of a crash. Not read by any code."""
+    """Why, for a reader: what was extracted, or the error of a crash"""
 
 
 def as_judgement(result: object) -> Judgement:
@@ -62,12 +63,54 @@ class Problem:
     """Whatever else the task's verifier needs; plain JSON values."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where in a run something belongs: the one key of store, metrics, checkpoints and draws."""
+
+    branch: str = "main"
+    """Which arm of the run: "main", or "vanilla" for the baseline beside it. One of several explorations side by side is
+    the arm with its number from 1: "main.2"."""
+    stage: str = "explore"
+    iteration: int = 0
+    step: int = 0
+    """Step within the stage, from 0"""
+
+    @property
+    def name(self) -> str:
+        """Of the stage as a whole, without the step: its checkpoint's"""
+        return f"{self.branch}-{self.stage}-{self.iteration}"
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """As they stand in a line of metrics.jsonl"""
+        return {"stage": self.stage, "branch": self.branch, "iteration": self.iteration, "step": self.step}
+
+    @property
+    def twin(self) -> tuple[int, ...]:
+        """The number of one of several explorations side by side; empty for an arm's only one"""
+        number = self.branch.partition(".")[2]
+        return (int(number),) if number else ()
+
+    @property
+    def luck(self) -> str:
+        """What its draws depend on beside the seed. The same for arms that are compared, its own for each of several
+        explorations side by side."""
+        stage = {"explore": "rl", "greedy": "solved"}.get(self.stage, self.stage)  # the names that draws began with
+        return "\0".join(map(str, (stage, self.iteration, self.step, *(f"twin {n}" for n in self.twin))))
+
+    def draw(self, seed: int, problem_id: str, sample: int) -> int:
+        """64 bits that name one response's draws: equal ones draw equal uniforms, whatever the batch, the order or the
+        machine."""
+        text = f"{seed}\0{self.luck}\0{problem_id}\0{sample}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """One sampled response with everything that is known of it.
 
     Sampling fills the tokens, verification the verdict, rewards the reward; the learner trains on it and the
-    store keeps it. (problem_id, branch, iteration, step, sample) is unique within a run.
+    store keeps it. (problem_id, place, sample) is unique within a run.
     """
 
     problem_id: str
@@ -76,7 +119,13 @@ class Rollout:
     response_tokens: np.ndarray
     """int32 [response tokens], the stop token included when there was one"""
     logprobs: np.ndarray
-    """float32 [response tokens], nats: behaviour log-probs of the distribution that was really sampled from"""
+    """float32 [response tokens], nats: behaviour log-probs of the distribution that was really sampled from; 0 where the
+    policy didn't sample"""
+    sampled: np.ndarray | None = None
+    """bool [response tokens]: which of them the policy sampled; the others (a tool's answer, say) stand in the response
+    and are context for what follows, with no loss and no entropy. None: all of them."""
+    version: int = 0
+    """Of the weights that sampled it: the learner's updates before"""
     finish: str = "stop"
     """"stop": ended with a stop token; "length": cut off at max_tokens"""
     text: str = ""
@@ -85,14 +134,60 @@ class Rollout:
     detail: str = ""
     reward: float = 0.0
     reward_parts: Mapping[str, float] = field(default_factory=dict)
-    branch: str = "main"
-    """Which arm of the run: "main", or "vanilla" for the baseline beside it"""
-    iteration: int = 0
-    step: int = 0
-    """RL step within the iteration, from 0"""
+    place: Place = Place()
     sample: int = 0
     """Index within the problem's group in this step, from 0"""
 
     @property
+    def branch(self) -> str:
+        return self.place.branch
+
+    @property
+    def iteration(self) -> int:
+        return self.place.iteration
+
+    @property
+    def step(self) -> int:
+        return self.place.step
+
+    @property
     def right(self) -> bool:
         return self.verdict is Verdict.RIGHT
+
+    @property
+    def length(self) -> int:
+        """Tokens that the policy sampled: what lengths, normalisers and limits count"""
+        return len(self.response_tokens) if self.sampled is None else int(self.sampled.sum())
+
+    @property
+    def reward_without_kl(self) -> float:
+        """The reward but for a KL penalty inside of it, which differs for every response"""
+        return self.reward - self.reward_parts["kl"] if "kl" in self.reward_parts else self.reward
+
+    @property
+    def logprob(self) -> float:
+        """Of the response as a whole, nats: the sum over the tokens that the policy sampled"""
+        return sampled_sum(self.logprobs, self.sampled)
+
+
+def sampled_sum(values: np.ndarray, sampled: np.ndarray | None) -> float:
+    """The sum of [T] values over the tokens that the policy sampled, in float64."""
+    return float(np.sum(values if sampled is None else values[sampled], dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One problem's responses of one step, which advantages and within-group rewards are made of."""
+
+    problem: Problem
+    prompt_tokens: np.ndarray
+    """int32 [prompt tokens]"""
+    rollouts: tuple[Rollout, ...] = ()
+    reference: tuple[np.ndarray, ...] | None = None
+    """For each rollout the log-probs of the policy that RL started from, float32 [response tokens]; None where nothing
+    needs them"""
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """float64 [rollouts]"""
+        return np.array([rollout.reward for rollout in self.rollouts], dtype=np.float64)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import transformers
 
-from reasonloop.policy.policy import Policy, quiet
+from reasonloop.policy.loading import quiet
+from reasonloop.policy.policy import Policy
 from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)  # matrices this small are only slowed down by a second thread

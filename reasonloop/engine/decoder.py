@@ -1,7 +1,7 @@
-"""One decoding step for the responses in flight: a plain forward pass, or on a GPU the replay of a captured one.
+"""Decoders: what computes prompts and decoding steps inside the native engine. `decoder_for` chooses one.
 
-A small step of a large model is thousands of GPU operations of microseconds each, and starting them one by one from Python
-takes longer than they do. A CUDA graph starts them all at once. It is bound to its shapes, so that rows and reach are
+A small step of a large model on a GPU is thousands of operations of microseconds each, and starting them one by one from
+Python takes longer than they do. A CUDA graph starts them all at once. It is bound to its shapes, so that rows and reach are
 rounded up to powers of two, and a shape is captured only when it has come up often enough to pay for that.
 """
 
@@ -11,24 +11,95 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reasonloop.engine.kernel_forward import KernelForward
-from reasonloop.engine.slots import SlotCache
-from reasonloop.engine.straight import StraightForward
-from reasonloop.policy.attention import Plan
+from reasonloop.engine.slots import PrefillPlan, SlotCache
+from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.stream import Layout
 
 WORTH = 8
 """Steps of one shape before it is captured: that takes about as long as so many plain steps"""
 LEAST_REACH = 128
+TOLERANCE = 1e-3
+"""Most that a kernel's logits may differ from the modules', of their own size"""
 
 Forward = Callable[[], Tensor]
 Capture = Callable[[Forward], tuple[Callable[[], None], Tensor]]
 """A forward pass -> what does it again on the same tensors, and the tensor that its result appears in"""
+
+
+class Decoder(Protocol):
+    """Computes with a policy's weights as they were when it was made. Hidden states are final ones, [.., D]."""
+
+    cache: SlotCache
+    """Keys and values of the responses in flight"""
+
+    def begin(self, slots: int, length: int) -> None:
+        """Makes room for so many responses at once, of so many tokens with their prompts."""
+        ...
+
+    def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
+        """Hidden states of a packed stream of prompts, int64 [N], int64 [N] -> [N, D]; the plan keeps keys and values."""
+        ...
+
+    def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
+        """Hidden states [B, D] of one token in each of the slots 0..B-1, int64 [B], at int64 [B] positions. Overwritten
+        by the next step."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [B, D] -> float32 [B, V]."""
+        ...
+
+
+def decoder_for(policy: Policy, capture: Capture | None = None) -> Decoder:
+    """The fastest decoder that this model and machine have. A kernel that doesn't compute what the model's own modules do
+    (built wrongly, or for another processor) is warned of, and the modules decode."""
+    from reasonloop.engine.kernel_decoder import KernelDecoder
+
+    modules = ModuleDecoder(policy, capture)
+    kernels = KernelDecoder.of(policy) if modules.capture is None else None
+    if kernels is None:
+        return modules
+    with torch.inference_mode():
+        difference = disagreement(kernels, modules)
+    if difference < TOLERANCE:
+        return kernels
+    warnings.warn(
+        f"our decoding kernels are wrong here: their logits differ from the model's own modules' by {difference:.2g} "
+        "(relative); the modules decode instead, slower. Delete ~/.cache/reasonloop to have the kernels built again, or set "
+        "REASONLOOP_KERNELS=off",
+        stacklevel=2,
+    )
+    return modules
+
+
+def disagreement(decoder: Decoder, modules: ModuleDecoder) -> float:
+    """The largest difference of one decoded step's logits from the modules', as a share of the largest logit. A policy
+    that has diverged, whose logits are NaN in both, agrees with itself."""
+    policy = modules.policy
+    rows = 2
+    ids = np.random.default_rng(0).integers(0, policy.vocabulary, (rows, 5)).astype(np.int64)
+    found = []
+    for one in (decoder, modules):
+        one.begin(rows, ids.shape[1])
+        layout = Layout()
+        spans = layout.lay_prompts([row[:-1] for row in ids])
+        plan = PrefillPlan(layout.segments, policy.device)
+        one.prefill(layout.tokens(policy.device), layout.positions(policy.device), plan)
+        stream = np.concatenate([np.arange(start, start + length) for own in spans for start, length in own])
+        slots, places = np.divmod(np.arange(ids[:, :-1].size), ids.shape[1] - 1)
+        one.cache.admit(plan, *map(torch.from_numpy, (stream, slots, places)))
+        found.append(one.logits(one.step(ids[:, -1].copy(), np.full(rows, ids.shape[1] - 1))))
+    ours, theirs = found
+    if not theirs.isfinite().all():
+        return 0.0
+    return float(((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).nan_to_num(torch.inf))
 
 
 def cuda_graph(forward: Forward) -> tuple[Callable[[], None], Tensor]:
@@ -54,22 +125,28 @@ class _Captured:
     """[rows, D], written by the replay"""
 
 
-class Decoder:
-    """Decodes one token in each of the cache's slots 0..B-1. `capture`: how, where not every step is a plain one.
-    `kernels`: what does it instead, if there is one for this model and machine."""
+class ModuleDecoder:
+    """Decodes with transformers' own modules: any model, any device. `capture`: how steps are captured for replay; unset:
+    as CUDA graphs on a GPU, not at all elsewhere."""
 
-    def __init__(
-        self, policy: Policy, cache: SlotCache, capture: Capture | None, kernels: KernelForward | None = None
-    ) -> None:
-        self.policy, self.cache, self.capture, self._kernels = policy, cache, capture, kernels
+    def __init__(self, policy: Policy, capture: Capture | None = None) -> None:
+        self.policy = policy
+        self.capture = capture or (cuda_graph if policy.device.type == "cuda" else None)
+        self._head = policy.head()
+
+    def begin(self, slots: int, length: int) -> None:
+        self.cache = SlotCache(slots, length, self.policy.device)
         self._steps: Counter[tuple[int, int]] = Counter()
         self._captured: dict[tuple[int, int], _Captured] = {}
-        self._straight = kernels or (StraightForward.of(policy) if capture is None else None)
+
+    def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
+        with wide_matmul(self.policy.device):
+            return self.policy.hidden(tokens, positions, plan)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._head.logits(hidden)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
-        """Final hidden states [B, D] of int64 [B] tokens at int64 [B] positions. Overwritten by the next step."""
-        if self._kernels is not None:
-            return self._kernels.step(tokens, positions, self.cache)
         rows, reach = len(tokens), int(positions.max()) + 1
         device = self.cache.device
         tokens_B, positions_B = torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device)
@@ -107,11 +184,7 @@ class Decoder:
 
     def _forward(self, tokens: Tensor, positions: Tensor, reach: int) -> Tensor:
         self.cache.decode_at(positions, reach)
-        return self.hidden(tokens, positions, self.cache)
-
-    def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
-        """Final hidden states of a packed stream: int64 [N], int64 [N] -> [N, D]."""
-        return (self._straight or self.policy).hidden(tokens, positions, plan)
+        return self.policy.hidden(tokens, positions, self.cache)
 
 
 def _power_of_two(count: int) -> int:

@@ -1,4 +1,4 @@
-"""Drawing tokens from logits with given uniforms."""
+"""Drawing tokens from logits, by uniforms that have an address."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from reasonloop.config import Sampling
 from reasonloop.policy.logprobs import tempered
 
 BLOCK = 256
+
+
+def uniforms(draws: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The uniform in [0, 1) of each (draw, position): uint64 [B], int [B] -> float64 [B]. SplitMix64 as a counter."""
+    with np.errstate(over="ignore"):
+        x = draws.astype(np.uint64) + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tensor, Tensor]:

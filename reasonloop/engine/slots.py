@@ -66,10 +66,12 @@ class SlotCache:
             self.keys[layer][slots, :, positions] = key[stream]
             self.values[layer][slots, :, positions] = prefill.values[layer][stream]
 
-    def move(self, sources: Tensor, targets: Tensor, reach: int) -> None:
+    def move(self, sources: Sequence[int], targets: Sequence[int], reach: int) -> None:
         """Compaction: responses in the `sources` slots go to the `targets` slots (first `reach` positions)."""
         for buffer in (*self.keys.values(), *self.values.values()):
-            buffer[targets, :, :reach] = buffer[sources, :, :reach]
+            used = buffer[:, :, :reach]
+            for source, target in zip(sources, targets, strict=True):
+                used[target].copy_(used[source])
 
     def decode_at(self, positions: Tensor, reach: int) -> None:
         """The next forward pass decodes one token in each of the slots 0..B-1, at int64 [B] positions below `reach`."""

@@ -60,15 +60,6 @@ def _attempt() -> tuple[Any, str]:
         return None, str(error)[:200]
 
 
-def handed_on() -> tuple[str, tuple[int, ...]]:
-    """What SWITCH must be in a child process for it to compute as this one does, and the descriptors it needs for that."""
-    found = library()
-    if found is None:
-        return "off", ()
-    name = str(found._name)
-    return name, (int(Path(name).name),) if Path(name).parent == Path("/proc/self/fd") else ()
-
-
 def described() -> str:
     """In a few words for a result's machine, since rounding depends on it."""
     return "none" if library() is None else f"{library().panel_width() // 2} floats a vector, {_source_id() >> 32:08x}"
@@ -103,7 +94,7 @@ def _loaded() -> Any:
 
 
 def _in_memory(content: bytes) -> Any:
-    descriptor = os.memfd_create("reasonloop-kernels")  # stays open: helpers load it, too
+    descriptor = os.memfd_create("reasonloop-kernels")  # stays open: the library is mapped from it
     with open(descriptor, "wb", closefd=False) as file:
         file.write(content)
     return _opened(Path(f"/proc/self/fd/{descriptor}"))

@@ -1,7 +1,7 @@
 """Our own kernels for float32 on CPUs (kernels.c), where they could be built (`kernels.build`).
 
-Sampling decodes with them (`engine.kernel_forward`), and the learner multiplies with them where they are ahead of torch's
-library (`kernels.products`).
+Sampling decodes with them (`engine.kernel_decoder`), and the learner multiplies with them where they are ahead of torch's
+library (`kernels.matmul`).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def at(tensor: Tensor | None) -> c_void_p:
     return c_void_p(tensor.data_ptr() if tensor is not None else None)
 
 
-class Right:
+class RightFactor:
     """b [K, N], float32, or with `turned` its transpose [N, K], laid out to be the right factor of products."""
 
     def __init__(self, b: Tensor, turned: bool = False) -> None:

@@ -12,68 +12,85 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Optimizer, Ppo
-from reasonloop.kernels.products import wide_products
+from reasonloop.kernels.matmul import wide_matmul
+from reasonloop.learner.estimates import Estimate, Estimates
+from reasonloop.learner.gae import gae, token_rewards, whiten
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.stream import Stream, pack, split_by_tokens
+from reasonloop.policy.stream import Stream, in_streams
+from reasonloop.records import Group, Rollout
 
 
 class Critic:
-    """A value head: a linear map on hidden states, zero at first; it and a trunk of its own are in float32.
+    """A trunk that starts as a copy of the policy, and a linear value head on it, zero at first; both in float32."""
 
-    `critic = "copy"` (the paper's) gives it a trunk of its own, which starts as a copy of the policy; "shared" puts it on
-    the policy's hidden states, so that the value loss trains the policy's trunk as well.
-    """
-
-    def __init__(self, policy: Policy, options: Ppo, optimizer: Optimizer) -> None:
-        self.shared, self.options, self.clip = options.critic == "shared", options, optimizer.grad_clip
-        self.trunk = policy if self.shared else Policy(copy.deepcopy(policy.model).float(), policy.tokenizer)
+    def __init__(self, policy: Policy, options: Ppo, optimizer: Optimizer, kl_coef: float = 0.0) -> None:
+        """`kl_coef`: weight of the KL to the reference in the token rewards."""
+        self.options, self.optimizer_options, self.kl_coef = options, optimizer, kl_coef
+        self.trunk = Policy(copy.deepcopy(policy.model).float(), policy.codec.tokenizer)
         size = policy.model.get_output_embeddings().weight.shape[1]
         self.head = torch.nn.Linear(size, 1, device=policy.device)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-        self.parameters = list(self.head.parameters())
-        if not self.shared:
-            self.parameters += [p for p in self.trunk.model.base_model.parameters() if p.requires_grad]
+        trained = [p for p in self.trunk.model.base_model.parameters() if p.requires_grad]
+        self.parameters = [*self.head.parameters(), *trained]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=0.0, betas=optimizer.betas, weight_decay=optimizer.weight_decay, fused=True
         )
 
-    def values(self, stream: Stream, policy_hidden: Tensor | None = None) -> Tensor:
-        """Values [M] before the stream's target tokens. `policy_hidden` [M, D]: what a shared critic reads, if known."""
-        hidden = policy_hidden
-        if hidden is None:
-            hidden = self.trunk.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
-        return self.head(hidden.float())[:, 0]
+    def values(self, stream: Stream) -> Tensor:
+        """Values [M] before the stream's target tokens."""
+        values: Tensor = self.head(self.trunk.scorer(stream, None).hidden.float())[:, 0]
+        return values
 
     def score(self, prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
         """Values before each response's tokens, float32 [T] each; no gradient. `limit`: tokens in a forward pass."""
-        scored: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
-        for members in split_by_tokens(prompts, responses, limit):
-            stream = pack([prompts[i] for i in members], [responses[i] for i in members], self.trunk.device)
-            with torch.inference_mode(), wide_products(self.trunk.model):
-                values = self.values(stream)
-            for i, part in zip(members, stream.split(values.cpu().numpy()), strict=True):
-                scored[i] = part
-        return scored
+        with wide_matmul(self.trunk.device):
+            return in_streams(prompts, responses, limit, self.trunk.device, self.values)
 
-    def step(self, learning_rate: float) -> float:
+    def estimate(self, groups: Sequence[Group]) -> Estimates:
+        """Generalised advantages of all rollouts' tokens, by the critic as it is now; see `Estimator`.
+
+        Tokens that the policy didn't sample are no actions: rewards, values and advantages pass over them.
+        """
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        limit = self.optimizer_options.microbatch_tokens
+        values = self.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], limit)
+        references: list[np.ndarray | None] = []
+        for group in groups:
+            known = group.reference if self.kl_coef else None
+            references += known if known is not None else [None] * len(group.rollouts)
+        pairs, told = [], []
+        for rollout, value, reference in zip(rollouts, values, references, strict=True):
+            own = slice(None) if rollout.sampled is None else rollout.sampled
+            before = reference[own] if reference is not None else None
+            rewards = token_rewards(rollout.reward_without_kl, rollout.logprobs[own], before, self.kl_coef)
+            told.append(value[own])
+            pairs.append(gae(rewards, told[-1], self.options.gae_lambda))
+        advantages, returns = [a for a, _ in pairs], [r for _, r in pairs]
+        measured = {"explained_variance": explained_variance(told, returns)}
+        found = iter(
+            Estimate(_spread(a, r), _spread(g, r), v)
+            for r, a, g, v in zip(rollouts, whiten(advantages), returns, values, strict=True)
+        )
+        return Estimates([[next(found) for _ in group.rollouts] for group in groups], measured)
+
+    def step(self) -> float:
         """Clips the gradients and takes a step, unless they are not finite; returns their norm before clipping."""
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimizer_options.grad_clip))
         if math.isfinite(norm):
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = self.options.learning_rate
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def state(self) -> dict[str, Any]:
-        trunk = {} if self.shared else self.trunk.model.base_model.state_dict()
+        trunk = self.trunk.model.base_model.state_dict()
         return {"head": self.head.state_dict(), "trunk": trunk, "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.head.load_state_dict(state["head"])
-        if not self.shared:
-            self.trunk.model.base_model.load_state_dict(state["trunk"])
+        self.trunk.model.base_model.load_state_dict(state["trunk"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -82,3 +99,12 @@ def explained_variance(values: Sequence[np.ndarray], returns: Sequence[np.ndarra
     told, right = np.concatenate(values).astype(np.float64), np.concatenate(returns).astype(np.float64)
     variance = float(right.var())
     return 1 - float((right - told).var()) / variance if variance > 0 else math.nan
+
+
+def _spread(values: np.ndarray, rollout: Rollout) -> np.ndarray:
+    """Values of the tokens that the policy sampled -> [T], zeros at the others."""
+    if rollout.sampled is None:
+        return values
+    spread = np.zeros(len(rollout.sampled), values.dtype)
+    spread[rollout.sampled] = values
+    return spread

@@ -21,18 +21,18 @@ def token_rewards(
     return rewards
 
 
-def gae(rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
+def gae(rewards: np.ndarray, values: np.ndarray, lam: float) -> tuple[np.ndarray, np.ndarray]:
     """Advantages and returns of one response, float64 [T] each, from its token rewards and values [T].
 
-    delta_t = r_t + gamma V_{t+1} - V_t, with V after the last token 0: a response ends there, also one that was cut off.
-    A_t = delta_t + gamma lam A_{t+1}; the critic's target is A_t + V_t.
+    delta_t = r_t + V_{t+1} - V_t, with V after the last token 0: a response ends there, also one that was cut off.
+    A_t = delta_t + lam A_{t+1}; the critic's target is A_t + V_t. Tokens are not discounted.
     """
     values = values.astype(np.float64)
-    deltas = rewards + gamma * np.append(values[1:], 0.0) - values
+    deltas = rewards + np.append(values[1:], 0.0) - values
     advantages = np.zeros(len(deltas))
     following = 0.0
     for t in reversed(range(len(deltas))):
-        following = deltas[t] + gamma * lam * following
+        following = deltas[t] + lam * following
         advantages[t] = following
     return advantages, advantages + values
 

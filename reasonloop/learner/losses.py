@@ -6,30 +6,44 @@ the loss of an update is the sum over its micro-batches, however it is cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from reasonloop.config import Rl
+from reasonloop.errors import InputError
+from reasonloop.own import load_own
+
+VALUE_CLIP = 0.2  # the value loss doesn't reward moving further than this from the old value (PPO's)
+
+GroupAdvantage = Callable[[np.ndarray], np.ndarray]
+Surrogate = Callable[[Tensor, Tensor, "TokenTargets"], Tensor]
+"""(log-probs, log of the ratios, targets) -> the loss of each token, to be minimised: all [M]"""
 
 
 @dataclass(frozen=True)
 class Objective:
     """One RL objective, taken apart."""
 
-    advantage: Literal["grpo", "centered", "rloo", "maxrl", "pass_k", "gae"] = "grpo"
-    """gae: per token, from a critic (PPO); the others: one for a response, from its group."""
-    pass_k: int = 8
-    """The k of pass_k advantages."""
+    advantage: str | GroupAdvantage = "grpo"
+    """gae: per token, from a critic (PPO); else one for a response, from its group: grpo, centered, rloo, maxrl, pass@K,
+    or a function of a group's rewards, float64 [G] -> float64 [G]."""
     aggregation: Literal["token", "sequence", "constant"] = "token"
     """token: mean over all tokens of the update (DAPO); sequence: mean over a response's tokens, then over responses
     (GRPO); constant: sum over tokens divided by responses x max_tokens (Dr. GRPO)."""
     ratio: Literal["token", "sequence"] = "token"
     """sequence: one ratio a response, the geometric mean of its token ratios (GSPO, arXiv 2507.18071)."""
-    surrogate: Literal["clip", "cispo"] = "clip"
-    """clip: PPO's min(rho A, clip(rho) A); cispo: sg(clip(rho)) A log pi (CISPO, arXiv 2506.13585)."""
+    surrogate: str | Surrogate = "clip"
+    """clip: PPO's min(rho A, clip(rho) A); cispo: sg(clip(rho)) A log pi (CISPO, arXiv 2506.13585); or a function as
+    `Surrogate` has it."""
     clip_low: float = 0.2
     clip_high: float = 0.2
+    importance_clip: float = 2.0
+    """Most that pi_proximal / pi_behaviour counts, where the engine's numbers differ from the learner's."""
 
 
 OBJECTIVES = {
@@ -43,15 +57,43 @@ OBJECTIVES = {
 }
 
 
+def objective_of(options: Rl) -> Objective:
+    """The objective that the recipe names, with the recipe's own parts where it sets some.
+
+    Of the user's own: `rl.objective` as `module:name` of an `Objective`, or of a function as `Surrogate`; `rl.advantage` of
+    a function of a group's rewards. Raises InputError where there is no such thing.
+    """
+    named: Any = OBJECTIVES.get(options.objective)
+    if named is None:
+        where, expected = f"rl.objective = {options.objective!r}", "an Objective or a surrogate function"
+        found = load_own(options.objective, where, expected)
+        if not isinstance(found, Objective) and not callable(found):
+            raise InputError(f"{where}: a {type(found).__name__}; expected {expected}")
+        named = found if isinstance(found, Objective) else Objective(surrogate=found)
+    advantage: Any = options.advantage or named.advantage
+    if isinstance(advantage, str) and ":" in advantage:
+        advantage = load_own(advantage, f"rl.advantage = {advantage!r}", "a function of a group's rewards")
+    return replace(
+        named,
+        clip_low=options.clip_low or named.clip_low,  # a clip of 0 is refused, so that unset is the only other case
+        clip_high=options.clip_high or named.clip_high,
+        advantage=advantage,
+    )
+
+
 @dataclass(frozen=True)
 class TokenTargets:
     """What the loss needs of M target tokens; all [M], float32 unless said otherwise."""
 
     sequence: Tensor
     """int64: which response of the micro-batch a token belongs to"""
+    sampled: Tensor | None
+    """bool: which of them the policy sampled; the others have no weight in any term. None: all"""
     advantage: Tensor
     behaviour: Tensor
     """Behaviour log-probs"""
+    proximal: Tensor
+    """What the importance ratio is to: the behaviour log-probs, or the learner's own before its first update"""
     reference: Tensor
     """Reference log-probs for the KL term"""
     policy_weight: Tensor
@@ -80,24 +122,21 @@ class Loss:
     """The value term, part of the total"""
 
 
-def loss(
-    logprobs: Tensor, targets: TokenTargets, objective: Objective, values: Tensor | None = None, value_clip: float = 0.2
-) -> Loss:
+def loss(logprobs: Tensor, targets: TokenTargets, objective: Objective, values: Tensor | None = None) -> Loss:
     """The whole loss of a micro-batch from current log-probs [M] (and a critic's values [M])."""
-    log_ratio = logprobs - targets.behaviour
-    term, clipped = policy_loss(logprobs, log_ratio, targets, objective)
+    term, clipped = policy_loss(logprobs, logprobs - targets.proximal, targets, objective)
     zero = torch.zeros((), dtype=logprobs.dtype, device=logprobs.device)
     total = (term * targets.policy_weight).sum() - (logprobs * targets.ce_weight).sum()
     kl = k3(logprobs, targets.reference)
     value = zero
     if values is not None:
-        value = (value_loss(values, targets.old_values, targets.returns, value_clip) * targets.value_weight).sum()
+        value = (value_loss(values, targets.old_values, targets.returns) * targets.value_weight).sum()
     total = total + (kl * targets.kl_weight).sum() + value
     in_policy = targets.policy_weight > 0
     return Loss(
         total,
         (clipped & in_policy).sum().detach(),
-        torch.where(in_policy, -log_ratio, zero).sum().detach(),
+        torch.where(in_policy, targets.behaviour - logprobs, zero).sum().detach(),
         torch.where(targets.kl_weight > 0, kl, zero).sum().detach(),
         value.detach(),
     )
@@ -110,14 +149,17 @@ def policy_loss(
     if objective.ratio == "sequence":
         count = int(targets.sequence.max()) + 1 if len(targets.sequence) else 0
         sums = torch.zeros(count, dtype=log_ratio.dtype, device=log_ratio.device)
-        lengths = sums.index_add(0, targets.sequence, torch.ones_like(log_ratio))
-        means = sums.index_add(0, targets.sequence, log_ratio) / lengths
+        counted = torch.ones_like(log_ratio) if targets.sampled is None else targets.sampled.to(log_ratio.dtype)
+        lengths = sums.index_add(0, targets.sequence, counted)
+        means = sums.index_add(0, targets.sequence, log_ratio * counted) / lengths
         log_ratio = means[targets.sequence]
     # exp of a huge difference is inf, and inf * 0 weight is NaN: bound it far outside of any clip range
     ratio = torch.exp(log_ratio.clamp(-20.0, 20.0))
     bounded = ratio.clamp(1 - objective.clip_low, 1 + objective.clip_high)
     advantage = targets.advantage
     cut = ((ratio > 1 + objective.clip_high) & (advantage > 0)) | ((ratio < 1 - objective.clip_low) & (advantage < 0))
+    if callable(objective.surrogate):
+        return objective.surrogate(logprobs, log_ratio, targets), cut
     if objective.surrogate == "cispo":
         return -bounded.detach() * advantage * logprobs, cut
     return -torch.minimum(ratio * advantage, bounded * advantage), cut
@@ -129,7 +171,7 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     return torch.expm1(difference) - difference  # exp(d) - 1 would cancel where the policies are close
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float = VALUE_CLIP) -> Tensor:
     """PPO's clipped value loss, per token: 0.5 max((v - R)^2, (clip(v, old +- clip) - R)^2)."""
     near_old = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near_old - returns) ** 2)

@@ -20,13 +20,8 @@ def version() -> str:
         return ""
     try:
         told = subprocess.run(
-            [program, "--version"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            timeout=10,
-            env=os.environ | {"LC_ALL": "C"},
+            [program, "--version"], capture_output=True, check=True, timeout=10, env=os.environ | {"LC_ALL": "C"}
         ).stdout.decode(errors="replace")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return (told.splitlines() or [""])[0]
+    return told.partition("\n")[0]

@@ -29,8 +29,7 @@ def wait_briefly() -> None:
 
     A decoding step is hundreds of operations that two threads share for microseconds each; to be woken for each takes as
     long. Threads that spin on without end, OpenMP's own choice, take the cores from other processes: two runs on the same
-    two cores then take twice as long and more (benchmarks/results/waiting.json). An environment that says otherwise is
-    left alone.
+    two cores then take twice as long and more (docs/log.md). An environment that says otherwise is left alone.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.kernels import ops as kernels
-from reasonloop.kernels.products import linear, multiply, right_factor
+from reasonloop.kernels.matmul import linear, multiply, right_factor
 
 Linear = Callable[..., Tensor]
 

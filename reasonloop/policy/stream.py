@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,3 +141,22 @@ def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarra
         parts[-1].append(i)
         used, current = used + cost, group
     return parts
+
+
+def in_streams(
+    prompts: Sequence[np.ndarray],
+    responses: Sequence[np.ndarray],
+    limit: int,
+    device: torch.device | str,
+    compute: Callable[[Stream], Tensor],
+) -> list[np.ndarray]:
+    """What `compute` gives for each response's tokens, float32 [T] each, from streams of at most `limit` tokens; no
+    gradient. `compute`: a stream -> [M]."""
+    found: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
+    for members in split_by_tokens(prompts, responses, limit):
+        stream = pack([prompts[i] for i in members], [responses[i] for i in members], device)
+        with torch.inference_mode():
+            values = compute(stream).cpu().numpy()
+        for i, part in zip(members, stream.split(values), strict=True):
+            found[i] = part
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonloop.config import Sampling
-from reasonloop.engine.draw import draw
-from reasonloop.engine.protocol import Address, uniforms
+from reasonloop.engine.draw import draw, uniforms
 from reasonloop.policy.logprobs import Head, target_logprobs
+from reasonloop.records import Place
 
 LARGEST_UNIFORM = 1.0 - 2.0**-53
 
@@ -68,7 +70,7 @@ def test_draws_follow_the_distribution(vocabulary: int, sampling: Sampling) -> N
     draws, batch = 102_400, 2048
     logits = np.random.default_rng(vocabulary).normal(scale=1.5, size=vocabulary).astype(np.float32)
     expected = reference_distribution(logits, sampling)
-    keys = np.full(batch, Address(7, "chi").row_key("p", 0), dtype=np.uint64)
+    keys = np.full(batch, Place(stage="chi").draw(7, "p", 0), dtype=np.uint64)
     counts = np.zeros(vocabulary)
     rows = torch.from_numpy(logits).expand(batch, -1)
     for start in range(0, draws, batch):
@@ -150,9 +152,9 @@ def test_the_learner_sees_the_log_probs_that_were_drawn_with(sampling: Sampling)
 
 def test_uniforms_are_uniform_and_addresses_independent() -> None:
     addresses = [
-        Address(seed, purpose, iteration=iteration, step=step).row_key(problem, sample)
+        Place(stage=stage, iteration=iteration, step=step).draw(seed, problem, sample)
         for seed in (0, 1)
-        for purpose in ("rl", "eval/test")
+        for stage in ("explore", "eval/test")
         for iteration in (0, 1)
         for step in (0, 1)
         for problem in ("a", "b")
@@ -177,11 +179,15 @@ def test_uniforms_are_uniform_and_addresses_independent() -> None:
     assert len(np.unique(u)) == u.size
 
 
-def test_row_keys_are_the_same_in_every_branch_and_process() -> None:
+def test_draws_are_the_same_in_every_arm_and_process_and_others_in_twins() -> None:
     """Pinned: a stored rollout's draws can be made again by another release."""
-    key = Address(1, "rl", branch="main", iteration=2, step=3).row_key("p", 4)
-    assert key == Address(1, "rl", branch="vanilla", iteration=2, step=3).row_key("p", 4)
-    assert key == 14111636871045580859
+    place = Place("main", "explore", 2, 3)
+    assert place.draw(1, "p", 4) == replace(place, branch="vanilla").draw(1, "p", 4) == 14111636871045580859
+    twins = [replace(place, branch=f"{arm}.{twin}") for twin in (1, 2) for arm in ("main", "vanilla")]
+    draws = [twin.draw(1, "p", 4) for twin in twins]
+    assert draws[0] == draws[1]
+    assert draws[2] == draws[3]
+    assert len({place.draw(1, "p", 4), *draws}) == 3
 
 
 def splitmix64(state: int) -> float:

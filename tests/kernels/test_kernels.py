@@ -1,4 +1,4 @@
-"""Attention over packed streams by our kernels, against dense attention in float64 (products: test_policy_products.py)."""
+"""Attention over packed streams by our kernels, against dense attention in float64 (products: test_matmul.py)."""
 
 from __future__ import annotations
 
@@ -174,10 +174,10 @@ def test_sizes_that_do_not_match_are_refused(sizes: tuple[int, int, int, int]) -
 def test_torchs_defaults_are_not_the_kernels() -> None:
     torch.manual_seed(3)
     x, weight = torch.randn(7, 12), torch.randn(33, 12)
-    expected = [kernels.Panels(weight)(x), kernels.Right(weight, turned=True).times(x)]
+    expected = [kernels.Panels(weight)(x), kernels.RightFactor(weight, turned=True).times(x)]
     torch.set_default_dtype(torch.float64)
     try:
-        found = [kernels.Panels(weight)(x), kernels.Right(weight, turned=True).times(x)]
+        found = [kernels.Panels(weight)(x), kernels.RightFactor(weight, turned=True).times(x)]
     finally:
         torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):

@@ -11,7 +11,7 @@ from padded_objectives import group_advantages as padded_group_advantages
 
 from reasonloop.learner.advantages import group_advantages
 from reasonloop.learner.batch import useful_groups
-from reasonloop.records import Rollout
+from reasonloop.records import Group, Problem, Rollout
 from reasonloop.rewards.outcome import overlong_penalty
 
 KINDS = {"grpo": "group", "centered": "none", "rloo": "leave_one_out"}
@@ -63,14 +63,15 @@ def test_equal_rewards_have_no_gradient(kind: str) -> None:
 def test_wrong_requests() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         group_advantages(np.array([1.0]), "grpo")
-    with pytest.raises(ValueError, match="expected grpo, centered, rloo, maxrl or pass_k"):
+    with pytest.raises(ValueError, match="expected grpo, centered, rloo, maxrl or pass@K"):
         group_advantages(np.array([1.0, 0.0]), "gae")
 
 
 def test_useful_groups_are_those_with_unequal_rewards() -> None:
-    def group(*values: float) -> list[Rollout]:
+    def group(*values: float) -> Group:
         ids = np.array([1], np.int32)
-        return [Rollout("p", ids, ids, np.zeros(1, np.float32), reward=value) for value in values]
+        rollouts = (Rollout("p", ids, ids, np.zeros(1, np.float32), reward=value) for value in values)
+        return Group(Problem("p"), ids, tuple(rollouts))
 
     groups = [group(1, 1, 1), group(0, 1, 0), group(0, 0), group(0.5, 0.5, 0.4)]
     assert useful_groups(groups) == [groups[1], groups[3]]

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sampler import Sampler, prompt
 from tiny_models import pairs, tiny_policy
 
 from reasonloop.config import Optimizer, Sampling
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import Example, supervised
-from reasonloop.learner.learner import Learner
+from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.policy import Policy
 
 
@@ -63,7 +62,7 @@ def test_steps_too_small_for_bfloat16_add_up() -> None:
     low, high = tiny_policy(), rounded(tiny_policy())
     low.compute_in("bfloat16")
     start = weights(low)
-    ours, reference = (Learner(policy, Optimizer(), Sampling()) for policy in (low, high))
+    ours, reference = (LocalLearner(policy, Optimizer(), Sampling()) for policy in (low, high))
     for _ in range(40):
         ours.update(batch(0), 2e-5)
         reference.update(batch(0), 2e-5)
@@ -91,8 +90,10 @@ def test_gradients_are_summed_in_float32() -> None:
     for name, size in (("one", 100_000), ("many", 24)):
         policy = tiny_policy()
         policy.compute_in("bfloat16")
-        norms[name] = Learner(policy, Optimizer(microbatch_tokens=size), Sampling()).update(examples, 0.0)["grad_norm"]
-    exact = Learner(rounded(tiny_policy()), Optimizer(), Sampling()).update(examples, 0.0)["grad_norm"]
+        norms[name] = LocalLearner(policy, Optimizer(microbatch_tokens=size), Sampling()).update(examples, 0.0)[
+            "grad_norm"
+        ]
+    exact = LocalLearner(rounded(tiny_policy()), Optimizer(), Sampling()).update(examples, 0.0)["grad_norm"]
     assert norms["one"] == pytest.approx(exact, rel=0.02)
     assert norms["many"] == pytest.approx(exact, rel=0.02)
 
@@ -103,12 +104,12 @@ def test_a_loaded_learner_continues_with_the_same_bytes(tmp_path: Path) -> None:
         policy.compute_in("bfloat16")
         return policy
 
-    straight = Learner(fresh(), Optimizer(), Sampling())
+    straight = LocalLearner(fresh(), Optimizer(), Sampling())
     for seed in range(3):
         straight.update(batch(seed), 1e-4)
-    straight.policy.save(tmp_path / "model")
+    (tmp_path / "model").mkdir()
     straight.save(tmp_path / "model")
-    continued = Learner(Policy.load(tmp_path / "model", dtype="bfloat16"), Optimizer(), Sampling())
+    continued = LocalLearner(Policy.load(tmp_path / "model", dtype="bfloat16"), Optimizer(), Sampling())
     continued.load(tmp_path / "model")
     for seed in range(3, 6):
         assert continued.update(batch(seed), 1e-4) == straight.update(batch(seed), 1e-4)
@@ -119,10 +120,8 @@ def test_a_loaded_learner_continues_with_the_same_bytes(tmp_path: Path) -> None:
 def test_sampled_log_probs_are_near_those_of_a_scoring_pass() -> None:
     policy = tiny_policy("qwen3")
     policy.compute_in("bfloat16")
-    engine = NativeEngine()
-    engine.load(policy)
-    prompts = [Prompt(str(i), p) for i, p in enumerate(pairs(2)[0][::2])]
-    rollouts = engine.sample(prompts, 4, Sampling(max_tokens=12), Address(0, "bfloat16"))
+    prompts = [prompt(str(i), p) for i, p in enumerate(pairs(2)[0][::2])]
+    rollouts = Sampler(policy).sample(prompts, 4, Sampling(max_tokens=12))
     scored = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], Sampling())
     difference = np.concatenate([r.logprobs - s for r, s in zip(rollouts, scored, strict=True)])
     assert np.abs(difference).mean() < 0.05

@@ -16,15 +16,13 @@ unit = st.floats(0, 1)
 numbers = st.floats(-3, 3)
 
 
-@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12), unit, unit)
-def test_gae_is_the_discounted_sum_of_its_deltas(pairs, gamma, lam):
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12), unit)
+def test_gae_is_the_weighted_sum_of_its_deltas(pairs, lam):
     rewards, values = (np.array(column) for column in zip(*pairs, strict=True))
-    advantages, returns = gae(rewards, values, gamma, lam)
+    advantages, returns = gae(rewards, values, lam)
     following = np.append(values[1:], 0.0)
     for t in range(len(rewards)):
-        expected = sum(
-            (gamma * lam) ** (u - t) * (rewards[u] + gamma * following[u] - values[u]) for u in range(t, len(rewards))
-        )
+        expected = sum(lam ** (u - t) * (rewards[u] + following[u] - values[u]) for u in range(t, len(rewards)))
         assert advantages[t] == pytest.approx(expected, abs=1e-9)
         assert returns[t] == pytest.approx(expected + values[t], abs=1e-9)
 
@@ -32,9 +30,9 @@ def test_gae_is_the_discounted_sum_of_its_deltas(pairs, gamma, lam):
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12))
 def test_monte_carlo_and_one_step_are_its_ends(pairs):
     rewards, values = (np.array(column) for column in zip(*pairs, strict=True))
-    _, returns = gae(rewards, values, 1.0, 1.0)
+    _, returns = gae(rewards, values, 1.0)
     np.testing.assert_allclose(returns, np.cumsum(rewards[::-1])[::-1], atol=1e-9)
-    _, returns = gae(rewards, values, 1.0, 0.0)
+    _, returns = gae(rewards, values, 0.0)
     np.testing.assert_allclose(returns, rewards + np.append(values[1:], 0.0), atol=1e-9)
 
 
@@ -57,7 +55,7 @@ def test_pass_k_is_the_mean_over_all_subsets_that_a_response_is_in(right, k):
     k = min(k, len(right))
     subsets = list(itertools.combinations(range(len(right)), k))
     passed = np.array([float(any(right[i] for i in subset)) for subset in subsets])
-    found = group_advantages(np.array(right, dtype=float), "pass_k", k)
+    found = group_advantages(np.array(right, dtype=float), f"pass@{k}")
     if passed.std() == 0:
         assert not found.any()
         return
@@ -76,8 +74,8 @@ def test_maxrl_divides_by_the_mean(rewards):
 
 def test_rewards_that_an_advantage_is_not_for():
     with pytest.raises(ValueError, match="0 and 1"):
-        group_advantages(np.array([0.5, 1.0]), "pass_k", 2)
+        group_advantages(np.array([0.5, 1.0]), "pass@2")
     with pytest.raises(ValueError, match="k <= 2"):
-        group_advantages(np.array([0.0, 1.0]), "pass_k", 3)
+        group_advantages(np.array([0.0, 1.0]), "pass@3")
     with pytest.raises(ValueError, match="at least 0"):
         group_advantages(np.array([-0.5, 1.0]), "maxrl")

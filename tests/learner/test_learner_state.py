@@ -12,13 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sampler import Sampler, prompt
 from tiny_models import pairs, tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import Example, supervised
-from reasonloop.learner.learner import Learner, scheduled
+from reasonloop.learner.local import LocalLearner, scheduled
 from reasonloop.policy.policy import Policy
 
 
@@ -34,19 +33,19 @@ def weights(policy: Policy) -> dict[str, bytes]:
 @pytest.mark.parametrize("family", ["llama", "llama_tied", "qwen3"])
 def test_a_loaded_learner_continues_with_the_same_bytes(family: str, tmp_path: Path) -> None:
     options = Optimizer(weight_decay=0.1, microbatch_tokens=40)
-    straight = Learner(tiny_policy(family), options, Sampling())
+    straight = LocalLearner(tiny_policy(family), options, Sampling())
     for seed in range(3):
         straight.update(batch(seed), 1e-3)
-    straight.policy.save(tmp_path / "model")
+    (tmp_path / "model").mkdir()
     straight.save(tmp_path / "model")
-    continued = Learner(Policy.load(tmp_path / "model"), options, Sampling())
+    continued = LocalLearner(Policy.load(tmp_path / "model"), options, Sampling())
     continued.load(tmp_path / "model")
     assert (continued.updates, continued.skipped) == (3, 0)
     assert weights(continued.policy) == weights(straight.policy)
     for seed in range(3, 6):
         assert continued.update(batch(seed), 5e-4) == straight.update(batch(seed), 5e-4)
         assert weights(continued.policy) == weights(straight.policy)
-    fresh = Learner(Policy.load(tmp_path / "model"), options, Sampling())  # without its moments it goes elsewhere
+    fresh = LocalLearner(Policy.load(tmp_path / "model"), options, Sampling())  # without its moments it goes elsewhere
     fresh.update(batch(3), 5e-4)
     assert weights(fresh.policy) != weights(straight.policy)
 
@@ -54,14 +53,14 @@ def test_a_loaded_learner_continues_with_the_same_bytes(family: str, tmp_path: P
 def poisoned_example(kind: str) -> Example:
     example = batch(0)[0]
     behaviour = np.full(len(example.response), -1.0, np.float32)
-    advantage = float(kind) if kind != "weight" else 1.0
-    weight = float("inf") if kind == "weight" else 1.0
+    advantage = np.full(len(example.response), float(kind) if kind != "weight" else 1.0)
+    weight = np.full(len(example.response), float("inf") if kind == "weight" else 1.0)
     return Example(example.prompt, example.response, policy_weight=weight, advantage=advantage, behaviour=behaviour)
 
 
 @pytest.mark.parametrize("kind", ["inf", "-inf", "nan", "1e30", "weight"])  # 1e30: finite, but not its norm
 def test_a_non_finite_gradient_skips_the_update_and_is_counted(kind: str) -> None:
-    learner = Learner(tiny_policy("llama"), Optimizer(), Sampling())
+    learner = LocalLearner(tiny_policy("llama"), Optimizer(), Sampling())
     learner.update(batch(1), 1e-3)
     before = weights(learner.policy)
     moments = copy.deepcopy(learner.optimizer.state_dict()["state"])
@@ -75,14 +74,14 @@ def test_a_non_finite_gradient_skips_the_update_and_is_counted(kind: str) -> Non
     assert np.isfinite(healthy["grad_norm"])
     assert (learner.updates, learner.skipped) == (3, 1)
     assert weights(learner.policy) != before
-    twin = Learner(tiny_policy("llama"), Optimizer(), Sampling())
+    twin = LocalLearner(tiny_policy("llama"), Optimizer(), Sampling())
     twin.update(batch(1), 1e-3)
     twin.update(batch(2), 1e-3)
     assert weights(twin.policy) == weights(learner.policy)
 
 
 def test_a_poisoned_weight_skips_too() -> None:
-    learner = Learner(tiny_policy("llama"), Optimizer(), Sampling())
+    learner = LocalLearner(tiny_policy("llama"), Optimizer(), Sampling())
     with torch.no_grad():
         learner.policy.model.model.layers[1].mlp.up_proj.weight[0, 0] = float("inf")
     before = weights(learner.policy)
@@ -93,7 +92,7 @@ def test_a_poisoned_weight_skips_too() -> None:
 
 def step_and_gradient(clip: float) -> tuple[float, list[torch.Tensor]]:
     """grad_norm as reported, and the gradient that the optimizer saw."""
-    learner = Learner(tiny_policy("llama"), Optimizer(grad_clip=clip), Sampling())
+    learner = LocalLearner(tiny_policy("llama"), Optimizer(grad_clip=clip), Sampling())
     seen: list[torch.Tensor] = []
     step = learner.optimizer.step
 
@@ -118,7 +117,7 @@ def test_adamw_is_the_published_one() -> None:
     """Loshchilov and Hutter 2019, algorithm 2, in float64 over three updates with changing rates."""
     beta1, beta2, decay, clip, eps = 0.9, 0.95, 0.05, 0.5, 1e-8
     options = Optimizer(betas=(beta1, beta2), weight_decay=decay, grad_clip=clip)
-    learner = Learner(tiny_policy("llama"), options, Sampling())
+    learner = LocalLearner(tiny_policy("llama"), options, Sampling())
     theta = [p.detach().double().clone() for p in learner.parameters]
     first, second = ([torch.zeros_like(p) for p in theta] for _ in range(2))
     seen: list[torch.Tensor] = []
@@ -165,7 +164,7 @@ def test_schedules(peak: float, total: int, warmup: int, schedule: str) -> None:
 
 
 def gradient_of(policy: Policy, checkpointing: bool) -> dict[str, Any]:
-    learner = Learner(policy, Optimizer(grad_clip=1e9, microbatch_tokens=30), Sampling(), checkpointing)
+    learner = LocalLearner(policy, Optimizer(grad_clip=1e9, microbatch_tokens=30), Sampling(), checkpointing)
     seen: dict[str, Any] = {}
     step = learner.optimizer.step
 
@@ -204,18 +203,23 @@ def test_dropout_stays_off_in_training_with_checkpointing_and_sampling_does_not_
     dropping = {"attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
     policy = tiny_policy("gpt2", **dropping)
     rng = np.random.default_rng(0)
-    prompts = [Prompt(f"p{i}", tokens(rng, 5)) for i in range(3)]
-    sampler = NativeEngine()
-    sampler.load(policy)
+    prompts = [prompt(f"p{i}", tokens(rng, 5)) for i in range(3)]
+    sampler = Sampler(policy)
     sampling = Sampling(max_tokens=10)
-    before = sampler.sample(prompts, 2, sampling, Address(0, "rl"))
-    learner = Learner(policy, Optimizer(), sampling, checkpointing=True)
-    after = sampler.sample(prompts, 2, sampling, Address(0, "rl"))
+    before = sampler.sample(prompts, 2, sampling)
+    learner = LocalLearner(policy, Optimizer(), sampling, checkpointing=True)
+    after = sampler.sample(prompts, 2, sampling)
     for a, b in zip(before, after, strict=True):
         assert a.response_tokens.tolist() == b.response_tokens.tolist()
         np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=0, atol=1e-6)
     examples = [
-        Example(r.prompt_tokens, r.response_tokens, policy_weight=0.01, advantage=1.0, behaviour=r.logprobs)
+        Example(
+            r.prompt_tokens,
+            r.response_tokens,
+            policy_weight=np.full(r.length, 0.01),
+            advantage=np.ones(r.length),
+            behaviour=r.logprobs,
+        )
         for r in after
     ]
     assert abs(learner.update(examples, 1e-3)["k1"]) < 1e-5

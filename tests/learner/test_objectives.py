@@ -20,7 +20,7 @@ from reasonloop.learner.batch import Example, reinforced, supervised, token_targ
 from reasonloop.learner.losses import OBJECTIVES, Objective, k3, loss, value_loss
 from reasonloop.policy.logprobs import target_logprobs
 from reasonloop.policy.stream import pack
-from reasonloop.records import Rollout
+from reasonloop.records import Group, Problem, Rollout
 
 MAX_TOKENS = 20
 
@@ -44,25 +44,28 @@ PUBLISHED_CLIPS = {
 }
 
 
-def make_groups(rng: np.random.Generator, problems: int, size: int) -> list[list[Rollout]]:
+def make_groups(rng: np.random.Generator, problems: int, size: int) -> list[Group]:
     groups = []
     for problem in range(problems):
         prompt = tokens(rng, int(rng.integers(1, 8)))
         lengths = rng.integers(1, MAX_TOKENS + 1, size)
-        groups.append(
-            [
-                Rollout(
-                    f"p{problem}",
-                    prompt,
-                    tokens(rng, int(length)),
-                    logprobs=-rng.exponential(2.0, length).astype(np.float32),
-                    reward=float(rng.choice([0.0, 1.0, 0.25, -0.5])),
-                    sample=sample,
-                )
-                for sample, length in enumerate(lengths)
-            ]
+        rollouts = tuple(
+            Rollout(
+                f"p{problem}",
+                prompt,
+                tokens(rng, int(length)),
+                logprobs=-rng.exponential(2.0, length).astype(np.float32),
+                reward=float(rng.choice([0.0, 1.0, 0.25, -0.5])),
+                sample=sample,
+            )
+            for sample, length in enumerate(lengths)
         )
+        groups.append(Group(Problem(f"p{problem}"), prompt, rollouts))
     return groups
+
+
+def masked(rollout: Rollout) -> np.ndarray:
+    return np.ones(len(rollout.response_tokens)) if rollout.sampled is None else rollout.sampled.astype(np.float64)
 
 
 def padded(rows: Sequence[np.ndarray]) -> torch.Tensor:
@@ -75,20 +78,20 @@ def padded(rows: Sequence[np.ndarray]) -> torch.Tensor:
 
 def expected_loss(
     name: str,
-    groups: list[list[Rollout]],
+    groups: list[Group],
     logprobs: torch.Tensor,
     reference: list[np.ndarray] | None,
     beta: float,
 ) -> torch.Tensor:
     """The padded formulation on current log-probs [B, T] float64."""
     scale, loss_type, level = TRL[name]
-    rollouts = [rollout for group in groups for rollout in group]
-    rewards = torch.tensor([[r.reward for r in group] for group in groups], dtype=torch.float64)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rewards = torch.tensor([[r.reward for r in group.rollouts] for group in groups], dtype=torch.float64)
     low, high = PUBLISHED_CLIPS[name]
     return padded_loss(
         logprobs,
         padded([r.logprobs for r in rollouts]),
-        padded([np.ones(len(r.response_tokens)) for r in rollouts]),
+        padded([masked(r) for r in rollouts]),
         group_advantages(rewards, scale).flatten(),
         loss_type,
         low,
@@ -108,12 +111,20 @@ def expected_loss(
     size=st.integers(2, 5),
     beta=st.sampled_from([0.0, 0.04]),
     drift=st.sampled_from([0.0, 3e-4, 0.2, 1.0]),
+    tools=st.booleans(),
 )
-def test_values_and_gradients(name: str, seed: int, problems: int, size: int, beta: float, drift: float) -> None:
-    """As functions of the log-probs, with ratios at, near and far beyond the clip borders."""
+def test_values_and_gradients(
+    name: str, seed: int, problems: int, size: int, beta: float, drift: float, tools: bool
+) -> None:
+    """As functions of the log-probs, with ratios at, near and far beyond the clip borders; with tokens in the responses that
+    the policy didn't sample, and without."""
     rng = np.random.default_rng(seed)
     groups = make_groups(rng, problems, size)
-    rollouts = [rollout for group in groups for rollout in group]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    for rollout in rollouts if tools else ():
+        sampled = rng.random(len(rollout.response_tokens)) < 0.6
+        sampled[rng.integers(len(sampled))] = True
+        object.__setattr__(rollout, "sampled", sampled)
     current = [r.logprobs + drift * rng.normal(size=len(r.logprobs)) for r in rollouts]
     reference = [(r.logprobs + 0.5 * rng.normal(size=len(r.logprobs))).astype(np.float32) for r in rollouts]
     examples: Sequence[Example] = reinforced(groups, OBJECTIVES[name], MAX_TOKENS)
@@ -129,6 +140,8 @@ def test_values_and_gradients(name: str, seed: int, problems: int, size: int, be
     (padded_gradient,) = torch.autograd.grad(expected, rows)
     inside = padded([np.ones(len(row)) for row in current]).bool()
     torch.testing.assert_close(gradient, padded_gradient[inside], rtol=1e-4, atol=1e-7)
+    if tools:
+        assert (gradient[~torch.from_numpy(np.concatenate([r.sampled for r in rollouts]))] == 0).all()
     assert (padded_gradient[~inside] == 0).all()
 
 
@@ -142,9 +155,9 @@ def test_parameter_gradients_of_whole_models(name: str, family: str) -> None:
     rng = np.random.default_rng(3)
     groups = make_groups(rng, problems=2, size=3)
     for group in groups:
-        for sample, rollout in enumerate(group):
+        for sample, rollout in enumerate(group.rollouts):
             object.__setattr__(rollout, "reward", float(sample == 1))
-    rollouts = [rollout for group in groups for rollout in group]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
     exact = [
         reference_model.logprobs(r.prompt_tokens.tolist(), r.response_tokens.tolist(), temperature) for r in rollouts
     ]
@@ -204,7 +217,11 @@ def one_token(ratio: float, advantage: float, objective: Objective) -> tuple[flo
     """(loss, d loss / d logprob, clipped) of a single token with weight 1."""
     behaviour = np.array([-1.0], np.float32)
     example = Example(
-        np.array([5], np.int32), np.array([6], np.int32), policy_weight=1.0, advantage=advantage, behaviour=behaviour
+        np.array([5], np.int32),
+        np.array([6], np.int32),
+        policy_weight=np.ones(1),
+        advantage=np.array([advantage]),
+        behaviour=behaviour,
     )
     logprob = torch.tensor([-1.0 + np.log(ratio)], dtype=torch.float64, requires_grad=True)
     part = loss(logprob, token_targets([example], "cpu"), objective)
@@ -236,9 +253,9 @@ def test_absurd_ratios_stay_finite(gap: float) -> None:
         example = Example(
             np.array([5], np.int32),
             np.array([6, 7], np.int32),
-            policy_weight=0.5,
-            kl_weight=0.1,
-            advantage=-1.0,
+            policy_weight=np.full(2, 0.5),
+            kl_weight=np.full(2, 0.1),
+            advantage=np.full(2, -1.0),
             behaviour=np.full(2, -1.0, np.float32),
             reference=np.full(2, -1.0, np.float32),
         )
@@ -294,4 +311,4 @@ def test_a_groups_weight_in_dr_grpo_does_not_depend_on_the_groups_that_were_left
     groups = make_groups(np.random.default_rng(3), 3, 4)
     alone = reinforced(groups[:1], OBJECTIVES["dr_grpo"], MAX_TOKENS, planned=16)
     beside = reinforced(groups, OBJECTIVES["dr_grpo"], MAX_TOKENS, planned=16)
-    assert {example.policy_weight for example in alone + beside} == {1 / (16 * MAX_TOKENS)}
+    assert {weight for example in alone + beside for weight in example.policy_weight} == {1 / (16 * MAX_TOKENS)}

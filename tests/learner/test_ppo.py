@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_update import UNCLIPPED, off_policy, sampled_groups
+from test_update import UNCLIPPED, off_policy, sampled_groups, with_tools
 from tiny_models import tiny_policy
 
 from reasonloop.config import Optimizer, Ppo, Sampling
 from reasonloop.learner.batch import Example, policy_gradient, useful_groups, with_values
 from reasonloop.learner.critic import Critic, explained_variance
 from reasonloop.learner.gae import gae, token_rewards, whiten
-from reasonloop.learner.learner import Learner
+from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.policy.policy import Policy
 
@@ -24,24 +25,24 @@ SAMPLING = Sampling(max_tokens=16)
 PPO = OBJECTIVES["ppo"]
 
 
-def make(critic: str = "copy", limit: int = 10_000, **options: Any) -> tuple[Learner, Critic]:
+def make(limit: int = 10_000, **options: Any) -> tuple[LocalLearner, Critic]:
     """A learner with a critic whose head is random, so that its values differ from token to token."""
     policy = tiny_policy("llama")
     optimizer = Optimizer(microbatch_tokens=limit, grad_clip=UNCLIPPED)
-    own = Critic(policy, Ppo(critic=critic, **options), optimizer)
+    own = Critic(policy, Ppo(**{"warmup_steps": 0, **options}), optimizer)
     with torch.no_grad():
         own.head.weight.copy_(torch.randn(own.head.weight.shape, generator=torch.Generator().manual_seed(3)) * 0.3)
         own.head.bias.fill_(0.1)
-    return Learner(policy, optimizer, SAMPLING, critic=own), own
+    return LocalLearner(policy, optimizer, SAMPLING, critic=own), own
 
 
-def batch(critic: Critic, policy: Policy, coefficient: float = 1.0) -> list[Example]:
-    rollouts = [rollout for group in off_policy(sampled_groups(policy), 0.2) for rollout in group]
+def batch(critic: Critic, policy: Policy) -> list[Example]:
+    rollouts = [rollout for group in off_policy(sampled_groups(policy), 0.2) for rollout in group.rollouts]
     values = critic.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], 60)
-    pairs = [gae(token_rewards(r.reward, r.logprobs), v, 1.0, 0.95) for r, v in zip(rollouts, values, strict=True)]
+    pairs = [gae(token_rewards(r.reward, r.logprobs), v, 0.95) for r, v in zip(rollouts, values, strict=True)]
     old = [v + 0.3 * (-1) ** i for i, v in enumerate(values)]  # so that value clipping is at work for some
     examples = policy_gradient(rollouts, whiten([a for a, _ in pairs]), PPO, SAMPLING.max_tokens)
-    return with_values(examples, [r for _, r in pairs], old, coefficient)
+    return with_values(examples, [r for _, r in pairs], old)
 
 
 def states(model: Any, example: Example) -> torch.Tensor:
@@ -51,7 +52,7 @@ def states(model: Any, example: Example) -> torch.Tensor:
     return hidden[len(example.prompt) - 1 :]
 
 
-def reference_loss(model: Any, trunk: Any, head: Any, examples: list[Example], coefficient: float, clip: float) -> Any:
+def reference_loss(model: Any, trunk: Any, head: Any, examples: list[Example], clip: float) -> Any:
     """The PPO loss written out: mean over all tokens of the clipped surrogate and of the clipped value error."""
     tokens, policy_sum, value_sum = 0, 0.0, 0.0
     for example in examples:
@@ -66,10 +67,10 @@ def reference_loss(model: Any, trunk: Any, head: Any, examples: list[Example], c
         bounded = old + (value - old).clamp(-clip, clip)
         value_sum = value_sum + 0.5 * torch.maximum((value - target) ** 2, (bounded - target) ** 2).sum()
         tokens += len(example.response)
-    return (policy_sum + coefficient * value_sum) / tokens
+    return (policy_sum + value_sum) / tokens
 
 
-def spied_gradients(learner: Learner, critic: Critic, examples: list[Example]) -> dict[str, torch.Tensor]:
+def spied_gradients(learner: LocalLearner, critic: Critic, examples: list[Example]) -> dict[str, torch.Tensor]:
     """All gradients of one update that moves nothing."""
     kept: dict[str, torch.Tensor] = {}
 
@@ -80,39 +81,35 @@ def spied_gradients(learner: Learner, critic: Critic, examples: list[Example]) -
 
     learner.optimizer.step = spy("policy.", learner.policy.model)  # type: ignore[method-assign]
     trunk, head = spy("trunk.", critic.trunk.model), spy("head.", critic.head)
-    critic.optimizer.step = lambda: (head(), None if critic.shared else trunk())  # type: ignore[method-assign]
-    learner.update(examples, 1.0, PPO, critic_rate=1.0)
+    critic.optimizer.step = lambda: (head(), trunk())  # type: ignore[method-assign]
+    learner.update(examples, 1.0, PPO)
     return kept
 
 
-@pytest.mark.parametrize("kind", ["copy", "shared"])
-def test_loss_and_gradients_equal_a_plain_float64_reference(kind: str) -> None:
-    coefficient = 0.7
-    learner, critic = make(kind, value_clip=0.2)
-    examples = batch(critic, learner.policy, coefficient)
+def test_loss_and_gradients_equal_a_plain_float64_reference() -> None:
+    learner, critic = make()
+    examples = batch(critic, learner.policy)
     model, head = copy.deepcopy(learner.policy.model).double(), copy.deepcopy(critic.head).double()
     model.set_attn_implementation("eager")
-    trunk = model if kind == "shared" else copy.deepcopy(model)
-    expected = reference_loss(model, trunk, head, examples, coefficient, 0.2)
+    trunk = copy.deepcopy(model)
+    expected = reference_loss(model, trunk, head, examples, 0.2)
     expected.backward()
     found = spied_gradients(learner, critic, examples)
     reference = {f"policy.{n}": p.grad for n, p in model.named_parameters()}
     reference |= {f"head.{n}": p.grad for n, p in head.named_parameters()}
-    if kind == "copy":
-        reference |= {f"trunk.{n}": p.grad for n, p in trunk.named_parameters() if p.grad is not None}
+    reference |= {f"trunk.{n}": p.grad for n, p in trunk.named_parameters() if p.grad is not None}
     assert found.keys() == reference.keys()
     for name, gradient in reference.items():
         np.testing.assert_allclose(found[name].double(), gradient, atol=1e-5, rtol=1e-4, err_msg=name)
-    learner, critic = make(kind, value_clip=0.2)
-    measured = learner.update(examples, 0.0, PPO, critic_rate=0.0)
+    learner, critic = make()
+    measured = learner.update(examples, 0.0, PPO)
     assert measured["loss"] == pytest.approx(float(expected.detach()), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["copy", "shared"])
-def test_values_are_those_of_the_state_before_each_token_however_they_are_packed(kind: str) -> None:
-    learner, critic = make(kind)
+def test_values_are_those_of_the_state_before_each_token_however_they_are_packed() -> None:
+    learner, critic = make()
     groups = sampled_groups(learner.policy)
-    rollouts = [rollout for group in groups for rollout in group]
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
     prompts, responses = [r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts]
     packed = critic.score(prompts, responses, 10_000)
     for limit in (1, 40):
@@ -126,12 +123,11 @@ def test_values_are_those_of_the_state_before_each_token_however_they_are_packed
             np.testing.assert_allclose(values, head(states(model, example))[:, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["copy", "shared"])
-def test_an_update_does_not_depend_on_micro_batches(kind: str) -> None:
-    learner, critic = make(kind)
+def test_an_update_does_not_depend_on_micro_batches() -> None:
+    learner, critic = make()
     examples = batch(critic, learner.policy)
     whole = spied_gradients(learner, critic, examples)
-    learner, critic = make(kind, limit=30)
+    learner, critic = make(limit=30)
     parts = spied_gradients(learner, critic, examples[::-1])
     for name, gradient in whole.items():
         np.testing.assert_allclose(parts[name], gradient, atol=1e-5, rtol=1e-3, err_msg=name)
@@ -141,39 +137,40 @@ def weights(module: torch.nn.Module) -> bytes:
     return b"".join(value.numpy().tobytes() for value in module.state_dict().values())
 
 
-@pytest.mark.parametrize("kind", ["copy", "shared"])
-def test_a_frozen_policy_stays_while_its_critic_learns(kind: str) -> None:
-    learner, critic = make(kind, value_clip=10.0)
+def test_a_frozen_policy_stays_while_its_critic_learns() -> None:
+    learner, critic = make(learning_rate=3e-3, warmup_steps=30)
     examples = batch(critic, learner.policy)
     before, losses = weights(learner.policy.model), []
+    prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
     for _ in range(30):
-        losses.append(learner.update(examples, 1.0, PPO, critic_rate=3e-3, frozen=True)["value_loss"])
+        told = critic.score(prompts, responses, 60)
+        examples = [replace(example, old_values=value) for example, value in zip(examples, told, strict=True)]
+        losses.append(learner.update(examples, 1.0, PPO)["value_loss"])
     assert weights(learner.policy.model) == before
     assert losses[-1] < 0.7 * losses[0]
-    learner.update(examples, 1e-3, PPO, critic_rate=3e-3)
+    learner.update(examples, 1e-3, PPO)
     assert weights(learner.policy.model) != before
 
 
 def test_a_copied_critic_is_a_model_of_its_own() -> None:
-    learner, critic = make("copy")
+    learner, critic = make(learning_rate=1e-2, warmup_steps=1)
     before = weights(learner.policy.model)
-    learner.update(batch(critic, learner.policy), 1e-2, PPO, critic_rate=1e-2, frozen=True)
+    learner.update(batch(critic, learner.policy), 1e-2, PPO)
     assert weights(critic.trunk.model) != before == weights(learner.policy.model)
 
 
-@pytest.mark.parametrize("kind", ["copy", "shared"])
-def test_a_loaded_critic_continues_with_the_same_bytes(kind: str, tmp_path: Path) -> None:
-    straight, critic = make(kind)
+def test_a_loaded_critic_continues_with_the_same_bytes(tmp_path: Path) -> None:
+    straight, critic = make(learning_rate=1e-3)
     examples = batch(critic, straight.policy)
-    straight.update(examples, 1e-3, PPO, critic_rate=1e-3)
-    straight.policy.save(tmp_path / "model")
+    straight.update(examples, 1e-3, PPO)
     straight.save(tmp_path)
-    policy = Policy.load(tmp_path / "model")
+    policy = Policy.load(tmp_path)
     options = Optimizer(microbatch_tokens=10_000, grad_clip=UNCLIPPED)
-    again = Learner(policy, options, SAMPLING, critic=Critic(policy, Ppo(critic=kind), options))  # type: ignore[arg-type]
+    ppo = Ppo(learning_rate=1e-3, warmup_steps=0)
+    again = LocalLearner(policy, options, SAMPLING, critic=Critic(policy, ppo, options))
     again.load(tmp_path)
     for learner in (straight, again):
-        learner.update(examples, 1e-3, PPO, critic_rate=1e-3)
+        learner.update(examples, 1e-3, PPO)
     assert again.critic is not None
     assert weights(again.policy.model) == weights(straight.policy.model)
     assert weights(again.critic.head) == weights(critic.head)
@@ -182,7 +179,7 @@ def test_a_loaded_critic_continues_with_the_same_bytes(kind: str, tmp_path: Path
 
 def test_with_a_critic_no_group_is_dropped() -> None:
     groups = sampled_groups(tiny_policy("llama"))
-    for rollout in groups[0]:
+    for rollout in groups[0].rollouts:
         object.__setattr__(rollout, "reward", 1.0)
     assert len(useful_groups(groups)) == 2
     assert useful_groups(groups, PPO) == groups
@@ -192,3 +189,23 @@ def test_explained_variance() -> None:
     returns = [np.array([0.0, 1.0]), np.array([1.0])]
     assert explained_variance(returns, returns) == 1.0
     assert explained_variance([np.zeros(2), np.zeros(1)], returns) == 0.0
+
+
+def test_estimates_pass_over_tokens_that_the_policy_did_not_sample() -> None:
+    """Advantages and returns of the sampled tokens are those of the sampled tokens alone, whatever stands between them."""
+    learner, critic = make(gae_lambda=0.7)
+    groups = with_tools(sampled_groups(learner.policy), 0.4)
+    found = critic.estimate(groups)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    expected = []
+    for rollout in rollouts:
+        (values,) = critic.score([rollout.prompt_tokens], [rollout.response_tokens], 10_000)
+        rewards = token_rewards(rollout.reward, rollout.logprobs[rollout.sampled])
+        expected.append(gae(rewards, values[rollout.sampled], 0.7))
+    whitened = whiten([advantages for advantages, _ in expected])
+    estimates = [estimate for own in found.rollouts for estimate in own]
+    for rollout, estimate, advantages, (_, returns) in zip(rollouts, estimates, whitened, expected, strict=True):
+        np.testing.assert_allclose(estimate.advantage[rollout.sampled], advantages, atol=1e-5)
+        np.testing.assert_allclose(estimate.returns[rollout.sampled], returns, atol=1e-5)
+        assert (estimate.advantage[~rollout.sampled] == 0).all()
+    assert set(found.measured) == {"explained_variance"}

@@ -13,12 +13,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from sampler import Sampler, prompt
 from tiny_models import EOS, tiny_policy, tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonloop.config import Sampling
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.errors import InputError
 from reasonloop.files import recover_folder
 from reasonloop.policy.policy import Policy
@@ -39,15 +38,13 @@ def test_transformers_loads_a_saved_policy_and_generates_the_same(family: str, t
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", attn_implementation="eager")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     text = "from 3 5 7 = 21 :"
-    prompt = policy.encode_prompt(Problem("p", text))
+    ids = policy.codec.encode_prompt(Problem("p", text))
     if family != "qwen2":  # AutoTokenizer reads any tokenizer beside a Qwen2 model as Qwen2's byte-level one
-        assert tokenizer(text).input_ids == prompt.tolist()
+        assert tokenizer(text).input_ids == ids.tolist()
     generated = model.generate(
-        torch.from_numpy(prompt.astype(np.int64))[None], max_new_tokens=16, do_sample=False, pad_token_id=0
-    )[0, len(prompt) :]
-    engine = NativeEngine()
-    engine.load(policy)
-    greedy = engine.sample([Prompt("p", prompt)], 1, Sampling(temperature=1e-4, max_tokens=16), Address(0, "greedy"))[0]
+        torch.from_numpy(ids.astype(np.int64))[None], max_new_tokens=16, do_sample=False, pad_token_id=0
+    )[0, len(ids) :]
+    greedy = Sampler(policy).sample([prompt("p", ids)], 1, Sampling(temperature=1e-4, max_tokens=16))[0]
     assert greedy.response_tokens.tolist() == generated.tolist()
 
 
@@ -91,7 +88,7 @@ def test_a_killed_save_leaves_the_old_folder_or_the_new_one(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", count(Path.rename))
         patch.setattr(shutil, "rmtree", count(shutil.rmtree))
-        patch.setattr(new.tokenizer, "save_pretrained", count(new.tokenizer.save_pretrained))
+        patch.setattr(new.codec.tokenizer, "save_pretrained", count(new.codec.tokenizer.save_pretrained))
         try:
             new.save(target)
         except Killed:
@@ -170,40 +167,40 @@ def test_a_path_that_does_not_exist_suggests_the_nearest_name(tmp_path: Path) ->
 
 
 def test_a_prompt_is_not_closed_and_a_demonstration_is(policy: Policy) -> None:
-    prompt = policy.encode_prompt(Problem("p", "from 3 5 = 8 :"))
+    prompt = policy.codec.encode_prompt(Problem("p", "from 3 5 = 8 :"))
     assert prompt.dtype == np.int32
-    assert prompt[0] == policy.tokenizer.bos_token_id
+    assert prompt[0] == policy.codec.tokenizer.bos_token_id
     assert EOS not in prompt.tolist()
-    response = policy.encode_response("3 + 5 = 8")
+    response = policy.codec.encode_response("3 + 5 = 8")
     assert response.dtype == np.int32
     assert response.tolist().count(EOS) == 1
     assert response[-1] == EOS
-    assert policy.tokenizer.bos_token_id not in response.tolist()
-    assert policy.decode(response) == "3 + 5 = 8"
+    assert policy.codec.tokenizer.bos_token_id not in response.tolist()
+    assert policy.codec.decode(response) == "3 + 5 = 8"
 
 
 def test_a_tokenizer_that_closes_texts_does_not_close_prompts() -> None:
     from tokenizers import processors
 
     policy = tiny_policy("llama")
-    policy.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+    policy.codec.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", EOS)]
     )
-    assert policy.tokenizer("3 + 5").input_ids[-1] == EOS
-    assert policy.encode_prompt(Problem("p", "3 + 5")).tolist() == policy.tokenizer("3 + 5").input_ids[:-1]
+    assert policy.codec.tokenizer("3 + 5").input_ids[-1] == EOS
+    assert policy.codec.encode_prompt(Problem("p", "3 + 5")).tolist() == policy.codec.tokenizer("3 + 5").input_ids[:-1]
 
 
 def test_chat_messages_need_a_chat_template() -> None:
     policy = tiny_policy("llama")
     problem = Problem("line 17", messages=({"role": "user", "content": "3 + 5"},))
     with pytest.raises(InputError, match=r"line 17.*no chat template"):
-        policy.encode_prompt(problem)
-    policy.tokenizer.chat_template = (
+        policy.codec.encode_prompt(problem)
+    policy.codec.tokenizer.chat_template = (
         "from {% for m in messages %}{{ m['content'] }} {% endfor %}{% if add_generation_prompt %}={% endif %}"
     )
-    ids = policy.encode_prompt(problem)
+    ids = policy.codec.encode_prompt(problem)
     assert ids.dtype == np.int32
-    assert policy.tokenizer.decode(ids.tolist(), skip_special_tokens=True) == "from 3 + 5 ="
+    assert policy.codec.tokenizer.decode(ids.tolist(), skip_special_tokens=True) == "from 3 + 5 ="
 
 
 @pytest.mark.parametrize(
@@ -217,28 +214,28 @@ def test_chat_messages_need_a_chat_template() -> None:
 )
 def test_a_chat_template_that_refuses_names_the_problem(template: str, said: str) -> None:
     policy = tiny_policy("llama")
-    policy.tokenizer.chat_template = template
+    policy.codec.tokenizer.chat_template = template
     with pytest.raises(InputError, match=rf"problem line 17: the model's chat template refuses .*{said}"):
-        policy.encode_prompt(Problem("line 17", messages=({"role": "system", "content": "3 + 5"},)))
+        policy.codec.encode_prompt(Problem("line 17", messages=({"role": "system", "content": "3 + 5"},)))
 
 
 def test_a_tokenizer_without_an_end_cannot_close_demonstrations() -> None:
     policy = tiny_policy("llama")
-    policy.tokenizer.eos_token = None
+    policy.codec.tokenizer.eos_token = None
     with pytest.raises(InputError, match="no end-of-sequence token"):
-        policy.encode_response("3 + 5 = 8")
-    assert len(policy.encode_prompt(Problem("p", "3 + 5")))
+        policy.codec.encode_response("3 + 5 = 8")
+    assert len(policy.codec.encode_prompt(Problem("p", "3 + 5")))
 
 
 def test_tokens_that_the_model_has_no_embeddings_for(tmp_path: Path) -> None:
     policy = tiny_policy("llama")
     vocabulary = policy.model.config.vocab_size
-    policy.tokenizer.add_tokens([f"<new {i}>" for i in range(vocabulary - len(policy.tokenizer) + 1)])
+    policy.codec.tokenizer.add_tokens([f"<new {i}>" for i in range(vocabulary - len(policy.codec.tokenizer) + 1)])
     with pytest.raises(InputError, match=rf"problem p: its tokenizer has '<new .*' with id {vocabulary}"):
-        policy.encode_prompt(Problem("p", policy.tokenizer.convert_ids_to_tokens(vocabulary)))
-    policy.tokenizer.eos_token = policy.tokenizer.convert_ids_to_tokens(vocabulary)
+        policy.codec.encode_prompt(Problem("p", policy.codec.tokenizer.convert_ids_to_tokens(vocabulary)))
+    policy.codec.tokenizer.eos_token = policy.codec.tokenizer.convert_ids_to_tokens(vocabulary)
     with pytest.raises(InputError, match=rf"response '3 \+ 5': .* id {vocabulary}, the model has {vocabulary}"):
-        policy.encode_response("3 + 5")
+        policy.codec.encode_response("3 + 5")
     policy.save(tmp_path / "model")
     with pytest.raises(InputError, match=rf"model .*: its tokenizer has .* id {vocabulary}"):
         Policy.load(tmp_path / "model")
@@ -248,37 +245,39 @@ def test_a_prompt_without_tokens_is_refused() -> None:
     from tokenizers import processors
 
     policy = tiny_policy("llama")
-    policy.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    policy.codec.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", special_tokens=[]
+    )
     with pytest.raises(InputError, match=r"problem empty.*no tokens"):
-        policy.encode_prompt(Problem("empty", ""))
+        policy.codec.encode_prompt(Problem("empty", ""))
 
 
 def test_stop_tokens(policy: Policy) -> None:
-    word = policy.tokenizer.convert_tokens_to_ids("answer")
-    assert policy.stop_tokens(()) == {EOS}
-    assert policy.stop_tokens(("answer",)) == {EOS, word}
+    word = policy.codec.tokenizer.convert_tokens_to_ids("answer")
+    assert policy.codec.stop_tokens(()) == {EOS}
+    assert policy.codec.stop_tokens(("answer",)) == {EOS, word}
     with pytest.raises(InputError, match=r"sampling\.stop.*2 tokens"):
-        policy.stop_tokens(("answer yes",))
+        policy.codec.stop_tokens(("answer yes",))
     with pytest.raises(InputError, match=r"sampling\.stop.*unknown"):
-        policy.stop_tokens(("Answer:",))
+        policy.codec.stop_tokens(("Answer:",))
 
 
 def test_every_end_of_sequence_that_the_model_names_stops() -> None:
     policy = tiny_policy("llama")
     policy.model.generation_config.eos_token_id = [EOS, 40]
-    assert policy.stop_tokens(()) == {EOS, 40}
+    assert policy.codec.stop_tokens(()) == {EOS, 40}
 
 
 def test_decoding_leaves_special_tokens_out_and_survives_padded_vocabularies() -> None:
     policy = tiny_policy("llama", vocab_size=128)  # larger than the tokenizer, as many released models are
-    ids = policy.tokenizer("3 + 5", add_special_tokens=False).input_ids
-    assert policy.decode(np.array([*ids, EOS], np.int32)) == "3 + 5"
-    assert policy.decode(np.array([*ids, 120, EOS], np.int32)).startswith("3 + 5")
+    ids = policy.codec.tokenizer("3 + 5", add_special_tokens=False).input_ids
+    assert policy.codec.decode(np.array([*ids, EOS], np.int32)) == "3 + 5"
+    assert policy.codec.decode(np.array([*ids, 120, EOS], np.int32)).startswith("3 + 5")
 
 
 def test_a_context_is_prompt_and_response_together(policy: Policy) -> None:
-    assert policy.context_length == 256
-    assert tiny_policy("gpt2").context_length == 256
+    assert policy.codec.context_length == 256
+    assert tiny_policy("gpt2").codec.context_length == 256
     rng = np.random.default_rng(0)
     assert len(policy.score([tokens(rng, 200)], [tokens(rng, 56)], Sampling())[0]) == 56
 

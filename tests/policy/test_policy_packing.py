@@ -79,7 +79,7 @@ def test_an_ordinary_forward_pass_keeps_softcap_and_window(family: str) -> None:
         continued = eager(input_ids=generated[None]).logits[0, 10:-1].argmax(-1)
     torch.testing.assert_close(got[0, 4:].double(), alone[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(got[1].double(), alone[1], rtol=0, atol=1e-5)
-    stop = (generated[11:] == policy.tokenizer.eos_token_id).tolist()
+    stop = (generated[11:] == policy.codec.tokenizer.eos_token_id).tolist()
     assert generated[11:].tolist() == continued.tolist() or any(stop)
 
 

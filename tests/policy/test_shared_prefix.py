@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sampler import Sampler, of_slots, prompt
 from tiny_models import FAMILIES, tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
 from reasonloop.learner.batch import supervised
-from reasonloop.learner.learner import Learner
+from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.stream import SHORTEST_PREFIX, common_prefix, pack, split_by_tokens
 
 
@@ -43,19 +42,18 @@ def test_log_probs_are_those_of_each_pair_alone(family: str) -> None:
     prompts = [prompt for prompt in alike(6, 15) for _ in range(2)]
     responses = [tokens(rng, int(rng.integers(1, 9))) for _ in prompts]
     together = policy.score(prompts, responses, Sampling())
-    for prompt, response, got in zip(prompts, responses, together, strict=True):
-        np.testing.assert_allclose(got, policy.score([prompt], [response], Sampling())[0], atol=1e-5)
+    for own, response, got in zip(prompts, responses, together, strict=True):
+        np.testing.assert_allclose(got, policy.score([own], [response], Sampling())[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral_window", "gpt2"])
 def test_rollouts_are_those_of_each_prompt_alone(family: str) -> None:
     policy = tiny_policy(family)
-    engine = NativeEngine()
-    engine.load(policy)
-    prompts = [Prompt(f"p{i}", prompt) for i, prompt in enumerate(alike(7, 15))]
-    sampling = Sampling(max_tokens=9, slots=5)
-    together = engine.sample(prompts, 3, sampling, Address(0, "test"))
-    apart = [rollout for prompt in prompts for rollout in engine.sample([prompt], 3, sampling, Address(0, "test"))]
+    sampler = Sampler(policy, of_slots(5))
+    prompts = [prompt(f"p{i}", own) for i, own in enumerate(alike(7, 15))]
+    sampling = Sampling(max_tokens=9)
+    together = sampler.sample(prompts, 3, sampling)
+    apart = [rollout for one in prompts for rollout in sampler.sample([one], 3, sampling)]
     for got, expected in zip(together, apart, strict=True):
         np.testing.assert_array_equal(got.response_tokens, expected.response_tokens)
         np.testing.assert_allclose(got.logprobs, expected.logprobs, atol=1e-5)
@@ -67,7 +65,7 @@ def test_gradients_do_not_depend_on_sharing() -> None:
     pairs = [(prompt, tokens(rng, 5)) for prompt in prompts]
     norms = []
     for limit in (1, 40, 10_000):  # each pair alone; a few together; all together
-        learner = Learner(tiny_policy("llama"), Optimizer(microbatch_tokens=limit), Sampling())
+        learner = LocalLearner(tiny_policy("llama"), Optimizer(microbatch_tokens=limit), Sampling())
         measured = learner.update(supervised(pairs), 1e-3)
         norms.append((measured["loss"], measured["grad_norm"]))
     np.testing.assert_allclose(norms[1:], [norms[0]] * 2, rtol=2e-5)

@@ -1,7 +1,7 @@
-"""An update's streams in several threads.
+"""Data-parallel ranks in threads: an update's streams side by side.
 
 On a CPU a forward and backward pass is matrix products with memory-bound passes between them, and its threads wait for one
-another at every operation. Two streams of half the size, a core each, don't wait. Each lane has a module tree of its own on
+another at every operation. Two streams of half the size, a core each, don't wait. Each rank has a module tree of its own on
 the same weights, so that gradients are summed apart, and then in a fixed order: the result is the same in every run.
 """
 
@@ -16,36 +16,37 @@ import numpy as np
 import torch
 
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.stream import common_prefix, split_by_tokens
 
 MOST = 4
-"""Lanes at most: each holds gradients of its own."""
+"""Ranks at most: each holds gradients of its own."""
 WORTH = 1.1
-"""Cutting an update up repeats prompts and what all prompts begin with: not where the longest lane, times the lanes, is
+"""Cutting an update up repeats prompts and what all prompts begin with: not where the longest rank, times the ranks, is
 longer than the whole by this"""
 
 ResultT = TypeVar("ResultT")
 
 
 def cut(
-    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, lanes: int
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, ranks: int
 ) -> list[list[list[int]]]:
-    """Indices of the pairs by lane and stream: one lane, or `lanes` of them where that is worth it.
+    """Indices of the pairs by rank and stream: one rank, or `ranks` of them where that is worth it.
 
     The streams that are worked on at the same time have at most `limit` tokens together (a single longer pair excepted).
     """
     whole = split_by_tokens(prompts, responses, limit)
-    if lanes < 2 or len(prompts) < lanes:
+    if ranks < 2 or len(prompts) < ranks:
         return [whole]
     total = sum(stream_tokens(prompts, responses, members) for members in whole)
     rounds = len(whole)
-    size = max(1, total // (rounds * lanes))
-    while size <= limit // lanes:
+    size = max(1, total // (rounds * ranks))
+    while size <= limit // ranks:
         streams = split_by_tokens(prompts, responses, size)
-        if len(streams) == rounds * lanes:
-            dealt = [streams[lane::lanes] for lane in range(lanes)]
-            longest = max(sum(stream_tokens(prompts, responses, one) for one in lane) for lane in dealt)
-            return dealt if longest * lanes <= WORTH * total else [whole]
+        if len(streams) == rounds * ranks:
+            dealt = [streams[rank::ranks] for rank in range(ranks)]
+            longest = max(sum(stream_tokens(prompts, responses, one) for one in rank) for rank in dealt)
+            return dealt if longest * ranks <= WORTH * total else [whole]
         size += 1 + size // 50
     return [whole]
 
@@ -58,7 +59,7 @@ def stream_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray]
     return shared + own + sum(len(responses[i]) - 1 for i in members)
 
 
-class Lanes:
+class ThreadRanks:
     """Threads that each work on a stream, with an equal share of torch's threads."""
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class Lanes:
         parts: Sequence[Sequence[Sequence[int]]],
         work: Callable[[Policy, Sequence[Sequence[int]]], ResultT],
     ) -> list[ResultT]:
-        """`work(policy, streams)` for each lane's streams at the same time; all gradients are then in `policy`'s."""
+        """`work(policy, streams)` for each rank's streams at the same time; all gradients are then in `policy`'s."""
         if len(parts) == 1:
             return [work(policy, parts[0])]
         if self._pool is None:
@@ -85,7 +86,7 @@ class Lanes:
             try:
                 results = [work(policy, parts[0])]
             finally:
-                for other in others:  # nobody may go on with the weights while a lane reads them
+                for other in others:  # nobody may go on with the weights while a rank reads them
                     other.exception()
             results += [other.result() for other in others]
         finally:
@@ -107,4 +108,5 @@ def _twin(policy: Policy) -> tuple[Policy, Pairs]:
     memo |= {id(buffer): buffer for buffer in policy.model.buffers()}
     twin = copy.copy(policy)
     twin.model = copy.deepcopy(policy.model, memo)
+    twin.scorer = Scorer(twin.model)
     return twin, pairs

@@ -2,19 +2,20 @@
 
 torch multiplies float32 matrices with MKL, which has AVX-512 for Intel's processors alone: on others it computes in halves.
 Our own kernels take what the processor has, and where there is no compiler oneDNN, which is in torch too. On an AMD EPYC of
-the fifth generation that is twice as fast (benchmarks/results/products.json). Which of them multiplies follows from the
+the fifth generation that is twice as fast (benchmarks/results/matmul.json). Which of them multiplies follows from the
 machine, never from a measurement: a run that goes on must round as it did before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from reasonloop.kernels import ops as kernels
 from reasonloop.machine import processor
@@ -46,7 +47,7 @@ def multiply(
         left, right = a.t() if a_turned else a, b.t() if b_turned else b
         return left @ right if onto is None else onto.addmm_(left, right)
     if kernels.library() is not None:
-        return kernels.Right(b, b_turned).times(a, a_turned, onto)
+        return kernels.RightFactor(b, b_turned).times(a, a_turned, onto)
     left, right = a.t() if a_turned else a, b if b_turned else b.t()
     found = torch.ops.mkldnn._linear_pointwise.default(left, right, None, "none", [], "")
     return found if onto is None else onto.add_(found)
@@ -59,7 +60,7 @@ def _wide_floats(*factors: Tensor) -> bool:
 def right_factor(b: Tensor, turned: bool = False) -> Callable[[Tensor], Tensor]:
     """a [M, K] -> a @ b, for several a; with `turned` b is given as its transpose. What can be done once is done now."""
     if b.numel() >= WORTH and _wide_floats(b) and kernels.library() is not None:
-        return kernels.Right(b, turned).times
+        return kernels.RightFactor(b, turned).times
     return partial(_times, b=b, turned=turned)
 
 
@@ -90,16 +91,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return nn.functional.linear(x, weight, bias)
 
 
-@contextmanager
-def wide_products(model: Any) -> Iterator[None]:
-    """Inside, the linear layers of a transformers model multiply as `linear` does."""
-    layers: list[nn.Linear] = []
-    if model.device.type == "cpu" and wide():
-        layers = [m for m in model.base_model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
-    try:
-        for layer in layers:
-            layer.forward = partial(linear, weight=layer.weight, bias=layer.bias)  # type: ignore[method-assign]
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
+class _WideMatmul(TorchFunctionMode):
+    """Inside, every `torch.nn.functional.linear` multiplies as `linear` does, whatever layer calls it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.linear:
+            return linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def wide_matmul(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, a model's linear layers multiply as `linear` does, where this thread's products are on such a CPU."""
+    return _WideMatmul() if device.type == "cpu" and wide() else nullcontext()

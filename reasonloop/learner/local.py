@@ -1,4 +1,4 @@
-"""The learner: a policy, its optimizer, and one update at a time."""
+"""The learner in this process: a policy, its optimizer, and one update at a time."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from reasonloop.config import Optimizer, Sampling
-from reasonloop.kernels.products import wide_products
+from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
-from reasonloop.learner.lanes import MOST, Lanes, cut
-from reasonloop.learner.losses import Objective, loss
-from reasonloop.policy.logprobs import target_logprobs
-from reasonloop.policy.policy import Policy
+from reasonloop.learner.losses import Objective, TokenTargets, loss
+from reasonloop.learner.protocol import Measured
+from reasonloop.learner.ranks import MOST, ThreadRanks, cut
+from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.stream import pack
 
 
@@ -33,8 +34,8 @@ def scheduled(peak: float, schedule: str, update: float, total: int, warmup: int
     return peak * (0.1 + 0.9 * falling)
 
 
-class Learner:
-    """Trains a policy in place. Its state is the weights, AdamW's moments and two counters.
+class LocalLearner:
+    """Trains a policy in place. Its state is the weights, AdamW's moments and two counters. See `Learner`.
 
     A policy in bfloat16 has float32 copies of its weights here: they take the steps, which are often smaller than what
     bfloat16 can tell apart, and hand what they have become, rounded, to the policy. Gradients are summed in float32.
@@ -49,10 +50,12 @@ class Learner:
         critic: Critic | None = None,
     ) -> None:
         self.policy, self.options, self.sampling, self.critic = policy, options, sampling, critic
-        self._lanes, self._checkpointing = Lanes(), checkpointing
+        self._ranks, self._checkpointing = ThreadRanks(), checkpointing
         if checkpointing:
             enable = getattr(policy.model, "activation_checkpointing_enable", None)  # since transformers 5.23
-            (enable or policy.model.gradient_checkpointing_enable)({"use_reentrant": False})
+            # what is computed again in the backward pass must multiply as it did at first
+            again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), wide_matmul(policy.device))}
+            (enable or policy.model.gradient_checkpointing_enable)(again)
             policy.model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
             _no_dropout(policy.model)
         self._trained = [p for p in policy.model.parameters() if p.requires_grad]
@@ -64,55 +67,51 @@ class Learner:
             self.parameters, lr=0.0, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
         self.updates = 0
-        """Updates done, skipped ones included"""
         self.skipped = 0
-        """Updates left out because of non-finite gradients"""
 
-    def update(
-        self,
-        examples: Sequence[Example],
-        learning_rate: float,
-        objective: Objective | None = None,
-        critic_rate: float | None = None,
-        frozen: bool = False,
-    ) -> dict[str, float]:
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.updates, self.policy)
+
+    def score(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Sampling) -> list[np.ndarray]:
+        return self.policy.score([prompt for prompt, _ in pairs], [response for _, response in pairs], sampling)
+
+    def update(self, examples: Sequence[Example], rate: float, objective: Objective | None = None) -> Measured:
         """One optimizer step on the batch. Gradients don't depend on how it is cut into micro-batches.
 
-        `critic_rate`: the critic learns too, at this rate, from the examples' returns. `frozen`: only the critic does.
-        Returns loss, grad_norm (before clipping), entropy and log-prob means over response tokens, k1 (behaviour to
-        current), kl (k3 to the reference), clip_fraction, tokens; with a critic value_loss and critic_grad_norm.
+        Where the examples have values the critic learns, too, at its own rate; during its warm-up it alone does. Returns
+        what `Learner.update` says, and with a critic value_loss and critic_grad_norm.
         """
         objective = objective or Objective()
-        critic = self.critic if critic_rate is not None else None
+        critic = self.critic if any(example.value_weight is not None for example in examples) else None
+        frozen = critic is not None and self.updates < critic.options.warmup_steps
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
         self.optimizer.zero_grad(set_to_none=True)
 
-        def work(policy: Policy, streams: Sequence[Sequence[int]]) -> dict[str, float]:
-            own = critic.trunk.model if critic is not None and not critic.shared else None
-            with wide_products(policy.model), wide_products(own) if own is not None else nullcontext():
-                return self._backward(
-                    policy, [[examples[i] for i in members] for members in streams], objective, critic, frozen
-                )
+        def work(policy: Policy, streams: Sequence[Sequence[int]]) -> Measured:
+            with wide_matmul(policy.device):
+                chosen = [[examples[i] for i in members] for members in streams]
+                return self._backward(policy, chosen, objective, critic, frozen)
 
-        alone = critic is not None or frozen or self._checkpointing or bool(self._copies())
+        alone = critic is not None or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
         parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST))
-        found = self._lanes.run(self.policy, parts, work)
-        sums = {name: sum(lane[name] for lane in found) for name in found[0]}
+        found = self._ranks.run(self.policy, parts, work)
+        sums = {name: sum(rank[name] for rank in found) for name in found[0]}
         norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
         if not math.isfinite(norm):
             self.skipped += 1
         elif not frozen:
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = rate
             self.optimizer.step()
             self._round_to_policy()
         of_critic = {}
-        if critic is not None and critic_rate is not None:
-            of_critic = {"critic_grad_norm": critic.step(critic_rate), "value_loss": sums["value"]}
+        if critic is not None:
+            of_critic = {"critic_grad_norm": critic.step(), "value_loss": sums["value"]}
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        tokens = sum(len(response) for response in responses)
+        tokens = sum(example.length for example in examples)
         return {
             "loss": sums["loss"],
             "grad_norm": norm,
@@ -122,6 +121,7 @@ class Learner:
             "k1": sums["k1"] / tokens,
             "kl": sums["kl"] / tokens,
             "tokens": float(tokens),
+            "learning_rate": 0.0 if frozen else rate,
             **of_critic,
         }
 
@@ -132,23 +132,21 @@ class Learner:
         objective: Objective,
         critic: Critic | None,
         frozen: bool,
-    ) -> dict[str, float]:
+    ) -> Measured:
         """Adds the gradients of some streams to the policy's (and the critic's); sums over their response tokens."""
         sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl", "value"), 0.0)
         for examples in streams:
             stream = pack([e.prompt for e in examples], [e.response for e in examples], policy.device)
-            targets = token_targets(examples, policy.device)
+            targets = token_targets(examples, policy.device, objective.importance_clip)
             with torch.set_grad_enabled(not frozen):
-                hidden = policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
-                logprobs, entropies = target_logprobs(hidden, policy.head(), stream.targets, self.sampling)
-            values = critic.values(stream, hidden if critic.shared else None) if critic else None
-            part = loss(logprobs, targets, objective, values, critic.options.value_clip if critic else 0.0)
+                scored = policy.scorer(stream, self.sampling)
+            part = loss(scored.logprobs, targets, objective, critic.values(stream) if critic else None)
             part.total.backward()
             self._collect_gradients()
             for name, value in (
                 ("loss", part.total),
-                ("entropy", entropies.sum()),
-                ("logprob", logprobs.sum()),
+                ("entropy", _over_sampled(scored.entropies, targets)),
+                ("logprob", _over_sampled(scored.logprobs, targets)),
                 ("clipped", part.clipped),
                 ("k1", part.k1),
                 ("kl", part.kl),
@@ -174,8 +172,12 @@ class Learner:
             for own, copy in self._copies():
                 own.copy_(copy)
 
-    def save(self, folder: Path) -> None:
-        """Optimizer, float32 copies, counters and critic into an existing folder; the weights are the policy's to save."""
+    def save(self, folder: Path, trainer_state: bool = True) -> None:
+        """The policy as a Hugging Face folder into an existing folder; beside it optimizer, float32 copies, counters and
+        critic."""
+        self.policy.write(folder)
+        if not trainer_state:
+            return
         state: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
@@ -195,6 +197,10 @@ class Learner:
         self.updates, self.skipped = state["updates"], state["skipped"]
         if self.critic is not None:
             self.critic.load_state(state["critic"])
+
+
+def _over_sampled(values: torch.Tensor, targets: TokenTargets) -> torch.Tensor:
+    return values.sum() if targets.sampled is None else values[targets.sampled].sum()
 
 
 def _no_dropout(model: torch.nn.Module) -> None:

@@ -11,10 +11,10 @@ from tiny_models import tiny_policy
 from torch import nn
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.kernels import matmul
 from reasonloop.kernels import ops as kernels
-from reasonloop.kernels import products
-from reasonloop.learner.batch import Example
-from reasonloop.learner.learner import Learner
+from reasonloop.learner.batch import Example, supervised
+from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.policy.policy import Policy
 
@@ -28,8 +28,8 @@ def everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("there is no C compiler")
-    monkeypatch.setattr(products, "wide", lambda: True)
-    monkeypatch.setattr(products, "WORTH", 0)
+    monkeypatch.setattr(matmul, "wide", lambda: True)
+    monkeypatch.setattr(matmul, "WORTH", 0)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -40,7 +40,7 @@ def test_the_products_and_gradients_are_those_of_float64(bias: bool, shape: tupl
     given = torch.randn(10, requires_grad=True) if bias else None
     leaves = [leaf for leaf in (x, weight, given) if leaf is not None]
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
-    out = products.linear(x, weight, given)
+    out = matmul.linear(x, weight, given)
     expected = nn.functional.linear(*exact)
     pull = torch.randn_like(out)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
@@ -51,7 +51,7 @@ def test_the_products_and_gradients_are_those_of_float64(bias: bool, shape: tupl
 
 def test_a_part_that_needs_no_gradient_gets_none() -> None:
     x, weight = torch.randn(4, 8), torch.randn(3, 8, requires_grad=True)
-    products.linear(x, weight).sum().backward()
+    matmul.linear(x, weight).sum().backward()
     assert x.grad is None
     torch.testing.assert_close(weight.grad, x.sum(0).expand(3, 8))
 
@@ -63,8 +63,8 @@ def test_an_update_is_the_one_that_torchs_products_make(kind: str, monkeypatch: 
         Example(
             rng.integers(0, 40, 6).astype(np.int32),
             rng.integers(0, 40, int(length)).astype(np.int32),
-            policy_weight=1 / 50,
-            advantage=float(rng.choice([-1.0, 1.0])),
+            policy_weight=np.full(int(length), 1 / 50),
+            advantage=np.full(int(length), rng.choice([-1.0, 1.0])),
             behaviour=np.full(int(length), -3.0, np.float32),
         )
         for length in rng.integers(3, 12, 8)
@@ -77,9 +77,9 @@ def test_an_update_is_the_one_that_torchs_products_make(kind: str, monkeypatch: 
             used.append(1)
             return wide
 
-        monkeypatch.setattr(products, "wide", told)
+        monkeypatch.setattr(matmul, "wide", told)
         policy = tiny_policy(kind)
-        found = Learner(policy, Optimizer(), Sampling()).update(examples, 1e-3, OBJECTIVES["dapo"])
+        found = LocalLearner(policy, Optimizer(), Sampling()).update(examples, 1e-3, OBJECTIVES["dapo"])
         return found, policy, len(used)
 
     plain, plain_policy, _ = updated(False)
@@ -88,15 +88,43 @@ def test_an_update_is_the_one_that_torchs_products_make(kind: str, monkeypatch: 
     assert wide == pytest.approx(plain, rel=1e-4, abs=1e-5)
     for mine, theirs in zip(wide_policy.model.parameters(), plain_policy.model.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
-    assert not any("forward" in vars(module) for module in wide_policy.model.modules())
 
 
-def test_layers_get_their_own_product_back_after_an_error() -> None:
-    policy = tiny_policy("llama")
-    with suppress(KeyError), products.wide_products(policy.model):
-        assert any("forward" in vars(module) for module in policy.model.modules())
+class Adapted(nn.Module):
+    """A layer of another's making on top of a linear one, as adapters are."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.down = base, nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+def test_whatever_layer_calls_linear_gets_the_product_and_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    linear = matmul.linear
+    monkeypatch.setattr(matmul, "linear", lambda *args: calls.append(1) or linear(*args))
+    layer, x = Adapted(nn.Linear(24, 10)), torch.randn(5, 24)
+    with suppress(KeyError), matmul.wide_matmul(torch.device("cpu")):
+        inside = layer(x)
         raise KeyError
-    assert not any("forward" in vars(module) for module in policy.model.modules())
+    assert len(calls) == 3
+    torch.testing.assert_close(inside, layer(x), rtol=1e-5, atol=1e-5)
+    assert len(calls) == 3
+
+
+def test_checkpointed_layers_are_computed_again_with_the_same_product() -> None:
+    """Gradient checkpointing recomputes in the backward pass: with other products it would be another policy's gradient."""
+    results = []
+    for checkpointing in (False, True):
+        policy = tiny_policy("llama")
+        learner = LocalLearner(policy, Optimizer(), Sampling(), checkpointing)
+        prompt, response = np.arange(4, 9, dtype=np.int32), np.arange(9, 15, dtype=np.int32)
+        learner.update(supervised([(prompt, response)]), 1e-3)
+        results.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
+    assert torch.equal(*results)
 
 
 def test_where_mkl_has_the_processors_widest_vectors_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,13 +136,13 @@ def test_where_mkl_has_the_processors_widest_vectors_it_stays(monkeypatch: pytes
         ("", "AVX512", False),
     ]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(products, "_vendor", lambda vendor=vendor: vendor)
+            patch.setattr(matmul, "_vendor", lambda vendor=vendor: vendor)
             patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
             patch.setattr(torch.backends.mkl, "is_available", lambda: True)
             patch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-            products.wide.cache_clear()
-            assert products.wide() is expected
-    products.wide.cache_clear()
+            matmul.wide.cache_clear()
+            assert matmul.wide() is expected
+    matmul.wide.cache_clear()
 
 
 @pytest.mark.parametrize("b_turned", [True, False])
@@ -132,13 +160,13 @@ def test_every_layout_of_the_factors_is_multiplied(
     given = (a.t().contiguous() if a_turned else a, b.t().contiguous() if b_turned else b)
     exact = a.double() @ b.double()
     tolerance = 1e-6 * size**0.5 + 1e-6
-    found = products.multiply(*given, a_turned, b_turned)
+    found = matmul.multiply(*given, a_turned, b_turned)
     assert float((found - exact).abs().max()) < 10 * tolerance
     onto = there.clone()
-    assert products.multiply(*given, a_turned, b_turned, onto=onto) is onto
+    assert matmul.multiply(*given, a_turned, b_turned, onto=onto) is onto
     assert float((onto - there - exact).abs().max()) < 10 * tolerance
     if not a_turned:
-        torch.testing.assert_close(products.right_factor(given[1], b_turned)(a), found)
+        torch.testing.assert_close(matmul.right_factor(given[1], b_turned)(a), found)
 
 
 def test_a_product_of_our_kernels_has_the_same_bits_with_any_number_of_threads() -> None:
@@ -150,7 +178,7 @@ def test_a_product_of_our_kernels_has_the_same_bits_with_any_number_of_threads()
         found = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            found.append(products.multiply(a, b))
+            found.append(matmul.multiply(a, b))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sampler import Sampler, prompt
 from tiny_models import tiny_policy, tokens
 from torch import Tensor
 
 from reasonloop.bench import doctor
 from reasonloop.config import Sampling
-from reasonloop.engine.kernel_forward import KernelForward
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
+from reasonloop.engine.kernel_decoder import KernelDecoder
 from reasonloop.errors import InputError, RunError
 from reasonloop.kernels import build as building
 from reasonloop.kernels import ops as kernels
@@ -71,30 +70,27 @@ def test_what_is_not_finite_shows(bad: float) -> None:
     policy = tiny_policy("llama")
     with torch.no_grad():
         policy.model.model.layers[0].self_attn.v_proj.weight[3, 5] = bad
-    engine = NativeEngine()
-    engine.load(policy)
     with pytest.raises(RunError, match="diverged"):
-        engine.sample([Prompt("p", np.arange(4, 9, dtype=np.int32))], 1, Sampling(max_tokens=4), Address(0, "t"))
+        Sampler(policy).sample([prompt("p", np.arange(4, 9, dtype=np.int32))], 1, Sampling(max_tokens=4))
 
 
-def made(family: str, **changes: object) -> tuple[Policy, KernelForward]:
+def made(family: str, **changes: object) -> tuple[Policy, KernelDecoder]:
     policy = tiny_policy(family, **changes)
-    forward = KernelForward.of(policy)
+    forward = KernelDecoder.of(policy)
     assert forward is not None
     return policy, forward
 
 
-def decoded(forward: KernelForward, sequences: np.ndarray) -> list[Tensor]:
+def decoded(forward: KernelDecoder, sequences: np.ndarray) -> list[Tensor]:
     """Hidden states of every token of [B, T], decoded from nothing: a list of T tensors [B, D]."""
     rows, length = sequences.shape
-    cache = forward.cache(rows, length)
+    forward.begin(rows, length)
+    cache = forward.cache
     for layer in range(len(forward.layers)):
         cache.keys[layer] = torch.zeros(rows, forward.key_heads, 2 * forward.half, cache.length).transpose(2, 3)
         cache.values[layer] = torch.zeros(rows, forward.key_heads, cache.length, 2 * forward.half)
     with torch.inference_mode():
-        return [
-            forward.step(np.ascontiguousarray(sequences[:, t]), np.full(rows, t), cache).clone() for t in range(length)
-        ]
+        return [forward.step(np.ascontiguousarray(sequences[:, t]), np.full(rows, t)).clone() for t in range(length)]
 
 
 SHAPES = {
@@ -141,7 +137,7 @@ def test_a_rows_numbers_depend_neither_on_the_rows_beside_it_nor_on_the_threads(
 
 def test_rotations_that_depend_on_more_than_the_position_are_left_to_torch() -> None:
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    assert KernelForward.of(tiny_policy("llama", rope_parameters=rope)) is None
+    assert KernelDecoder.of(tiny_policy("llama", rope_parameters=rope)) is None
 
 
 def test_scaled_rotations_are_the_models_own() -> None:
@@ -188,10 +184,8 @@ def test_processors_with_narrower_vectors_compute_the_same(narrow: str, monkeypa
 
 
 def sampled() -> list[int]:
-    engine = NativeEngine()
-    engine.load(tiny_policy())
-    prompt = Prompt("p", tokens(np.random.default_rng(0), 6))
-    return engine.sample([prompt], 1, Sampling(max_tokens=8), Address(0, "t"))[0].response_tokens.tolist()
+    asked = [prompt("p", tokens(np.random.default_rng(0), 6))]
+    return Sampler(tiny_policy()).sample(asked, 1, Sampling(max_tokens=8))[0].response_tokens.tolist()
 
 
 def test_it_is_built_once(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +247,7 @@ def test_the_switch_turns_it_off_or_names_the_library(
     for told in (file.name, "off"):
         monkeypatch.setenv(building.SWITCH, told)
         building._attempt.cache_clear()
-        assert building.handed_on() == ("off" if told == "off" else str(file), ())
+        assert kernels.library() is None if told == "off" else kernels.library()._name == str(file)
     assert building.lack() == "switched off (REASONLOOP_KERNELS=off)"
     assert building.described() == "none"
     other = tmp_path / "kernels.c"

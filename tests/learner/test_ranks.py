@@ -13,9 +13,9 @@ from tiny_models import tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.learner.batch import Example
-from reasonloop.learner.lanes import cut, stream_tokens
-from reasonloop.learner.learner import Learner
+from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import OBJECTIVES
+from reasonloop.learner.ranks import cut, stream_tokens
 from reasonloop.policy.stream import pack, split_by_tokens
 
 
@@ -42,31 +42,32 @@ def pairs(
     st.integers(1, 600), st.integers(1, 4),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_lanes_share_all_the_work_evenly_within_the_limit(
-    seed: int, prompts: int, each: int, longest: int, shared: int, limit: int, lanes: int
+def test_ranks_share_all_the_work_evenly_within_the_limit(
+    seed: int, prompts: int, each: int, longest: int, shared: int, limit: int, ranks: int
 ) -> None:
     of_prompts, of_responses = pairs(seed, prompts, each, longest, shared)
 
     def size(members: list[int]) -> int:
         return len(pack([of_prompts[i] for i in members], [of_responses[i] for i in members]).tokens)
 
-    dealt = cut(of_prompts, of_responses, limit, lanes)
-    assert len(dealt) in (1, lanes)
-    assert sorted(i for lane in dealt for stream in lane for i in stream) == list(range(len(of_prompts)))
-    for members in (stream for lane in dealt for stream in lane):
+    dealt = cut(of_prompts, of_responses, limit, ranks)
+    assert len(dealt) in (1, ranks)
+    assert sorted(i for rank in dealt for stream in rank for i in stream) == list(range(len(of_prompts)))
+    for members in (stream for rank in dealt for stream in rank):
         assert stream_tokens(of_prompts, of_responses, members) == size(members)
         assert size(members) <= limit // len(dealt) or len(members) == 1
     if len(dealt) > 1:
-        assert len({len(lane) for lane in dealt}) == 1
+        assert len({len(rank) for rank in dealt}) == 1
         whole = sum(map(size, split_by_tokens(of_prompts, of_responses, limit)))
-        assert max(sum(map(size, lane)) for lane in dealt) * lanes <= 1.1 * whole
+        assert max(sum(map(size, rank)) for rank in dealt) * ranks <= 1.1 * whole
 
 
 def examples(seed: int) -> list[Example]:
     rng = np.random.default_rng(seed)
     return [
         Example(
-            prompt, response, policy_weight=0.01, kl_weight=0.001, advantage=float(rng.normal()),
+            prompt, response, policy_weight=np.full(len(response), 0.01), kl_weight=np.full(len(response), 0.001),
+            advantage=np.full(len(response), rng.normal()),
             behaviour=-rng.exponential(3.0, len(response)).astype(np.float32),
             reference=-rng.exponential(3.0, len(response)).astype(np.float32),
         )
@@ -77,7 +78,7 @@ def examples(seed: int) -> list[Example]:
 def gradients(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], torch.Tensor]:
     """An update's measurements and, flat, the gradients that its optimizer step is given."""
     torch.set_num_threads(threads)
-    learner = Learner(tiny_policy(kind), Optimizer(microbatch_tokens=400), Sampling())
+    learner = LocalLearner(tiny_policy(kind), Optimizer(microbatch_tokens=400), Sampling())
     found: list[torch.Tensor] = []
     monkeypatch.setattr(learner.optimizer, "step", lambda: found.extend(p.grad.flatten() for p in learner.parameters))
     measured = learner.update(examples(1), 1e-3, OBJECTIVES["dapo"])
@@ -85,7 +86,7 @@ def gradients(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> tuple
 
 
 @pytest.mark.parametrize("kind", ["llama_tied", "qwen3", "gemma2_softcap", "gpt2"])
-def test_two_lanes_have_the_gradients_of_one(kind: str, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_have_the_gradients_of_one(kind: str, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     of = examples(1)
     assert len(cut([e.prompt for e in of], [e.response for e in of], 400, 2)) == 2
     measured, alone = gradients(kind, 1, monkeypatch)
@@ -98,9 +99,12 @@ def test_two_lanes_have_the_gradients_of_one(kind: str, two_threads: None, monke
     assert torch.get_num_threads() == 2
 
 
-def test_an_error_in_a_lane_is_the_update_s(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = Learner(tiny_policy("llama"), Optimizer(microbatch_tokens=400), Sampling())
-    broken = [*examples(1)[:-1], Example(np.array([10**6], np.int32), np.array([1, 2, 3], np.int32), policy_weight=1.0)]
+def test_an_error_in_a_rank_is_the_update_s(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = LocalLearner(tiny_policy("llama"), Optimizer(microbatch_tokens=400), Sampling())
+    broken = [
+        *examples(1)[:-1],
+        Example(np.array([10**6], np.int32), np.array([1, 2, 3], np.int32), policy_weight=np.ones(3)),
+    ]
     with pytest.raises(IndexError):
         learner.update(broken, 1e-3)
     assert torch.get_num_threads() == 2

@@ -1,82 +1,59 @@
-"""The forward pass in few operations: what transformers' own modules compute, or theirs in their place."""
+"""Which models the kernels decode, and that sampling's log-probs are the model's own whoever decodes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from sampler import Sampler, of_slots, prompt
 from tiny_models import FAMILIES, tiny_policy, tokens
 
-import reasonloop.policy.packed as packed
 from reasonloop.config import Sampling
-from reasonloop.engine.kernel_forward import KernelForward
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
-from reasonloop.engine.straight import StraightForward
+from reasonloop.engine.kernel_decoder import KernelDecoder, known
 from reasonloop.kernels.ops import library
-from reasonloop.policy.attention import Plan
 from reasonloop.policy.policy import Policy
-from reasonloop.records import Rollout
+from reasonloop.records import Group, Rollout
 
 KNOWN = {"llama", "llama_tied", "qwen2", "qwen3"}
-SAMPLING = Sampling(max_tokens=12, slots=5)
+SAMPLING = Sampling(max_tokens=12)
 
 
-@pytest.fixture(autouse=True, params=["kernels", "torch"])
+@pytest.fixture(autouse=True, params=["kernels", "modules"])
 def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What computes it: our kernels, or torch's operations where there is no compiler."""
-    if request.param == "torch":
+    """What decodes: our kernels where they know the model, or its own modules where there is no compiler."""
+    if request.param == "modules":
         monkeypatch.setattr("reasonloop.kernels.ops.library", lambda: None)
     elif library() is None:
         pytest.skip("there is no C compiler")
     return str(request.param)
 
 
-def prompts(seed: int = 0) -> list[Prompt]:
+def prompts(seed: int = 0) -> list[Group]:
     rng = np.random.default_rng(seed)
-    return [Prompt(f"p{i}", tokens(rng, 3 + 4 * i)) for i in range(4)]
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The tokens of every straight pass from now on."""
-    rows: list[int] = []
-    hidden = StraightForward.hidden
-
-    def count(self: StraightForward, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan) -> torch.Tensor:
-        rows.append(len(tokens))
-        return hidden(self, tokens, positions, plan)
-
-    monkeypatch.setattr(StraightForward, "hidden", count)
-    return rows
+    return [prompt(f"p{i}", tokens(rng, 3 + 4 * i)) for i in range(4)]
 
 
 def assert_sampled_as_scored(policy: Policy, n: int = 2) -> list[Rollout]:
     """Log-probs of sampling are those of a forward pass over the whole response by the model's own modules."""
-    engine = NativeEngine()
-    engine.load(policy)
-    rollouts = engine.sample(prompts(), n, SAMPLING, Address(0, "test"))
+    rollouts = Sampler(policy, of_slots(5)).sample(prompts(), n, SAMPLING)
     expected = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
     for rollout, logprobs in zip(rollouts, expected, strict=True):
         np.testing.assert_allclose(rollout.logprobs, logprobs, atol=2e-5)
     return rollouts
 
 
-@pytest.mark.parametrize("worth", [1, 1000, 1 << 30])  # all products laid out, those of queries and not of keys, none
 @pytest.mark.parametrize("family", FAMILIES)
-def test_log_probs_are_those_of_a_forward_pass_over_the_whole_response(
-    family: str, worth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_probs_are_those_of_a_forward_pass_over_the_whole_response(family: str, by: str) -> None:
     """Slots are taken, left and taken again, prompts of unlike lengths, in groups."""
-    monkeypatch.setattr(packed, "WORTH", worth)
-    policy, rows = tiny_policy(family), counted(monkeypatch)
+    policy = tiny_policy(family)
     assert_sampled_as_scored(policy, 3)
-    assert bool(rows) == (family in KNOWN)
+    assert (KernelDecoder.of(policy) is not None) == (by == "kernels" and family in KNOWN)
 
 
-def test_mistral_without_a_window_is_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, rows = tiny_policy("mistral_window", sliding_window=None), counted(monkeypatch)
+def test_mistral_without_a_window_is_one_of_them(by: str) -> None:
+    policy = tiny_policy("mistral_window", sliding_window=None)
     assert_sampled_as_scored(policy)
-    assert rows
+    assert (KernelDecoder.of(policy) is not None) == (by == "kernels")
 
 
 def test_what_a_learner_changes_is_seen_by_the_next_call() -> None:
@@ -141,7 +118,6 @@ def other_forward(policy: Policy) -> None:
 )
 def test_a_model_that_was_changed_is_left_to_its_own_modules(change: object) -> None:
     policy = tiny_policy("llama")
-    assert StraightForward.of(policy) is not None
+    assert known(policy)
     change(policy)  # type: ignore[operator]
-    assert StraightForward.of(policy) is None
-    assert KernelForward.of(policy) is None
+    assert not known(policy)

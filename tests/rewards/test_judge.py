@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from effort_factory import decode, group, problem
+from effort_factory import decode, group, problem, rewarded
 from tiny_models import tiny_policy
 
 from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.errors import InputError
-from reasonloop.rewards.exploration import Explorer
+from reasonloop.rewards.exploration import ExplorationReward
 from reasonloop.rewards.judge import judge_of
 from reasonloop.rewards.policy_judge import PolicyJudge
 from reasonloop.verify.answer_end import default_answer_end
@@ -61,23 +61,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.usefixtures("rules")
 def test_a_rule_scores_in_order() -> None:
     score = judge_of(Judge(model="effort_rules:steps"))
-    assert score([("p", "try " * n) for n in (3, 0, 40)]) == ([0.3, 0.0, 1.0], {})
-    assert score([]) == ([], {})
+    assert score([("p", "try " * n) for n in (3, 0, 40)]) == [0.3, 0.0, 1.0]
+    assert score([]) == []
 
 
 @pytest.mark.usefixtures("rules")
 def test_what_a_rule_cannot_score_is_counted_and_nothing_hangs() -> None:
     score = judge_of(Judge(model="effort_rules:bad", timeout_seconds=0.5))
     asked = ["raise", "text", "fine", "two", "nan", "none", "hang", "exit", "whole"]
-    scores, failures = score([("p", response) for response in asked])
-    assert scores == [None, None, 0.5, None, None, None, None, None, 1.0]
-    assert failures == {"crashed": 2, "nonsense": 4, "timeout": 1}
+    scores = score([("p", response) for response in asked])
+    kinds = [one.partition(":")[0] if isinstance(one, str) else one for one in scores]
+    nonsense = ["nonsense"] * 3
+    assert kinds == ["crashed", "nonsense", 0.5, *nonsense, "timeout", "crashed", 1.0]
+    assert scores[:2] == ["crashed: ValueError: no", "nonsense: it returned 'high'"]
 
 
 @pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("name", ["effort_rules:absent", "no_such_module:steps", "effort_rules:number"])
 def test_a_rule_that_is_not_there_is_named(name: str) -> None:
-    with pytest.raises(InputError, match=f"exploration.judge.model = '{name}'.*expected a function") as error:
+    with pytest.raises(
+        InputError, match=f"exploration.judge.model = '{name}': .*; expected a (function|module)"
+    ) as error:
         judge_of(Judge(model=name))
     assert "\n" not in str(error.value)
 
@@ -85,8 +89,8 @@ def test_a_rule_that_is_not_there_is_named(name: str) -> None:
 @pytest.mark.usefixtures("rules")
 def test_a_rules_scores_become_rewards() -> None:
     recipe = Exploration(alpha=0.8, form="judge", judge=Judge(model="effort_rules:steps"))
-    explorer = Explorer(recipe, decode, lambda p, text: default_answer_end(text))
-    (own,), metrics = explorer.reward([problem()], [group(["try try 1", "42"], [False, True])], 0.8)
+    explorer = ExplorationReward(recipe, decode, lambda p, text: default_answer_end(text))
+    (own,), metrics = rewarded(explorer, [problem()], [group(["try try 1", "42"], [False, True])], 0.8)
     assert [r.reward for r in own] == [pytest.approx(0.04), pytest.approx(0.8)]
     assert metrics["judge_failures"] == 0.0
 
@@ -97,34 +101,35 @@ def test_a_rules_scores_become_rewards() -> None:
 def test_a_policys_score_is_the_digit_it_expects(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reasonloop.rewards.policy_judge.LEAST_MASS", 0.0)
     judge = PolicyJudge(Judge(model=str(folder)))
-    scores, failures = judge.scores(PAIRS)
-    assert failures == {}
+    scores = judge.scores(PAIRS)
     judge_policy = judge._policy
-    digits = [judge_policy.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
+    digits = [judge_policy.codec.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
     for pair, score in zip(PAIRS, scores, strict=True):
         prompt = torch.from_numpy(judge._prompt(*pair).astype(np.int64))
         with torch.inference_mode():  # the model's own forward pass, this pair alone
             probabilities = judge_policy.model(prompt[None]).logits[0, -1].double().softmax(-1)[digits].numpy()
         assert score == pytest.approx(float(probabilities @ np.arange(10)) / (9 * probabilities.sum()), abs=1e-5)
-    assert judge.scores(PAIRS[::-1])[0] == pytest.approx(scores[::-1], abs=1e-6)
+    assert judge.scores(PAIRS[::-1]) == pytest.approx(scores[::-1], abs=1e-6)
 
 
 def test_a_policy_that_does_not_answer_with_a_digit_gives_no_score(folder: Path) -> None:
-    assert judge_of(Judge(model=str(folder)))(PAIRS) == ([None] * 3, {"nonsense": 3})
+    assert judge_of(Judge(model=str(folder)))(PAIRS) == ["nonsense"] * 3
 
 
 def test_what_the_policys_context_does_not_hold_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reasonloop.rewards.policy_judge.LEAST_MASS", 0.0)
-    scores, failures = judge_of(Judge(model=str(folder)))([PAIRS[0], ("p", "5 " * 3000), PAIRS[1]])
-    assert [score is None for score in scores] == [False, True, False]
-    assert failures == {"too_long": 1}
+    scores = judge_of(Judge(model=str(folder)))([PAIRS[0], ("p", "5 " * 3000), PAIRS[1]])
+    assert [isinstance(score, float) for score in scores] == [True, False, True]
+    assert scores[1] == "too_long"
 
 
 def test_a_chat_model_is_asked_in_its_template(folder: Path) -> None:
     judge = PolicyJudge(Judge(model=str(folder)))
-    judge._policy.tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %} 5 5 5"
+    judge._policy.codec.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %} 5 5 5"
+    )
     judge._chat = True
-    last = [judge._policy.tokenizer.decode(judge._prompt(*pair)[-3:].tolist()) for pair in PAIRS]
+    last = [judge._policy.codec.tokenizer.decode(judge._prompt(*pair)[-3:].tolist()) for pair in PAIRS]
     assert last == ["5 5 5"] * 3
 
 

@@ -40,7 +40,7 @@ types: install
 	$(BIN)/mypy
 
 docs: install
-	$(BIN)/python -c "from reasonloop.config.reference import reference; print(reference(), end='')" > docs/recipes.md
+	$(BIN)/python -c "from reasonloop.config.manual import manual; print(manual(), end='')" > docs/recipes.md
 	$(BIN)/python benchmarks/tables.py > docs/speed.md
 
 # makes the bundled model again (about half an hour on two cores)

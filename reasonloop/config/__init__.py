@@ -1,9 +1,10 @@
 """Recipes: their options, read and checked. Free of torch."""
 
 from reasonloop.config.exploration import Exploration, Judge
-from reasonloop.config.recipe import Method, Recipe, dumps, flat, load, parse, stored_recipe
+from reasonloop.config.recipe import Recipe, dumps, flat, load, parse, stored_recipe
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
+    EngineOptions,
     Evaluation,
     Model,
     Optimizer,
@@ -19,10 +20,10 @@ from reasonloop.config.sections import (
 )
 
 __all__ = [
+    "EngineOptions",
     "Evaluation",
     "Exploration",
     "Judge",
-    "Method",
     "Model",
     "Optimizer",
     "Ppo",

@@ -12,6 +12,7 @@ from reasonloop.config.section import Section
 from reasonloop.errors import InputError
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a key that is pasted here is refused
+_ADDRESS = re.compile(r'https?://[\w\[][\w.:%\]-]*(/[!"$->@-~]*)?', re.ASCII | re.IGNORECASE)  # $ to ~ but for the ?
 
 
 class Judge(Section):
@@ -25,14 +26,8 @@ class Judge(Section):
     to give; or a rule as `module:function`, called with two texts, (problem, response), for a number from 0 to 1."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself stands nowhere. Empty: no key is sent."""
-    concurrency: int = Field(8, ge=1, le=256)
-    """Requests in flight at once at an endpoint."""
     timeout_seconds: float = Field(60.0, gt=0)
     """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte; or of a rule's call."""
-    retries: int = Field(3, ge=0)
-    """Further attempts after a timeout, a lost connection, or status 408, 429 or 5xx."""
-    backoff_seconds: float = Field(1.0, ge=0)
-    """Wait before the first retry; it doubles with each one, with jitter. A longer Retry-After is kept, up to 60 s."""
     request: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
     """Further fields of each request, sent as they are; `{}` for models that refuse a temperature."""
     prompt: str = ""
@@ -52,20 +47,16 @@ class Judge(Section):
     @field_validator("base_url")
     @classmethod
     def _an_address(cls, value: str) -> str:
-        if not value:
-            return value
         try:
-            url = urlsplit(value)
-            port = url.port
-        except ValueError:
-            raise InputError("exploration.judge.base_url: not a URL; expected http(s)://host[:port]/path") from None
-        if url.username is not None or url.password is not None or url.query or url.fragment:
+            fits = value == "" or (_ADDRESS.fullmatch(value) and urlsplit(value).port != 0)
+        except ValueError:  # of its port, or its brackets
+            fits = False
+        if not fits:
             raise InputError(
-                "exploration.judge.base_url: has a user, password, query or fragment (not shown here, it may be a "
-                "key); expected http(s)://host[:port]/path, and the key in the variable that api_key_env names"
+                "exploration.judge.base_url: what was got is no address, or has a user, password, query or fragment (it is "
+                "not shown here, it may hold a key); expected http(s)://host[:port]/path, and the key in the variable that "
+                "api_key_env names"
             )
-        if url.scheme not in ("http", "https") or not url.hostname or port == 0 or not value.isascii() or " " in value:
-            raise ValueError("expected http(s)://host[:port]/path")
         return value.rstrip("/")
 
     @field_validator("request")
@@ -89,16 +80,14 @@ class Exploration(Section):
 
     Clipped forms lie in [-1, 0] (length) or [0, 1] (novelty, judge): with alpha > 0.5 every right response outscores
     every wrong one, before penalties such as `rl.overlong_buffer`. Effort tokens are those up to the first final
-    answer that neither repeat the response itself nor copy the prompt.
+    answer that neither repeat the response itself nor copy the prompt, told by runs of 4 tokens.
     """
 
     alpha: float = Field(1.0, ge=0, le=1)
     """Weight of the outcome. Left out: 0.8 with a form (RLSP's), 1 without, which is outcome-only. Above 0.5 unless
     `clipped` is false."""
     alpha_end: float | None = Field(None, ge=0, le=1)
-    """The weight at the last RL step, for a schedule. Unset: alpha."""
-    alpha_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the weight goes from alpha to alpha_end over the exploration's rollouts."""
+    """The weight at the last RL step, to which it goes linearly over the exploration's rollouts. Unset: alpha."""
     form: Literal["none", "length", "difficulty_length", "novelty", "judge"] = "none"
     """length: -length_scale / effort tokens (RLSP). difficulty_length: the same times (1 - success rate), so that length
     pays on hard problems only. novelty: 1 - mean n-gram similarity to the group's other responses. judge: a score from
@@ -109,8 +98,6 @@ class Exploration(Section):
     length_scale: float = Field(1000.0, gt=0)
     """C of the length forms, in tokens. Clipped, responses with fewer effort tokens than this all score -1: set it below
     your task's usual length."""
-    ngram: int = Field(4, ge=1, le=64)
-    """Tokens in the n-grams by which repetition, prompt copying and novelty are told."""
     judge: Judge = Judge()
 
     @model_validator(mode="before")
@@ -123,8 +110,6 @@ class Exploration(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         lowest = min(self.alpha, self.last_alpha)
-        if self.alpha_end is not None and self.alpha_schedule == "constant" and self.alpha_end != self.alpha:
-            raise ValueError(f"alpha_end = {self.alpha_end} needs alpha_schedule = 'linear' or 'cosine'")
         if self.form == "none":
             if lowest < 1:
                 raise ValueError(f"form = 'none' with alpha or alpha_end = {lowest}: expected a form, or 1")

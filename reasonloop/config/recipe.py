@@ -9,13 +9,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
+    EngineOptions,
     Evaluation,
     Model,
     Optimizer,
@@ -30,27 +31,42 @@ from reasonloop.config.sections import (
 )
 from reasonloop.errors import InputError
 
-Method = Literal["sft", "rl", "rloop", "rlsp"]
+GONE = {
+    "processes": "gone; one process samples with all `threads`",
+    "sampling.slots": "moved to engine.slots",
+    "rl.pass_k": 'now part of rl.advantage = "pass@K"',
+    "ppo.critic": "gone; the critic is a copy of the policy",
+    "ppo.gamma": "gone; tokens are not discounted",
+    "ppo.value_clip": "gone; it is 0.2",
+    "ppo.value_coef": "gone; critic and policy share nothing that it would weigh",
+    "ppo.whiten": "gone; advantages are always whitened",
+    "exploration.alpha_schedule": "gone; the weight goes linearly to exploration.alpha_end, where that is set",
+    "exploration.ngram": "gone; it is 4",
+    "exploration.judge.concurrency": "gone; it is 16",
+    "exploration.judge.retries": "gone; it is 3",
+    "exploration.judge.backoff_seconds": "gone; it is 1",
+    "rloop.weight_clip": "gone; it is 2",
+    "rft.warmup": "gone; it is 0.05",
+    "eval.probe_problems": "gone; all probe problems are asked",
+}
+"""Options that older recipes have, and what became of them"""
 
 
 class Recipe(Section):
     """A whole run."""
 
-    method: Method = "rloop"
-    """sft, rl (vanilla RL), rloop or rlsp."""
+    method: str = "rloop"
+    """sft, rl (vanilla RL), rloop, rlsp, or a `Method` of yours as `module:NAME`."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Every random draw of the run is a function of this seed and its own address."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
-    processes: int = Field(0, ge=0, le=1024)
-    """CPU processes that sample side by side and share the threads, on Linux. 0: as many as threads (8 at most) where the
-    model is small (30 million parameters) and the run long enough to pay for their start, else 1. Part of the result,
-    as threads are."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=True)
     """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
     model: Model = Model()
     task: TaskConfig = TaskConfig()
     sampling: Sampling = Sampling()
+    engine: EngineOptions = EngineOptions()
     optimizer: Optimizer = Optimizer()
     sft: Sft = Sft()
     rl: Rl = Rl()
@@ -68,11 +84,11 @@ class Recipe(Section):
                 f"rl.updates_per_step = {self.rl.updates_per_step} must not exceed "
                 f"rl.problems_per_step = {self.rl.problems_per_step}"
             )
-        if self.rl.group_size < 2 and self.method != "sft" and self.rl.objective != "ppo":
+        if self.rl.group_size < 2 and self.rl.objective != "ppo":
             raise ValueError(f"rl.group_size = {self.rl.group_size}: group advantages need at least 2")
         if self.rl.objective == "ppo" and self.rl.advantage is not None:
             raise ValueError(f"rl.advantage = {self.rl.advantage!r}: ppo has its critic's advantages; expected unset")
-        if self.rl.advantage in ("maxrl", "pass_k"):
+        if self.rl.advantage is not None and self.rl.advantage.partition("@")[0] in ("maxrl", "pass"):
             beside = [
                 name
                 for name, used in (
@@ -86,14 +102,12 @@ class Recipe(Section):
                 raise ValueError(
                     f"rl.advantage = {self.rl.advantage!r} is for outcomes alone; {beside[0]} adds to them"
                 )
-            if self.rl.advantage == "pass_k" and self.rl.pass_k > self.rl.group_size:
-                raise ValueError(f"rl.pass_k = {self.rl.pass_k} must not exceed rl.group_size = {self.rl.group_size}")
-        if self.sft.before and self.method == "sft":
-            raise ValueError("sft.before is for the methods with RL; method = 'sft' is that stage alone")
+            if int(self.rl.advantage.partition("@")[2] or 1) > self.rl.group_size:
+                raise ValueError(
+                    f"rl.advantage = {self.rl.advantage!r} must not exceed rl.group_size = {self.rl.group_size}"
+                )
         if self.sft.experts_of and self.sft.demonstrations:
             raise ValueError("sft.demonstrations counts the task's own; with sft.experts_of it must be 0")
-        if self.rlsp.vanilla and self.method != "rlsp":
-            raise ValueError(f"rlsp.vanilla needs method = 'rlsp', got {self.method!r}")
         if self.rl.overlong_buffer >= self.sampling.max_tokens:
             raise ValueError(
                 f"rl.overlong_buffer = {self.rl.overlong_buffer} must be smaller than "
@@ -103,8 +117,6 @@ class Recipe(Section):
             raise ValueError("rl.keep_best needs rl.probe_every > 0")
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
-        if self.rloop.adaptive and self.method != "rloop":
-            raise ValueError(f"rloop.adaptive needs method = 'rloop', got {self.method!r}")
         return self
 
     @property
@@ -113,11 +125,6 @@ class Recipe(Section):
         if self.eval.temperature is None:
             return self.sampling
         return self.sampling.untruncated(self.eval.temperature)
-
-    @property
-    def sft_first(self) -> bool:
-        """Whether RL starts from an SFT stage."""
-        return self.method == "rlsp" if self.sft.before is None else self.sft.before
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -140,6 +147,9 @@ def parse(data: dict[str, Any], overrides: list[str], where: str) -> Recipe:
     """The recipe in `data` with the overrides laid over it; `where` names its source in errors."""
     for override in overrides:
         _apply(data, override)
+    gone = next((key for key in flat(data) if key in GONE), None)
+    if gone is not None:
+        raise InputError(f"{where}: unknown key {gone!r}: {GONE[gone]}")
     return validated(Recipe, data, where)
 
 

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+import re
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from reasonloop.config.section import Section
+from reasonloop.own import nearest
+
+OBJECTIVES = ("dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo")
+ADVANTAGES = ("grpo", "centered", "rloo", "maxrl", "pass@8")
 
 
 class Model(Section):
@@ -23,12 +28,29 @@ class Model(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
-class TaskConfig(Section):
-    """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
+class OpenSection(Section):
+    """A table with keys that belong to what it names."""
 
     model_config = ConfigDict(
         extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
     )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys"""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class EngineOptions(OpenSection):
+    """Who samples. All keys beside these are the engine's own options. Of `native`: `slots = 256`, the responses in flight
+    at once (a finished response's slot is taken by the next one at once)."""
+
+    name: str = "native"
+    """native (PyTorch on the learner's weights), or a class of yours as `module:Class` (`reasonloop.engine.protocol`)."""
+
+
+class TaskConfig(OpenSection):
+    """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
@@ -36,10 +58,6 @@ class TaskConfig(Section):
     """Seconds that a verifier may spend on one response before it is killed and the verdict is `timeout`."""
     verify_workers: int = Field(1, ge=1)
     """Verifier processes."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.__pydantic_extra__ or {})
 
 
 class Sampling(Section):
@@ -57,8 +75,6 @@ class Sampling(Section):
     """Response length limit; a response that reaches it is cut off."""
     stop: tuple[str, ...] = ()
     """Texts that end a response, each a single token of the tokenizer; the end-of-sequence token always ends it."""
-    slots: int = Field(256, ge=1)
-    """Responses in flight at once; a finished response's slot is taken by the next one at once."""
 
     @property
     def truncated(self) -> bool:
@@ -80,20 +96,20 @@ class Optimizer(Section):
     """Tokens in one forward and backward pass. Changes memory and speed, never the result."""
 
 
-class Training(Section):
+class _Training(Section):
     """Supervised training (SFT and RFT)."""
 
     learning_rate: float = Field(5e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """How the rate falls after warm-up, to 10 % of its peak at the end (linear, cosine)."""
-    warmup: float = Field(0.05, ge=0, lt=1)
-    """Share of the updates over which the rate rises from 0."""
     batch_size: int = Field(64, ge=1)
     """Examples an update."""
 
 
-class Sft(Training):
+class Sft(_Training):
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the updates over which the rate rises from 0. RFT's is 0.05."""
     epochs: float = Field(2.0, gt=0)
     """Passes over the examples."""
     demonstrations: int = Field(0, ge=0)
@@ -109,10 +125,11 @@ class Sft(Training):
     demonstrations is `false`."""
 
 
-class Rft(Training):
+class Rft(_Training):
     """RLoop's exploitation: fine-tuning on the experts. With 256 training problems or fewer a lower rate or fewer epochs did
     better in the average and in pass@k; with 2,048 they cost some of the average and keep pass@k (docs/evidence.md)."""
 
+    warmup: ClassVar[float] = 0.05
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate."""
     epochs: float | tuple[float, ...] = 2.0
@@ -131,6 +148,9 @@ class Rft(Training):
         return self.epochs[min(iteration, len(self.epochs) - 1)] if isinstance(self.epochs, tuple) else self.epochs
 
 
+Training = Sft | Rft
+
+
 class Rl(Section):
     """Exploration by reinforcement learning."""
 
@@ -140,13 +160,16 @@ class Rl(Section):
     """Groups in a step's batch."""
     group_size: int = Field(8, ge=1)
     """Responses a problem (G)."""
-    objective: Literal["dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo"] = "dapo"
-    """Sets advantage, ratio, clipping and aggregation; the next options override single parts. ppo has a
-    critic (`[ppo]`)."""
-    advantage: Literal["grpo", "centered", "rloo", "maxrl", "pass_k"] | None = None
-    """Group advantage. Unset: the objective's own. maxrl and pass_k are for outcome rewards alone."""
-    pass_k: int = Field(8, ge=1)
-    """The k of pass_k advantages."""
+    objective: str = "dapo"
+    """dapo, grpo, dr_grpo, rloo, gspo, cispo or ppo: sets advantage, ratio, clipping and aggregation; the next options
+    override single parts. ppo has a critic (`[ppo]`). Or one of yours as `module:name`: a `reasonloop.learner.losses`
+    `Objective`, or a function of log-probs, log ratios and targets that gives each token's loss."""
+    advantage: str | None = None
+    """Group advantage: grpo, centered, rloo, maxrl, pass@K (as pass@4), or a function of a group's rewards as `module:name`.
+    Unset: the objective's own. maxrl and pass@K are for outcome rewards alone."""
+    reward: str = "outcome"
+    """What a response is worth: outcome (1 for right, else 0), or a function of (problem, judged rollout) as `module:name`
+    that gives a number."""
     clip_low: float | None = Field(None, gt=0)
     """Ratio clip below 1 - clip_low. Unset: the objective's own (0.2; GSPO 3e-4)."""
     clip_high: float | None = Field(None, gt=0)
@@ -182,6 +205,15 @@ class Rl(Section):
     """Early stopping of vanilla RL: also keep and evaluate the policy with the best avg@n on the probe problems; method
     `rl` delivers it. Needs probe_every. The rollouts are spent all the same."""
 
+    @field_validator("objective", "advantage", "reward")
+    @classmethod
+    def _known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = {"objective": OBJECTIVES, "advantage": ADVANTAGES, "reward": ("outcome",)}[info.field_name or ""]
+        pass_at = info.field_name == "advantage" and value is not None and re.fullmatch("pass@[1-9][0-9]{0,5}", value)
+        if value is not None and ":" not in value and value not in known and not pass_at:
+            raise ValueError(f"{nearest(value, known)}; or one of your own as module:name")
+        return value
+
     @property
     def rollouts_per_step(self) -> int:
         return self.problems_per_step * self.group_size
@@ -194,24 +226,16 @@ class Rl(Section):
 
 class Ppo(Section):
     """PPO's critic, for `rl.objective = "ppo"` (RLSP, arXiv 2502.06773; the defaults are that paper's, the rate excepted:
-    its 2e-6 is for 8 billion parameters; the paper's KL is `rl.kl_coef = 0.05` with `rl.kl_in = "reward"`)."""
+    its 2e-6 is for 8 billion parameters; the paper's KL is `rl.kl_coef = 0.05` with `rl.kl_in = "reward"`). As there it
+    starts as a copy of the policy, tokens are not discounted, the value loss is clipped at 0.2, and the advantages of a
+    step's rollouts are brought to mean 0 and deviation 1 over all of their tokens."""
 
-    critic: Literal["copy", "shared"] = "copy"
-    """A trunk of its own that starts as a copy of the policy, or a value head on the policy's own hidden states."""
     learning_rate: float = Field(5e-4, gt=0)
-    """The critic's constant learning rate (of its head alone, if it is shared)."""
-    gamma: float = Field(1.0, ge=0, le=1)
-    """Discount of a token."""
+    """The critic's constant learning rate."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
     """Generalised advantage estimation: 0 is one-step, 1 is Monte Carlo."""
-    value_clip: float = Field(0.2, gt=0)
-    """The value loss doesn't reward moving further than this from the old value."""
-    value_coef: float = Field(1.0, gt=0)
-    """Weight of the value loss; matters where the trunk is shared."""
     warmup_steps: int = Field(4, ge=0)
     """First optimizer steps (updates) in which only the critic learns and the policy is frozen."""
-    whiten: bool = True
-    """Bring the advantages of a step's rollouts to mean 0 and deviation 1, over all of their tokens."""
 
 
 class Rlsp(Section):
@@ -241,9 +265,7 @@ class Rloop(Section):
     """Fine-tune on the experts of this iteration and of all before it, each chosen by its own iteration's success rates
     (ours). RLoop as published uses this iteration's alone."""
     weighted: bool = False
-    """Weight each expert by min(pi_start/pi_behaviour, weight_clip), with mean 1 within its problem."""
-    weight_clip: float = Field(2.0, gt=0)
-    """Truncation of the importance weights."""
+    """Weight each expert by min(pi_start/pi_behaviour, 2), with mean 1 within its problem."""
     adaptive: bool = False
     """End an iteration's RL when pass@k on the probe problems has fallen significantly below its best, instead of after
     `rl.steps` (which stays the upper limit). The rollouts left over go to further iterations, so that a run spends as
@@ -263,8 +285,6 @@ class Evaluation(Section):
     training does."""
     problems: int = Field(0, ge=0)
     """How many held-out test problems. 0: all."""
-    probe_problems: int = Field(0, ge=0)
-    """How many probe problems. 0: all."""
     probe_samples: int = Field(8, ge=1)
     """Responses a probe problem."""
     explored: bool = True

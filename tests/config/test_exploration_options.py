@@ -20,10 +20,12 @@ SECRET = "sk-do-not-show-1234567890"
         {},
         {"alpha": 0.8, "form": "length"},
         {"alpha": 0.2, "form": "length", "clipped": False},
-        {"alpha": 0.8, "alpha_end": 1.0, "alpha_schedule": "cosine", "form": "novelty"},
+        {"alpha": 0.8, "alpha_end": 1.0, "form": "novelty"},
         {"alpha": 0.8, "form": "judge", "judge": HTTP},
         {"form": "length"},
-        {"alpha": 1.0, "alpha_end": 0.8, "alpha_schedule": "linear", "form": "difficulty_length"},
+        {"judge": {"base_url": "http://[::1]:8000/v1", "model": "m"}},
+        {"judge": {"base_url": "https://host.example/a/@b/v1/", "model": "m"}},
+        {"alpha": 1.0, "alpha_end": 0.8, "form": "difficulty_length"},
     ],
 )
 def test_accepted(options: dict[str, Any]) -> None:
@@ -40,8 +42,7 @@ def test_the_papers_weight_unless_another_is_given() -> None:
     ("options", "named"),
     [
         ({"alpha": 0.5, "form": "length"}, "above 0.5"),
-        ({"alpha": 0.8, "alpha_end": 0.4, "alpha_schedule": "linear", "form": "length"}, "above 0.5"),
-        ({"alpha": 0.8, "alpha_end": 1.0, "form": "length"}, "alpha_schedule"),
+        ({"alpha": 0.8, "alpha_end": 0.4, "form": "length"}, "above 0.5"),
         ({"alpha": 0.8}, "form"),
         ({"form": "length", "alpha": 1}, "expected alpha below 1"),
         ({"alpha": 1.2, "form": "length"}, "alpha"),
@@ -52,7 +53,11 @@ def test_the_papers_weight_unless_another_is_given() -> None:
         ({"length_scale": 0}, "length_scale"),
         ({"judge": {"api_key": "x"}}, "judge.api_key"),
         ({"judge": {"base_url": "localhost:8000"}}, "http(s)"),
-        ({"judge": {"base_url": "http://host:99999/v1"}}, "http(s)"),
+        *(
+            ({"judge": {"base_url": f"http://{rest}"}}, "http(s)")
+            for rest in ("host:99999/v1", "host:0", ":80/v1", "[::1")
+        ),
+        *(({"judge": {"base_url": url}}, "http(s)") for url in ("ftp://host/v1", "http://a b/v1", "http://host/v 1")),
         ({"judge": {"prompt": "how good?"}}, "{response}"),
         ({"judge": {"request": {"stream": True}}}, "stream"),
     ],

@@ -1,4 +1,4 @@
-"""The recipe reference, docs/recipes.md, made from the options in `reasonloop.config`."""
+"""The manual of recipes, docs/recipes.md, made from the options in `reasonloop.config`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from reasonloop.config import Recipe
 
 
-def reference() -> str:
-    """The recipe reference as Markdown, made from the fields and their docstrings."""
+def manual() -> str:
+    """All options as Markdown, made from the fields and their docstrings."""
     lines = [
         "# Recipe reference",
         "",

@@ -21,29 +21,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         arguments = _parse(argv)
-        verb: Callable[[argparse.Namespace], None] = arguments.verb
-        verb(arguments)
+        arguments.verb(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no news
     except InputError as error:
-        print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(f"reasonloop: stopped; the same command goes on with {stopped}", file=sys.stderr)
-        return 1
+        return _failed(error, 2)
     except RunError as error:
-        print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return _failed(error)
+    except Stopped as stopped:
+        return _failed(f"stopped; the same command goes on with {stopped}")
     except KeyboardInterrupt:
-        print("reasonloop: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        _drop_output()  # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
-        return 1
+        return _failed("stopped at once; the same command goes on from the last checkpoint")
     except OSError as error:
-        print(f"reasonloop: {_one_line(error)}", file=sys.stderr)
         _drop_output()
-        return 1
+        # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
+        return 1 if isinstance(error, BrokenPipeError) else _failed(error)
     return 0
+
+
+def _failed(why: object, code: int = 1) -> int:
+    print(f"reasonloop: {' '.join(str(why).splitlines())}", file=sys.stderr)
+    return code
 
 
 def _prepare_streams() -> None:
@@ -60,10 +57,6 @@ def _drop_output() -> None:
     """What is still buffered can't be written: without this the interpreter would say so once more at its end."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split("\n"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,63 +89,71 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"reasonloop {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_runs(verbs)
+    _add_tools(verbs)
+    return parser
 
-    run = verbs.add_parser("run", help="start a recipe, or continue what --out holds")
+
+def _verb(
+    verbs: argparse._SubParsersAction[_Parser], call: Callable[[argparse.Namespace], None], name: str, about: str
+) -> _Parser:
+    added = verbs.add_parser(name, help=about)
+    added.set_defaults(verb=call)
+    return added
+
+
+def _add_runs(verbs: argparse._SubParsersAction[_Parser]) -> None:
+    """What is done with a run."""
+    run = _verb(verbs, _run, "run", "start a recipe, or continue what --out holds")
     run.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     run.add_argument("overrides", nargs="*", metavar="section.key=value")
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
     run.add_argument(
         "--dry-run", action="store_true", help="check the recipe, print it whole with its stages, and stop"
     )
-    run.set_defaults(verb=_run)
 
-    evaluate = verbs.add_parser("eval", help="evaluate a model on a task's held-out problems")
+    evaluate = _verb(verbs, _eval, "eval", "evaluate a model on a task's held-out problems")
     evaluate.add_argument("model", help="Hugging Face folder, run folder, GGUF file or bundled name")
     evaluate.add_argument("overrides", nargs="*", metavar="section.key=value")
     evaluate.add_argument("--task", help="name[?key=value&...], a .jsonl file or module:Class (default: the run's own)")
     evaluate.add_argument("--samples", type=_positive, default=32)
     evaluate.add_argument("--split", choices=("test", "probe", "train"), default="test")
     evaluate.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
-    evaluate.set_defaults(verb=_eval)
 
-    compare = verbs.add_parser("compare", help="finished runs as arms side by side, paired by seed")
+    compare = _verb(verbs, _compare, "compare", "finished runs as arms side by side, paired by seed")
     compare.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one recipe are one arm")
     compare.add_argument("--out", type=_new_file, metavar="FILE.html", help="also write a page with plots there")
     compare.add_argument("--json", type=_new_file, metavar="FILE", help="also write all numbers there")
     compare.add_argument("--all", action="store_true", help="also RLoop's last explored policy")
-    compare.set_defaults(verb=_compare)
 
-    report = verbs.add_parser("report", help="write a run's HTML report")
+    report = _verb(verbs, _report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path)
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
-    report.add_argument("--follow", action="store_true", help="serve it on this machine and keep it fresh; Ctrl-C ends")
-    report.add_argument("--port", type=_port, default=0, help="of --follow (default: a free one)")
-    report.set_defaults(verb=_report)
+    report.add_argument("--follow", action="store_true", help="keep it fresh while the run goes on; Ctrl-C ends")
 
-    tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
-    task_verbs = tasks.add_subparsers(metavar="list|check|show", required=True)
-    task_verbs.add_parser("list").set_defaults(verb=_tasks_list)
-    check = task_verbs.add_parser("check", help="verify every gold answer against itself")
-    check.add_argument("task")
-    check.set_defaults(verb=_tasks_check)
-    show = task_verbs.add_parser("show", help="print some problems")
-    show.add_argument("task")
-    show.add_argument("-n", type=_positive, default=5)
-    show.set_defaults(verb=_tasks_show)
-
-    verify = verbs.add_parser("verify", help='JSONL {"answer", "gold"} on stdin, verdicts on stdout')
-    verify.add_argument("--kind", choices=("math", "numeric", "exact", "code"), required=True)
-    verify.add_argument("--deadline", type=float, default=5.0, help="seconds an answer may take (default: 5)")
-    verify.add_argument("--workers", type=_positive)
-    verify.set_defaults(verb=_verify)
-
-    query = verbs.add_parser("query", help="DuckDB SQL over a run's rollouts, metrics, evals, eval_problems")
+    query = _verb(verbs, _query, "query", "DuckDB SQL over a run's rollouts, metrics, evals, eval_problems")
     query.add_argument("run", type=Path)
     query.add_argument("sql")
     query.add_argument("--json", action="store_true", help="a JSON object a row")
-    query.set_defaults(verb=_query)
 
-    bench = verbs.add_parser("bench", help="sampled and trained tokens/s of a model, and their share of the peak")
+
+def _add_tools(verbs: argparse._SubParsersAction[_Parser]) -> None:
+    """What needs no run."""
+    tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
+    task_verbs = tasks.add_subparsers(metavar="list|check|show", dest="what", required=True)
+    _verb(task_verbs, _tasks, "list", "all tasks")
+    check = _verb(task_verbs, _tasks, "check", "verify every gold answer against itself")
+    check.add_argument("task")
+    show = _verb(task_verbs, _tasks, "show", "print some problems")
+    show.add_argument("task")
+    show.add_argument("-n", type=_positive, default=5)
+
+    verify = _verb(verbs, _verify, "verify", 'JSONL {"answer", "gold"} on stdin, verdicts on stdout')
+    verify.add_argument("--kind", choices=("math", "numeric", "exact", "code"), required=True)
+    verify.add_argument("--deadline", type=float, default=5.0, help="seconds an answer may take (default: 5)")
+    verify.add_argument("--workers", type=_positive)
+
+    bench = _verb(verbs, _bench, "bench", "sampled and trained tokens/s of a model, and their share of the peak")
     bench.add_argument("--model", default="countdown", help="as for eval (default: countdown)")
     bench.add_argument("--layout", help="instead of a model: random weights in this shape (qwen3-0.6b)")
     bench.add_argument("--context", type=_positive, help="train on one packed stream of so many tokens (8192, 16384)")
@@ -160,12 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
     bench.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     bench.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
-    bench.set_defaults(verb=_bench)
 
-    doctor = verbs.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor = _verb(verbs, _doctor, "doctor", "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
-    doctor.set_defaults(verb=_doctor)
-    return parser
 
 
 def _new_file(text: str) -> Path:
@@ -186,35 +184,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 to 65535")
-    return int(text)
-
-
 def _run(arguments: argparse.Namespace) -> None:
     from reasonloop import config
+    from reasonloop.execute import dry_run, execute
+    from reasonloop.methods import checked_method
 
     recipe = config.load(arguments.recipe, arguments.overrides)
+    checked_method(recipe, str(arguments.recipe))
     folder = arguments.out or Path("runs") / arguments.recipe.stem
-    from reasonloop.execute import check_problems, execute, plan
-
-    if arguments.dry_run:
-        from reasonloop.policy.folder import resolve
-        from reasonloop.run.folder import check_folder
-        from reasonloop.tasks import load_task, task_problems
-
-        resolve(recipe.model.path)
-        task = load_task(recipe.task.name, recipe.task.options)
-        if hasattr(task, "files"):  # generating problems could take longer than a dry run should
-            check_problems(recipe, task_problems(task, recipe.task.name))
-        check_folder(recipe, folder)
-        print(config.dumps(recipe))
-        print(f"# into {folder}")
-        for line in plan(recipe):
-            print(f"# - {line}")
-        return
-    execute(recipe, folder)
+    (dry_run if arguments.dry_run else execute)(recipe, folder)
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -226,42 +204,29 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from reasonloop.compare import compare_runs
+    from reasonloop.compare.command import compare_runs
 
     compare_runs(arguments.runs, arguments.out, arguments.json, arguments.all)
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from reasonloop.report import follow, write_report
+    from reasonloop.report.follow import follow
+    from reasonloop.report.page import write_report
 
     if not (arguments.run / "config.toml").is_file():
         raise InputError(f"{arguments.run}: no run folder (no config.toml in it)")
-    if arguments.follow:
-        if arguments.out:
-            raise InputError("--out: --follow serves the report and writes no file; leave one of them out")
-        follow(arguments.run, arguments.port)
-        return
-    print(write_report(arguments.run, arguments.out))
+    print((follow if arguments.follow else write_report)(arguments.run, arguments.out))
 
 
-def _tasks_list(arguments: argparse.Namespace) -> None:
-    from reasonloop.tasks.show import list_tasks
+def _tasks(arguments: argparse.Namespace) -> None:
+    from reasonloop.tasks import parse_task_spec, show
 
-    list_tasks()
-
-
-def _tasks_check(arguments: argparse.Namespace) -> None:
-    from reasonloop.tasks import parse_task_spec
-    from reasonloop.tasks.show import check
-
-    check(*parse_task_spec(arguments.task))
-
-
-def _tasks_show(arguments: argparse.Namespace) -> None:
-    from reasonloop.tasks import parse_task_spec
-    from reasonloop.tasks.show import show_task
-
-    show_task(*parse_task_spec(arguments.task), n=arguments.n)
+    if arguments.what == "list":
+        show.list_tasks()
+    elif arguments.what == "check":
+        show.check(*parse_task_spec(arguments.task))
+    else:
+        show.show_task(*parse_task_spec(arguments.task), n=arguments.n)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -278,7 +243,8 @@ def _query(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from reasonloop.bench.measure import Workload, bench, write
+    from reasonloop.bench.measure import Workload, bench
+    from reasonloop.bench.result import write
 
     workload = Workload(tuple(arguments.batch), context=arguments.context or 0)
     result = bench(

@@ -8,118 +8,65 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
 from reasonloop.machine.threads import wait_briefly
+from reasonloop.methods import method, plan
 from reasonloop.records import Problem
-from reasonloop.run.folder import Run, check_folder
+from reasonloop.run.folder import check_folder
+from reasonloop.run.session import Session
 
 
-def plan(recipe: Recipe) -> list[str]:
-    """The stages of a run in a line each, for `--dry-run`. Nothing is loaded."""
-    rollouts = recipe.rl.rollouts
-    lines = [f"evaluate the base policy: {recipe.eval.samples} samples a test problem"]
-    if recipe.method == "sft" or recipe.sft_first:
-        many = f"{recipe.sft.demonstrations} demonstrations" if recipe.sft.demonstrations else "all demonstrations"
-        many = f"the experts of {recipe.sft.experts_of}" if recipe.sft.experts_of else many
-        lines.append(f"SFT on {many}, {recipe.sft.epochs:g} epochs; evaluate")
-    if recipe.method == "rl":
-        lines.append(f"vanilla RL ({recipe.rl.objective}), {rollouts} rollouts; evaluate")
-    if recipe.method == "rlsp":
-        form = recipe.exploration.form if recipe.exploration.form != "none" else "no"
-        lines.append(f"RL ({recipe.rl.objective}) with {form} exploration reward, {rollouts} rollouts; evaluate")
-        if recipe.rlsp.vanilla:
-            lines.append(f"vanilla RL (the outcome alone) beside it, {rollouts} rollouts; evaluate")
-    if recipe.method == "rloop":
-        if recipe.rloop.adaptive:
-            lines.append(
-                "explorations end early when pass@k on the probe falls; what they leave goes to more iterations"
-            )
-        for i in range(recipe.rloop.iterations):
-            also = "; evaluate" if recipe.eval.explored or i == recipe.rloop.iterations - 1 else ""
-            lines.append(f"iteration {i + 1}: explore with {recipe.rl.objective}, {rollouts} rollouts{also}")
-            lines.append(
-                f"iteration {i + 1}: select experts (success rate <= {recipe.rloop.hard_threshold:g}, at most "
-                f"{recipe.rloop.cap} a problem), RFT from {recipe.rloop.reinitialise_from}, "
-                f"{recipe.rft.epochs_of(i):g} epochs; evaluate"
-            )
-        if recipe.rloop.vanilla:
-            often = f" after every {rollouts}" if recipe.rloop.iterations > 1 else ""
-            lines.append(f"vanilla RL beside it, {rollouts * recipe.rloop.iterations} rollouts; evaluate{often}")
-    return lines
-
-
-def planned_units(run: Run) -> float:
-    """The run's work in units of one evaluation rollout, for the estimate of the time left."""
-    from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE, expected_experts
-
-    recipe = run.recipe
-    evaluation = len(run.problems[recipe.eval.split]) * recipe.eval.samples
-    rollouts = recipe.rl.rollouts
-    units = float(evaluation)
-    if recipe.method == "sft" or recipe.sft_first:
-        examples = recipe.sft.demonstrations or len(run.problems["train"])
-        units += evaluation + recipe.sft.epochs * examples * TRAINED_EXAMPLE
-    if recipe.method in ("rl", "rlsp"):
-        branches = 2 if recipe.rlsp.vanilla else 1
-        units += branches * (evaluation + rollouts * RL_ROLLOUT)
-    if recipe.method == "rloop":
-        options = recipe.rloop
-        evaluations = options.iterations * (2 if recipe.eval.explored else 1) + (not recipe.eval.explored)
-        epochs = sum(recipe.rft.epochs_of(i) for i in range(options.iterations))
-        units += evaluations * evaluation + options.iterations * rollouts * RL_ROLLOUT
-        units += expected_experts(run) * epochs * TRAINED_EXAMPLE
-        if options.vanilla:
-            again = options.iterations - (
-                1 if recipe.eval.explored else 0
-            )  # the first exploration's policy is its, too
-            units += max(1, again) * evaluation + (options.iterations - 1) * rollouts * RL_ROLLOUT
-    return units
-
-
-def finished_units(run: Run) -> float:
-    """What earlier processes have done of `planned_units`."""
-    from reasonloop.stages import RL_ROLLOUT, TRAINED_EXAMPLE
-
-    batch = {"sft": run.recipe.sft.batch_size, "rft": run.recipe.rft.batch_size}
-    units = sum(batch.get(line.get("stage", ""), 0) for line in run.metrics()) * TRAINED_EXAMPLE
-    for evaluation in run.evaluations():
-        units += len(evaluation["problems"]) * evaluation["samples"]
-    return units + RL_ROLLOUT * (run.store.count() if (run.folder / "trajectories").is_dir() else 0)
-
-
-def execute(recipe: Recipe, folder: Path) -> None:
-    """Starts or continues the run in `folder`, to its end. Raises InputError for bad input before anything is written."""
+def execute(recipe: Recipe, path: Path) -> None:
+    """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written."""
     wait_briefly()
-    check_folder(recipe, folder)
-    if not (folder / "config.toml").is_file():
+    check_folder(recipe, path)
+    if not (path / "config.toml").is_file():
         check_inputs(recipe)
-    run = Run(recipe, folder)
+    run = Session(recipe, path)
     try:
-        if not run.done:
+        if not run.folder.done:
             _work(run)
         show_results(run)
     except (OSError, MemoryError) as error:
-        raise RunError(_what_to_do(error, folder)) from error
+        raise RunError(_what_to_do(error, path)) from error
     except RuntimeError as error:  # torch's, on CPU and GPU
         if "memory" not in str(error):
             raise
-        raise RunError(_what_to_do(error, folder)) from error
+        raise RunError(_what_to_do(error, path)) from error
     finally:
         run.close()
+
+
+def dry_run(recipe: Recipe, path: Path) -> None:
+    """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.policy.loading import resolve
+    from reasonloop.tasks import load_task, task_problems
+
+    resolve(recipe.model.path)
+    task = load_task(recipe.task.name, recipe.task.options)
+    dry = plan(recipe)
+    if hasattr(task, "files"):  # generating problems could take longer than a dry run should
+        check_problems(recipe, task_problems(task, recipe.task.name), "explore" in dry.asked)
+    check_folder(recipe, path)
+    print(config.dumps(recipe))
+    print(f"# into {path}")
+    for line in dry.lines:
+        print(f"# - {line}")
 
 
 def _what_to_do(error: Exception, folder: Path) -> str:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return (
         f"{reason}; nothing that was stored is lost: make room (disk, or memory with a smaller "
-        f"optimizer.microbatch_tokens or sampling.slots in a new run), then the same command goes on with {folder}"
+        f"optimizer.microbatch_tokens or engine.slots in a new run), then the same command goes on with {folder}"
     )
 
 
 def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
-    from reasonloop.policy.folder import resolve
+    from reasonloop.policy.loading import resolve
     from reasonloop.rewards.judge import check_judge
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
@@ -128,32 +75,41 @@ def check_inputs(recipe: Recipe) -> None:
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
-    check_problems(recipe, problems)
+    asked = plan(recipe).asked
+    check_problems(recipe, problems, "explore" in asked)
     if recipe.exploration.form == "judge":
         check_judge(recipe.exploration.judge, next((p for p in problems if p.split == "train"), None))
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 
-    from reasonloop.policy.policy import Policy, resolve_device
-    from reasonloop.stages import demonstrations
+    from reasonloop.engine.registry import engine_of
+    from reasonloop.learner.losses import objective_of
+    from reasonloop.policy.loading import resolve_device
+    from reasonloop.policy.policy import Policy
+    from reasonloop.rewards.outcome import own_reward
+    from reasonloop.stages.experts import demonstration_pairs
 
     resolve_device(recipe.model.device)
-    policy = Policy.load(recipe.model.path)
-    policy.stop_tokens(recipe.sampling.stop)
+    objective_of(recipe.rl)
+    engine_of(recipe.engine).close()
+    if recipe.rl.reward != "outcome":
+        own_reward(recipe.rl.reward)
+    codec = Policy.load(recipe.model.path).codec  # the weights are looked at, too
+    codec.stop_tokens(recipe.sampling.stop)
     for problem in problems:
-        policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
-    if recipe.method == "sft" or recipe.sft_first:
+        codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
+    if "demonstrations" in asked:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
         training = [problem for problem in problems if problem.split == "train"]
-        demonstrations(recipe, task, policy, training, limit=16 if hasattr(task, "demonstrations") else None)
+        demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
 
 
-def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
+def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) -> None:
     """Raises InputError unless each split has as many problems as the recipe needs."""
     name, sizes = recipe.task.name, Counter(problem.split for problem in problems)
     if not sizes[recipe.eval.split]:
         raise InputError(f"task {name!r} has no {recipe.eval.split} problems; expected some to evaluate on")
-    if recipe.method == "sft":
+    if not explores:
         return
     if sizes["train"] < recipe.rl.problems_per_step:
         raise InputError(
@@ -173,48 +129,53 @@ def check_problems(recipe: Recipe, problems: Sequence[Problem]) -> None:
         )
 
 
-def _work(run: Run) -> None:
-
-    from reasonloop.engine.team import worthwhile
+def _work(run: Session) -> None:
     from reasonloop.machine.threads import prepare_threads
-    from reasonloop.recipes import method
     from reasonloop.run.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
+    from reasonloop.stages.live import LiveStages
 
-    prepare_threads(run.threads)
-    units = planned_units(run)
-    run.processes = worthwhile(run.recipe.processes, units)
-    with Progress(units, finished_units(run)) as progress, run.stoppable():
+    prepare_threads(run.folder.threads)
+    dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
+    run.planned = dry.finetunings
+    with Progress(dry.units) as progress, run.stoppable():
         run.progress = progress
-        if run.resumed:
-            progress.say(f"continuing {run.folder} at: {run.state.get('stage')}, step {run.state.get('step')}")
-            if changed := run.changed():
+        if run.folder.resumed:
+            state = run.folder.state
+            progress.say(f"continuing {run.folder.path} at: {state.get('stage')}, step {state.get('step')}")
+            if changed := run.folder.changed():
                 progress.say(f"  it may end with other bytes than an unbroken run ({'; '.join(changed)})")
-            for evaluation in run.evaluations()[-1:]:
+            for evaluation in run.folder.evaluations()[-1:]:
                 show_held_out(run, evaluation)
-        method(run.recipe.method)(run)
+        if not run.engine.exact:
+            progress.say(
+                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts"
+            )
+        method(run.recipe.method).run(LiveStages(run))
 
 
-def show_results(run: Run) -> None:
+def show_results(run: Session) -> None:
     """Writes the report; prints the table of all evaluations, and where things are."""
-    from reasonloop.report import write_report
+    from reasonloop.report.page import write_report
 
-    report = write_report(run.folder)
+    path = run.folder.path
+    report = write_report(path)
     print_results(run)
-    print(f"model     {run.folder / 'model'}")
+    print(f"model     {path / 'model'}")
     print(f"report    {report}")
-    print(f"rollouts  {run.folder / 'trajectories'}, for example:")
-    place = shlex.quote(str(run.folder))
+    print(f"rollouts  {path / 'trajectories'}, for example:")
+    place = shlex.quote(str(path))
     print(f'          reasonloop query {place} "SELECT verdict, count(*) FROM rollouts GROUP BY ALL ORDER BY ALL"')
 
 
-def print_results(run: Run) -> None:
+def print_results(run: Session) -> None:
     """The table of all evaluations: rich on a terminal, plain text in a pipe."""
     from reasonloop.evaluation.table import results_table, results_text
 
+    evaluations = run.folder.evaluations()
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(results_table(run.evaluations(), run.recipe.method))
+        Console().print(results_table(evaluations))
     else:
-        print(results_text(run.evaluations(), run.recipe.method))
+        print(results_text(evaluations))

@@ -18,7 +18,7 @@ from typing import Any
 
 TASK = {"name": "countdown", "numbers": [2], "max_number": 6, "min_target": 2, "train": 20, "probe": 2, "test": 5}
 TIMINGS = {"seconds", "sampling_seconds", "tokens_per_second"}
-_PRELOAD = ("torch", "transformers", "numpy", "duckdb", "pyarrow.parquet", "reasonloop.recipes.rloop", "run_fixtures")
+_PRELOAD = ("torch", "transformers", "numpy", "duckdb", "pyarrow.parquet", "reasonloop.stages.live", "run_fixtures")
 
 
 @functools.cache
@@ -66,15 +66,15 @@ def weak_model() -> Path:
     """`random_model` after a few seconds of SFT on easy problems: some of its answers are right, so that RL has a signal."""
     from reasonloop.config import Optimizer, Sampling
     from reasonloop.learner.batch import supervised
-    from reasonloop.learner.learner import Learner, scheduled
+    from reasonloop.learner.local import LocalLearner, scheduled
     from reasonloop.policy.policy import Policy
     from reasonloop.tasks.countdown.task import Countdown
 
     policy = Policy.load(random_model())
     options = {key: value for key, value in TASK.items() if key != "name"}
     found = Countdown(**options).demonstrations(1600, 1, skill=1.0, max_words=20)
-    pairs = [(policy.encode_prompt(problem), policy.encode_response(text)) for problem, text in found]
-    learner, updates = Learner(policy, Optimizer(), Sampling()), 150
+    pairs = [(policy.codec.encode_prompt(problem), policy.codec.encode_response(text)) for problem, text in found]
+    learner, updates = LocalLearner(policy, Optimizer(), Sampling()), 150
     for step in range(updates):
         batch = [pairs[i % len(pairs)] for i in range(step * 32, step * 32 + 32)]
         learner.update(supervised(batch), scheduled(1e-2, "cosine", step, updates, 5))
@@ -94,7 +94,8 @@ def small_recipe(folder: Path) -> Path:
         "checkpoint_seconds": 0,
         "model": {"path": str(weak_model())},
         "task": TASK,
-        "sampling": {"max_tokens": 14, "slots": 32},
+        "sampling": {"max_tokens": 14},
+        "engine": {"slots": 32},
         "sft": {"demonstrations": 48, "batch_size": 16, "epochs": 1.0},
         "rl": {"steps": 3, "problems_per_step": 4, "group_size": 4, "learning_rate": 1e-3, "refill_rounds": 0},
         "rloop": {"iterations": 2, "hard_threshold": 1.0, "vanilla": True},

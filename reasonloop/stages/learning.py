@@ -1,132 +1,105 @@
-"""One step's updates: group advantages, or PPO's critic."""
+"""One step's updates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from reasonloop.config import Rl
 from reasonloop.learner.batch import (
-    Example,
-    policy_gradient,
-    reinforced,
-    reward_without_kl,
+    effective_share,
+    estimated,
+    importance,
+    with_proximal,
     with_reference,
-    with_values,
 )
-from reasonloop.learner.critic import explained_variance
-from reasonloop.learner.gae import gae, token_rewards, whiten
-from reasonloop.learner.learner import Learner
-from reasonloop.learner.losses import OBJECTIVES, Objective
+from reasonloop.learner.estimates import Estimator
+from reasonloop.learner.losses import Objective
+from reasonloop.learner.protocol import Learner
 from reasonloop.policy.policy import Policy
-from reasonloop.records import Rollout
-from reasonloop.run.folder import Run
-from reasonloop.stages.sampling import StepRollouts, score
+from reasonloop.records import Group
+from reasonloop.run.session import Session
+from reasonloop.stages.sampling import Step, with_references
 
-
-def objective_of(options: Rl) -> Objective:
-    """The named objective with the recipe's own parts, where it sets some."""
-    named = OBJECTIVES[options.objective]
-    return replace(
-        named,
-        clip_low=options.clip_low or named.clip_low,  # a clip of 0 is refused, so that unset is the only other case
-        clip_high=options.clip_high or named.clip_high,
-        advantage=options.advantage or named.advantage,
-        pass_k=options.pass_k,
-    )
+MEANS = ("entropy", "clip_fraction", "kl", "k1")
+"""Over all updates' tokens; of everything else that updates measure, the mean over updates"""
 
 
 def learn_step(
-    run: Run,
+    run: Session,
     learner: Learner,
-    groups: Sequence[Sequence[Rollout]],
+    estimator: Estimator,
     objective: Objective,
+    step: Step,
     rate: float,
-    step: int,
-    sampled: StepRollouts,
     reference: Policy | None,
 ) -> dict[str, float]:
-    """The step's updates: `rl.epochs` passes over the groups, each cut into `rl.updates_per_step` shares, with ratios to
-    the stored behaviour log-probs. The step's measurements, means over all updates' tokens; kl, nats a token to the
-    reference, is 0 without one."""
-    options, results = run.recipe.rl, []
-    groups = [list(group) for group in groups]
-    before = None  # the frozen policy's log-probs of the KL term, the same in every epoch
-    if reference is not None and options.kl_in == "loss":
-        flat = [rollout for group in groups for rollout in group]
-        before = dict(zip(map(_key, flat), score(reference, flat, run), strict=True))
-    critic = _Estimates(run, learner, groups, sampled) if learner.critic is not None else None
-    planned, frozen = options.rollouts_per_step / options.updates_per_step, False
+    """The step's updates: `rl.epochs` passes over the useful groups, each cut into `rl.updates_per_step` shares, with ratios
+    to the stored behaviour log-probs, or to the learner's own where the engine isn't exact. The step's measurements; kl,
+    nats a token to the reference, is 0 without one."""
+    options, sampling = run.recipe.rl, run.recipe.sampling
+    groups = step.useful
+    if reference is not None and options.kl_in == "loss":  # the frozen policy's, the same in every epoch
+        groups = with_references(groups, reference, sampling)
+    proximal = None if run.engine.exact else _proximal(learner, groups, run)
+    estimates = estimator.estimate(groups)
+    planned = options.rollouts_per_step / options.updates_per_step
+    results = []
     for epoch in range(options.epochs):
         order = np.arange(len(groups))
         if epoch:
-            order = np.random.default_rng([run.recipe.seed, step, epoch]).permutation(order)
+            seeds = [run.recipe.seed, step.place.step, epoch, *step.place.twin]
+            order = np.random.default_rng(seeds).permutation(order)
         for part in np.array_split(order, min(options.updates_per_step, len(groups))):
             share = [groups[i] for i in part]
-            if critic is not None:
-                examples = critic.examples(share, objective, planned)
-                frozen = learner.updates < run.recipe.ppo.warmup_steps
-            else:
-                examples = reinforced(share, objective, run.recipe.sampling.max_tokens, planned)
-            if before is not None:
-                flat = [rollout for group in share for rollout in group]
-                examples = with_reference(examples, [before[_key(r)] for r in flat], options.kl_coef)
-            critic_rate = run.recipe.ppo.learning_rate if critic is not None else None
-            results.append(learner.update(examples, rate, objective, critic_rate, frozen))
-    total = sum(result["tokens"] for result in results)
-    means = {
-        name: sum(result[name] * result["tokens"] for result in results) / total
-        for name in ("entropy", "clip_fraction", "kl", "k1")
-    }
+            own = [estimates.rollouts[i] for i in part]
+            examples = estimated(share, own, objective, sampling.max_tokens, planned)
+            if reference is not None and options.kl_in == "loss":
+                before = [logprobs for group in share for logprobs in group.reference or ()]
+                examples = with_reference(examples, before, options.kl_coef)
+            if proximal is not None:
+                examples = with_proximal(examples, [logprobs for i in part for logprobs in proximal[i]])
+            results.append(learner.update(examples, rate, objective))
+    measured = {**_over_updates(results), **estimates.measured}
+    if proximal is not None:
+        measured |= _mismatch(groups, proximal, objective.importance_clip)
     if reference is not None and options.kl_in == "reward":
-        means["kl"] = _kl_to_reference(sampled)
-    means["grad_norm"] = float(np.mean([result["grad_norm"] for result in results]))
-    if critic is not None:
-        means |= {
-            name: float(np.mean([result[name] for result in results])) for name in ("value_loss", "critic_grad_norm")
-        }
-        means["explained_variance"] = critic.explained_variance
-    return means | {"learning_rate": 0.0 if frozen else rate}
+        measured["kl"] = _kl_to_reference(step.groups)
+    return measured
 
 
-def _kl_to_reference(sampled: StepRollouts) -> float:
+def _over_updates(results: Sequence[dict[str, float]]) -> dict[str, float]:
+    total = sum(result["tokens"] for result in results)
+    means = {name: sum(result[name] * result["tokens"] for result in results) / total for name in MEANS}
+    others = results[0].keys() - {*MEANS, "tokens", "loss", "logprob", "learning_rate"}
+    means |= {name: float(np.mean([result[name] for result in results])) for name in sorted(others)}
+    return means | {"learning_rate": results[-1]["learning_rate"]}
+
+
+def _proximal(learner: Learner, groups: Sequence[Group], run: Session) -> list[list[np.ndarray]]:
+    """By group and rollout, what the learner's own weights give before the first update."""
+    pairs = [(r.prompt_tokens, r.response_tokens) for group in groups for r in group.rollouts]
+    found = iter(learner.score(pairs, run.recipe.sampling))
+    return [[next(found) for _ in group.rollouts] for group in groups]
+
+
+def _mismatch(groups: Sequence[Group], proximal: Sequence[Sequence[np.ndarray]], clip: float) -> dict[str, float]:
+    """How far the engine's numbers are from the learner's: the mean of the truncated importance weights over tokens, and the
+    smallest effective sample size of a response, as a share of its tokens."""
+    weights = []
+    for group, own in zip(groups, proximal, strict=True):
+        for rollout, logprobs in zip(group.rollouts, own, strict=True):
+            found = importance(rollout.logprobs, logprobs, clip)
+            weights.append(found if rollout.sampled is None else found[rollout.sampled])
+    shares = [effective_share(one) for one in weights]
+    return {"importance": float(np.concatenate(weights).mean()), "importance_ess": min(shares)}
+
+
+def _kl_to_reference(groups: Sequence[Group]) -> float:
     """k1, nats a token, over all of the step's rollouts: what the reward was charged for."""
-    flat = [rollout for group in sampled.groups for rollout in group]
-    differences = [r.logprobs.astype(np.float64) - sampled.reference[_key(r)] for r in flat]
+    differences = []
+    for group in groups:
+        for rollout, logprobs in zip(group.rollouts, group.reference or (), strict=True):
+            found = rollout.logprobs.astype(np.float64) - logprobs
+            differences.append(found if rollout.sampled is None else found[rollout.sampled])
     return float(np.concatenate(differences).mean())
-
-
-class _Estimates:
-    """GAE over a step's rollouts, by the critic as it was before the step's updates."""
-
-    def __init__(self, run: Run, learner: Learner, groups: Sequence[Sequence[Rollout]], sampled: StepRollouts) -> None:
-        assert learner.critic is not None
-        self.options, self.max_tokens = run.recipe.ppo, run.recipe.sampling.max_tokens
-        rollouts = [rollout for group in groups for rollout in group]
-        prompts, responses = [r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts]
-        values = learner.critic.score(prompts, responses, run.recipe.optimizer.microbatch_tokens)
-        coefficient = run.recipe.rl.kl_coef if run.recipe.rl.kl_in == "reward" else 0.0
-        pairs = []
-        for rollout, value in zip(rollouts, values, strict=True):
-            reference = sampled.reference.get(_key(rollout))
-            rewards = token_rewards(reward_without_kl(rollout), rollout.logprobs, reference, coefficient)
-            pairs.append(gae(rewards, value, self.options.gamma, self.options.gae_lambda))
-        advantages, returns = [a for a, _ in pairs], [r for _, r in pairs]
-        self.explained_variance = explained_variance(values, returns)
-        if self.options.whiten:
-            advantages = whiten(advantages)
-        self._of = {
-            _key(r): row for r, row in zip(rollouts, zip(advantages, returns, values, strict=True), strict=True)
-        }
-
-    def examples(self, share: Sequence[Sequence[Rollout]], objective: Objective, planned: float) -> list[Example]:
-        rollouts = [rollout for group in share for rollout in group]
-        advantages, returns, values = zip(*(self._of[_key(rollout)] for rollout in rollouts), strict=True)
-        examples = policy_gradient(rollouts, advantages, objective, self.max_tokens, planned)
-        return with_values(examples, returns, values, self.options.value_coef)
-
-
-def _key(rollout: Rollout) -> tuple[str, int]:
-    return rollout.problem_id, rollout.sample

@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from reasonloop.engine.judged import sample_judged
-from reasonloop.engine.protocol import Address, Prompt
+from reasonloop.config import Sampling
 from reasonloop.learner.batch import useful_groups
 from reasonloop.learner.losses import Objective
+from reasonloop.learner.protocol import Learner
 from reasonloop.policy.policy import Policy
-from reasonloop.records import Problem, Rollout
-from reasonloop.rewards.exploration import Explorer, alpha_at
-from reasonloop.rewards.outcome import outcome_reward, with_kl_penalty
-from reasonloop.run.folder import Run
+from reasonloop.records import Group, Place, Rollout
+from reasonloop.rewards.exploration import ExplorationReward, alpha_at
+from reasonloop.rewards.outcome import outcome_reward, own_reward, with_kl_penalty
+from reasonloop.run.session import Session
 from reasonloop.stages.common import shuffled
 
 
 @dataclass
-class StepRollouts:
-    """What a step has sampled."""
+class Step:
+    """What an RL step has sampled."""
 
-    groups: list[list[Rollout]] = field(default_factory=list)
-    reference: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
-    """(problem id, sample) -> log-probs of the policy that RL started from, float32 [T], where the reward needs them"""
+    place: Place
+    groups: list[Group] = field(default_factory=list)
+    useful: list[Group] = field(default_factory=list)
+    """Those that have a gradient, as many as a step learns from"""
     explored: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """For each batch and refill: its groups, and what its exploration rewards measured"""
-    cut: bool = False
-    """Whether the budget left groups out"""
+    measured: dict[str, float] = field(default_factory=dict)
+    """What learning from it measured"""
+    seconds: float = 0.0
+    """Of sampling"""
 
     @property
     def rollouts(self) -> list[Rollout]:
-        return [rollout for group in self.groups for rollout in group]
+        return [rollout for group in self.groups for rollout in group.rollouts]
 
-    def measured(self) -> dict[str, float]:
-        """The exploration's measurements over the step: sums of counts, means over groups of the rest."""
+    def exploration(self) -> dict[str, float]:
+        """The exploration rewards' measurements over the step: sums of counts, means over groups of the rest."""
         totals: dict[str, list[tuple[int, float]]] = {}
         for size, metrics in self.explored:
             for name, value in metrics.items():
@@ -51,72 +53,84 @@ class StepRollouts:
         }
 
 
+@dataclass
 class StepSampler:
-    """Samples an exploration's steps from `problems`, in shuffled passes over them."""
+    """Samples an exploration's steps from some problems, in shuffled passes over them."""
 
-    def __init__(
-        self,
-        run: Run,
-        policy: Policy,
-        objective: Objective,
-        problems: Sequence[Problem],
-        reference: Policy | None,
-        explorer: Explorer | None,
-    ) -> None:
-        self.run, self.objective, self.problems = run, objective, problems
-        self.reference, self.explorer = reference, explorer
-        self.prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
-        self.policy = policy
+    run: Session
+    learner: Learner
+    objective: Objective
+    prompts: Sequence[Group]
+    reference: Policy | None
+    """The policy that RL started from, where there is a KL"""
+    explorer: ExplorationReward | None
+    outcome: Callable[[Group], Group]
+    """Fills a judged group's outcome rewards"""
 
-    def step(
-        self, address: Address, cursor: dict[str, Any], budget: int, planned: int
-    ) -> tuple[StepRollouts, dict[str, Any]]:
-        """A batch of groups, and refills for those without a gradient (dynamic sampling); the cursor behind them.
+    def sample(self, place: Place, position: int, spent: int, until: int, planned: int) -> tuple[Step, int]:
+        """A batch of groups, and refills for those without a gradient (dynamic sampling); the position behind them in the
+        endless order of problems.
 
-        `budget`: the exploration's rollouts; `planned`: its steps.
+        `spent`: rollouts so far, of `until`; `planned`: the steps that schedules reach to.
         """
-        options, out = self.run.recipe.rl, StepRollouts()
-        alpha = alpha_at(self.run.recipe.exploration, cursor["rollouts"] / options.rollouts_per_step, planned)
+        recipe = self.run.recipe
+        options, step = recipe.rl, Step(place)
+        alpha = alpha_at(recipe.exploration, spent / options.rollouts_per_step, planned)
         taken: set[int] = set()
+        self.run.engine.load(self.learner.weights)
         for _ in range(1 + options.refill_rounds):
-            wanted = options.problems_per_step - len(useful_groups(out.groups, self.objective))
-            affordable = math.ceil((budget - cursor["rollouts"]) / options.group_size)
-            out.cut = out.cut or wanted > affordable
+            wanted = options.problems_per_step - len(useful_groups(step.groups, self.objective))
+            affordable = math.ceil((until - spent) / options.group_size) - len(step.groups)
             picked: list[int] = []
-            position = cursor["groups"]
-            while len(picked) < min(wanted, affordable) and len(taken) < len(self.problems):
-                index = shuffled(position, len(self.problems), self.run.recipe.seed, address.iteration)
+            while len(picked) < min(wanted, affordable) and len(taken) < len(self.prompts):
+                index = shuffled(position, len(self.prompts), recipe.seed, place)
                 position += 1
                 if index not in taken:  # a problem is in a step once, at the seam of two passes too
                     taken.add(index)
                     picked.append(index)
             if not picked:
                 break
-            cursor = {**cursor, "groups": position, "rollouts": cursor["rollouts"] + len(picked) * options.group_size}
-            self._sample(picked, address, alpha, out)
-        return out, cursor
+            self._sample([self.prompts[i] for i in picked], alpha, step)
+        self.run.engine.rest()
+        step.useful = useful_groups(step.groups, self.objective)[: options.problems_per_step]
+        return step, position
 
-    def _sample(self, picked: Sequence[int], address: Address, alpha: float, out: StepRollouts) -> None:
+    def _sample(self, prompts: Sequence[Group], alpha: float, step: Step) -> None:
         recipe = self.run.recipe
-        options, size = recipe.rl, recipe.rl.group_size
-        problems, prompts = [self.problems[i] for i in picked], [self.prompts[i] for i in picked]
-        engine, verifier = self.run.engine, self.run.verifier
-        engine.load(self.policy)
-        fresh = sample_judged(engine, verifier, problems, prompts, size, recipe.sampling, address)
-        fresh = [outcome_reward(r, recipe.sampling.max_tokens, options.overlong_buffer) for r in fresh]
-        groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
+        sampled = self.run.sampler(recipe.sampling).sample(prompts, recipe.rl.group_size, step.place)
+        groups = [self.outcome(group) for group in sampled]
         if self.explorer is not None and alpha < 1:
-            groups, measured = self.explorer.reward(problems, groups, alpha)
-            out.explored.append((len(picked), measured))
-        if self.reference is not None and options.kl_in == "reward":
-            fresh = [rollout for group in groups for rollout in group]
-            logprobs = score(self.reference, fresh, self.run)
-            out.reference |= {(r.problem_id, r.sample): own for r, own in zip(fresh, logprobs, strict=True)}
-            fresh = with_kl_penalty(fresh, logprobs, options.kl_coef)
-            groups = [fresh[i : i + size] for i in range(0, len(fresh), size)]
-        out.groups += groups
+            groups, measured = self.explorer.reward(groups, alpha)
+            step.explored.append((len(groups), measured))
+        if self.reference is not None and recipe.rl.kl_in == "reward":
+            groups = [
+                with_kl_penalty(group, recipe.rl.kl_coef)
+                for group in with_references(groups, self.reference, recipe.sampling)
+            ]
+        step.groups += groups
 
 
-def score(policy: Policy, rollouts: Sequence[Rollout], run: Run) -> list[np.ndarray]:
+def with_references(groups: Sequence[Group], reference: Policy, sampling: Sampling) -> list[Group]:
+    """The groups with the reference policy's log-probs."""
+    found = iter(score(reference, [rollout for group in groups for rollout in group.rollouts], sampling))
+    return [replace(group, reference=tuple(next(found) for _ in group.rollouts)) for group in groups]
+
+
+def score(policy: Policy, rollouts: Sequence[Rollout], sampling: Sampling) -> list[np.ndarray]:
     """The policy's log-probs of the rollouts' responses, float32 [T] each."""
-    return policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], run.recipe.sampling)
+    return policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], sampling)
+
+
+def outcome_of(run: Session) -> Callable[[Group], Group]:
+    """The outcome reward as the recipe has it: the verdict, or a function of the user's own."""
+    options, most = run.recipe.rl, run.recipe.sampling.max_tokens
+    own = own_reward(options.reward) if options.reward != "outcome" else None
+
+    def outcome(group: Group) -> Group:
+        rollouts = (
+            outcome_reward(rollout, most, options.overlong_buffer, own(group.problem, rollout) if own else None)
+            for rollout in group.rollouts
+        )
+        return replace(group, rollouts=tuple(rollouts))
+
+    return outcome

@@ -24,8 +24,10 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("reasonloop.run.progress.monotonic", clock)
+    return clock
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 def test_a_pipe_gets_at_most_a_line_a_second_and_always_the_last_step(clock: Clock) -> None:
     out = io.StringIO()
-    with Progress(20, stream=out, clock=clock) as progress:
+    with Progress(20, stream=out) as progress:
         for step in range(1, 21):
             clock.now += 0.25
             progress.step("explore", step, 20, iteration=1, units=1, reward=step / 20)
@@ -50,7 +52,7 @@ def test_a_pipe_gets_at_most_a_line_a_second_and_always_the_last_step(clock: Clo
 
 def test_last_steps_of_stages_are_never_throttled_away(clock: Clock) -> None:
     out = io.StringIO()
-    with Progress(4, stream=out, clock=clock) as progress:
+    with Progress(4, stream=out) as progress:
         for stage in ("explore", "rft", "eval"):
             progress.step(stage, 1, 9)
             progress.step(stage, 2, 9)
@@ -78,7 +80,7 @@ def test_a_message_from_a_signal_handler_in_the_middle_of_a_write_is_said_later(
 
 
 def test_held_out_results_stay_and_training_values_go_with_their_stage(clock: Clock) -> None:
-    with Progress(10, stream=io.StringIO(), clock=clock) as progress:
+    with Progress(10, stream=io.StringIO()) as progress:
         progress.step("explore", 1, 5, reward=0.4, tokens_per_second=12345.0)
         progress.held_out(**{"avg@16": 0.31})
         assert "reward 0.400  12,345 tokens/s  held-out avg@16 0.310" in progress.line()
@@ -88,7 +90,7 @@ def test_held_out_results_stay_and_training_values_go_with_their_stage(clock: Cl
 
 
 def test_time_left_of_steady_work_is_exact_and_counts_down_between_steps(clock: Clock) -> None:
-    progress = Progress(100, stream=io.StringIO(), clock=clock)
+    progress = Progress(100, stream=io.StringIO())
     assert progress.seconds_left() is None
     for _ in range(40):
         clock.now += 3.0
@@ -101,7 +103,8 @@ def test_time_left_of_steady_work_is_exact_and_counts_down_between_steps(clock: 
 
 
 def test_a_resumed_run_learns_its_speed_from_its_own_work_only(clock: Clock) -> None:
-    progress = Progress(100, done_units=90, stream=io.StringIO(), clock=clock)
+    progress = Progress(100, stream=io.StringIO())
+    progress.skip(90)
     assert progress.seconds_left() is None
     clock.now += 2.0
     progress.advance()
@@ -109,7 +112,7 @@ def test_a_resumed_run_learns_its_speed_from_its_own_work_only(clock: Clock) -> 
 
 
 def test_the_estimate_follows_a_change_of_speed_and_ignores_skipped_work(clock: Clock) -> None:
-    progress = Progress(1000, stream=io.StringIO(), clock=clock)
+    progress = Progress(1000, stream=io.StringIO())
     for seconds in (1.0,) * 300 + (4.0,) * 300:
         clock.now += seconds
         progress.advance()
@@ -139,13 +142,13 @@ def test_the_terminal_is_given_back_however_the_block_ends(terminal: Terminal, e
 
 def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     colours = re.compile(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d")
-    with Progress(3, done_units=1, stream=terminal):
-        pass
+    with Progress(3, stream=terminal) as progress:
+        progress.skip(1)
     assert colours.search(terminal.getvalue())
     monkeypatch.setenv("NO_COLOR", "1")
     plain = Terminal()
-    with Progress(3, done_units=1, stream=plain):
-        pass
+    with Progress(3, stream=plain) as progress:
+        progress.skip(1)
     assert not colours.search(plain.getvalue())
 
 

@@ -38,8 +38,8 @@ PLANS = {
         *("exploration.form=length", "exploration.alpha=0.8", "exploration.length_scale=4", "rlsp.vanilla=true"),
         *("rl.steps=2", "eval.samples=2"),
     ],
-    "rlsp, shared critic, novelty, checkpoints far apart": [
-        *("method=rlsp", "sft.before=false", "rl.objective=ppo", "ppo.critic=shared", "rl.updates_per_step=2"),
+    "rlsp, novelty, checkpoints far apart": [
+        *("method=rlsp", "sft.before=false", "rl.objective=ppo", "rl.updates_per_step=2"),
         *("exploration.form=novelty", "exploration.alpha=0.8", "checkpoint_seconds=1e9", "rl.skip_solved=true"),
         *("rl.problems_per_step=2", "rl.steps=5", "eval.samples=2"),
     ],
@@ -100,16 +100,6 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(plan: str
     assert_same(case.complete(), unbroken(plan))
 
 
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="processes share weights on Linux only")
-def test_sampled_by_two_processes(tmp_path: Path) -> None:
-    whole, broken = (Case("rl, KL in the loss", tmp_path / name) for name in ("whole", "broken"))
-    for case in (whole, broken):
-        case.argv[-2:-2] = ["processes=2", "rl.steps=2"]
-    for change in (12, 26):
-        assert broken.kill_at(change)
-    assert_same(broken.complete(), whole.complete())
-
-
 @pytest.mark.parametrize("change", [2, 4, 5, 6])
 def test_killed_as_the_folder_is_made(change: int, tmp_path: Path) -> None:
     case = Case("sft", tmp_path)
@@ -141,11 +131,11 @@ def test_torn_lines_are_written_again(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_goes_on_behind_its_last_whole_block(tmp_path: Path) -> None:
-    """`slots = 1` makes blocks of 3 problems; a torn second block is sampled again, and from its own first problem."""
+    """With so many samples a block is 3 problems; a torn second block is sampled again, and from its own first problem."""
     case = Case("sft", tmp_path)
-    case.argv[-2:-2] = ["sampling.slots=1"]
+    case.argv[-2:-2] = ["eval.samples=1024"]
     expected = Case("sft", tmp_path / "expected")
-    expected.argv[-2:-2] = ["sampling.slots=1"]
+    expected.argv[-2:-2] = ["eval.samples=1024"]
     whole = expected.complete()
     partial = case.out / "evals" / "base.partial"
     for change in range(8, 40):
@@ -163,9 +153,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     case = Case("sft", tmp_path)
     case.complete()
     before = {path: path.stat().st_mtime_ns for path in case.out.rglob("*") if path.is_file()}
-    began = time.monotonic()
     assert_same(case.complete(), unbroken("sft"))
-    assert time.monotonic() - began < 20
     changed = [path.name for path, at in before.items() if path.stat().st_mtime_ns != at]
     assert set(changed) <= {"report.html", ".lock"}
     assert "SFT" in case.log.read_text()
@@ -237,10 +225,10 @@ def test_a_signal_stops_after_a_checkpoint(number: signal.Signals, tmp_path: Pat
     assert said.splitlines()[-1] == f"reasonloop: stopped; the same command goes on with {case.out}"
     assert "Traceback" not in said
     state = json.loads((case.out / "state.json").read_text())
-    cursor = json.loads((case.out / "checkpoints" / "main-explore-0" / "cursor.json").read_text())
+    at = json.loads((case.out / "checkpoints" / "main-explore-0" / "stage.json").read_text())
     assert state["stage"] == "main-explore-0"
-    assert state["step"] == cursor["step"] == len(metrics(case.out, stage="explore")) > 0
-    assert not cursor["done"]
+    assert state["step"] == at["step"] == len(metrics(case.out, stage="explore")) > 0
+    assert not at["done"]
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(tmp_path: Path) -> None:

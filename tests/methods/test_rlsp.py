@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_fixtures import metrics
-from test_recipes import evaluation, recipe_file, rollouts, run, same
+from test_methods import evaluation, recipe_file, rollouts, run, same
 
 from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.config import load
 from reasonloop.errors import InputError
+from reasonloop.methods import checked_method, plan
 from reasonloop.policy.policy import Policy
 from reasonloop.rewards.effort import answer_end_of, effort_of
-from reasonloop.stages.finetune import experts_of
+from reasonloop.stages.experts import experts_of
 from reasonloop.store.experts import chosen_experts
 from reasonloop.tasks import load_task
 
@@ -33,13 +34,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_part_of_the_reward_is_stored_and_is_what_it_should_be(whole: Path) -> None:
     recipe = load(recipe_file(), list(RLSP))
     task = load_task(recipe.task.name, recipe.task.options)
-    decode, end = Policy.load(recipe.model.path).decode, answer_end_of(task)
+    decode, end = Policy.load(recipe.model.path).codec.decode, answer_end_of(task)
     problems = {problem.id: problem for problem in task.problems()}
     assert rollouts(whole)
     for r in rollouts(whole):
-        effort = effort_of(
-            r.prompt_tokens, r.response_tokens, 4, decode, lambda text, p=problems[r.problem_id]: end(p, text)
-        )
+        effort = effort_of(r, 4, decode, lambda text, p=problems[r.problem_id]: end(p, text))
         assert r.reward_parts["exploration"] == max(-1.0, -4 / max(1, effort.tokens))
         assert r.reward_parts["outcome"] == float(r.right)
         expected = 0.8 * r.reward_parts["outcome"] + 0.2 * r.reward_parts["exploration"] + r.reward_parts["kl"]
@@ -73,13 +72,7 @@ def test_updates_count_while_the_critic_warms_up(tmp_path: Path) -> None:
 
 def test_rloops_first_steps_are_not_vanillas_where_the_outcomes_weight_has_a_schedule(tmp_path: Path) -> None:
     weight = ("exploration.form=length", "exploration.alpha=0.6", "exploration.alpha_end=1")
-    options = (
-        *weight,
-        "exploration.alpha_schedule=linear",
-        "exploration.length_scale=4",
-        "eval.samples=2",
-        "rl.steps=2",
-    )
+    options = (*weight, "exploration.length_scale=4", "eval.samples=2", "rl.steps=2")
     beside = run(tmp_path / "beside", *options)
     alone = run(tmp_path / "alone", "method=rl", *options, "rl.steps=4", "rloop.vanilla=false")
     assert same(beside / "checkpoints" / "vanilla-explore-0", alone / "model")
@@ -174,7 +167,7 @@ def test_experts_of_something_else_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("options", [("rl.advantage=maxrl",), ("rl.advantage=pass_k", "rl.pass_k=2"), ("rl.epochs=2",)])
+@pytest.mark.parametrize("options", [("rl.advantage=maxrl",), ("rl.advantage=pass@2",), ("rl.epochs=2",)])
 def test_other_advantages_and_epochs_train(options: tuple[str, ...], tmp_path: Path) -> None:
     out = run(tmp_path, "method=rl", "eval.samples=2", *options)
     assert any(line["groups_used"] for line in metrics(out, stage="explore"))
@@ -182,7 +175,7 @@ def test_other_advantages_and_epochs_train(options: tuple[str, ...], tmp_path: P
 
 
 def test_the_exploration_reward_works_inside_rloop(tmp_path: Path) -> None:
-    options = ("exploration.form=novelty", "exploration.alpha=0.7", "exploration.ngram=2")
+    options = ("exploration.form=novelty", "exploration.alpha=0.7")
     out = run(tmp_path, "rloop.vanilla=false", "eval.samples=2", "rl.steps=1", *options)
     for r in rollouts(out):
         assert r.reward == pytest.approx(0.7 * r.reward_parts["outcome"] + 0.3 * r.reward_parts["exploration"])
@@ -206,7 +199,7 @@ def test_a_rule_of_ones_own_judges_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     ("overrides", "message"),
     [
         (["rl.objective=ppo", "rl.advantage=rloo"], "ppo has its critic's advantages"),
-        (["rl.advantage=pass_k", "rl.pass_k=9"], "must not exceed rl.group_size"),
+        (["rl.advantage=pass@9"], "must not exceed rl.group_size"),
         (["rl.advantage=maxrl", "rl.overlong_buffer=3"], "outcomes alone"),
         (["rl.advantage=maxrl", "exploration.form=novelty", "exploration.alpha=0.8"], "outcomes alone"),
         (["method=sft", "sft.before=true"], "that stage alone"),
@@ -217,11 +210,15 @@ def test_a_rule_of_ones_own_judges_a_run(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_recipes_that_contradict_themselves(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        config.parse({}, overrides, "recipe")
+        checked_method(config.parse({}, overrides, "recipe"), "recipe")
     config.parse({}, ["rl.group_size=1", "rl.objective=ppo"], "recipe")
 
 
 def test_sft_comes_first_in_rlsp_unless_it_is_switched_off() -> None:
-    assert config.parse({}, ["method=rlsp"], "r").sft_first
-    assert not config.parse({}, ["method=rlsp", "sft.before=false"], "r").sft_first
-    assert not config.parse({}, ["method=rl"], "r").sft_first
+    def comes_first(*overrides: str) -> bool:
+        return "demonstrations" in plan(config.parse({}, list(overrides), "r")).asked
+
+    assert comes_first("method=rlsp")
+    assert not comes_first("method=rlsp", "sft.before=false")
+    assert not comes_first("method=rl")
+    assert comes_first("method=rl", "sft.before=true")

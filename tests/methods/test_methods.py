@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,21 +13,20 @@ import numpy as np
 import pytest
 import torch
 from run_fixtures import metrics, small_recipe, temporary, weak_model
+from sampler import Sampler, at, prompt
 
-import reasonloop.recipes.rloop as rloop_module
-import reasonloop.store.experts as experts_module
+import reasonloop.stages.exploration as exploration_module
+import reasonloop.stages.learning as learning
+import reasonloop.stages.live as live
 from reasonloop import config
 from reasonloop.cli import main
-from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
-from reasonloop.policy.policy import Policy
+from reasonloop.learner.batch import Example
+from reasonloop.learner.local import LocalLearner
+from reasonloop.policy.policy import Policy, Weights
 from reasonloop.records import Rollout
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task
-
-stages = importlib.import_module("reasonloop.stages.explore")  # the module: its name in the package is the function
-learning = importlib.import_module("reasonloop.stages.learning")
 
 BUDGET = 3 * 4 * 4  # rl.steps x rl.problems_per_step x rl.group_size of the small recipe
 
@@ -72,15 +70,17 @@ def all_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Spy:
-    """Calls a function through and keeps the arguments of each call."""
+    """Calls a function through and keeps the arguments of each call, and what came of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.results: list[Any] = []
         original = getattr(module, name)
 
         def spy(*args: Any, **kwargs: Any) -> Any:
             self.calls.append((args, kwargs))
-            return original(*args, **kwargs)
+            self.results.append(original(*args, **kwargs))
+            return self.results[-1]
 
         monkeypatch.setattr(module, name, spy)
 
@@ -197,19 +197,18 @@ def test_the_first_step_is_drawn_from_the_policy_that_it_should_be(whole: Path) 
 def test_a_run_can_be_sampled_again_from_its_addresses(whole: Path) -> None:
     """Step 0 drawn once more, in one batch with every other problem and sample: the same tokens."""
     recipe = config.load(recipe_file())
-    policy, engine = Policy.load(weak_model()), NativeEngine()
-    engine.load(policy)
-    prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems("train")]
-    again = {(r.problem_id, r.sample): r for r in engine.sample(prompts, 6, recipe.sampling, Address(0, "rl"))}
+    policy = Policy.load(weak_model())
+    prompts = [prompt(problem.id, policy.codec.encode_prompt(problem)) for problem in problems("train")]
+    again = {(r.problem_id, r.sample): r for r in Sampler(policy).sample(prompts, 6, recipe.sampling, at(0, "explore"))}
     for r in rollouts(whole, iteration=0):
         if r.step == 0:
             assert again[r.problem_id, r.sample].response_tokens.tolist() == r.response_tokens.tolist()
 
 
-@pytest.mark.parametrize(("refills", "schedule"), [(0, "constant"), (2, "constant"), (1, "cosine")])
-def test_vanilla_beside_rloop_is_vanilla_rl_alone(refills: int, schedule: str, tmp_path: Path) -> None:
-    """Shared first steps or not, cut by the iteration's budget or not: the same rollouts, the same weights."""
-    options = (f"rl.refill_rounds={refills}", f"rl.schedule={schedule}", "rl.warmup_steps=2", "rl.probe_every=2")
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_vanilla_beside_rloop_is_vanilla_rl_alone(schedule: str, tmp_path: Path) -> None:
+    """Shared first steps or not: the same rollouts, the same weights."""
+    options = (f"rl.schedule={schedule}", "rl.warmup_steps=2", "rl.probe_every=2")
     beside = run(tmp_path / "beside", *options)
     alone = run(tmp_path / "alone", "method=rl", *options, "rl.steps=6", "rloop.vanilla=false")
     assert same(beside / "checkpoints" / "vanilla-explore-0", alone / "model")
@@ -246,11 +245,16 @@ def test_vanilla_is_evaluated_where_rloops_iterations_end(schedule: str, explore
             assert evaluation(out, "iteration-0-explored")["problems"] == way[0]["problems"]
 
 
-def test_a_refilled_vanilla_is_evaluated_when_it_has_spent_as_much(refilled: Path) -> None:
+def test_a_refilled_vanilla_is_cut_where_rloops_iterations_are(refilled: Path) -> None:
+    """Where refills make steps uneven, the last one before an iteration's end takes what is left, in both arms alike."""
+    assert [evaluation(refilled, name)["rollouts"] for name in ("vanilla-1", "vanilla")] == [BUDGET, 2 * BUDGET]
+    first = [line for line in metrics(refilled, stage="explore", branch="main") if line["iteration"] == 0]
+    assert first[-1]["rollouts"] == BUDGET
+    assert {line["shared_with"] for line in first} == {"vanilla"}
     steps = metrics(refilled, stage="explore", branch="vanilla")
-    reached = next(line["rollouts"] for line in steps if line["rollouts"] >= BUDGET)
-    assert BUDGET <= evaluation(refilled, "vanilla-1")["rollouts"] <= reached
-    assert evaluation(refilled, "vanilla")["rollouts"] == 2 * BUDGET
+    assert steps[0]["step"] == len(first)
+    assert steps[-1]["rollouts"] == 2 * BUDGET
+    assert sum(line["groups_sampled"] for line in steps) * 4 == BUDGET
 
 
 def test_vanilla_beside_a_single_iteration_is_its_exploration(tmp_path: Path) -> None:
@@ -281,15 +285,15 @@ def test_schedules_end_with_the_rollouts_where_refills_make_the_steps_fewer(tmp_
 def test_groups_with_equal_rewards_never_reach_the_learner(
     options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spy = Spy(monkeypatch, learning, "reinforced")
+    spy = Spy(monkeypatch, learning, "estimated")
     out = run(tmp_path, "method=rl", "rl.refill_rounds=1", *options)
     used = Counter()
     for (groups, *_), _ in spy.calls:
         for group in groups:
-            assert len(group) == 4
-            assert len({(r.problem_id, r.step) for r in group}) == 1
-            assert len({r.reward for r in group}) > 1
-            used[group[0].step] += 1
+            assert len(group.rollouts) == 4
+            assert len({(r.problem_id, r.step) for r in group.rollouts}) == 1
+            assert len({r.reward for r in group.rollouts}) > 1
+            used[group.rollouts[0].step] += 1
     assert used
     for line in metrics(out, stage="explore"):
         assert used[line["step"]] == line["groups_used"] <= 4
@@ -318,27 +322,31 @@ def test_no_problem_comes_again_before_all_have_been_seen(tmp_path: Path) -> Non
 
 
 def test_no_problem_is_twice_in_a_step(tmp_path: Path) -> None:
-    """Steps of 14 out of 20 problems cross the end of a pass."""
-    out = run(tmp_path, "method=rl", "rl.steps=4", "rl.problems_per_step=14", "rl.group_size=2", "rl.refill_rounds=1")
+    """Steps of 14 out of 20 problems cross the end of a pass: the second takes the 6 that are left and 8 of the next."""
+    out = run(tmp_path, "method=rl", "rl.steps=4", "rl.problems_per_step=14", "rl.group_size=2", "rl.refill_rounds=0")
     groups = Counter((r.step, r.problem_id) for r in rollouts(out))
     assert set(groups.values()) == {2}
-    assert len(groups) == 4 * 14
+    assert Counter(step for step, _ in groups) == {0: 14, 1: 14, 2: 14, 3: 14}
+    crossing = {problem for step, problem in groups if step == 1}
+    before = {problem for step, problem in groups if step == 0}
+    assert crossing & before  # else no step crosses the end of a pass, and this test cannot fail
+    assert {problem.id for problem in problems("train")} - before <= crossing
 
 
 def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Iteration 0 falls to nothing at its third probe (the first is before any step); later ones never fall. What it has
     left goes to a third iteration, and vanilla RL beside it goes on from where it stopped, to as many rollouts."""
-    original, probes = stages.evaluate_policy, []
+    original, probes = exploration_module.evaluate_policy, []
 
-    def scripted(run: Any, policy: Policy, split: str, samples: int, saved: Path | None = None) -> dict[str, Any]:
-        result = original(run, policy, split, samples, saved)
+    def scripted(run: Any, weights: Weights, split: str, samples: int, saved: Path | None = None) -> dict[str, Any]:
+        result = original(run, weights, split, samples, saved)
         if split == "probe":
             probes.append(split)
             for problem in result["problems"]:
                 problem["correct"] = 0 if len(probes) == 3 else samples
         return result
 
-    monkeypatch.setattr(stages, "evaluate_policy", scripted)
+    monkeypatch.setattr(exploration_module, "evaluate_policy", scripted)
     out = run(tmp_path, "rloop.adaptive=true", "rl.probe_every=1", "rl.steps=5")
     steps = [(line["iteration"], line["step"]) for line in metrics(out, stage="explore", branch="main")]
     assert steps == [(0, 0), (0, 1), *((1, step) for step in range(5)), *((2, step) for step in range(3))]
@@ -358,8 +366,8 @@ def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypa
 def test_where_fine_tuning_starts(
     choice: str, all_weights: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spy = Spy(monkeypatch, rloop_module, "finetune")
-    explorations = Spy(monkeypatch, rloop_module, "explore")
+    spy = Spy(monkeypatch, live, "finetune")
+    explorations = Spy(monkeypatch, live, "explore")
     out = run(tmp_path, f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rloop.vanilla=false", "rl.steps=1")
     made = out / "checkpoints"
     base = str(weak_model())
@@ -392,18 +400,20 @@ def test_fine_tuning_without_a_learning_rate_gives_its_start_back(
         (["rloop.hard_threshold=0.4", "rloop.cap=2"], 0.4, "all"),
         (["rloop.experts=last_step"], 1.0, "last"),
         (["rloop.experts=base_policy"], 1.0, "all"),
-        (["rloop.weighted=true", "rloop.weight_clip=1.5"], 1.0, "all"),
+        (["rloop.weighted=true"], 1.0, "all"),
     ],
 )
 def test_experts_and_controls(
     options: list[str], threshold: float, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spy = Spy(monkeypatch, rloop_module, "finetune")
+    recipe_file()  # makes the weak model, whose training is not to be looked at
+    spy, updates = Spy(monkeypatch, live, "experts"), Spy(monkeypatch, LocalLearner, "update")
     out = run(tmp_path, "rloop.vanilla=false", "rl.steps=4", *options)
-    assert len(spy.calls) == 2
+    assert len(spy.results) == 2
     cap = 2 if "rloop.cap=2" in options else 8
-    for iteration, (args, kwargs) in enumerate(spy.calls):
-        pairs = [(tuple(prompt.tolist()), tuple(response.tolist())) for prompt, response in args[2]]
+    weighted = {}
+    for iteration, found in enumerate(spy.results):
+        pairs = [as_tuples(*pair) for pair in found.pairs]
         seen = rollouts(out, iteration=iteration)
         allowed = right_and_hard(seen, threshold, max(r.step for r in seen) if source == "last" else None)
         assert set(pairs) <= allowed
@@ -413,13 +423,44 @@ def test_experts_and_controls(
         line = metrics(out, stage="select", iteration=iteration)[0]
         assert line["selected"] == len(pairs)
         assert line["seen"] == len(seen) == 4 * 16
-        given = kwargs["weights"]
+        given = found.weights
         assert (given is not None) == ("rloop.weighted=true" in options)
         if given is not None:
             for prompt in taken:
                 own = [weight for weight, pair in zip(given, pairs, strict=True) if pair[0] == prompt]
                 assert np.mean(own) == pytest.approx(1)
             assert np.std(given) > 0
+        weighted |= {(iteration, pair): 1.0 if given is None else given[i] for i, pair in enumerate(pairs)}
+    assert_weights_reach_the_loss([args[1] for args, _ in updates.calls], weighted)
+
+
+def assert_weights_reach_the_loss(updates: Sequence[Sequence[Example]], weights: dict[Any, float]) -> None:
+    """In every fine-tuning update each token of an example weighs (example's weight) / (tokens of the update).
+
+    `weights`: by (iteration, (prompt, response)).
+    """
+    tuning = [examples for examples in updates if examples[0].ce_weight is not None]
+    assert tuning
+    seen = set()
+    for examples in tuning:
+        total = sum(len(example.response) for example in examples)
+        keys = [as_tuples(example.prompt, example.response) for example in examples]
+        fits = []
+        for iteration in (0, 1):
+            expected = [weights.get((iteration, key)) for key in keys]
+            fits.append(
+                all(
+                    weight is not None and np.allclose(example.ce_weight, weight / total, rtol=1e-9)
+                    for example, weight in zip(examples, expected, strict=True)
+                )
+            )
+        assert any(fits)
+        seen.add(fits.index(True))
+    assert seen == {0, 1} or len(tuning) == 1
+
+
+def as_tuples(prompt: np.ndarray, response: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(prompt.tolist()), tuple(response.tolist())
 
 
 def test_each_iteration_has_its_own_epochs(tmp_path: Path) -> None:
@@ -430,10 +471,10 @@ def test_each_iteration_has_its_own_epochs(tmp_path: Path) -> None:
 
 
 def test_experts_accumulate_over_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spy = Spy(monkeypatch, rloop_module, "finetune")
+    spy = Spy(monkeypatch, live, "experts")
     options = ("rloop.vanilla=false", "rl.steps=4", "rloop.cap=3", "rloop.hard_threshold=0.7")
     out = run(tmp_path, "rloop.accumulate=true", *options)
-    trained = [[(tuple(p.tolist()), tuple(r.tolist())) for p, r in args[2]] for args, _ in spy.calls]
+    trained = [[as_tuples(*pair) for pair in found.pairs] for found in spy.results]
     both = [right_and_hard(rollouts(out, iteration=iteration), 0.7, None) for iteration in (0, 1)]
     assert set(trained[0]) <= both[0]
     assert set(trained[0]) < set(trained[1]) <= both[0] | both[1]
@@ -513,7 +554,7 @@ def test_iterations_without_experts(choice: str, tmp_path: Path, monkeypatch: py
         found = select_experts(folder, iteration=iteration, **options)
         return found if iteration == 0 else Experts([], found.rates, found.seen, 0, found.problems, 0, 0, 0)
 
-    monkeypatch.setattr(experts_module, "select_experts", first_only)
+    monkeypatch.setattr("reasonloop.store.experts.select_experts", first_only)
     options = (f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rl.steps=1", "eval.samples=2")
     out = run(tmp_path, *options)
     last = {"iteration_start": "main-rft-0", "explored": "main-explore-2"}
@@ -546,9 +587,7 @@ def test_sft_learns_its_demonstrations(tmp_path: Path) -> None:
 
 
 def test_rl_after_sft_starts_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import reasonloop.recipes.rl as rl_module
-
-    spy = Spy(monkeypatch, rl_module, "explore")
+    spy = Spy(monkeypatch, live, "explore")
     out = run(tmp_path, "method=rl", "sft.before=true")
     assert [args[1] for args, _ in spy.calls] == [out / "checkpoints" / "main-sft-0"]
     assert {path.stem for path in (out / "evals").glob("*.json")} == {"base", "sft", "trained"}
@@ -573,7 +612,7 @@ def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_pat
     best = max(lines, key=lambda line: line["avg@8"])  # the first of equal ones
     name = "vanilla-early-stopped" if beside else "early-stopped"
     assert evaluation(out, name)["rollouts"] == 4 * 4 * 4
-    kept = json.loads((out / "checkpoints" / f"{best['branch']}-best-0" / "cursor.json").read_text())
+    kept = json.loads((out / "checkpoints" / f"{best['branch']}-best-0" / "stage.json").read_text())
     assert kept["step"] == best["step"] + 1
     if not beside:
         assert same(out / "model", out / "checkpoints" / "main-best-0")

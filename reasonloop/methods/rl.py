@@ -1,0 +1,46 @@
+"""Vanilla RL with verifiable rewards: one long exploration. The baseline that RLoop is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reasonloop.methods.arms import early, starting_policy, vanilla
+from reasonloop.methods.method import Method
+from reasonloop.records import Place
+from reasonloop.run.stages import Budget, Stages
+
+OBJECTIVES = {
+    "dapo": "DAPO",
+    "grpo": "GRPO",
+    "dr_grpo": "Dr. GRPO",
+    "rloo": "RLOO",
+    "gspo": "GSPO",
+    "cispo": "CISPO",
+    "ppo": "PPO",
+}
+
+
+def rl(run: Stages) -> None:
+    start, place, arm, options = starting_policy(run), Place(), vanilla(run.recipe), run.recipe.rl
+    trained = run.explore(start, place, arm, Budget(options.rollouts, keep_best=options.keep_best))
+    spent = trained.rollouts
+    run.evaluate(trained.policy, "trained", place, arm.named(arm.label, product=True), rollouts=spent)
+    if trained.best is not None:
+        run.evaluate(trained.best, "early-stopped", place, early(arm, run.recipe), rollouts=spent)
+    run.deliver(trained.best or trained.policy)
+
+
+def described(options: Mapping[str, Any]) -> str:
+    """An exploration, in a few words."""
+    objective = OBJECTIVES.get(str(options["rl.objective"]), str(options["rl.objective"]))
+    each = f"{options['rl.problems_per_step']} problems × {options['rl.group_size']} responses"
+    return f"{options['rl.steps']} steps of {objective} on {each}"
+
+
+def sentence(options: Mapping[str, Any]) -> str:
+    where = f"the task {options['task.name']} from the model {options['model.path']}"
+    return f"Vanilla RL on {where}: {described(options)}"
+
+
+METHOD = Method("vanilla RL", rl, sentence=sentence)

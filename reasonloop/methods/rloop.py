@@ -1,0 +1,106 @@
+"""RLoop (Zeng et al., arXiv 2511.04285).
+
+Explore with RL from a policy, keep every rollout, filter the successes on hard problems into an expert set, fine-tune
+the policy that started the iteration on it, drop the RL weights, repeat. The paper leaves open whether the product is
+the last RFT or the last RL policy: both are evaluated, and the RFT policy is delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from reasonloop.config import Recipe
+from reasonloop.methods.arms import early, starting_policy, steered, trained, vanilla
+from reasonloop.methods.method import Method
+from reasonloop.methods.rl import described
+from reasonloop.records import Place
+from reasonloop.run.stages import Arm, Budget, Source, Stages
+
+STARTS = {"iteration_start": "the policy that started the iteration", "base": "the base", "explored": "the RL policy"}
+BESIDE = Place("vanilla")
+
+
+def rloop(run: Stages) -> None:
+    recipe, options = run.recipe, run.recipe.rloop
+    arm, baseline = product_arm(recipe), vanilla(recipe, steps=recipe.rl.steps * options.iterations)
+    each = recipe.rl.rollouts  # of one iteration's exploration
+    total = each * options.iterations
+    base = theta = starting_policy(run)
+    i, spent = 0, 0
+    while spent < total:  # explorations that end early leave their rollouts to further iterations
+        place, tuning = Place(iteration=i), Place(stage="rft", iteration=i)
+        shared = i == 0 and shares_first_iteration(recipe)
+        budget = Budget(
+            until=min(each, total - spent),
+            learn=options.experts != "base_policy",
+            keep_best=shared and recipe.rl.keep_best,
+            shared_with=baseline if shared else None,
+        )
+        explored = run.explore(theta, place, arm, budget)
+        if shared:
+            run.share(place, BESIDE)
+        spent += explored.rollouts
+        last = spent >= total
+        if recipe.eval.explored or last:
+            of = replace(arm, name="explored", label=f"RLoop {i + 1}, explored")
+            run.evaluate(explored.policy, f"iteration-{i}-explored", place, of, rollouts=spent)
+
+        start = {"iteration_start": theta, "base": base, "explored": explored.policy}[options.reinitialise_from]
+        experts = partial(run.experts, place, theta, arm)
+        theta = run.finetune(start, tuning, arm, experts, recipe.rft, recipe.rft.epochs_of(i))
+        of = arm.named(f"RLoop {i + 1}, after RFT", product=last)
+        run.evaluate(theta, f"iteration-{i}-rft", tuning, of, rollouts=spent)
+
+        # the RL weights go, but for the last ones; an iteration without experts hands on what it started from
+        finished = [Place(iteration=k) for k in range(i + 1)] + [Place(stage="rft", iteration=k) for k in range(i)]
+        run.drop(finished, keep=[theta, *([explored.policy] if last else [])])
+        i += 1
+    if options.vanilla:
+        beside(run, base, baseline, each, total)
+    run.deliver(theta)
+
+
+def beside(run: Stages, base: Source, arm: Arm, each: int, total: int) -> None:
+    """The baseline: one long exploration from the same start, with as many rollouts as all iterations had. It is evaluated
+    when it has spent as many as an iteration has, twice as many, and so on: where RLoop is."""
+    keep_best = run.recipe.rl.keep_best
+    for k in range(1, total // each + 1):
+        found = run.explore(base, BESIDE, arm, Budget(k * each, planned=total, keep_best=keep_best))
+        # what RLoop's first exploration ended with is a policy that this one passes through
+        known = "iteration-0-explored" if k == 1 and shares_first_iteration(run.recipe) else ""
+        name = "vanilla" if k * each == total else f"vanilla-{k}"
+        run.evaluate(found.policy, name, BESIDE, arm, rollouts=found.rollouts, same_as=known)
+    if found.best is not None:
+        run.evaluate(found.best, "vanilla-early-stopped", BESIDE, early(arm, run.recipe), rollouts=found.rollouts)
+
+
+def shares_first_iteration(recipe: Recipe) -> bool:
+    """Vanilla RL and RLoop's first exploration are the same computation until the iteration ends, unless a schedule (of the
+    rate, or of the outcome's weight) looks at the end; so it is done once."""
+    options, weight = recipe.rloop, recipe.exploration
+    scheduled = recipe.rl.schedule != "constant" or weight.last_alpha != weight.alpha
+    return options.vanilla and options.experts != "base_policy" and not scheduled
+
+
+def product_arm(recipe: Recipe) -> Arm:
+    arm = trained(Arm("main", "RLoop"), recipe).using("", "rloop", "rft")
+    return steered(arm, recipe) if recipe.rloop.adaptive else arm
+
+
+def sentence(options: Mapping[str, Any]) -> str:
+    where = f"the task {options['task.name']} from the model {options['model.path']}"
+    rl = described(options)
+    if options["rloop.experts"] == "base_policy":
+        each = f"{options['rl.problems_per_step']} problems × {options['rl.group_size']} responses"
+        rl = f"sampling the starting policy, without RL: {options['rl.steps']} steps of {each}"
+    beside = ", with vanilla RL beside it to the same number of rollouts" if options["rloop.vanilla"] else ""
+    return (
+        f"RLoop on {where}: {options['rloop.iterations']} iterations of exploration ({rl}) and fine-tuning on its experts, "
+        f"each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
+    )
+
+
+METHOD = Method("RLoop", rloop, keys=("rloop.adaptive",), sentence=sentence, stages=("explore", "rft"))

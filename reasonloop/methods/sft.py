@@ -1,0 +1,33 @@
+"""Supervised fine-tuning on a task's demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reasonloop.config import Recipe
+from reasonloop.errors import InputError
+from reasonloop.methods.arms import SFT
+from reasonloop.methods.method import Method
+from reasonloop.records import Place
+from reasonloop.run.stages import BASE, Stages
+
+
+def sft(run: Stages) -> None:
+    base, options, place = run.recipe.model.path, run.recipe.sft, Place(stage="sft")
+    run.evaluate(base, "base", Place(stage="base"), BASE)
+    trained = run.finetune(base, place, SFT, run.demonstrations, options, options.epochs)
+    run.evaluate(trained, "sft", place, SFT.named("SFT", product=True))
+    run.deliver(trained)
+
+
+def check(recipe: Recipe) -> None:
+    if recipe.sft.before:
+        raise InputError("sft.before is for the methods with RL; method = 'sft' is that stage alone")
+
+
+def sentence(options: Mapping[str, Any]) -> str:
+    return f"Supervised fine-tuning on the task {options['task.name']} from the model {options['model.path']}"
+
+
+METHOD = Method("SFT", sft, check=check, sentence=sentence, stages=("sft",))

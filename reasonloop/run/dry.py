@@ -1,0 +1,98 @@
+"""The stages of a method without doing them: its plan in lines, and its work in units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from reasonloop.config import Recipe, Training
+from reasonloop.records import Place
+from reasonloop.run.stages import Arm, Budget, Examples, Explored, Source
+
+# work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
+RL_ROLLOUT, TRAINED_EXAMPLE = 2.5, 1.5
+
+
+def expected_experts(recipe: Recipe, train: int) -> int:
+    """A guess at how many experts an iteration finds, until they are known: one for every second problem that it visits."""
+    visited = recipe.rl.steps * recipe.rl.problems_per_step
+    return (min(train, visited) if train else visited) // 2
+
+
+class DryStages:
+    """See `Stages`. `sizes`: problems by split; splits that it lacks count nothing."""
+
+    def __init__(self, recipe: Recipe, sizes: Mapping[str, int] | None = None) -> None:
+        self.recipe, self.sizes = recipe, sizes or {}
+        self.lines: list[str] = []
+        self.asked: set[str] = set()
+        """The stages that the method has"""
+        self.units = 0.0
+        self.finetunings: dict[str, float] = {}
+        """Of the units, those of each fine-tuning (`Place.name`): how many examples it will have is a guess"""
+        self._spent: dict[str, int] = {}
+        self._evaluated: set[str] = set()
+
+    def evaluate(
+        self, policy: Source, name: str, place: Place, arm: Arm, *, rollouts: int = 0, same_as: str = ""
+    ) -> None:
+        options = self.recipe.eval
+        self._say("evaluate", f"{arm.label}: evaluate, {options.samples} samples of each {options.split} problem")
+        if same_as not in self._evaluated:
+            self.units += self.sizes.get(options.split, 0) * options.samples
+        self._evaluated.add(name)
+
+    def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
+        spent, until, options = self._spent.get(place.name, 0), budget.until, self.recipe.rl
+        if until > spent:
+            how = f"RL ({options.objective})" if budget.learn else "sampling without RL"
+            reward = self.recipe.exploration.form
+            how += f" with {reward} exploration reward" if reward != "none" and not budget.outcome_only else ""
+            self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts")
+            self.units += (until - spent) * (RL_ROLLOUT if budget.learn else 1)
+            self._spent[place.name] = until
+        return Explored(place.name, max(until, spent), f"{place.name}'s best" if budget.keep_best else None)
+
+    def share(self, place: Place, other: Place) -> None:
+        self._spent.setdefault(other.name, self._spent.get(place.name, 0))
+
+    def experts(self, place: Place, start: Source, arm: Arm) -> Examples:
+        options = self.recipe.rloop
+        self._say(
+            "experts",
+            f"{arm.label}: select experts of iteration {place.iteration + 1} (success rate <= {options.hard_threshold:g}, "
+            f"at most {options.cap} a problem)",
+        )
+        return Examples(expected=expected_experts(self.recipe, self.sizes.get("train", 0)))
+
+    def demonstrations(self) -> Examples:
+        options = self.recipe.sft
+        self.asked.add("demonstrations")
+        return Examples(expected=options.demonstrations or self.sizes.get("train", 0))
+
+    def finetune(
+        self,
+        start: Source,
+        place: Place,
+        arm: Arm,
+        examples: Callable[[], Examples],
+        options: Training,
+        epochs: float,
+    ) -> Source:
+        found = examples()
+        self._say(
+            "finetune",
+            f"{arm.label}: {place.stage.upper()} from {start}, {epochs:g} epochs",
+        )
+        self.finetunings[place.name] = len(found) * epochs * TRAINED_EXAMPLE
+        self.units += self.finetunings[place.name]
+        return place.name
+
+    def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:
+        pass
+
+    def deliver(self, policy: Source) -> None:
+        self._say("deliver", f"deliver {policy} as the model")
+
+    def _say(self, stage: str, line: str) -> None:
+        self.asked.add(stage)
+        self.lines.append(line)

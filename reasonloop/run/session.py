@@ -1,0 +1,149 @@
+"""A run that is being worked on: its folder, and what all of its stages share."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from reasonloop.config import Recipe, Sampling
+from reasonloop.errors import Stopped
+from reasonloop.records import Group, Problem
+from reasonloop.run.folder import RunFolder
+from reasonloop.run.progress import Progress
+
+if TYPE_CHECKING:
+    from reasonloop.engine.protocol import Engine
+    from reasonloop.engine.sample import Sampler
+    from reasonloop.learner.critic import Critic
+    from reasonloop.learner.protocol import Learner
+    from reasonloop.policy.codec import Codec
+    from reasonloop.policy.policy import Policy
+    from reasonloop.store.segments import TrajectoryStore
+    from reasonloop.tasks import Task
+    from reasonloop.verify.workers import VerifierPool
+
+SHARED = ("engine", "verifier")
+"""What is closed with the session, if it was used"""
+
+
+class Session:
+    """The run in a folder, started or continued. Raises InputError as `RunFolder` does."""
+
+    def __init__(self, recipe: Recipe, path: Path) -> None:
+        self.recipe = recipe
+        self.folder = RunFolder(recipe, path)
+        self.progress = Progress(1.0)
+        self.planned: Mapping[str, float] = {}
+        """By stage (`Place.name`): the units of work that the plan has for it"""
+        self.stopping = False
+        self._prompts: dict[str, list[Group]] = {}
+
+    @cached_property
+    def task(self) -> Task:
+        from reasonloop.tasks import load_task
+
+        return load_task(self.recipe.task.name, self.recipe.task.options)
+
+    @cached_property
+    def problems(self) -> dict[str, list[Problem]]:
+        """By split; probe and test cut to the recipe's sizes."""
+        from reasonloop.tasks import task_problems
+
+        sizes = {"test": self.recipe.eval.problems}
+        found: dict[str, list[Problem]] = {"train": [], "probe": [], "test": []}
+        for problem in task_problems(self.task, self.recipe.task.name):
+            found[problem.split].append(problem)
+        return {split: problems[: sizes.get(split, 0) or None] for split, problems in found.items()}
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Of the model that the run began with, and so of all of its policies."""
+        from reasonloop.policy.codec import Codec
+
+        return Codec.load(self.recipe.model.path)
+
+    def prompts(self, split: str) -> list[Group]:
+        """The split's problems with their prompts as tokens."""
+        if split not in self._prompts:
+            problems = self.problems[split]
+            self._prompts[split] = [Group(problem, self.codec.encode_prompt(problem)) for problem in problems]
+        return self._prompts[split]
+
+    @cached_property
+    def verifier(self) -> VerifierPool:
+        """The pool of killable workers that judges this run's rollouts."""
+        from reasonloop.tasks.show import verifier_pool
+
+        chosen = self.recipe.task
+        return verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The sampling engine, with whatever weights were loaded last."""
+        from reasonloop.engine.registry import engine_of
+
+        return engine_of(self.recipe.engine)
+
+    def sampler(self, sampling: Sampling) -> Sampler:
+        """Makes this run's rollouts with whatever weights the engine has loaded."""
+        from reasonloop.engine.sample import Sampler
+
+        return Sampler(self.engine, self.codec, sampling, self.recipe.seed, self.verifier)
+
+    @cached_property
+    def store(self) -> TrajectoryStore:
+        from reasonloop.store.segments import TrajectoryStore
+
+        return TrajectoryStore(self.folder.path / "trajectories", self.folder.path.name)
+
+    def policy(self, source: str | Path) -> Policy:
+        """The policy at `source`, on the device and in the dtype that the recipe asks for."""
+        from reasonloop.policy.loading import resolve_device
+        from reasonloop.policy.policy import Policy
+
+        options = self.recipe.model
+        return Policy.load(source, resolve_device(options.device), options.dtype)
+
+    def learner(self, policy: Policy, sampling: Sampling, critic: Critic | None = None) -> Learner:
+        """Trains the policy; `sampling` is the distribution that its log-probs are of."""
+        from reasonloop.learner.local import LocalLearner
+
+        recipe = self.recipe
+        return LocalLearner(policy, recipe.optimizer, sampling, recipe.model.gradient_checkpointing, critic)
+
+    # stopping
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM ask for a stop after the next checkpoint; a second one stops at once."""
+        before: dict[signal.Signals, Any] = {}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.stopping = True
+            for known in before:
+                signal.signal(known, signal.default_int_handler)
+            self.progress.say("stopping after the next checkpoint; once more stops at once")
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop_point(self) -> None:
+        """A place where nothing unsaved is left: stops here if that was asked for."""
+        if self.stopping:
+            raise Stopped(str(self.folder.path))
+
+    def close(self) -> None:
+        for shared in SHARED:
+            if shared in self.__dict__:
+                self.__dict__[shared].close()
+        self.folder.close()

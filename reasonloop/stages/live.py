@@ -1,0 +1,73 @@
+"""The stages of a method, done: see `run.stages.Stages`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reasonloop.config import Training
+from reasonloop.records import Place
+from reasonloop.run.dry import RL_ROLLOUT
+from reasonloop.run.session import Session
+from reasonloop.run.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.stages.evaluate import evaluate
+from reasonloop.stages.experts import demonstrations, experts
+from reasonloop.stages.exploration import ExplorationState, explore
+from reasonloop.stages.finetune import finetune
+
+
+class LiveStages:
+    def __init__(self, run: Session) -> None:
+        self.run, self.recipe = run, run.recipe
+        self._counted: dict[str, int] = {}
+        """By exploration: rollouts that its progress knows of"""
+
+    def evaluate(
+        self, policy: Source, name: str, place: Place, arm: Arm, *, rollouts: int = 0, same_as: str = ""
+    ) -> None:
+        evaluate(self.run, policy, name, place, arm, rollouts=rollouts, same_as=same_as)
+
+    def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
+        state = ExplorationState.of(self.run.folder.checkpoint(place)) or ExplorationState()
+        known = min(state.rollouts, budget.until) - self._counted.get(place.name, 0)
+        self.run.progress.skip(max(0, known) * (RL_ROLLOUT if budget.learn else 1))
+        self._counted[place.name] = budget.until
+        return explore(self.run, start, place, arm, budget)
+
+    def share(self, place: Place, other: Place) -> None:
+        folder = self.run.folder
+        state = ExplorationState.of(folder.checkpoint(place))
+        assert state is not None  # it is finished
+        folder.checkpoint(place).share(folder.checkpoint(other), state.gone_on().to_json())
+        best, of_other = (folder.checkpoint(Place(p.branch, "best", p.iteration)) for p in (place, other))
+        if best.folder.exists():
+            best.share(of_other, best.state() or {})
+        self._counted[other.name] = state.rollouts
+
+    def experts(self, place: Place, start: Source, arm: Arm) -> Examples:
+        return experts(self.run, place, start, arm)
+
+    def demonstrations(self) -> Examples:
+        return demonstrations(self.run)
+
+    def finetune(
+        self,
+        start: Source,
+        place: Place,
+        arm: Arm,
+        examples: Callable[[], Examples],
+        options: Training,
+        epochs: float,
+    ) -> Source:
+        return finetune(self.run, start, place, arm, examples, options, epochs)
+
+    def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:
+        for place in places:
+            checkpoint = self.run.folder.checkpoint(place)
+            if checkpoint.folder not in keep:
+                checkpoint.drop_weights()
+
+    def deliver(self, policy: Source) -> None:
+        model = self.run.folder.path / "model"
+        if not (model / "config.json").is_file():
+            self.run.policy(policy).save(model)
+        self.run.folder.set_state("done")

@@ -14,8 +14,6 @@ def ngram_hashes(ids: ArrayLike, n: int) -> NDArray[np.uint64]:
 
     Equal runs have equal hashes; different ones differ but for a chance of about (number of runs)^2 / 2^65.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}, expected at least 1")
     mixed = _mixed(np.asarray(ids).astype(np.uint64))
     count = max(0, len(mixed) - n + 1)
     hashes = np.zeros(count, dtype=np.uint64)
@@ -26,7 +24,7 @@ def ngram_hashes(ids: ArrayLike, n: int) -> NDArray[np.uint64]:
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of splitmix64: a bijection in which every input bit changes about half of the output bits."""
-    values = (values + _MULTIPLIER) & np.uint64(0xFFFFFFFFFFFFFFFF)
+    values = values + _MULTIPLIER
     values = (values ^ (values >> np.uint64(30))) * _MIX[0]
     values = (values ^ (values >> np.uint64(27))) * _MIX[1]
     return values ^ (values >> np.uint64(31))

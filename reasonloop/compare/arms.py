@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from reasonloop.compare.policies import Entry, entries, read_finished
 from reasonloop.errors import InputError
-from reasonloop.report.run import Run
+from reasonloop.evaluation.table import STARTS
+from reasonloop.report.run import RunData
 
-ORDER = ("main", "explored", "vanilla", "early", "sft", "base")
+Key = tuple[str, Any]
+"""Of an arm: what it is, and the recipe's options that it depends on, hashable"""
+
 SHORT = {
     "explored": "rloop explored",
     "vanilla": "vanilla",
@@ -22,14 +25,15 @@ SHORT = {
     "sft": "sft",
     "base": "base",
 }
+"""What arms are called, in their order; before them the products, which are called by their method"""
 
 
 @dataclass(frozen=True)
-class Arm:
+class ComparedArm:
     """One recipe apart from its seed: the evaluated policy of each seed, on the same problems."""
 
     name: str
-    kind: str
+    arm: str
     """"main" (a method's product), "explored", "vanilla", "early" (vanilla RL's best on the probe), "sft" or "base" """
     entries: tuple[Entry, ...]
     """By seed"""
@@ -41,7 +45,7 @@ class Arm:
     @property
     def trained(self) -> bool:
         """Whether it spent rollouts: arms that did are only compared at equal ones."""
-        return self.kind not in ("base", "sft")
+        return self.arm not in STARTS
 
     @property
     def rollouts(self) -> int:
@@ -62,7 +66,7 @@ class Arm:
 class Arms:
     """All arms of a comparison, products first, and what a reader must know of how they came about."""
 
-    arms: list[Arm]
+    arms: list[ComparedArm]
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -80,27 +84,23 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
     if not named:
         raise InputError("compare: no run given; expected run folders")
     runs = [(name, read_finished(path)) for name, path in sorted(named, key=lambda item: str(item[1]))]
-    notes: list[str] = []
-    groups: dict[tuple[str, Any], list[Entry]] = {}
-    identities: dict[tuple[str, Any], Mapping[str, Any]] = {}
-    names: dict[tuple[str, Any], str] = {}
+    groups: dict[Key, list[Entry]] = {}
+    given: dict[Key, str] = {}
     for name, run in runs:
         for entry in entries(run, every):
-            key = (entry.kind, _frozen(entry.identity))
+            key = (entry.arm, _frozen(entry.identity))
             groups.setdefault(key, []).append(entry)
-            identities[key] = entry.identity
-            if name and entry.product and names.setdefault(key, name) != name:
-                raise InputError(f"{run.folder}: one recipe under two names, {names[key]!r} and {name!r}")
-    _one_recipe_a_name(names, identities)
+            if name and entry.product and given.setdefault(key, name) != name:
+                raise InputError(f"{run.folder}: one recipe under two names, {given[key]!r} and {name!r}")
+    names = _names(groups, given)
     _same_problems([entry for found in groups.values() for entry in found])
-    products = {key for key, found in groups.items() if any(entry.product for entry in found)}
-    taken = _names(identities, names, products)
-    arms = [Arm(taken[key], key[0], _one_a_seed(taken[key], key[0], found, notes)) for key, found in groups.items()]
-    arms.sort(key=lambda arm: (ORDER.index(arm.kind), arm.name))
+    notes: list[str] = []
+    arms = [ComparedArm(names[key], key[0], _one_a_seed(names[key], found, notes)) for key, found in groups.items()]
+    order = {arm: place for place, arm in enumerate(SHORT, 1)}
+    arms.sort(key=lambda arm: (order.get(arm.arm, 0), arm.name))
     _equal_rollouts(arms)
-    notes += _unlike(taken, identities)
     machine, versions = _machine([run for _, run in runs])
-    return Arms(arms, machine, versions, notes)
+    return Arms(arms, machine, versions, notes + _unlike(arms))
 
 
 def _split(argument: str) -> tuple[str | None, Path]:
@@ -119,47 +119,38 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _one_recipe_a_name(names: Mapping[tuple[str, Any], str], identities: Mapping[tuple[str, Any], Any]) -> None:
-    first: dict[str, tuple[str, Any]] = {}
-    for key, name in names.items():
-        other = first.setdefault(name, key)
-        if other != key:
-            a, b = identities[other], identities[key]
-            differing = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
-            got = (
-                f"{differing[0]} = {a.get(differing[0])!r} and {b.get(differing[0])!r}" if differing else "two methods"
-            )
-            raise InputError(f"arm {name!r}: its runs have different recipes ({got}); expected them equal but for seed")
-
-
-def _names(
-    identities: Mapping[tuple[str, Any], Mapping[str, Any]],
-    given: Mapping[tuple[str, Any], str],
-    products: Collection[tuple[str, Any]],
-) -> dict[tuple[str, Any], str]:
+def _names(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> dict[Key, str]:
     """The given names; for other arms what they are and, where several are alike, the options that set them apart: those
     in which an arm is unlike most of the others. What is no run's product needn't be told apart from arms with a name."""
     found = dict(given)
-    families: dict[str, list[tuple[str, Any]]] = {}
+    identities = {key: own[0].identity for key, own in groups.items()}
+    families: dict[str, list[Key]] = {}
     for key, identity in identities.items():
         families.setdefault(SHORT.get(key[0], str(identity.get("method", "rloop"))), []).append(key)
     for family, keys in families.items():
         options = sorted({option for key in keys for option in identities[key]})
         for key in keys:
-            if key in found:
+            if key in given:
                 continue
             parts = [family]
-            others = [other for other in keys if key in products or other not in given]
+            product = any(entry.product for entry in groups[key])
+            others = [identities[other] for other in keys if product or other not in given]
             for option in options:
-                values = [identities[other].get(option) for other in others]
                 own = identities[key].get(option)
-                if values.count(own) <= len(values) / 2:
+                if sum(other.get(option) == own for other in others) <= len(others) / 2:
                     parts.append(f"{option.rpartition('.')[2]}={_plain(own)}")
             found[key] = " ".join(parts)
-    seen: dict[str, tuple[str, Any]] = {}
+    first: dict[str, Key] = {}
     for key, name in found.items():
-        if seen.setdefault(name, key) != key:
-            raise InputError(f"arm name {name!r} is given to two arms; expected another NAME=RUN")
+        other = first.setdefault(name, key)
+        if other != key:
+            a, b = identities[other], identities[key]
+            differing = sorted(option for option in a.keys() | b.keys() if a.get(option) != b.get(option))
+            unlike = [f"{option} = {a.get(option)!r} and {b.get(option)!r}" for option in differing]
+            raise InputError(
+                f"arm name {name!r} is given to two arms ({(unlike or ['two methods'])[0]}); expected runs whose recipes "
+                "are equal but for the seed, or another NAME=RUN"
+            )
     return found
 
 
@@ -169,29 +160,25 @@ def _plain(value: Any) -> str:
     return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _one_a_seed(name: str, kind: str, found: Sequence[Entry], notes: list[str]) -> tuple[Entry, ...]:
+def _one_a_seed(name: str, found: Sequence[Entry], notes: list[str]) -> tuple[Entry, ...]:
     kept: dict[int, Entry] = {}
     for entry in found:
         other = kept.setdefault(entry.seed, entry)
-        if other is entry or (other.ids == entry.ids and np.array_equal(other.correct_P, entry.correct_P)):
-            # What several runs have in common (the base; vanilla RL beside two RLoop arms) is one and the same result.
-            if other is not entry and kind == "main":
-                raise InputError(_twice(name, other, entry))
+        if other is entry:
             continue
-        if kind != "base":
-            raise InputError(_twice(name, other, entry))
-        notes.append(
-            f"The base at seed {entry.seed} was measured a little differently by {other.run} and {entry.run} "
-            "(another machine or number of threads?); the first counts."
-        )
+        # What several runs have in common (the base; vanilla RL beside two RLoop arms) is one and the same result.
+        same = np.array_equal(other.correct_P, entry.correct_P)
+        if entry.arm == "main" or not (same or entry.arm == "base"):
+            raise InputError(
+                f"arm {name!r} has seed {entry.seed} twice, from {other.run} and {entry.run}; expected a seed of its own "
+                "for each run (leave one out, or tell two recipes apart with NAME=RUN)"
+            )
+        if not same:
+            notes.append(
+                f"The base at seed {entry.seed} was measured a little differently by {other.run} and {entry.run} "
+                "(another machine or number of threads?); the first counts."
+            )
     return tuple(kept[seed] for seed in sorted(kept))
-
-
-def _twice(name: str, a: Entry, b: Entry) -> str:
-    return (
-        f"arm {name!r} has seed {a.seed} twice, from {a.run} and {b.run}; expected a seed of its own for each run "
-        "(leave one out, or tell two recipes apart with NAME=RUN)"
-    )
 
 
 def _same_problems(every: Sequence[Entry]) -> None:
@@ -216,8 +203,8 @@ def _same_problems(every: Sequence[Entry]) -> None:
                 )
 
 
-def _equal_rollouts(arms: Sequence[Arm]) -> None:
-    spent: dict[int, tuple[Arm, Entry]] = {}
+def _equal_rollouts(arms: Sequence[ComparedArm]) -> None:
+    spent: dict[int, tuple[ComparedArm, Entry]] = {}
     for arm in arms:
         for entry in arm.entries if arm.trained else ():
             first, other = spent.setdefault(entry.seed, (arm, entry))
@@ -229,19 +216,19 @@ def _equal_rollouts(arms: Sequence[Arm]) -> None:
                 )
 
 
-def _unlike(names: Mapping[tuple[str, Any], str], identities: Mapping[tuple[str, Any], Mapping[str, Any]]) -> list[str]:
+def _unlike(arms: Sequence[ComparedArm]) -> list[str]:
     """What makes arms that may be compared unlike in more than their recipes for training."""
-    bases = [identity for (kind, _), identity in identities.items() if kind == "base"]
-    keys = sorted({key for identity in bases for key in identity})
-    differing = [key for key in keys if len({_frozen(base.get(key)) for base in bases}) > 1]
+    bases = [arm.entries[0].identity for arm in arms if arm.arm == "base"]
+    keys = sorted({key for base in bases for key in base})
+    differing = [key for key in keys if any(base.get(key) != bases[0].get(key) for base in bases)]
     lines = [f"The arms differ in where they start or in their problems: {', '.join(differing)}."] if differing else []
-    for key, identity in identities.items():
-        if other := identity.get("sft.experts_of"):
-            lines.append(f"{names[key]} has learned from the experts of {other}, whose rollouts are not counted here.")
+    for arm in arms:
+        if other := arm.entries[0].identity.get("sft.experts_of"):
+            lines.append(f"{arm.name} has learned from the experts of {other}, whose rollouts are not counted here.")
     return lines
 
 
-def _machine(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _machine(runs: Sequence[RunData]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of all runs; where they differ, a list of what there was."""
     tables = [run.config.get("ran_on") or {} for run in runs]
     machines = [{k: t[k] for k in ("processor", "cores", "threads", "platform") if k in t} for t in tables]

@@ -25,15 +25,15 @@ _CELLS = 4_000_000
 class Difference:
     """A against B, with 95 % percentile intervals."""
 
-    absolute: float
-    """mean of A - mean of B"""
-    ci95_absolute: tuple[float, float]
     relative: float | None
     """mean of A / mean of B - 1; None where B's mean is 0"""
     ci95: tuple[float | None, float | None]
     """Of `relative`; None for a bound that has no finite value"""
     probability: float
     """Share of draws in which A leads, ties counting half"""
+    absolute: float
+    """mean of A - mean of B"""
+    ci95_absolute: tuple[float, float]
 
 
 def resampled_means(values_RP: Floats, draws: int = DRAWS, seed: int = 0) -> Floats:
@@ -96,7 +96,7 @@ def paired(a_SD: Floats, b_SD: Floats, a: float, b: float, seed: int = 0) -> Dif
     probability = float((delta_D > tie).mean() + 0.5 * (np.abs(delta_D) <= tie).mean())
     relative = a / b - 1 if b > 0 else None
     bounds = _relative_interval(a_D, b_D) if b > 0 else (None, None)
-    return Difference(a - b, interval(delta_D), relative, bounds, probability)
+    return Difference(relative, bounds, probability, a - b, interval(delta_D))
 
 
 def _relative_interval(a_D: Floats, b_D: Floats) -> tuple[float | None, float | None]:

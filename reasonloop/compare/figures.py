@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reasonloop.compare.arms import Arm
+from reasonloop.compare.arms import ComparedArm
 from reasonloop.compare.policies import Point
 from reasonloop.compare.study import Comparison, Resampled, difference_pairs
 from reasonloop.report.figures import Figure, rounded
@@ -16,20 +16,20 @@ PALETTE = 7  # colours of the style sheet for arms that have none of their own
 BAND_DRAWS = 2000
 
 
-def arm_colours(arms: Sequence[Arm]) -> dict[str, str]:
+def arm_colours(arms: Sequence[ComparedArm]) -> dict[str, str]:
     """Arm name -> the style sheet's colour: the first arm of a kind has the colour that reports give it."""
     own: dict[str, str] = {}
     others = 0
     for arm in arms:
-        if arm.kind != "explored" and arm.kind not in own.values():
-            own[arm.name] = arm.kind
+        if arm.arm != "explored" and arm.arm not in own.values():
+            own[arm.name] = arm.arm
         else:
             others += 1
             own[arm.name] = f"arm-{(others - 1) % PALETTE + 1}"
     return own
 
 
-def forests(arms: Sequence[Arm], comparisons: Sequence[Comparison], metrics: Sequence[str]) -> list[Figure]:
+def forests(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], metrics: Sequence[str]) -> list[Figure]:
     """Relative differences with their intervals, a figure a metric, coloured by the first arm."""
     colours = arm_colours(arms)
     figures = []
@@ -47,7 +47,7 @@ def forests(arms: Sequence[Arm], comparisons: Sequence[Comparison], metrics: Seq
     return [figure for figure in figures if figure["traces"]]
 
 
-def pass_at_k(arms: Sequence[Arm]) -> Figure:
+def pass_at_k(arms: Sequence[ComparedArm]) -> Figure:
     """pass@k over k: means over seeds and problems, bands of 95 % over both."""
     n, colours = arms[0].samples, arm_colours(arms)
     ticks = [1 << i for i in range(n.bit_length())]
@@ -57,13 +57,13 @@ def pass_at_k(arms: Sequence[Arm]) -> Figure:
     for arm in reversed(arms):  # the first arm is drawn last, on top
         found = [resampled.estimate(arm, f"pass@{k}") for k in ks]
         head = {"series": colours[arm.name], "name": arm.name, "x": ks}
-        band = {"lo": [rounded(e.ci95[0]) for e in found], "hi": [rounded(e.ci95[1]) for e in found]}
+        band = {"lo": [rounded(e["ci95"][0]) for e in found], "hi": [rounded(e["ci95"][1]) for e in found]}
         traces.append({**head, "kind": "band", "y": [], **band})
-        traces.append({**head, "kind": "line", "y": [rounded(e.value) for e in found]})
+        traces.append({**head, "kind": "line", "y": [rounded(e["value"]) for e in found]})
     return {"id": "pass-at-k", "x": "k (samples)", "xType": "log", "xTicks": ticks, "topFirst": True, "traces": traces}
 
 
-def held_out(arms: Sequence[Arm]) -> list[Figure]:
+def held_out(arms: Sequence[ComparedArm]) -> list[Figure]:
     """avg@n on the test problems, and on probe problems, over rollouts spent: a thin line a seed, a thick one their mean."""
     test = _curves(arms, "held-out-avg", lambda entry: entry.held_out, "points")
     probe = _curves(arms, "probe-avg", lambda entry: entry.probes, "line")
@@ -82,7 +82,7 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
     return [(x, float(y)) for x, y in zip(xs, means, strict=True)]
 
 
-def _curves(arms: Sequence[Arm], name: str, of: Callable[[Any], Sequence[Point]], kind: str) -> Figure:
+def _curves(arms: Sequence[ComparedArm], name: str, of: Callable[[Any], Sequence[Point]], kind: str) -> Figure:
     colours = arm_colours(arms)
     traces: list[Figure] = []
     for arm in reversed(arms):

@@ -7,11 +7,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from reasonloop.compare.arms import Arm, Arms
+from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.figures import arm_colours, forests, held_out, pass_at_k
 from reasonloop.compare.study import Comparison, Resampled, metrics_of, notes
+from reasonloop.report.figures import signed
 from reasonloop.report.page import facts
-from reasonloop.report.results import estimate_cell, heading_cell, html_table, signed
+from reasonloop.report.results import estimate_cell, heading_cell, html_table
 from reasonloop.report.sections import plots_section
 from reasonloop.report.shell import document, write_page
 
@@ -62,7 +63,7 @@ def render(found: Arms, comparisons: Sequence[Comparison]) -> str:
     return document(_title(arms), "\n".join(body), {"figures": figures})
 
 
-def sentence(arms: Sequence[Arm]) -> str:
+def sentence(arms: Sequence[ComparedArm]) -> str:
     """What is compared, in one sentence."""
     seeds = {seed for arm in arms for seed in arm.seeds}
     rollouts = sorted({arm.rollouts for arm in arms if arm.trained})
@@ -74,19 +75,18 @@ def sentence(arms: Sequence[Arm]) -> str:
     )
 
 
-def _title(arms: Sequence[Arm]) -> str:
-    names = [arm.name for arm in arms if arm.kind not in ("base", "explored")] or [arms[0].name]
+def _title(arms: Sequence[ComparedArm]) -> str:
+    names = [arm.name for arm in arms if arm.arm not in ("base", "explored")] or [arms[0].name]
     return " against ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
 
 
-def _results(arms: Sequence[Arm], metrics: Sequence[str], words: Sequence[str]) -> str:
+def _results(arms: Sequence[ComparedArm], metrics: Sequence[str], words: Sequence[str]) -> str:
     resampled, colours = Resampled(arms, metrics), arm_colours(arms)
     same = " = pass@1" if metrics[0] != "avg@1" else ""
     head = [heading_cell(metrics[0] + same), *(heading_cell(metric) for metric in metrics[1:])]
     body = []
     for arm in arms:
-        found = [resampled.estimate(arm, metric) for metric in metrics]
-        cells = "".join(estimate_cell({"value": e.value, "ci95": e.ci95}) for e in found)
+        cells = "".join(estimate_cell(resampled.estimate(arm, metric)) for metric in metrics)
         spent = f"{arm.rollouts:,}" if arm.trained else "–"
         seeds = f"{len(arm.seeds)} seed{'s' * (len(arm.seeds) > 1)}"
         body.append(
@@ -99,7 +99,7 @@ def _results(arms: Sequence[Arm], metrics: Sequence[str], words: Sequence[str]) 
     return f'<section id="results"><h2>Results</h2>{text}{table}</section>'
 
 
-def _differences(arms: Sequence[Arm], comparisons: Sequence[Comparison], metrics: Sequence[str]) -> str:
+def _differences(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], metrics: Sequence[str]) -> str:
     rows: dict[tuple[str, str], list[str]] = {}
     for c in comparisons:
         if c.metric in metrics:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonloop.compare.arms import Arm, Arms
+from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.bootstrap import DRAWS, Difference, interval, over_seeds, paired, resampled_means
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import DEFAULT_KS, pass_at_k
@@ -25,23 +25,13 @@ MAX_PAIRS = 6
 class Comparison:
     """Arm `a` against arm `b` in one metric, over the seeds that both have."""
 
-    a: Arm
-    b: Arm
+    a: ComparedArm
+    b: ComparedArm
     metric: str
     seeds: tuple[int, ...]
     means: tuple[tuple[float, float], ...]
     """(a, b) at each of the seeds"""
     difference: Difference
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An arm's own result: mean over seeds and problems, 95 % interval over both."""
-
-    value: float
-    ci95: tuple[float, float]
-    seeds: tuple[float, ...]
-    """The mean at each seed"""
 
 
 def metrics_of(samples: int) -> list[str]:
@@ -52,7 +42,7 @@ def metrics_of(samples: int) -> list[str]:
     return [f"avg@{samples}", *(f"pass@{k}" for k in ks)]
 
 
-def per_problem(arm: Arm, metric: str) -> Floats:
+def per_problem(arm: ComparedArm, metric: str) -> Floats:
     """Each problem's own estimate of the metric, [seeds, problems]: pass@k of a set is their mean."""
     name, _, k = metric.partition("@")
     n, correct_SP = arm.samples, arm.correct_SP
@@ -65,22 +55,19 @@ def per_problem(arm: Arm, metric: str) -> Floats:
 class Resampled:
     """One set of resampled problems for all arms and metrics, so that every comparison is of the same draws."""
 
-    def __init__(self, arms: Sequence[Arm], metrics: Sequence[str], draws: int = DRAWS, seed: int = 0) -> None:
-        self.seed = seed
-        cells = [(arm.name, metric, per_problem(arm, metric)) for arm in arms for metric in metrics]
-        means_RD = resampled_means(np.concatenate([values for *_, values in cells]), draws, seed)
-        self._means: dict[tuple[str, str], tuple[Floats, Floats]] = {}
-        row = 0
-        for name, metric, values_SP in cells:
-            self._means[name, metric] = values_SP.mean(axis=1), means_RD[row : row + len(values_SP)]
-            row += len(values_SP)
+    def __init__(self, arms: Sequence[ComparedArm], metrics: Sequence[str], draws: int = DRAWS) -> None:
+        cells = {(arm.name, metric): per_problem(arm, metric) for arm in arms for metric in metrics}
+        means_RD = resampled_means(np.concatenate([*cells.values()]), draws)
+        draws_SD = np.split(means_RD, np.cumsum([len(values_SP) for values_SP in cells.values()])[:-1])
+        self._means = {cell: (cells[cell].mean(axis=1), own_SD) for cell, own_SD in zip(cells, draws_SD, strict=True)}
 
-    def estimate(self, arm: Arm, metric: str) -> Estimate:
+    def estimate(self, arm: ComparedArm, metric: str) -> dict[str, Any]:
+        """An arm's own result: "value", its mean over seeds and problems; "ci95" over both; "seeds", the mean at each."""
         means_S, means_SD = self._means[arm.name, metric]
-        lo, hi = np.clip(interval(over_seeds(means_SD, self.seed)), 0.0, 1.0)
-        return Estimate(float(means_S.mean()), (float(lo), float(hi)), tuple(float(mean) for mean in means_S))
+        ci95 = np.clip(interval(over_seeds(means_SD)), 0.0, 1.0)
+        return {"value": float(means_S.mean()), "ci95": ci95.tolist(), "seeds": means_S.tolist()}
 
-    def compare(self, a: Arm, b: Arm, metric: str) -> Comparison:
+    def compare(self, a: ComparedArm, b: ComparedArm, metric: str) -> Comparison:
         seeds = sorted(set(a.seeds) & set(b.seeds))
         if not seeds:
             raise InputError(
@@ -90,33 +77,28 @@ class Resampled:
         rows_a, rows_b = [a.seeds.index(s) for s in seeds], [b.seeds.index(s) for s in seeds]
         (means_a, draws_a), (means_b, draws_b) = self._means[a.name, metric], self._means[b.name, metric]
         own_a, own_b = means_a[rows_a], means_b[rows_b]
-        result = paired(draws_a[rows_a], draws_b[rows_b], float(own_a.mean()), float(own_b.mean()), self.seed)
+        result = paired(draws_a[rows_a], draws_b[rows_b], float(own_a.mean()), float(own_b.mean()))
         means = tuple(zip(own_a.tolist(), own_b.tolist(), strict=True))
         return Comparison(a, b, metric, tuple(seeds), means, result)
 
 
-def compare_arms(arms: Sequence[Arm], draws: int = DRAWS, seed: int = 0) -> list[Comparison]:
+def compare_arms(arms: Sequence[ComparedArm], draws: int = DRAWS) -> list[Comparison]:
     """Every pair of arms in every metric, in the arms' order (products, vanilla RL, SFT, base).
 
     InputError for a pair without a common seed.
     """
     metrics = metrics_of(arms[0].samples)
-    resampled = Resampled(arms, metrics, draws, seed)
+    resampled = Resampled(arms, metrics, draws)
     return [resampled.compare(a, b, metric) for a, b in combinations(arms, 2) for metric in metrics]
 
 
-def reference(arms: Sequence[Arm]) -> Arm:
-    """What others are measured against: vanilla RL, or else the base, or else the last arm."""
-    found = [arm for kind in ("vanilla", "base") for arm in arms if arm.kind == kind]
-    return (found or list(arms)[-1:])[0]
-
-
-def difference_pairs(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """What has room where all pairs haven't: every pair of a few arms, of many each one's with the reference."""
+def difference_pairs(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """What has room where all pairs haven't: every pair of a few arms, of many each one's with the reference, which is
+    vanilla RL, or else the base, or else the last arm."""
     if len(arms) * (len(arms) - 1) // 2 <= MAX_PAIRS:
         return list(comparisons)
-    name = reference(arms).name
-    return [c for c in comparisons if name in (c.a.name, c.b.name)]
+    reference = [*(arm for kind in ("vanilla", "base") for arm in arms if arm.arm == kind), arms[-1]][0]
+    return [c for c in comparisons if reference.name in (c.a.name, c.b.name)]
 
 
 def results(found: Arms, comparisons: Sequence[Comparison], draws: int = DRAWS) -> dict[str, Any]:
@@ -131,20 +113,16 @@ def results(found: Arms, comparisons: Sequence[Comparison], draws: int = DRAWS) 
         arms[arm.name] = {
             "rollouts": arm.rollouts,
             "seeds": arm.seeds,
-            average: list(own.seeds),
-            "pass@k": {k: list(estimate.seeds) for k, estimate in passes.items()},
-            "ci95": {average: list(own.ci95), "pass@k": {k: list(estimate.ci95) for k, estimate in passes.items()}},
+            average: own["seeds"],
+            "pass@k": {k: estimate["seeds"] for k, estimate in passes.items()},
+            "ci95": {average: own["ci95"], "pass@k": {k: estimate["ci95"] for k, estimate in passes.items()}},
         }
     rows = [
         {
             "a": c.a.name,
             "b": c.b.name,
             "metric": c.metric,
-            "relative": c.difference.relative,
-            "ci95": list(c.difference.ci95),
-            "probability": c.difference.probability,
-            "absolute": c.difference.absolute,
-            "ci95_absolute": list(c.difference.ci95_absolute),
+            **asdict(c.difference),
             "pairs": [{"seed": s, "a": a, "b": b} for s, (a, b) in zip(c.seeds, c.means, strict=True)],
         }
         for c in comparisons

@@ -6,90 +6,81 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from reasonloop.config import Sampling
-from reasonloop.engine.judged import sample_judged
-from reasonloop.engine.protocol import Address, Engine, Prompt
+from reasonloop.engine.sample import Sampler
 from reasonloop.errors import InputError, Stopped
 from reasonloop.evaluation.metrics import paired_bootstrap, summarise
 from reasonloop.files import write_atomically
-from reasonloop.policy.policy import Policy
-from reasonloop.records import Problem
+from reasonloop.policy.policy import Weights
+from reasonloop.records import Group, Place, Rollout
+from reasonloop.run.session import Session
 
-if TYPE_CHECKING:
-    from reasonloop.run.folder import Run
-
-BLOCK_OF_SLOTS = 12  # an evaluation is saved after so many fillings of the engine's slots
+BLOCK = 3072  # responses after which an evaluation is saved
 
 
-def evaluate_policy(run: Run, policy: Policy, split: str, samples: int, saved: Path | None = None) -> dict[str, Any]:
+def evaluate_policy(
+    run: Session, weights: Weights, split: str, samples: int, saved: Path | None = None
+) -> dict[str, Any]:
     """`samples` responses to each problem of a split, judged and counted (the result part of an evaluation file).
 
     Every policy of a run meets the same draws (common random numbers), so that differences between policies are sharper
     than the policies' own intervals. With `saved`, finished blocks are kept there and an evaluation that was cut off
     goes on behind them.
     """
-    problems, sampling = run.problems[split], run.recipe.eval_sampling
-    if not problems:
+    prompts = run.prompts(split)
+    if not prompts:
         raise InputError(f"task {run.recipe.task.name!r} has no {split} problems to evaluate on")
 
-    def on_tokens(count: int) -> None:
+    def on_done(rollout: Rollout) -> None:
         # without `saved` a stage is in the middle of its work: it stops at its own next checkpoint
         if run.stopping and saved is not None:
-            raise Stopped(str(run.folder))
+            raise Stopped(str(run.folder.path))
 
-    run.engine.load(policy)
-    size = block_size(sampling, samples)
+    run.engine.load(weights)
+    size = block_size(samples)
     done = _read_blocks(saved, size)
-    for start in range(len(done), len(problems), size):
-        block = problems[start : start + size]
-        rows = sample_and_count(
-            run.engine, run.verifier, policy, block, samples, sampling, run.recipe.seed, split, on_tokens
-        )
+    run.progress.skip(len(done) * samples)
+    sampler = run.sampler(run.recipe.eval_sampling)
+    for start in range(len(done), len(prompts), size):
+        block = prompts[start : start + size]
+        rows = count(sampler, block, samples, split, on_done)
         done += rows
         run.progress.advance(len(block) * samples)
-        if saved is not None and start + size < len(problems):
+        if saved is not None and start + size < len(prompts):
             with saved.open("a") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
+    run.engine.rest()
     return summary(done, samples)
 
 
-def block_size(sampling: Sampling, samples: int) -> int:
+def block_size(samples: int) -> int:
     """Problems that are sampled together. The same wherever a policy is evaluated: in a batch of another size the last
     bit of a logit can differ, and with it, once in a long while, a token."""
-    return max(1, BLOCK_OF_SLOTS * sampling.slots // samples)
+    return max(1, BLOCK // samples)
 
 
-def sample_and_count(
-    engine: Engine,
-    verifier: Any,
-    policy: Policy,
-    problems: Sequence[Problem],
+def count(
+    sampler: Sampler,
+    prompts: Sequence[Group],
     samples: int,
-    sampling: Sampling,
-    seed: int,
     split: str,
-    on_tokens: Callable[[int], None] | None = None,
+    on_done: Callable[[Rollout], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a problem: id, n, correct, and the sums that an evaluation reports."""
-    prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
-    address = Address(seed, f"eval/{split}", "eval")
-    rollouts = sample_judged(engine, verifier, problems, prompts, samples, sampling, address, on_tokens)
+    """One row for each held-out problem: id, n, correct, and the sums that an evaluation reports."""
     rows = []
-    for i, problem in enumerate(problems):
-        own = slice(i * samples, (i + 1) * samples)
-        verdicts = Counter(str(rollout.verdict) for rollout in rollouts[own])
+    for group in sampler.sample(prompts, samples, Place("eval", f"eval/{split}"), on_done):
+        verdicts = Counter(str(rollout.verdict) for rollout in group.rollouts)
         rows.append(
             {
-                "id": problem.id,
+                "id": group.problem.id,
                 "n": samples,
                 "correct": verdicts["right"],
                 "verdicts": dict(sorted(verdicts.items())),
-                "tokens": sum(len(rollout.response_tokens) for rollout in rollouts[own]),
-                "cut_off": sum(rollout.finish == "length" for rollout in rollouts[own]),
+                "tokens": sum(rollout.length for rollout in group.rollouts),
+                "cut_off": sum(rollout.finish == "length" for rollout in group.rollouts),
             }
         )
     return rows

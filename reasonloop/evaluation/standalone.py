@@ -13,6 +13,7 @@ from reasonloop.config import Recipe, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.machine.threads import wait_briefly
+from reasonloop.records import Group
 from reasonloop.run.ran_on import describe_machine
 
 
@@ -24,10 +25,8 @@ def evaluate_model(
     A run folder brings its own task and sampling options, which `task` and `overrides` replace.
     """
     wait_briefly()
-    if any(override.partition("=")[0].strip() == "eval.samples" for override in overrides):
-        raise InputError("eval.samples: this command takes --samples instead")
     recipe = _recipe(model, task, overrides)
-    from reasonloop.policy.folder import resolve
+    from reasonloop.policy.loading import resolve
 
     resolve(model)
 
@@ -41,36 +40,39 @@ def evaluate_model(
     if not problems:
         raise InputError(f"task {chosen.name!r} has no {split} problems")
 
-    from reasonloop.engine.team import TeamEngine, worthwhile
-    from reasonloop.evaluation.evaluate import block_size, sample_and_count, summary
+    from reasonloop.engine.registry import engine_of
+    from reasonloop.engine.sample import Sampler
+    from reasonloop.evaluation.evaluate import block_size, count, summary
     from reasonloop.evaluation.table import results_text
     from reasonloop.machine.threads import prepare_threads
-    from reasonloop.policy.policy import Policy, resolve_device
+    from reasonloop.policy.loading import resolve_device
+    from reasonloop.policy.policy import Policy, Weights
 
     prepare_threads(recipe.threads)
-    processes = worthwhile(recipe.processes, len(problems) * samples)
     pool = verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
-    with pool, closing(TeamEngine(processes)) as engine:
+    with pool, closing(engine_of(recipe.engine)) as engine:
         require_gold(loaded, problems, pool, chosen.name)
         policy = Policy.load(model, resolve_device(recipe.model.device), recipe.model.dtype)
-        for problem in problems:
-            policy.check_context(row_name(problem), policy.encode_prompt(problem), recipe.sampling)
-        engine.load(policy)
-        sampling = recipe.eval_sampling
-        size, rows = block_size(sampling, samples), []
+        prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
+        for group in prompts:
+            policy.codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
+        engine.load(Weights(policy=policy))
+        sampler = Sampler(engine, policy.codec, recipe.eval_sampling, recipe.seed, pool)
+        size, rows = block_size(samples), []
         for start in range(0, len(problems), size):
-            block = problems[start : start + size]
-            rows += sample_and_count(engine, pool, policy, block, samples, sampling, recipe.seed, split)
+            rows += count(sampler, prompts[start : start + size], samples, split)
     result = {
         "name": model,
         "stage": "eval",
+        "arm": "main",
+        "label": model,
         "task": chosen.name,
         "split": split,
-        "sampling": sampling.model_dump(mode="json"),
+        "sampling": recipe.eval_sampling.model_dump(mode="json"),
         "ran_on": describe_machine(recipe),
         **summary(rows, samples),
     }
-    print(results_text([result], "eval"))
+    print(results_text([result]))
     if json_file is not None:
         write_atomically(json_file, json.dumps(result) + "\n")
     return result
@@ -80,6 +82,8 @@ def _recipe(model: str, task: str | None, overrides: list[str]) -> Recipe:
     """The recipe that holds the evaluation's options: the run's own, if the model is a run folder."""
     from reasonloop.tasks import parse_task_spec
 
+    if any(override.partition("=")[0].strip() == "eval.samples" for override in overrides):
+        raise InputError("eval.samples: this command takes --samples instead")
     data: dict[str, Any] = {}
     stored = Path(model) / "config.toml"
     if stored.is_file():

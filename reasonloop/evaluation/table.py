@@ -1,93 +1,80 @@
-"""The table that a run ends with: base, vanilla RL and RLoop per iteration, with intervals, rollouts and seconds."""
+"""The table that a run ends with: its arms' policies, with intervals, rollouts and seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
-Evaluation = Mapping[str, Any]
+Record = Mapping[str, Any]
+"""An evaluation file, or a line of metrics.jsonl"""
 
 WIDTH = 100
 TABLE_KS = (1, 8, 32)
 
+ORDER = {"base": 0, "sft": 1, "vanilla": 2, "early": 3, "main": 4, "explored": 4}
+"""The arms, as tables and plots have them; the last two take turns"""
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One evaluated policy: what a reader calls it, and where it stands in its run."""
+STARTS = ("base", "sft")
+"""The arms whose policies RL starts from"""
 
-    label: str
-    arm: str
-    """"base" | "sft" | "vanilla" | "early" | "main": the series that it belongs to in the plots"""
-    evaluation: Evaluation
-
-
-def arm_of(evaluation: Evaluation) -> str:
-    """The series that an evaluation belongs to: "base", "sft", "vanilla", "early" (vanilla RL's best) or "main"."""
-    stage, name = str(evaluation.get("stage", "")), str(evaluation.get("name", ""))
-    if stage == "base" or name == "base" or name.startswith("base-"):
-        return "base"
-    if evaluation.get("branch") in ("vanilla", "early"):
-        return str(evaluation["branch"])
-    return "sft" if stage == "sft" else "main"
+PASSED = ("early", "explored")
+"""The arms of policies that another arm's training passes through: nothing goes on from them"""
 
 
-def label_of(evaluation: Evaluation, method: str = "rloop") -> str:
-    """What a reader calls the evaluated policy; `method` is the recipe: "rloop", "rlsp", "rl" or "sft"."""
-    arm, stage = arm_of(evaluation), evaluation.get("stage")
-    if arm == "base":
-        return "base"
-    if arm == "sft":
-        return "SFT"
-    if arm == "early":
-        return "vanilla, best"
-    if arm == "vanilla" or method == "rl":
-        return "vanilla RL"
-    if method == "rlsp" and stage == "explore":
-        return "RLSP"
-    turn = int(evaluation.get("iteration") or 0) + 1
-    if stage == "explore":
-        return f"RLoop {turn}, explored"
-    if stage == "rft":
-        return f"RLoop {turn}, after RFT"
-    return str(evaluation.get("name") or stage or "?")
+def arm_of(record: Record) -> str:
+    """The arm that an evaluation or a line of metrics.jsonl belongs to, as it was written down. What was written before
+    arms were told by its branch."""
+    if record.get("arm"):
+        return str(record["arm"])
+    stage, branch = str(record.get("stage") or ""), str(record.get("branch") or "main")
+    return stage if stage in STARTS else branch
 
 
-def split_of(evals: Sequence[Evaluation]) -> str | None:
+def arms_of(record: Record) -> tuple[str, ...]:
+    """The same; of steps that were done once for two arms, both."""
+    shared = record.get("shared_with")
+    return (arm_of(record), *([str(shared)] if shared else []))
+
+
+def label_of(evaluation: Record) -> str:
+    """What a reader calls the evaluated policy."""
+    return str(evaluation.get("label") or evaluation.get("name") or evaluation.get("stage") or "?")
+
+
+def split_of(evals: Sequence[Record]) -> str | None:
     """The split that results are reported on: "test" where there is one, else whichever was evaluated last."""
     splits = [e["split"] for e in evals if e.get("split")]
     return "test" if "test" in splits else (splits[-1] if splits else None)
 
 
-def result_rows(evals: Sequence[Evaluation], method: str = "rloop") -> list[Row]:
-    """The table's rows in reading order: base, SFT, vanilla RL (its end), then RLoop by iteration.
-
-    Of several evaluations of the same thing (vanilla RL along its way, say) the one with most rollouts counts. Only one
-    split is shown, since numbers of two splits must not stand under one another.
-    """
+def reported(evals: Sequence[Record]) -> list[Record]:
+    """Those on the split that results are reported on: numbers of two splits must not stand under one another."""
     split = split_of(evals)
-    last: dict[str, Row] = {}
-    for evaluation in evals:
-        if not evaluation.get("metrics") or evaluation.get("split") not in (split, None):
-            continue
-        row = Row(label_of(evaluation, method), arm_of(evaluation), evaluation)
-        held = last.get(row.label)
-        if held is None or _progress(evaluation) >= _progress(held.evaluation):
-            last[row.label] = row
-    order = {"base": 0, "sft": 1, "vanilla": 2, "early": 3, "main": 4}
+    return [e for e in evals if e.get("metrics") and e.get("split") in (split, None)]
+
+
+def result_rows(evals: Sequence[Record]) -> list[Record]:
+    """The evaluations that are the table's rows, in reading order: by arm, then by iteration.
+
+    Of several evaluations of the same thing (an arm along its way, say) the one with most rollouts counts.
+    """
+    last: dict[str, Record] = {}
+    for evaluation in sorted(reported(evals), key=_progress):
+        last[label_of(evaluation)] = evaluation
     stages = {"explore": 0, "rft": 1}
 
-    def place(row: Row) -> tuple[int, int, int, str]:
-        e = row.evaluation
-        return order[row.arm], int(e.get("iteration") or 0), stages.get(str(e.get("stage")), 2), row.label
+    def place(e: Record) -> tuple[int, int, int, str]:
+        return ORDER.get(arm_of(e), 5), int(e.get("iteration") or 0), stages.get(str(e.get("stage")), 2), label_of(e)
 
     return sorted(last.values(), key=place)
 
 
-def metric_keys(evals: Sequence[Evaluation]) -> list[tuple[str, str]]:
+def metric_keys(evals: Sequence[Record]) -> list[tuple[str, str]]:
     """The columns (key, heading) to show: the average, then pass@8 and pass@32 or the highest k that was measured.
 
     avg@n and pass@1 of the same n samples are one number by definition, so that they share a column.
@@ -117,77 +104,60 @@ def format_estimate(metric: Mapping[str, Any] | None) -> str:
     return f"{metric['value']:.3f} [{_bound(lo)},{_bound(hi)}]"
 
 
-def results_table(evals: Sequence[Evaluation], method: str = "rloop") -> Table:
-    """The result table for a terminal, at most 100 columns wide; it reads the same without colour."""
-    from rich import box
-    from rich.table import Table
+def results_table(evals: Sequence[Record]) -> RenderableType:
+    """The result table for a terminal, at most 100 columns wide; it is ASCII and reads the same without colour."""
+    from rich.console import Group
+    from rich.text import Text
 
-    headings, body = _cells(evals, method)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        title=_title(evals),
-        title_justify="left",
-        title_style="",
-    )
-    for i, heading in enumerate(headings):
-        # On a terminal narrower than the table the estimates wrap between value and interval, and nothing is cut off.
-        table.add_column(
-            heading, justify="right" if i else "left", no_wrap=heading in ("", "rollouts", "seconds"), overflow="fold"
-        )
-    rows = result_rows(evals, method)
-    for row, cells in zip(rows, body, strict=True):
-        table.add_row(*cells, style="bold" if row.evaluation.get("stage") == "rft" else None)
-    if not rows:
-        table.caption = "no evaluation yet"
-    return table
-
-
-def results_text(evals: Sequence[Evaluation], method: str = "rloop") -> str:
-    """The result table as plain text (ASCII, no escape codes), for pipes and logs; at most 100 columns wide."""
-    headings, body = _cells(evals, method)
-    if not body:
-        return "no evaluation yet"
-    widths = [max(len(line[i]) for line in [headings, *body]) for i in range(len(headings))]
-
-    def line(cells: Sequence[str]) -> str:
-        aligned = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return "  ".join(aligned).rstrip()
-
-    rule = "-" * len("  ".join("-" * w for w in widths))
-    return "\n".join([_title(evals), "", line(headings), rule, *(line(cells) for cells in body)])
-
-
-def _cells(evals: Sequence[Evaluation], method: str) -> tuple[list[str], list[list[str]]]:
-    rows = result_rows(evals, method)
-    columns = metric_keys([row.evaluation for row in rows])
-    headings = ["", *(heading for _, heading in columns), "rollouts", "seconds"]
-    body = []
-    for row in rows:
-        metrics = row.evaluation["metrics"]
-        estimates = [format_estimate(metrics.get(key)) for key, _ in columns]
-        body.append([row.label, *estimates, _count(row, "rollouts"), _count(row, "seconds")])
-    return headings, body
-
-
-def _title(evals: Sequence[Evaluation]) -> str:
     rows = result_rows(evals)
     if not rows:
-        return "Held-out results"
-    e = rows[-1].evaluation
+        return Text("no evaluation yet")
+    columns = metric_keys(rows)
+    table = plain_table()
+    # On a terminal narrower than the table the estimates wrap between value and interval, and nothing is cut off. So does
+    # a label that would leave them no room (a model's path, say).
+    short = max(len(label_of(row)) for row in rows) < WIDTH // 3
+    table.add_column(no_wrap=short, overflow="fold")
+    for heading in (*(heading for _, heading in columns), "rollouts", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=heading in ("rollouts", "seconds"), overflow="fold")
+    for row in rows:
+        estimates = [format_estimate(row["metrics"].get(key)) for key, _ in columns]
+        cells = [label_of(row), *estimates, _count(row, "rollouts"), _count(row, "seconds")]
+        table.add_row(*map(Text, cells), style="bold" if row.get("product") else None)
+    return Group(Text(f"{_title(rows[-1])}\n"), table)
+
+
+def plain_table(**options: Any) -> Table:
+    """A table without rows: ASCII, a rule below the headings and no other lines. `options`: rich's."""
+    from rich.box import Box
+    from rich.table import Table
+
+    rule = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
+    return Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), **options)
+
+
+def results_text(evals: Sequence[Record]) -> str:
+    """The result table as plain text (ASCII, no escape codes), for pipes and logs; at most 100 columns wide."""
+    from rich.console import Console
+
+    out = StringIO()
+    Console(file=out, width=WIDTH, color_system=None).print(results_table(evals))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _title(e: Record) -> str:
     problems = len(e.get("problems") or ())
     what = " ".join(str(e[k]) for k in ("task", "split") if e.get(k))
     size = f"{problems} problems x {e['samples']} samples, " if problems and e.get("samples") else ""
     return f"Held-out results: {what + ', ' if what else ''}{size}95 % intervals in brackets"
 
 
-def _progress(evaluation: Evaluation) -> tuple[float, float]:
+def _progress(evaluation: Record) -> tuple[float, float]:
     return float(evaluation.get("rollouts") or 0), float(evaluation.get("step") or 0)
 
 
-def _count(row: Row, key: str) -> str:
-    value = row.evaluation.get(key)
+def _count(row: Record, key: str) -> str:
+    value = row.get(key)
     if value is None:
         return "-"
     return f"{float(value):,.0f}" if float(value) < 1e6 else f"{float(value) / 1e6:,.1f}M"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reasonloop.errors import InputError, RunError
+from reasonloop.analysis.arms import EvaluatedPolicy, by_arm, evaluated, largest_k
+from reasonloop.analysis.diversity import diversity
+from reasonloop.analysis.forgetting import SAMPLES, forgetting
+from reasonloop.analysis.overfitting import fall_from_peak
+from reasonloop.analysis.stability import SPIKE, stability
+from reasonloop.errors import InputError, RunError, first_line
+from reasonloop.evaluation.table import PASSED, label_of, result_rows
 from reasonloop.report.behaviours import behaviours
-from reasonloop.report.figures import Figure, rounded, signed
-from reasonloop.report.findings import Analyses
+from reasonloop.report.figures import Analyses, Figure, of_arm, rounded, signed, thinned
 from reasonloop.report.generalisation import scaling_figures, specialisation_figures
-from reasonloop.report.run import Run, number
+from reasonloop.report.run import RunData, number
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,111 +28,71 @@ MAX_CHECKPOINTS = 24
 PART_COLOURS = {"outcome": "right", "exploration": "sft", "overlong": "timeout", "kl": "wrong"}
 
 
-def analyse(run: Run) -> Analyses:
+def analyse(run: RunData) -> Analyses:
     """Every analysis that the run has data for. One that can't be made is named in `run.missing`, and costs no other."""
     found = Analyses()
-    found.figures += [figure for series in run.rl_steps() for figure in _reward_parts(run, series)]
+    found.figures += [figure for arm in run.rl_steps() for figure in _reward_parts(run, arm)]
     _guarded(run, "Forgetting", lambda: _forgetting(run, found))
     _guarded(run, "Stability", lambda: _stability(run, found))
     _guarded(run, "The judge", lambda: _judge(run, found))
-    _guarded(run, "The store", lambda: _of_the_store(run, found))
+    _guarded(run, "Overfitting", lambda: _falls(run, found))
+    _guarded(run, "Over-specialisation", lambda: specialisation_figures(run, found))
+    _guarded(run, "Scaling", lambda: scaling_figures(run, found))
+    if any((run.folder / "trajectories").glob("*.parquet")):
+        _guarded(run, "The store", lambda: _of_the_store(run, found))
     return found
 
 
-def _of_the_store(run: Run, found: Analyses) -> None:
+def _of_the_store(run: RunData, found: Analyses) -> None:
     from reasonloop.store.database import connect
 
-    if not run.lines and not run.evals:
-        return
     with connect(run.folder) as database:
-        _guarded(run, "Overfitting", lambda: _falls(run, database, found))
-        _guarded(run, "Over-specialisation", lambda: specialisation_figures(run, database, found))
-        _guarded(run, "Scaling", lambda: scaling_figures(run, database, found))
-        if not any((run.folder / "trajectories").glob("*.parquet")):
-            return
         _guarded(run, "Behaviours", lambda: behaviours(run, database, found))
         _guarded(run, "Diversity", lambda: _diversity(run, database, found))
 
 
-def _guarded(run: Run, name: str, work: Callable[[], None]) -> None:
+def _guarded(run: RunData, name: str, work: Callable[[], None]) -> None:
     import duckdb
 
     try:
         work()
     except (InputError, RunError, duckdb.Error, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        run.missing.append(f"{name}: could not be analysed ({reason}).")
+        run.missing.append(f"{name}: could not be analysed ({first_line(error)}).")
 
 
-def _reward_parts(run: Run, series: str) -> list[Figure]:
+def _reward_parts(run: RunData, arm: str) -> list[Figure]:
     """Mean of each part of the reward over the steps; a reward of one part alone is the reward curve again."""
-    lines = [
-        (i + 1, line) for i, line in enumerate(run.rl_steps()[series]) if isinstance(line.get("reward_parts"), dict)
-    ]
-    lines = lines[:: max(1, len(lines) // 300)]
-    names = sorted({name for _, line in lines for name in line["reward_parts"]})
-    if len(names) < 2:
-        return []
+    parts = list(thinned(run.rl_steps()[arm], "reward_parts"))
+    names = sorted({name for _, table in parts for name in table})
     traces = []
-    for place, name in enumerate(names):
-        ys = [rounded(number(line["reward_parts"], name)) for _, line in lines]
+    for place, name in enumerate(names if len(names) > 1 else []):
+        ys = [rounded(number(table, name)) for _, table in parts]
         colour = PART_COLOURS.get(name, f"arm-{place % 7 + 1}")
-        traces.append({"series": colour, "name": name, "kind": "line", "x": [x for x, _ in lines], "y": ys})
-    return [{"id": f"parts-{series}", "x": "RL step", "traces": traces}]
+        traces.append({"series": colour, "name": name, "kind": "line", "x": [step for step, _ in parts], "y": ys})
+    return [of_arm(run, arm, "parts", x="RL step", traces=traces)] if traces else []
 
 
-def _forgetting(run: Run, found: Analyses) -> None:
-    from reasonloop.analysis.arms import Evaluation
-    from reasonloop.analysis.forgetting import SAMPLES, forgetting
-    from reasonloop.evaluation.table import Row, result_rows
-
-    ends = result_rows(run.evals, run.method)
-    shown = [row.evaluation for row in ends]
-    rows = []
-    for row in ends:
-        if row.arm == "vanilla":  # on its way, before its end
-            way = [e for e in run.results if e.get("branch") == "vanilla" and e not in shown]
-            rows += [Row(f"{row.label}, {e.get('rollouts', 0):,}", row.arm, e) for e in way]
-        rows.append(row)
-    rows = [row for row in rows if row.evaluation.get("problems")][-MAX_CHECKPOINTS:]
-    if len(rows) < 2:
+def _forgetting(run: RunData, found: Analyses) -> None:
+    checkpoints = []
+    for row in result_rows(run.evals):
+        for e in run.results:  # a policy's way, before its end
+            if label_of(e) == label_of(row) and e.get("problems"):
+                policy = EvaluatedPolicy.of(e)
+                label = policy.label if e is row else f"{policy.label}, {policy.rollouts:,}"
+                checkpoints.append(replace(policy, label=label))
+    checkpoints = checkpoints[-MAX_CHECKPOINTS:]
+    if len(checkpoints) < 2:
         return
-    checkpoints = [
-        Evaluation(
-            name=row.label,
-            stage=str(row.evaluation.get("stage")),
-            branch=str(row.evaluation.get("branch", "main")),
-            iteration=int(row.evaluation.get("iteration") or 0),
-            rollouts=int(row.evaluation.get("rollouts") or 0),
-            split=str(row.evaluation.get("split")),
-            correct={str(p["id"]): int(p["correct"]) for p in row.evaluation["problems"]},
-            samples={str(p["id"]): int(p["n"]) for p in row.evaluation["problems"]},
-        )
-        for row in rows
-    ]
-    result = forgetting(checkpoints)
-    found.figures.append(
-        {
-            "id": "forgetting",
-            "x": "the later policy",
-            "rows": len(rows),
-            "traces": [_heat("vanilla", result.names, result.names, result.matrix, "%{y} → %{x}: %{z:.1%} lost")],
-        }
-    )
-    for series in ("vanilla", "main"):
-        own = [
-            c
-            for c, row in zip(checkpoints, rows, strict=True)
-            if row.arm == "base" or run.series(row.evaluation) == series
-        ]
-        tuned = any(c.stage == "rft" for c in own)
-        own = [c for c in own if not (tuned and c.stage == "explore")]  # nothing went on from those
-        if len(own) < 2:
+    result, labels = forgetting(checkpoints), [e.label for e in checkpoints]
+    heat = _heat("vanilla", labels, result.matrix, "%{y} → %{x}: %{z:.1%} lost")
+    found.figures.append({"id": "forgetting", "x": "the later policy", "rows": len(labels), "traces": [heat]})
+    for arm, own in by_arm(checkpoints).items():
+        if len(own) < 2 or arm in PASSED:
             continue
         chain = forgetting(own)
         found.note(
             "forgetting-section",
-            f"{run.name(series)}: of {chain.ever_solved} problems that one of its {len(own)} evaluated policies solved, "
+            f"{run.name(arm)}: of {chain.ever_solved} problems that one of its {len(own)} evaluated policies solved, "
             f"{chain.ever_solved_gap or 'none'} {'is' if chain.ever_solved_gap == 1 else 'are'} lost by the last one.",
         )
     if result.few_samples:
@@ -137,34 +103,25 @@ def _forgetting(run: Run, found: Analyses) -> None:
         )
 
 
-def _falls(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:
-    from reasonloop.analysis.arms import by_arm, evaluations, largest_k
-    from reasonloop.analysis.overfitting import fall_from_peak
-
-    results = evaluations(database)
-    for arm, own in by_arm(results).items():
-        for metric in ("avg", f"pass@{largest_k(results)}") if arm in ("main", "vanilla") else ():
-            fall = fall_from_peak(arm, own, metric)
+def _falls(run: RunData, found: Analyses) -> None:
+    policies = evaluated(run.results)
+    for arm, own in by_arm(policies).items():
+        for metric in () if arm in PASSED else ("avg", f"pass@{largest_k(policies)}"):
+            fall = fall_from_peak(own, metric)
             # The best of several noisy values is too high: the fall must hold where the peak was chosen on other problems.
             if fall is None or fall.ci95[0] <= 0 or not (fall.cross_fitted or 0) > 0:
                 continue
-            name = "vanilla RL" if arm == "vanilla" else run.name("main")
             found.note(
                 "overfitting",
-                f"{name}'s {'accuracy' if metric == 'avg' else metric} has fallen by {fall.fall:.3f} "
+                f"{run.name(arm)}'s {'accuracy' if metric == 'avg' else metric} has fallen by {fall.fall:.3f} "
                 f"({fall.ci95[0]:.3f} to {fall.ci95[1]:.3f}) from its best of {fall.peak:.3f} after "
-                f"{fall.peak_rollouts:,} rollouts.",
+                f"{fall.best.rollouts:,} rollouts.",
             )
 
 
-def _stability(run: Run, found: Analyses) -> None:
-    from reasonloop.analysis.stability import SPIKE, arm_stability
-
-    for series, lines in run.rl_steps().items():
-        filled = [
-            {"iteration": 0, "step": 0, "reward": None, "grad_norm": None, "rollouts": 0} | line for line in lines
-        ]
-        s = arm_stability(series, filled)
+def _stability(run: RunData, found: Analyses) -> None:
+    for arm, lines in run.rl_steps().items():
+        s = stability(lines)
         norms = (
             f"; gradient norm {s.grad_norm_median:.3g} (median), {s.grad_norm_p99:.3g} (99th percentile)"
             if s.grad_norm_median is not None and s.grad_norm_p99 is not None
@@ -172,23 +129,21 @@ def _stability(run: Run, found: Analyses) -> None:
         )
         found.note(
             "stability",
-            f"{run.name(series)}, {s.steps} RL steps: {_many(len(s.spikes), 'spike')} of the gradient norm above "
+            f"{run.name(arm)}, {len(lines)} RL steps: {_many(len(s.spikes), 'spike')} of the gradient norm above "
             f"{SPIKE:g} times its running median, {_many(len(s.collapses), 'collapse')} of the reward, "
             f"{_many(s.skipped_updates, 'skipped update')}{norms}.",
         )
 
 
-def _judge(run: Run, found: Analyses) -> None:
-    for series, lines in run.rl_steps().items():
+def _judge(run: RunData, found: Analyses) -> None:
+    for arm, lines in run.rl_steps().items():
         failed = sum(number(line, "judge_failures") or 0 for line in lines)
         if failed:
             asked = sum(sum((line.get("verdicts") or {}).values()) for line in lines if "judge_failures" in line)
-            found.note("parts", f"{run.name(series)}: the judge gave no score to {failed:,.0f} of {asked:,} responses.")
+            found.note("parts", f"{run.name(arm)}: the judge gave no score to {failed:,.0f} of {asked:,} responses.")
 
 
-def _diversity(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:
-    from reasonloop.analysis.diversity import diversity
-
+def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:
     row = database.execute("SELECT count(*) FROM rollouts WHERE verdict = 'right'").fetchone()
     right = int(row[0]) if row else 0
     if right > MAX_RESPONSES:
@@ -199,34 +154,27 @@ def _diversity(run: Run, database: duckdb.DuckDBPyConnection, found: Analyses) -
         found.note("diversity-section", f"Over one in {share} of the training problems, drawn at random.")
     branches = [r[0] for r in database.execute("SELECT DISTINCT branch FROM rollouts ORDER BY branch DESC").fetchall()]
     for branch in branches:
-        if branch not in ("main", "vanilla"):
-            continue
-        series = run.series({"branch": branch, "stage": "explore"})
+        arm = run.branches().get(branch, branch)
         result = diversity(database, branch, most_per_bin=RESPONSES_PER_BIN)
         if result.between is None and result.within is None:
             continue
         labels = [f"{first + 1}–{last + 1}" for first, last in result.bins]
-        found.figures.append(
-            {
-                "id": f"diversity-{series}",
-                "x": "RL step",
-                "rows": len(labels),
-                "traces": [_heat(series, labels, labels, result.matrix, "steps %{y} against %{x}: %{z:.3f}")],
-            }
-        )
+        heat = _heat(arm, labels, result.matrix, "steps %{y} against %{x}: %{z:.3f}")
+        found.figures.append(of_arm(run, arm, "diversity", x="RL step", rows=len(labels), traces=[heat]))
         if result.excess is not None and result.excess_ci95 is not None:
             lo, hi = result.excess_ci95
             found.note(
                 "diversity-section",
-                f"{run.name(series)}: two right responses of one step differ by {result.within or 0:.3f}, of two stretches "
+                f"{run.name(arm)}: two right responses of one step differ by {result.within or 0:.3f}, of two stretches "
                 f"by {result.between or 0:.3f}; on the same problems, moving on adds {signed(result.excess)} "
                 f"({signed(lo)} to {signed(hi)}).",
             )
 
 
-def _heat(series: str, xs: Sequence[str], ys: Sequence[str], z: Sequence[Sequence[float | None]], hover: str) -> Figure:
+def _heat(series: str, names: Sequence[str], z: Sequence[Sequence[float | None]], hover: str) -> Figure:
+    """`z`: square, a row and a column for each of the names."""
     values = [[None if v is None or v != v else rounded(v) for v in row] for row in z]
-    return {"series": series, "name": "", "kind": "heat", "x": list(xs), "y": list(ys), "z": values, "hover": hover}
+    return {"series": series, "name": "", "kind": "heat", "x": names, "y": names, "z": values, "hover": hover}
 
 
 def _many(count: int, noun: str) -> str:

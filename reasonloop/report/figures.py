@@ -1,19 +1,23 @@
 """The report's plots as plain data: named traces that the page's script colours for light or dark and hands to plotly.
 
 A figure is {"id", "x": axis title, "traces": [...]} with optional "xType": "log", "xTicks", "yRange", "yType", "marks"
-(x positions of iteration starts). A trace is {"series", "name", "kind", "x", "y"}; kinds: "line", "faint", "dashed",
-"points" and "open" (with "lo" and "hi" for intervals), "band" (with "lo" and "hi"), "area".
+(x positions of iteration starts); where each arm has one of a kind, with "group" (that kind) and "arm" (its name). A trace
+is {"series": colour, "name", "kind", "x", "y"}; kinds: "line", "faint", "dashed", "points" and "open" (with "lo" and "hi"
+for intervals), "band" (with "lo" and "hi"), "area", "heat".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from reasonloop.evaluation.metrics import summarise
-from reasonloop.report.run import SERIES, Run, number
+from reasonloop.evaluation.table import PASSED, STARTS, arm_of, arms_of, label_of
+from reasonloop.report.run import RunData, number
 
 Figure = dict[str, Any]
 Line = Mapping[str, Any]
@@ -21,14 +25,26 @@ Point = tuple[float, float, Sequence[float], str]
 """x, y, the interval of y, and the policy's label"""
 
 VERDICTS = ("right", "wrong", "unparseable", "timeout", "crashed")
-# A line has at most so many points: enough for any screen, and a long run's report stays small.
+# A line has at most so many points, an area so many steps: enough for any screen, and a long run's report stays small.
 MAX_POINTS = 1500
+MAX_STEPS = 300
 
 
-def all_figures(run: Run) -> list[Figure]:
-    """Every figure that the run has data for, in reading order."""
+@dataclass
+class Analyses:
+    """What the analyses have found: figures, and by section of the page the sentences that go with it."""
+
+    figures: list[Figure] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, section: str, text: str) -> None:
+        self.notes.setdefault(section, []).append(text)
+
+
+def all_figures(run: RunData) -> list[Figure]:
+    """Every figure that needs no analysis and that the run has data for, in reading order."""
     figures = [
-        _per_rollout(run, "reward", "reward"),
+        _per_step(run, "reward", "reward", x="rollouts spent"),
         _held_out(run, "held-out-avg", "avg"),
         _held_out(run, "held-out-pass", "pass"),
         _pass_at_k(run),
@@ -36,57 +52,51 @@ def all_figures(run: Run) -> list[Figure]:
         _per_step(run, "entropy", "entropy", yRange=[0, None]),
         _per_step(run, "kl", "kl"),
         _per_step(run, "length", "length", yRange=[0, None]),
-        _verdicts(run, "vanilla"),
-        _verdicts(run, "main"),
-        _supervised(run),
+        *(_verdicts(run, arm) for arm in run.rl_steps()),
+        _finetuning(run),
     ]
     return [figure for figure in figures if figure["traces"]]
 
 
-def _per_rollout(run: Run, name: str, key: str) -> Figure:
+def _per_step(run: RunData, name: str, key: str, x: str = "RL step", **layout: Any) -> Figure:
     traces = []
-    for series, lines in run.rl_steps().items():
-        traces += _faint_and_smooth(series, run.name(series), lines, key, lambda line, i: number(line, "rollouts"))
-    return {"id": name, "x": "rollouts spent", "traces": traces, "marks": _marks(run, "rollouts")}
-
-
-def _per_step(run: Run, name: str, key: str, **layout: Any) -> Figure:
-    traces = []
-    for series, lines in run.rl_steps().items():
-        traces += _faint_and_smooth(series, run.name(series), lines, key, lambda line, i: float(i + 1))
+    marks = set()  # where iterations after the first begin
+    for arm, lines in run.rl_steps().items():
+        steps: list[float | None] = [i + 1 for i in range(len(lines))]
+        xs = steps if x == "RL step" else [number(line, "rollouts") for line in lines]
+        traces += _faint_and_smooth(arm, run.name(arm), lines, key, xs)
+        turns = [i for i, (before, line) in enumerate(pairwise(lines)) if line["iteration"] != before["iteration"]]
+        marks |= {i + 1.5 if x == "RL step" else xs[i] or 0.0 for i in turns}
     values = [y for trace in traces for y in trace["y"] if y is not None]
     if layout.get("yType") == "log" and values and (min(values) <= 0 or max(values) < 20 * min(values)):
         layout = {"yRange": [0, None]}
-    if not any(values):
+    if key == "kl" and not any(values):  # nothing holds the policy to where it began
         traces = []
-    return {"id": name, "x": "RL step", "traces": traces, "marks": _marks(run, "step"), **layout}
+    return {"id": name, "x": x, "traces": traces, "marks": sorted(marks), **layout}
 
 
-def _held_out(run: Run, name: str, metric: str) -> Figure:
+def _held_out(run: RunData, name: str, metric: str) -> Figure:
     """Held-out results with intervals over rollouts spent; probe problems, which may steer the run, as dashed lines."""
-    results = [e for e in run.results if _metric_key(e, metric)]
-    start = [e for e in results if run.series(e) in ("base", "sft")][-1:]
+    results = [e for e in run.results if _metric_key(e["metrics"], metric)]
+    start = [e for e in results if arm_of(e) in STARTS][-1:]
     traces = []
-    for series in ("vanilla", "main"):
-        own = [e for e in results if run.series(e) == series]
-        rloop = series == "main" and run.method == "rloop"
-        chain = [e for e in own if not (rloop and e.get("stage") == "explore")]
-        explored = [e for e in own if rloop and e.get("stage") == "explore"]
-        if chain:
-            traces.append(_points(run, series, run.name(series), "points", [*start, *chain], metric))
-        if explored:
-            traces.append(_points(run, series, "RLoop, explored", "open", explored, metric))
+    for arm in run.arms:
+        own = [e for e in results if arm_of(e) == arm]
+        if own and arm in PASSED:
+            traces.append(_points(arm, run.name(arm), "open", own, metric))
+        elif own and arm not in STARTS:
+            traces.append(_points(arm, run.name(arm), "points", [*start, *own], metric))
     if not traces:
-        traces = [_points(run, run.series(e), run.label(e), "points", [e], metric) for e in results]
+        traces = [_points(arm_of(e), label_of(e), "points", [e], metric) for e in results]
     traces += _probes(run, metric)
-    keys = sorted({str(_metric_key(e, metric)) for e in results})
+    keys = sorted({str(_metric_key(e["metrics"], metric)) for e in results})
     return {"id": name, "x": "rollouts spent", "metric": " / ".join(keys), "traces": traces}
 
 
-def _points(run: Run, series: str, name: str, kind: str, evals: Sequence[Line], metric: str) -> Figure:
-    found = [(e, e["metrics"][_metric_key(e, metric)]) for e in evals]
-    points = [(number(e, "rollouts") or 0, m["value"], m["ci95"], run.label(e)) for e, m in found]
-    return with_intervals(series, name, kind, points)
+def _points(arm: str, name: str, kind: str, evals: Sequence[Line], metric: str) -> Figure:
+    found = [(e, e["metrics"][_metric_key(e["metrics"], metric)]) for e in evals]
+    points = [(number(e, "rollouts") or 0, m["value"], m["ci95"], label_of(e)) for e, m in found]
+    return with_intervals(arm, name, kind, points)
 
 
 def with_intervals(series: str, name: str, kind: str, points: Sequence[Point]) -> Figure:
@@ -99,145 +109,121 @@ def with_intervals(series: str, name: str, kind: str, points: Sequence[Point]) -
     }
 
 
-def _probes(run: Run, metric: str) -> list[Figure]:
-    seen: dict[tuple[str, float], tuple[str, float]] = {}
-    shared = max((number(line, "rollouts") or 0 for line in run.shared), default=0)
+def _probes(run: RunData, metric: str) -> list[Figure]:
+    seen: dict[str, dict[float, tuple[str, float]]] = {}
     for record in [*run.stage("probe"), *(e for e in run.evals if e.get("metrics") and e not in run.results)]:
         metrics = record.get("metrics", record)
-        key = _metric_key({"metrics": metrics}, metric)
-        rollouts = number(record, "rollouts")
+        key, rollouts = _metric_key(metrics, metric), number(record, "rollouts")
         if key is None or rollouts is None:
             continue
         value = metrics[key]["value"] if isinstance(metrics[key], Mapping) else metrics[key]
-        seen[run.series(record), rollouts] = (key, float(value))
-        if run.series(record) == "main" and not record.get("iteration") and rollouts <= shared:
-            seen["vanilla", rollouts] = (key, float(value))
+        for arm in arms_of(record):
+            seen.setdefault(arm, {})[rollouts] = key, float(value)
     traces = []
-    for series in ("vanilla", "main"):
-        mine = sorted((x, key, y) for (s, x), (key, y) in seen.items() if s == series)
-        if len(mine) > 1:
-            name = f"probe problems, {mine[0][1]}"
-            xs, _, ys = zip(*mine, strict=True)
-            traces.append(_trace(series, name, "dashed", list(xs), [rounded(y) for y in ys]))
+    for arm in run.arms:
+        xs = sorted(seen.get(arm, {}))
+        if len(xs) > 1:
+            found = [seen[arm][x] for x in xs]
+            traces.append(_trace(arm, f"probe problems, {found[0][0]}", "dashed", xs, [rounded(y) for _, y in found]))
     return traces
 
 
-def _metric_key(evaluation: Line, metric: str) -> str | None:
+def _metric_key(metrics: Line, metric: str) -> str | None:
     """The key of avg@n, or of pass@k with the largest k: "avg" or "pass" -> "avg@32" or "pass@32"."""
-    keys = [k for k in evaluation["metrics"] if k.startswith(f"{metric}@") and k.partition("@")[2].isdigit()]
-    return max(keys, key=lambda k: int(k.partition("@")[2]), default=None)
+    ks = [k for name, _, k in (key.partition("@") for key in metrics) if name == metric and k.isdigit()]
+    return f"{metric}@{max(ks, key=int)}" if ks else None
 
 
-def _pass_at_k(run: Run) -> Figure:
-    """pass@k over k with bands: base, the end of vanilla RL, the last RLoop policy (and the last explored one)."""
-    last: dict[tuple[str, bool], dict[str, Any]] = {}
-    for evaluation in run.results:
-        if evaluation.get("problems"):
-            series = run.series(evaluation)
-            explored = (run.method, series, evaluation.get("stage")) == ("rloop", "main", "explore")
-            last[series, explored] = evaluation
+def _pass_at_k(run: RunData) -> Figure:
+    """pass@k over k with bands, of the last policy of each arm."""
+    last = {arm_of(evaluation): evaluation for evaluation in run.results if evaluation.get("problems")}
     traces = []
     ticks: list[int] = []
-    for (series, explored), evaluation in sorted(last.items(), key=lambda item: SERIES.index(item[0][0])):
+    for arm in (arm for arm in run.arms if arm in last):
         try:
-            n = int(evaluation["problems"][0]["n"])
-            ks = sorted({1 << i for i in range(n.bit_length())} | {*range(1, min(n, 8) + 1), n})
-            summary = summarise(evaluation["problems"], ks=ks, draws=1000)
+            n = int(last[arm]["problems"][0]["n"])
+            powers = [1 << i for i in range(n.bit_length())]
+            ks = sorted({*powers, *range(1, min(n, 8) + 1), n})
+            summary = summarise(last[arm]["problems"], ks=ks, draws=1000)
         except (ValueError, KeyError):
             continue
-        rows = [summary[f"pass@{k}"] for k in ks]
-        name = "RLoop, explored" if explored else run.name(series)
-        if not explored:
-            band = _trace(series, name, "band", ks, [])
-            band |= {"lo": [rounded(r["ci95"][0]) for r in rows], "hi": [rounded(r["ci95"][1]) for r in rows]}
-            traces.append(band)
-        kind = "dashed" if explored else "line"
-        curve = _trace(series, name, kind, ks, [rounded(r["value"]) for r in rows])
-        traces.append({**curve, "text": [run.label(evaluation)] * len(ks)})
-        ticks = max(ticks, [1 << i for i in range(n.bit_length())], key=len)
+        rows, name = [summary[f"pass@{k}"] for k in ks], run.name(arm)
+        band = {end: [rounded(row["ci95"][i]) for row in rows] for i, end in enumerate(("lo", "hi"))}
+        traces.append(_trace(arm, name, "band", ks, []) | band)
+        curve = _trace(arm, name, "dashed" if arm in PASSED else "line", ks, [rounded(row["value"]) for row in rows])
+        traces.append({**curve, "text": [label_of(last[arm])] * len(ks)})
+        ticks = max(ticks, powers, key=len)
     return {"id": "pass-at-k", "x": "k (samples)", "xType": "log", "xTicks": ticks, "traces": traces}
 
 
-def _verdicts(run: Run, series: str) -> Figure:
-    lines = run.rl_steps().get(series, [])
-    lines = lines[:: max(1, len(lines) // 300)]
-    counts = [[float((line.get("verdicts") or {}).get(v, 0)) for v in VERDICTS] for line in lines]
-    totals = [sum(row) for row in counts]
+def thinned(lines: Sequence[Line], key: str) -> Iterator[tuple[int, Line]]:
+    """RL steps, counted from 1, that have a table under `key`, with that table: of a long run some of them."""
+    for i in range(0, len(lines), max(1, len(lines) // MAX_STEPS)):
+        if isinstance(lines[i].get(key), Mapping):
+            yield i + 1, lines[i][key]
+
+
+def _verdicts(run: RunData, arm: str) -> Figure:
+    counted = [(step, table) for step, table in thinned(run.rl_steps()[arm], "verdicts") if sum(table.values())]
+    steps = [step for step, _ in counted]
     traces = []
-    steps = [i + 1 for i, total in enumerate(totals) if total]
-    for column, verdict in enumerate(VERDICTS):
-        shares = [rounded(row[column] / total) for row, total in zip(counts, totals, strict=True) if total]
+    for verdict in VERDICTS:
+        shares = [rounded(table.get(verdict, 0) / sum(table.values())) for _, table in counted]
         if any(shares):
-            traces.append(_trace(verdict, verdict, "area", [s * max(1, len(lines) // 300) for s in steps], shares))
-    return {"id": f"verdicts-{series}", "x": "RL step", "yRange": [0, 1], "traces": traces}
+            traces.append(_trace(verdict, verdict, "area", steps, shares))
+    return of_arm(run, arm, "verdicts", x="RL step", yRange=[0, 1], traces=traces)
 
 
-def _supervised(run: Run) -> Figure:
+def of_arm(run: RunData, arm: str, group: str, **figure: Any) -> Figure:
+    """The one of several figures that is about this arm."""
+    return {"id": f"{group}-{arm}", "group": group, "arm": run.name(arm), **figure}
+
+
+def _finetuning(run: RunData) -> Figure:
     """Loss of SFT and RFT updates, one stage after the other."""
+    losses: dict[tuple[str, str, int], list[float | None]] = {}
+    for stage in ("sft", "rft"):
+        for line in sorted(run.stage(stage), key=lambda line: line["iteration"]):
+            losses.setdefault((stage, arm_of(line), line["iteration"]), []).append(rounded(number(line, "loss")))
     traces = []
-    at = 0
-    for stage, series in (("sft", "sft"), ("rft", "main")):
-        iterations = sorted({int(line.get("iteration") or 0) for line in run.stage(stage)})
-        for iteration in iterations:
-            lines = [line for line in run.stage(stage) if int(line.get("iteration") or 0) == iteration]
-            loss = [number(line, "loss") for line in lines]
-            if any(y is not None for y in loss):
-                name = "SFT" if stage == "sft" else "RFT"
-                xs = list(range(at + 1, at + len(loss) + 1))
-                traces.append(_trace(series, name, "line", *_thin(xs, [rounded(y) for y in loss])))
-                at += len(loss)
+    at = 1
+    for (stage, arm, _), loss in losses.items():
+        if any(y is not None for y in loss):
+            traces.append(_trace(arm, stage.upper(), "line", *_thin(range(at, at + len(loss)), loss)))
+            at += len(loss)
     return {"id": "loss", "x": "update", "traces": traces}
 
 
-def _marks(run: Run, axis: str) -> list[float]:
-    """Where RLoop's iterations after the first begin, on the axis of rollouts or of RL steps."""
-    lines = run.rl_steps().get("main", [])
-    marks = []
-    for i in range(1, len(lines)):
-        if lines[i].get("iteration") != lines[i - 1].get("iteration"):
-            before = number(lines[i - 1], "rollouts")
-            marks.append(float(i) + 0.5 if axis == "step" else before or 0.0)
-    return marks
-
-
 def _faint_and_smooth(
-    series: str, name: str, lines: Sequence[Line], key: str, at: Callable[[Line, int], float | None]
+    series: str, name: str, lines: Sequence[Line], key: str, xs: Sequence[float | None]
 ) -> list[Figure]:
     """Every step as a faint line, and the mean (of gradient norms: the median, which spikes don't lift) of the last few
     as a plain one; neither runs across an iteration's start, where the policy is set back."""
     middle = np.median if key == "grad_norm" else np.mean
     window = max(1, len(lines) // 25)
-    xs: list[float | None] = []
-    raw: list[float | None] = []
-    smooth: list[float | None] = []
+    points: list[tuple[float | None, float | None, float | None]] = []  # x, value, smoothed value
     recent: list[float] = []
-    for i, line in enumerate(lines):
-        x, y = at(line, i), number(line, key)
-        if i and line.get("iteration") != lines[i - 1].get("iteration"):
-            xs.append(x)
-            raw.append(None)
-            smooth.append(None)
+    for i, (x, line) in enumerate(zip(xs, lines, strict=True)):
+        if i and line["iteration"] != lines[i - 1]["iteration"]:
+            points.append((x, None, None))
             recent = []
-        if y is not None:
-            recent = [*recent[1 - window :], y] if window > 1 else [y]
-        xs.append(x)
-        raw.append(rounded(y))
-        smooth.append(rounded(float(middle(recent))) if recent and y is not None else None)
-    if all(y is None for y in raw):
+        y = number(line, key)
+        recent = recent if y is None else [*recent, y][-window:]
+        points.append((x, rounded(y), None if y is None else rounded(float(middle(recent)))))
+    if all(y is None for _, y, _ in points):
         return []
-    plain = _trace(series, name, "line", *_thin(xs, smooth))
-    return [_trace(series, name, "faint", *_thin(xs, raw)), plain] if window > 1 else [plain]
+    at, raw, smooth = zip(*points, strict=True)
+    plain = _trace(series, name, "line", *_thin(at, smooth))
+    return [_trace(series, name, "faint", *_thin(at, raw)), plain] if window > 1 else [plain]
 
 
 def _thin(xs: Sequence[Any], ys: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """At most MAX_POINTS points; of every stretch left out, the gap (None) or the largest value stays, so spikes do."""
-    stride = -(-len(xs) // MAX_POINTS) if xs else 1
-    if stride == 1:
-        return list(xs), list(ys)
-    kept = []
-    for start in range(0, len(xs), stride):
-        stretch = range(start, min(start + stride, len(xs)))
-        kept.append(max(stretch, key=lambda i: float("inf") if ys[i] is None else float(ys[i])))
+    stride = max(1, -(-len(xs) // MAX_POINTS))
+    kept = [
+        max(range(start, min(start + stride, len(xs))), key=lambda i: float("inf") if ys[i] is None else float(ys[i]))
+        for start in range(0, len(xs), stride)
+    ]
     return [xs[i] for i in kept], [ys[i] for i in kept]
 
 
@@ -246,7 +232,7 @@ def _trace(series: str, name: str, kind: str, x: list[Any], y: list[Any]) -> Fig
 
 
 def signed(value: float) -> str:
-    """A difference as a reader sees it."""
+    """ "+0.123", with a real minus sign."""
     return f"{value:+.3f}".replace("-", "−")
 
 

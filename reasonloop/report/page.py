@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from reasonloop.config import Recipe, flat
+from reasonloop.errors import InputError
 from reasonloop.report.analyses import analyse
 from reasonloop.report.figures import all_figures
-from reasonloop.report.results import duration, html_table, results_section
-from reasonloop.report.run import METHODS, Run, number, read_run
+from reasonloop.report.results import duration, heading_cell, html_table, results_section
+from reasonloop.report.run import RunData, number, read_run
 from reasonloop.report.sample import browse
 from reasonloop.report.sections import SECTIONS, plots_section
 from reasonloop.report.shell import document, write_page
 
-OBJECTIVES = {
-    "dapo": "DAPO",
-    "grpo": "GRPO",
-    "dr_grpo": "Dr. GRPO",
-    "rloo": "RLOO",
-    "gspo": "GSPO",
-    "cispo": "CISPO",
-    "ppo": "PPO",
-}
-STARTS = {"iteration_start": "the policy that started the iteration", "base": "the base", "explored": "the RL policy"}
 SOURCES = {
     "all_steps": "drawn evenly over the RL steps",
     "last_step": "all from the last RL step",
@@ -32,86 +25,71 @@ SOURCES = {
 }
 
 # Keys of a "select" line in the order in which the selection narrows, with what a reader calls them.
-SELECTION = [
-    (("seen",), "rollouts"),
-    (("right",), "right"),
-    (("problems",), "problems"),
-    (("hard_problems", "hard"), "hard problems"),
-    (("deduplicated", "dedup"), "distinct right on hard"),
-    (("selected", "cap", "experts"), "experts"),
-    (("solved",), "solved greedily before"),
-    (("trained_on",), "trained on"),
-]
+SELECTION = {
+    "seen": "rollouts",
+    "right": "right",
+    "problems": "problems",
+    "hard_problems": "hard problems",
+    "deduplicated": "distinct right on hard",
+    "selected": "experts",
+    "solved": "solved greedily before",
+    "trained_on": "trained on",
+}
 
 
-def write_report(run_folder: Path, out: Path | None = None) -> Path:
+def write_report(run_folder: Path, out: Path | None = None, version: str = "") -> Path:
     """Write the report of the run in `run_folder` to `out` (default: RUN/report.html) and return its path.
+
+    With a `version` the page reads itself again every few seconds; less often while it finds the same version.
 
     Works at any time: pieces that a run doesn't have yet are named in the report. The file is replaced at once, so that
     a reader never sees half of it. InputError if `run_folder` is no run folder.
     """
-    return write_page(render(read_run(run_folder)), out if out is not None else run_folder / "report.html")
+    return write_page(render(read_run(run_folder), version), out if out is not None else run_folder / "report.html")
 
 
-def render(run: Run, *, version: str = "") -> str:
-    """The whole page as a string; with a `version`, as `report --follow` serves it."""
+def render(run: RunData, version: str = "") -> str:
+    """The whole page as a string."""
     found = analyse(run)
     figures = [*all_figures(run), *found.figures]
     rollouts = browse(run)
-    names = {"main": run.name("main"), "vanilla": "vanilla RL"}
+    names = {branch: run.name(arm) for branch, arm in run.branches().items()}
     body = "\n".join(
         [
-            _header(run, version),
+            _header(run, bool(version)),
             _missing(run),
             results_section(run),
-            *(plots_section(*section, figures, found.notes, run.name("main")) for section in SECTIONS),
+            *(plots_section(*section, figures, found.notes) for section in SECTIONS),
             _experts(run, rollouts["experts"]),
             _browser(rollouts),
             _configuration(run),
         ]
     )
-    return document(_title(run), body, {"figures": figures, "names": names, **rollouts}, live=bool(version))
+    return document(_title(run), body, {"figures": figures, "names": names, "version": version, **rollouts})
 
 
-def _title(run: Run) -> str:
-    return f"{METHODS.get(run.method, run.method)} on {run.option('task', 'name', 'a task')}"
+def _title(run: RunData) -> str:
+    return f"{run.title} on {run.option('task', 'name', 'a task')}"
 
 
-def _header(run: Run, version: str) -> str:
-    following = f'<p id="following" data-version="{escape(version)}" role="status"></p>' if version else ""
+def _header(run: RunData, followed: bool) -> str:
+    following = '<p role="status">The run goes on; this page keeps up with it.</p>' if followed else ""
     lead = f'<p class="lead">{escape(sentence(run))}</p>'
     return f"<header>\n<h1>{escape(_title(run))}</h1>\n{lead}{following}\n</header>"
 
 
-def sentence(run: Run) -> str:
+def sentence(run: RunData) -> str:
     """What was run, in one sentence (and how much of it there is so far, in another)."""
-    per_step, group = run.option("rl", "problems_per_step", "?"), run.option("rl", "group_size", "?")
-    objective = OBJECTIVES.get(str(run.option("rl", "objective", "dapo")), "RL")
-    steps, each = run.option("rl", "steps", "?"), f"{per_step} problems × {group} responses"
-    rl = f"{steps} steps of {objective} on {each}"
-    where = f"the task {run.option('task', 'name', '?')} from the model {run.option('model', 'path', '?')}"
-    if run.method == "sft":
-        what = f"Supervised fine-tuning on {where}"
-    elif run.method == "rl":
-        what = f"Vanilla RL on {where}: {rl}"
-    elif run.method == "rlsp":
-        form, first = run.option("exploration", "form", "none"), run.option("sft", "before", True)
-        paid = "" if form == "none" else f", with a reward for exploration ({form}) beside the outcome"
-        beside = "; vanilla RL beside it, on the outcome alone" if run.option("rlsp", "vanilla") else ""
-        what = f"RLSP on {where}: {'supervised fine-tuning, then ' if first else ''}{rl}{paid}{beside}"
-    else:
-        turns = run.option("rloop", "iterations", "?")
-        start = STARTS.get(str(run.option("rloop", "reinitialise_from")), STARTS["iteration_start"])
-        beside = ", with vanilla RL beside it to the same number of rollouts" if run.option("rloop", "vanilla") else ""
-        if run.option("rloop", "experts") == "base_policy":
-            rl = f"sampling the starting policy, without RL: {steps} steps of {each}"
-        what = (
-            f"RLoop on {where}: {turns} iterations of exploration ({rl}) and fine-tuning on its experts, "
-            f"each starting from {start}{beside}"
-        )
-    spent = {line.get("branch"): number(line, "rollouts") or 0 for line in run.stage("explore")}
+    what = (
+        f"{run.title} on the task {run.option('task', 'name', '?')} from the model {run.option('model', 'path', '?')}"
+    )
+    told = run.method.sentence if run.method else None
+    with suppress(InputError, KeyError):  # another version's recipe
+        what = told(flat(run.recipe().model_dump(mode="json"))) if told else what
+    spent = {line["branch"]: number(line, "rollouts") or 0 for line in run.stage("explore")}
     # What two arms share was sampled once.
-    total = sum(spent.values()) - max((number(line, "rollouts") or 0 for line in run.shared), default=0)
+    shared = [number(line, "rollouts") or 0 for line in run.stage("explore") if line.get("shared_with")]
+    total = sum(spent.values()) - (max(shared, default=0) if len(spent) > 1 else 0)
     seconds = sum(s for line in run.lines if (s := number(line, "seconds")))
     amount = f" {total:,.0f} training rollouts" if total else ""
     amount += f"; their steps and the fine-tuning took {duration(seconds)}" if amount and seconds else ""
@@ -119,24 +97,24 @@ def sentence(run: Run) -> str:
     return f"{what}.{seed}{amount + '.' if amount else ''}"
 
 
-def _missing(run: Run) -> str:
+def _missing(run: RunData) -> str:
     if not run.missing:
         return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in run.missing)
     return f'<aside class="missing"><h2>Not here yet</h2><ul>{items}</ul></aside>'
 
 
-def _experts(run: Run, examples: Sequence[Mapping[str, Any]]) -> str:
+def _experts(run: RunData, examples: Sequence[Mapping[str, Any]]) -> str:
     lines = run.stage("select")
     if not lines:
         return ""
-    counts = [_selection(line) for line in lines]
-    shown = [name for _, name in SELECTION if any(name in row for row in counts)]
-    head = [f"<th>{escape(name)}</th>" for name in shown]
+    shown = [key for key in SELECTION if any(number(line, key) is not None for line in lines)]
+    head = [heading_cell(SELECTION[key]) for key in shown]
     body = []
-    for line, row in zip(lines, counts, strict=True):
-        cells = "".join(f"<td>{row[name]:,.0f}</td>" if name in row else "<td>–</td>" for name in shown)
-        body.append(f'<tr><th scope="row">iteration {int(line.get("iteration") or 0) + 1}</th>{cells}</tr>')
+    for line in lines:
+        counts = (number(line, key) for key in shown)
+        cells = "".join("<td>–</td>" if count is None else f"<td>{count:,.0f}</td>" for count in counts)
+        body.append(f'<tr><th scope="row">iteration {line["iteration"] + 1}</th>{cells}</tr>')
     threshold, cap = run.option("rloop", "hard_threshold", "?"), run.option("rloop", "cap", "?")
     source = SOURCES.get(str(run.option("rloop", "experts")), SOURCES["all_steps"])
     hard = (
@@ -150,16 +128,6 @@ def _experts(run: Run, examples: Sequence[Mapping[str, Any]]) -> str:
         f'<section id="selection"><h2>How the experts were chosen</h2><p>{escape(rule)}</p>'
         f"{html_table(head, body, 'counts')}{cards}</section>"
     )
-
-
-def _selection(line: Mapping[str, Any]) -> dict[str, float]:
-    counts = line["counts"] if isinstance(line.get("counts"), Mapping) else line
-    found: dict[str, float] = {}
-    for keys, name in SELECTION:
-        value = next((number(counts, key) for key in keys if number(counts, key) is not None), None)
-        if value is not None:
-            found[name] = value
-    return found
 
 
 def _browser(rollouts: Mapping[str, Any]) -> str:
@@ -177,9 +145,7 @@ def _browser(rollouts: Mapping[str, Any]) -> str:
     )
 
 
-def _configuration(run: Run) -> str:
-    from reasonloop.config import Recipe
-
+def _configuration(run: RunData) -> str:
     blocks = []
     for key, table in run.config.items():
         if key in Recipe.model_fields:

@@ -3,7 +3,8 @@
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+const style = getComputedStyle(document.documentElement);
+const colour = (name) => (style.getPropertyValue("--" + name) || style.getPropertyValue("--soft")).trim();
 
 const BEYOND = 1e6; // how far an interval without a bound is drawn: past any axis
 
@@ -146,13 +147,13 @@ function legend(node, figure) {
 
 function drawAll() {
   for (const figure of data.figures) {
-    const node = document.querySelector(`[data-figure="${figure.id}"]`);
+    const node = document.querySelector(`[data-figure="${CSS.escape(figure.id)}"]`);
     if (node) draw(node, figure);
   }
 }
 
 for (const figure of data.figures) {
-  const node = document.querySelector(`[data-legend="${figure.id}"]`);
+  const node = document.querySelector(`[data-legend="${CSS.escape(figure.id)}"]`);
   if (node) legend(node, figure);
 }
 drawAll();
@@ -253,4 +254,61 @@ if (list) {
     more.hidden = chosen.length <= limit;
   }
   show();
+}
+
+// ---- a run that is followed: the page reads itself again, and its reader keeps their place
+
+const fields = () => [...document.querySelectorAll("select[id]")];
+const folds = () => [...document.querySelectorAll("details")];
+
+function remembered() {
+  return {
+    version: data.version,
+    scroll: scrollY,
+    filters: Object.fromEntries(fields().map((field) => [field.id, field.value])),
+    focus: document.activeElement?.id || "",
+    open: folds().map((fold) => fold.open),
+    shown: list ? list.children.length : 0,
+  };
+}
+
+function restore(kept) {
+  for (const field of fields()) {
+    const value = kept.filters[field.id];
+    if (value && [...field.options].some((option) => option.value === value)) {
+      field.value = value;
+      field.dispatchEvent(new Event("change"));
+    }
+  }
+  folds().forEach((fold, i) => { fold.open = Boolean(kept.open[i]); });
+  const more = document.getElementById("more");
+  while (more && !more.hidden && list.children.length < kept.shown) more.click();
+  if (kept.focus) document.getElementById(kept.focus)?.focus({ preventScroll: true });
+  scrollTo(0, kept.scroll);
+}
+
+const kept = history.state;
+if (kept) {
+  history.replaceState(null, "");
+  restore(kept);
+}
+
+if (data.version) {
+  // Every 5 s, and up to a minute apart where nothing changes.
+  const wait = kept?.version === data.version ? Math.min(2 * kept.wait, 60) : 5;
+  let touched = 0;
+  for (const event of ["pointermove", "pointerdown", "keydown", "wheel"]) {
+    addEventListener(event, () => { touched = Date.now(); }, { passive: true });
+  }
+  const again = () => {
+    // Not while the reader is at work on the page or has text selected: an open list and the selection would be gone.
+    const busy = document.hidden || Date.now() - touched < 5000 || String(getSelection()) !== "";
+    if (busy) {
+      setTimeout(again, 1000);
+      return;
+    }
+    history.replaceState({ ...remembered(), wait }, "");
+    location.reload();
+  };
+  setTimeout(again, 1000 * wait);
 }

@@ -4,86 +4,100 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasonloop.errors import InputError
-from reasonloop.evaluation.table import arm_of, label_of, split_of
+from reasonloop import config
+from reasonloop.config import Recipe, stored_recipe
+from reasonloop.errors import InputError, first_line
+from reasonloop.evaluation.table import ORDER, PASSED, arm_of, arms_of, label_of, reported
+from reasonloop.files import read_object
+from reasonloop.methods import Method, method
 
-SERIES = ("base", "sft", "vanilla", "early", "main")
-METHODS = {"rloop": "RLoop", "rlsp": "RLSP", "rl": "vanilla RL", "sft": "SFT"}
+TRAINING = {"explore": "Exploration", "rft": "Fine-tuning on experts", "sft": "Supervised fine-tuning"}
+"""Stages that train, and what a reader calls them"""
 
 
 @dataclass
-class Run:
+class RunData:
     """What a run folder holds, read leniently: a run that has just begun is a run, too."""
 
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
     config_text: str = ""
     lines: list[dict[str, Any]] = field(default_factory=list)
-    """Of metrics.jsonl, in order; a step that was done again after a kill counts once, as it was done last."""
+    """Of metrics.jsonl, in order, all with branch, iteration and step; a step that was done again after a kill counts once,
+    as it was done last."""
     evals: list[dict[str, Any]] = field(default_factory=list)
     """Of evals/*.json, by rollouts spent"""
     missing: list[str] = field(default_factory=list)
     """What a reader would look for in the report and won't find, each as a sentence"""
 
     @property
-    def method(self) -> str:
-        return str(self.config.get("method", "rloop"))
+    def method(self) -> Method | None:
+        """None where it is another version's, or code that isn't here"""
+        try:
+            return method(str(self.config.get("method", "")))
+        except InputError:
+            return None
 
     @property
-    def results(self) -> list[dict[str, Any]]:
+    def title(self) -> str:
+        """What a reader calls the method"""
+        return self.method.title if self.method else str(self.config.get("method", "A run"))
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
         """The evaluations on the split that results are reported on."""
-        split = split_of(self.evals)
-        return [e for e in self.evals if e.get("metrics") and e.get("split") in (split, None)]
+        return reported(self.evals)
+
+    @property
+    def arms(self) -> list[str]:
+        """Those that have RL steps or results, in the order of tables."""
+        return _in_order([*self.rl_steps(), *map(arm_of, self.results)])
+
+    def recipe(self) -> Recipe:
+        """InputError where it can't be read, as another version's can't."""
+        return config.parse(stored_recipe(self.config), [], "config.toml")
 
     def option(self, section: str, key: str, default: Any = None) -> Any:
         """A value of the resolved recipe, or `default` where config.toml doesn't hold it."""
         table = self.config.get(section)
         return table.get(key, default) if isinstance(table, Mapping) else default
 
-    def series(self, record: Mapping[str, Any]) -> str:
-        """The plotted series of an evaluation or a metrics line: one of SERIES."""
-        arm = arm_of(record)
-        if arm == "main":
-            return {"rl": "vanilla", "sft": "sft"}.get(self.method, "main")
-        return arm
-
-    def label(self, evaluation: Mapping[str, Any]) -> str:
-        return label_of(evaluation, self.method)
-
-    def name(self, series: str) -> str:
-        """What a reader calls a series."""
-        own = METHODS.get(self.method, self.method)
-        known = {"base": "base", "sft": "SFT", "vanilla": "vanilla RL", "early": "vanilla RL, best on the probe"}
-        return known.get(series, own)
-
-    @property
-    def shared(self) -> list[dict[str, Any]]:
-        """RL steps that were done once for two arms: RLoop's first exploration, which vanilla RL went on from."""
-        vanilla = [line for line in self.stage("explore") if line.get("branch") == "vanilla"]
-        first = min((int(line.get("step") or 0) for line in vanilla), default=0)
-        return [
-            line
-            for line in self.stage("explore")
-            if line.get("branch") != "vanilla" and not line.get("iteration") and int(line.get("step") or 0) < first
-        ]
+    def name(self, arm: str) -> str:
+        """What a reader calls an arm: the label that it was trained under, or else the one that its policies share."""
+        own = [line for line in self.lines if line.get("stage") in TRAINING and arm_of(line) == arm]
+        labels = {str(line["label"]) for line in own[-1:] if line.get("label")}
+        labels = labels or {label_of(e) for e in self.results if arm_of(e) == arm}
+        if len(labels) == 1:
+            return labels.pop()
+        return self.title if arm == "main" else f"{self.title}, {arm}" if arm in PASSED else arm
 
     def rl_steps(self) -> dict[str, list[dict[str, Any]]]:
-        """RL step lines by series, vanilla RL first, with the steps that it shares with RLoop in both."""
-        found: dict[str, list[dict[str, Any]]] = {"vanilla": self.shared, "main": []}
-        for line in self.stage("explore"):
-            found.setdefault(self.series(line), []).append(line)
-        return {series: lines for series, lines in found.items() if lines}
+        """RL step lines by arm, in the order of tables; steps that were done once for two arms are in both."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for line in sorted(self.stage("explore"), key=lambda line: (line["iteration"], line["step"])):
+            for arm in arms_of(line):
+                found.setdefault(arm, []).append(line)
+        return {arm: found[arm] for arm in _in_order(found)}
+
+    def steps_behind(self, arm: str) -> list[dict[str, Any]]:
+        """The arm's RL steps; of an arm that only names policies of another's training, those of their branch."""
+        branches = {str(e.get("branch") or "main") for e in self.results if arm_of(e) == arm}
+        return self.rl_steps().get(arm) or [line for line in self.stage("explore") if line["branch"] in branches]
+
+    def branches(self) -> dict[str, str]:
+        """The arm that each branch of the store belongs to."""
+        return {line["branch"]: arm_of(line) for line in self.stage("explore")}
 
     def stage(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line.get("stage") == name]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunData:
     """Read what there is of the run in `folder`.
 
     Unfinished and damaged pieces are left out and named in `missing`. InputError if the folder doesn't exist or holds
@@ -94,34 +108,24 @@ def read_run(folder: Path) -> Run:
     known = ("config.toml", "metrics.jsonl", "evals", "trajectories", "state.json")
     if not any((folder / name).exists() for name in known):
         raise InputError(f"{folder}: not a run folder: expected {', '.join(known[:3])} in it")
-    run = Run(folder)
+    run = RunData(folder)
     try:
         run.config_text = (folder / "config.toml").read_text(encoding="utf-8")
         run.config = tomllib.loads(run.config_text)
     except (OSError, ValueError) as error:
-        run.missing.append(f"The recipe: config.toml could not be read ({_reason(error)}).")
-    damaged = 0
-    for line in _json_lines(folder / "metrics.jsonl"):
-        if line is None:
-            damaged += 1
-        else:
-            run.lines.append(line)
+        run.missing.append(f"The recipe: config.toml could not be read ({first_line(error)}).")
+    run.lines, damaged = _metrics(folder / "metrics.jsonl")
     if damaged:
         run.missing.append(f"{damaged} damaged line{'s' * (damaged > 1)} of metrics.jsonl.")
-    run.lines = _last_of_each(run.lines)
     for path in sorted((folder / "evals").glob("*.json")):
         try:
-            evaluation = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(evaluation, dict):
-                raise ValueError("no JSON object")
-            run.evals.append({"name": path.stem, **evaluation})
-        except (OSError, ValueError) as error:
-            run.missing.append(f"The evaluation {path.name}: {_reason(error)}.")
+            run.evals.append({"name": path.stem, **read_object(path)})
+        except InputError as error:
+            run.missing.append(f"An evaluation: {error}.")
     run.evals.sort(key=lambda e: (float(e.get("rollouts") or 0), float(e.get("iteration") or 0), str(e["name"])))
-    if not run.stage("explore") and run.method != "sft":
-        run.missing.append("Exploration: no RL step has been finished yet.")
-    if run.method == "rloop" and not run.stage("rft"):
-        run.missing.append("Fine-tuning on experts: not reached yet.")
+    for stage in run.method.stages if run.method else ():
+        if not run.stage(stage):
+            run.missing.append(f"{TRAINING.get(stage, stage)}: nothing of it is finished yet.")
     if not run.results:
         run.missing.append("Held-out results: nothing has been evaluated yet.")
     return run
@@ -135,33 +139,21 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
     return float(value) if abs(value) < float("inf") else None
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Lines as objects, None for a damaged one; an unfinished last line is still being written, and is no damage."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines(keepends=True):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            if line.endswith("\n"):
-                yield None
-            continue
-        yield value if isinstance(value, dict) else None
+def _in_order(arms: Iterable[str]) -> list[str]:
+    return sorted(dict.fromkeys(arms), key=lambda arm: ORDER.get(arm, len(ORDER)))
 
 
-def _last_of_each(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines, and how many are damaged; an unfinished last line is still being written, and is no damage."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in lines:
-        address = tuple(line.get(key) for key in ("branch", "stage", "iteration", "step", "name", "split"))
-        kept[address] = line
-    return list(kept.values())
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    damaged = 0
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    for i, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+            line["branch"] = str(line.get("branch") or "main")
+            line |= {key: int(line.get(key) or 0) for key in ("iteration", "step")}
+            kept[tuple(line.get(key) for key in ("branch", "stage", "iteration", "step", "name", "split"))] = line
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            damaged += bool(text.strip()) and i < len(lines)
+    return list(kept.values()), damaged

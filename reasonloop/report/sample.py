@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reasonloop import config
-from reasonloop.config import stored_recipe
-from reasonloop.errors import InputError, RunError
-from reasonloop.report.run import Run, number
+import duckdb
 
-if TYPE_CHECKING:
-    import duckdb
-    from tokenizers import Tokenizer
-
-    from reasonloop.records import Rollout
-    from reasonloop.store.experts import SuccessRate
+from reasonloop.errors import InputError, RunError, first_line
+from reasonloop.records import Rollout
+from reasonloop.report.run import RunData
+from reasonloop.store.database import connect
+from reasonloop.store.experts import SuccessRate, chosen_experts
 
 Address = tuple[Any, ...]
 """(problem id, branch, iteration, step, sample)"""
@@ -52,14 +48,14 @@ GROUP BY problem_id, branch, iteration, step, sample ORDER BY min(common), min(t
 """
 
 _FULL = """
-SELECT a.problem_id, a.branch, a.iteration, a.step, a.sample, r.verdict, r.reward, r.finish, r.detail,
-       r.n_tokens, r.text, r.prompt_tokens
+SELECT a.problem_id AS problem, a.branch, a.iteration, a.step, a.sample, verdict, reward, finish = 'length' AS cut, detail,
+       n_tokens AS tokens, text, prompt_tokens
 FROM addresses a JOIN rollouts r USING (problem_id, branch, iteration, step, sample)
 ORDER BY a.branch, a.iteration, a.step, a.problem_id, a.sample
 """
 
 
-def browse(run: Run) -> dict[str, Any]:
+def browse(run: RunData) -> dict[str, Any]:
     """{"stored": rollouts in the store, "rollouts": [at most MAX_ROLLOUTS], "experts": examples with their "rate"}.
 
     What can't be read is named in `run.missing`, and the report goes on without it.
@@ -68,10 +64,6 @@ def browse(run: Run) -> dict[str, Any]:
     if not any((run.folder / "trajectories").glob("*.parquet")):
         run.missing.append("Rollouts: none has been stored yet.")
         return empty
-    import duckdb
-
-    from reasonloop.store.database import connect
-
     try:
         with connect(run.folder) as database:
             stored = database.execute("SELECT count(*) FROM rollouts").fetchone()
@@ -87,7 +79,7 @@ def browse(run: Run) -> dict[str, Any]:
                 rate = chosen[tuple(example[key] for key in ("problem", "branch", "iteration", "step", "sample"))]
                 example["rate"], example["seen"] = rate.rate, rate.seen
     except (duckdb.Error, InputError, RunError) as error:
-        run.missing.append(f"Rollouts: the store could not be read ({str(error).splitlines()[0]}).")
+        run.missing.append(f"Rollouts: the store could not be read ({first_line(error)}).")
         return empty
     return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts}
 
@@ -96,17 +88,11 @@ def _shuffled(rollout: Rollout) -> bytes:
     return sha256(f"{rollout.problem_id}/{rollout.step}/{rollout.sample}".encode()).digest()
 
 
-def _examples(run: Run) -> dict[Address, SuccessRate]:
+def _examples(run: RunData) -> dict[Address, SuccessRate]:
     """A few experts of each iteration, of different problems, and how often exploration solved their problem."""
-    from reasonloop.store.experts import chosen_experts
-
-    lines = run.stage("select")
-    if not lines:
-        return {}
-    recipe = config.parse(stored_recipe(run.config), [], "")
     found: dict[Address, SuccessRate] = {}
-    for line in lines:
-        chosen = chosen_experts(recipe, run.folder, int(number(line, "iteration") or 0))
+    for line in run.stage("select"):
+        chosen = chosen_experts(run.recipe(), run.folder, line["iteration"])
         rates = {rate.problem_id: rate for rate in chosen.rates}
         one_each: dict[str, Rollout] = {}
         for rollout in sorted(chosen.rollouts, key=_shuffled):
@@ -117,53 +103,33 @@ def _examples(run: Run) -> dict[Address, SuccessRate]:
 
 
 def _rollouts(
-    database: duckdb.DuckDBPyConnection, addresses: Sequence[Sequence[Any]], decode: Prompts
+    database: duckdb.DuckDBPyConnection, addresses: Sequence[Address], decode: Callable[[Sequence[int]], str]
 ) -> list[dict[str, Any]]:
     if not addresses:
         return []
     columns = ("problem_id", "branch", "iteration", "step", "sample")
-    lists = [[address[i] for address in addresses] for i in range(len(columns))]
+    lists = [list(column) for column in zip(*addresses, strict=True)]
     unnest = ", ".join(f"unnest(${i + 1}) AS {name}" for i, name in enumerate(columns))
     # Parameters, not literals: problem ids are the user's text.
-    rows = database.execute(f"WITH addresses AS (SELECT {unnest}) {_FULL}", lists).fetchall()
-    return [
-        {
-            "problem": row[0],
-            "branch": row[1],
-            "iteration": row[2],
-            "step": row[3],
-            "sample": row[4],
-            "verdict": row[5],
-            "reward": row[6],
-            "cut": row[7] == "length",
-            "detail": row[8][:MAX_CHARS],
-            "tokens": row[9],
-            "text": row[10][:MAX_CHARS],
-            "hidden": max(0, len(row[10]) - MAX_CHARS),
-            "prompt": decode(row[11])[-MAX_CHARS:],
-        }
-        for row in rows
-    ]
+    found = database.execute(f"WITH addresses AS (SELECT {unnest}) {_FULL}", lists)
+    names = [column[0] for column in found.description or []]
+    rollouts = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    for rollout in rollouts:
+        rollout["hidden"] = max(0, len(rollout["text"]) - MAX_CHARS)
+        rollout["prompt"] = decode(rollout.pop("prompt_tokens"))[-MAX_CHARS:]
+        rollout |= {key: rollout[key][:MAX_CHARS] for key in ("text", "detail")}
+    return rollouts
 
 
-class Prompts:
-    """Prompt tokens as text, by the run's own tokenizer; empty where there is none to read."""
-
-    def __init__(self, tokenizer: Tokenizer | None) -> None:
-        self._tokenizer = tokenizer
-
-    def __call__(self, tokens: Sequence[int]) -> str:
-        return "" if self._tokenizer is None else self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-
-
-def prompt_decoder(folder: Path) -> Prompts:
-    """By the tokenizer of the run's model, or of one of its checkpoints."""
+def prompt_decoder(folder: Path) -> Callable[[Sequence[int]], str]:
+    """Prompt tokens as text, by the tokenizer of the run's model or of one of its checkpoints; empty where there is none."""
     from tokenizers import Tokenizer
 
     found = [folder / "model" / "tokenizer.json", *sorted((folder / "checkpoints").glob("**/tokenizer.json"))]
     for path in found:
         try:
-            return Prompts(Tokenizer.from_file(str(path)))
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception:  # the library raises plain Exception for a missing or foreign file
             continue
-    return Prompts(None)
+        return lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+    return lambda tokens: ""

@@ -7,7 +7,7 @@ from html import escape
 
 from reasonloop.report.figures import Figure
 
-# Figure id -> heading and the one sentence that a reader needs; grouped into the page's sections.
+# The page's sections: id, title, the sentences that a reader needs, and by figure's id (or group) its heading and unit.
 SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
     (
         "overfitting",
@@ -40,8 +40,8 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
     (
         "scaling-section",
         "What does each iteration add?",
-        "The gain over the policy that RL started from, problem by problem, after each iteration; vanilla RL stands where "
-        "it has spent as many rollouts.",
+        "The gain over the policy that RL started from, problem by problem, after each iteration; an arm without iterations "
+        "stands where it has spent as many rollouts.",
         {
             "scaling-avg": ("Gain in held-out {metric}", "paired 95 % intervals"),
             "scaling-pass": ("Gain in held-out {metric}", "paired 95 % intervals"),
@@ -61,8 +61,7 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
         "samples of one step, off it one response of each stretch of steps. What is off the diagonal is the diversity that "
         "experts of all steps have and the last policy has lost.",
         {
-            "diversity-vanilla": ("Diversity between steps, vanilla RL", "0: the same, 1: nothing in common"),
-            "diversity-main": ("Diversity between steps, {main}", "0: the same, 1: nothing in common"),
+            "diversity": ("Diversity between steps, {arm}", "0: the same, 1: nothing in common"),
         },
     ),
     (
@@ -83,8 +82,7 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
         "Length in tokens and what the verifier said, over the RL steps.",
         {
             "length": ("Response length", "mean tokens"),
-            "verdicts-vanilla": ("Verdicts, vanilla RL", "share of rollouts"),
-            "verdicts-main": ("Verdicts, {main}", "share of rollouts"),
+            "verdicts": ("Verdicts, {arm}", "share of rollouts"),
         },
     ),
     (
@@ -92,8 +90,7 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
         "What the reward is made of",
         "The mean of each part over a step's rollouts: a part that rises while the outcome doesn't is being played.",
         {
-            "parts-vanilla": ("Reward parts, vanilla RL", "before weighting"),
-            "parts-main": ("Reward parts, {main}", "before weighting"),
+            "parts": ("Reward parts, {arm}", "before weighting"),
         },
     ),
     (
@@ -101,8 +98,7 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
         "How it reasons",
         "Reasoning behaviours per 1,000 response tokens over the RL steps.",
         {
-            "behaviours-vanilla": ("Behaviours, vanilla RL", "in right responses, per 1,000 tokens"),
-            "behaviours-main": ("Behaviours, {main}", "in right responses, per 1,000 tokens"),
+            "behaviours": ("Behaviours, {arm}", "in right responses, per 1,000 tokens"),
         },
     ),
 ]
@@ -115,25 +111,21 @@ def plots_section(
     shown: Mapping[str, tuple[str, str]],
     figures: Sequence[Figure],
     notes: Mapping[str, Sequence[str]] | None = None,
-    main: str = "",
 ) -> str:
-    """Headings and places for those of the `shown` figures that there are; empty where there is none.
+    """Headings and places for those of the `shown` figures (by id, or by group) that there are; empty where there is none.
 
-    `notes`: sentences by section. `main`: the method's name, for headings.
+    `notes`: sentences by section.
     """
-    found = {figure["id"]: figure for figure in figures}
     plots = []
-    for figure_id, (heading, unit) in shown.items():
-        if figure_id in found:
-            figure = found[figure_id]
-            heading = heading.format(metric=figure.get("metric", ""), main=main)
-            rows = figure.get("forest") or figure.get("rows")
+    for kind, (heading, unit) in shown.items():
+        for figure in (figure for figure in figures if figure.get("group", figure["id"]) == kind):
+            told = escape(heading.format(metric=figure.get("metric", ""), arm=figure.get("arm", "")))
+            rows, place = figure.get("forest") or figure.get("rows"), escape(figure["id"])
             height = f' style="height:{90 + 36 * max(rows, 3)}px"' if rows else ""
             plots.append(
-                f"<figure><figcaption><b>{escape(heading)}</b> <span>{escape(unit)}</span></figcaption>"
-                f'<div class="legend" data-legend="{figure_id}"></div>'
-                f'<div class="plot" data-figure="{figure_id}" role="img" aria-label="{escape(heading)}"{height}></div>'
-                "</figure>"
+                f"<figure><figcaption><b>{told}</b> <span>{escape(unit)}</span></figcaption>"
+                f'<div class="legend" data-legend="{place}"></div>'
+                f'<div class="plot" data-figure="{place}" role="img" aria-label="{told}"{height}></div></figure>'
             )
     if not plots:
         return ""

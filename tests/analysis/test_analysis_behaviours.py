@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from random import Random
 from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import rollout, write_rollouts
 
-from reasonloop.analysis.behaviours import (
-    NGRAM,
-    behaviours_over_steps,
-    countdown_behaviours,
-    countdown_problem,
-    language_behaviours,
-    per_1000_tokens,
-)
+from reasonloop.analysis.behaviours import NGRAM, countdown_behaviours, language_behaviours, per_1000_tokens
 from reasonloop.analysis.lexicon import BEHAVIOURS
-from reasonloop.errors import InputError
-from reasonloop.records import Problem, Verdict
+from reasonloop.records import Problem
 from reasonloop.tasks.countdown.search import search, solution_counts
-from reasonloop.tasks.countdown.task import Countdown
 
 PROBLEM = Problem("countdown-3-46-3.7.25", prompt="", meta={"numbers": [3, 7, 25], "target": 46})
 
@@ -56,7 +45,6 @@ def test_a_search_is_counted_as_it_was_made(
         "self_correction": 0,
     }
     assert found.nodes == trace.count(";")
-    assert not any(found.repeated.values())
 
 
 @given(numbers_, st.integers(0, 10_000), st.integers(1, 4))
@@ -66,7 +54,6 @@ def test_a_search_that_is_repeated_counts_once(numbers: tuple[int, ...], seed: i
     if 198 not in solution_counts(numbers):
         assert again.behaviours == once.behaviours
         assert again.nodes == once.nodes
-        assert again.repeated["verification"] == (times - 1) * once.behaviours["verification"]
 
 
 @given(
@@ -113,7 +100,6 @@ def test_a_loop_of_natural_language_counts_as_often_as_its_sentences_differ(time
     once, again = language_behaviours(loop), language_behaviours(loop * times)
     assert once.behaviours["self_correction"] == once.behaviours["verification"] == 1
     assert again.behaviours == once.behaviours
-    assert again.repeated["self_correction"] == times - 1
 
 
 def test_sentences_that_share_few_words_are_no_repetition() -> None:
@@ -126,7 +112,6 @@ def test_quotes_of_the_prompt_are_left_out() -> None:
     prompt = "Tom says: wait, that's wrong, we should go back to the start. Is he right?"
     found = language_behaviours(f"The text says: {prompt}\nHmm. Let me check his claim.", prompt)
     assert found.behaviours == {"verification": 1, "backtracking": 0, "self_correction": 0, "alternative": 0}
-    assert found.quoted["self_correction"] == 1
     assert language_behaviours(prompt).behaviours["self_correction"] == 1
 
 
@@ -149,47 +134,3 @@ def test_the_time_is_linear(unit: str) -> None:
 def test_per_1000_tokens() -> None:
     assert per_1000_tokens({"backtracking": 3, "verification": 0}, 2000) == {"backtracking": 1.5, "verification": 0.0}
     assert all(value != value for value in per_1000_tokens({"backtracking": 0}, 0).values())
-    with pytest.raises(ValueError, match="-1"):
-        per_1000_tokens({}, -1)
-
-
-def test_a_problem_of_countdown_is_in_its_id() -> None:
-    for problem in Countdown(train=20, probe=0, test=0).problems():
-        made = countdown_problem(problem.id)
-        assert {key: made.meta[key] for key in ("numbers", "target")} == {
-            key: problem.meta[key] for key in ("numbers", "target")
-        }
-    for other in ("train-3f7525546ea0", "countdown-4-46-3.7.25", "countdown-1-3-3"):
-        with pytest.raises(InputError, match="Countdown"):
-            countdown_problem(other)
-
-
-def test_behaviours_over_steps_sum_to_those_of_each_response(tmp_path: Path) -> None:
-    right = "25 - 7 = 18 ; 18 + 3 = 21 ; no back back 7 * 3 = 21 ; 25 + 21 = 46 ; yes answer 25 + ( 7 * 3 )"
-    wrong = "25 - 7 = 18 ; back 25 - 3 = 22 ; back"
-    made = [
-        rollout(PROBLEM.id, number, sample, [1] * 10, text=text, verdict=verdict, branch=branch)
-        for branch, steps in (("main", range(5)), ("vanilla", range(2, 4)))
-        for number in steps
-        for sample, (text, verdict) in enumerate(
-            [(right, Verdict.RIGHT), (wrong, Verdict.WRONG), ("", Verdict.TIMEOUT)]
-        )
-    ]
-    write_rollouts(tmp_path, made)
-    rows = behaviours_over_steps(tmp_path, "countdown", bins=2)
-    assert [(r.branch, r.first_step, r.last_step, r.right) for r in rows] == [
-        (branch, *span, right)
-        for branch, spans in (("main", [(0, 1), (2, 4)]), ("vanilla", [(2, 2), (3, 3)]))
-        for span in spans
-        for right in (False, True)
-    ]
-    for row in rows:
-        steps = row.last_step - row.first_step + 1
-        assert row.rollouts == steps * (1 if row.right else 2)
-        assert row.tokens == 10 * row.rollouts
-        assert row.counts["backtracking"] == steps * (1 if row.right else 2)
-        assert row.counts["verification"] == steps * (2 if row.right else 0)
-        assert row.per_1000 == per_1000_tokens(row.counts, row.tokens)
-        assert row.nodes == (4.0 if row.right else 1.0)
-    (tmp_path / "config.toml").write_text('[task]\nname = "countdown"\nformat = "plain"\n')
-    assert all(row.nodes is None for row in behaviours_over_steps(tmp_path, "countdown"))

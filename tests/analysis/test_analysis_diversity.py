@@ -16,6 +16,7 @@ from reasonloop.analysis.diversity import diversity, jaccard, response_diversity
 from reasonloop.analysis.ngrams import ngram_hashes
 from reasonloop.errors import InputError
 from reasonloop.records import Verdict
+from reasonloop.store.database import connect
 
 Response = tuple[int, int, list[int]]
 """problem, step, tokens"""
@@ -119,12 +120,10 @@ def test_of_a_run_only_right_responses_of_the_branch_and_its_shared_start_count(
             *(rollout("p", number, sample, other, branch="vanilla") for number in range(2, 4) for sample in range(2)),
         ],
     )
-    main = diversity(tmp_path, bins=4)
+    with connect(tmp_path) as database:
+        main, vanilla = diversity(database), diversity(database, "vanilla")
+        with pytest.raises(InputError, match="nobody"):
+            diversity(database, "nobody")
     assert main.bins == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert main.matrix == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, None, 0], [1, 1, 0, None]]
-    vanilla = diversity(tmp_path, "vanilla", bins=2)
-    assert vanilla.rollouts == [4, 4]
-    assert vanilla.matrix == [[0, 1], [1, 0]]
-    assert [row["diversity"] for row in vanilla.rows()] == [0, 1, 1, 0]
-    with pytest.raises(InputError, match="nobody"):
-        diversity(tmp_path, "nobody")
+    assert vanilla.matrix == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]

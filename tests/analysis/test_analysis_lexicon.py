@@ -13,29 +13,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reasonloop.analysis.behaviours import language_behaviours
-from reasonloop.analysis.lexicon import BEHAVIOURS, LEXICON, Entry
+from reasonloop.analysis.lexicon import BEHAVIOURS, LEXICON, Phrase
 
 EVIDENCE = Path(__file__).parents[2] / "evidence" / "behaviours"
 SAMPLE = [json.loads(line) for line in (EVIDENCE / "sample.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("entry", LEXICON, ids=lambda entry: entry.example)
-def test_every_pattern_finds_its_example(entry: Entry) -> None:
-    assert re.search(entry.pattern, entry.example.lower())
-    assert language_behaviours(entry.example).behaviours[entry.behaviour] == 1
+@pytest.mark.parametrize("phrase", LEXICON, ids=lambda phrase: phrase.example)
+def test_every_pattern_finds_its_example(phrase: Phrase) -> None:
+    assert re.search(phrase.pattern, phrase.example.lower())
+    assert language_behaviours(phrase.example).behaviours[phrase.behaviour] == 1
 
 
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_match_is_without_a_cue(data: st.DataObject) -> None:
-    entry = data.draw(st.sampled_from(LEXICON))
-    match = data.draw(st.from_regex(entry.pattern, fullmatch=True))
-    assert any(cue in match for cue in entry.cues.split("|")), (entry.pattern, match)
+    phrase = data.draw(st.sampled_from(LEXICON))
+    match = data.draw(st.from_regex(phrase.pattern, fullmatch=True))
+    assert any(cue in match for cue in phrase.cues.split("|")), (phrase.pattern, match)
 
 
 def test_no_quantifier_is_unbounded() -> None:
-    for entry in LEXICON:
-        assert not re.search(r"(?<!\\)[*+](?![^\[]*\])|\{\d+,\}", entry.pattern), entry.pattern
+    for phrase in LEXICON:
+        assert not re.search(r"(?<!\\)[*+](?![^\[]*\])|\{\d+,\}", phrase.pattern), phrase.pattern
 
 
 def test_the_committed_figures_are_those_of_this_lexicon() -> None:

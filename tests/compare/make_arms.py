@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
+from made_arms import recorded
 
 from reasonloop.evaluation.metrics import summarise
 
@@ -68,17 +69,28 @@ def make_run(
         made.append(("trained", "explore", "main", 0, rollouts, main))
     else:
         made.append(("sft", "sft", "main", 0, 0, main))
+    kept = recorded(recipe).evaluations
     for order, (name, stage, branch, iteration, spent, correct) in enumerate(made):
         problems = [{"id": i, "n": n, "correct": int(c)} for i, c in zip(ids, correct, strict=True)]
         evaluation = {
-            "name": name, "order": order, "stage": stage, "branch": branch, "iteration": iteration, "rollouts": spent,
+            **kept.get(name, {}), "name": name, "order": order,
+            "stage": stage, "branch": branch, "iteration": iteration, "rollouts": spent,
             "task": "countdown", "split": "test", "samples": n, "metrics": summarise(problems, draws=20),
             "sampling": drawn or {"temperature": 1.0},
             "problems": problems,
         }  # fmt: skip
         (folder / "evals" / f"{name}.json").write_text(json.dumps(evaluation))
     lines = [
-        {"stage": "probe", "branch": "main", "iteration": 0, "step": i, "rollouts": x, "avg@8": y, "pass@8": y}
+        {
+            "stage": "probe",
+            "arm": "vanilla" if method == "rl" else "main",
+            "branch": "main",
+            "iteration": 0,
+            "step": i,
+            "rollouts": x,
+            "avg@8": y,
+            "pass@8": y,
+        }
         for i, (x, y) in enumerate(probes)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -14,9 +14,9 @@ import pytest
 from make_arms import drawn, make_run
 
 from reasonloop.cli import main
-from reasonloop.compare import compare_arms, read_arms, results
+from reasonloop.compare.arms import read_arms
 from reasonloop.compare.figures import mean_curve
-from reasonloop.compare.study import metrics_of, per_problem
+from reasonloop.compare.study import compare_arms, metrics_of, per_problem, results
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import pass_at_k
 
@@ -89,7 +89,7 @@ def test_runs_of_one_recipe_are_one_arm_and_are_named_by_what_sets_them_apart(tm
     cap = [str(make_run(tmp_path / f"cap-{s}", seed=s, rloop={"cap": 2})) for s in (0, 1)]
     last = str(make_run(tmp_path / "last", rloop={"experts": "last_step"}))
     # how a run is executed and watched is no difference
-    watched = str(make_run(tmp_path / "watched", seed=2, rl={"probe_every": 5}, sampling={"slots": 7}))
+    watched = str(make_run(tmp_path / "watched", seed=2, rl={"probe_every": 5}, engine={"slots": 7}))
     found = arms_of([*plain, *cap, last, watched])
     assert found == {
         "rloop": [0, 1, 2], "rloop cap=2": [0, 1], "rloop experts=last_step": [0], "base": [0, 1, 2],
@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[s
     rollouts = make_run(tmp_path / "rollouts", rollouts=1536, rl={"steps": 6}, **small)
     torn = make_run(tmp_path / "torn", seed=7, **small)
     (torn / "evals" / "iteration-1-rft.json").write_text(
-        '{"name": "x", "stage": "rft", "iteration": 1, "rollouts": 768, "metrics": {"a": 1}, "problems": 3}'
+        '{"name": "x", "stage": "rft", "arm": "main", "product": true, "rollouts": 768, "metrics": {"a": 1}, "problems": 3}'
     )
     unmeasured = make_run(tmp_path / "unmeasured", seed=9, **small)
     (unmeasured / "evals" / "iteration-1-rft.json").unlink()
@@ -264,6 +264,7 @@ def test_mean_curve_is_over_the_stretch_that_all_curves_cover() -> None:
 def test_nothing_heavy_is_imported_for_it() -> None:
     import subprocess
 
-    code = "import sys, reasonloop.compare; print([m for m in ('torch', 'duckdb', 'pyarrow', 'plotly') if m in sys.modules])"
+    heavy = ("torch", "duckdb", "pyarrow", "plotly")
+    code = f"import sys, reasonloop.compare.command; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,14 +10,17 @@ import pytest
 from rich.console import Console
 
 from reasonloop.evaluation.metrics import summarise
-from reasonloop.evaluation.table import WIDTH, result_rows, results_table, results_text
+from reasonloop.evaluation.table import WIDTH, arm_of, arms_of, label_of, result_rows, results_table, results_text
 
 
 def evaluation(stage: str, branch: str = "main", iteration: int = 0, rollouts: int = 0, **more: Any) -> dict[str, Any]:
     rng = np.random.default_rng(rollouts + iteration)
     n = more.pop("samples", 32)
     problems = [{"id": str(i), "n": n, "correct": int(rng.integers(0, n + 1))} for i in range(20)]
+    arm = "explored" if (branch, stage) == ("main", "explore") else stage if stage in ("base", "sft") else branch
+    named = {"base": "base", "sft": "SFT", "vanilla": "vanilla RL", "explored": f"RLoop {iteration + 1}, explored"}
     record = {
+        "arm": arm, "label": named.get(arm, f"RLoop {iteration + 1}, after RFT"),
         "name": f"{branch}-{stage}-{iteration}", "stage": stage, "branch": branch, "iteration": iteration, "step": 0,
         "rollouts": rollouts, "seconds": rollouts / 9, "task": "countdown", "split": "test", "samples": n,
         "metrics": summarise(problems, draws=50), "problems": problems,
@@ -45,18 +48,33 @@ def rendered(width: int, evals: list[dict[str, Any]]) -> str:
 
 def test_rows_stand_in_reading_order_and_show_the_end_of_vanilla_rl() -> None:
     rows = result_rows(RUN)
-    assert [row.label for row in rows] == [
+    assert [label_of(row) for row in rows] == [
         "base", "vanilla RL", "RLoop 1, explored", "RLoop 1, after RFT", "RLoop 2, explored", "RLoop 2, after RFT",
     ]  # fmt: skip
-    assert rows[1].evaluation["rollouts"] == 1_234_567
-    assert all(row.evaluation["split"] == "test" for row in rows)
+    assert rows[1]["rollouts"] == 1_234_567
+    assert all(row["split"] == "test" for row in rows)
 
 
-@pytest.mark.parametrize("method", ["rl", "sft"])
-def test_other_methods_have_their_own_names(method: str) -> None:
-    stage = {"rl": "explore", "sft": "sft"}[method]
-    labels = [row.label for row in result_rows([evaluation("base"), evaluation(stage, rollouts=5)], method)]
-    assert labels == ["base", {"rl": "vanilla RL", "sft": "SFT"}[method]]
+def test_rows_are_called_what_their_method_wrote() -> None:
+    own = evaluation("explore", rollouts=5, arm="main", label="my method, first half")
+    assert [label_of(row) for row in result_rows([own, evaluation("base")])] == ["base", "my method, first half"]
+
+
+@pytest.mark.parametrize(
+    ("record", "arm"),
+    [
+        ({"stage": "base", "branch": "main"}, "base"),
+        ({"stage": "explore", "branch": "vanilla"}, "vanilla"),
+        ({}, "main"),
+    ],
+)
+def test_what_was_written_before_arms_has_one_by_its_branch(record: dict[str, Any], arm: str) -> None:
+    assert arm_of(record) == arm
+
+
+def test_steps_that_were_done_for_two_arms_are_in_both() -> None:
+    assert arms_of({"arm": "main", "shared_with": "vanilla"}) == ("main", "vanilla")
+    assert arms_of({"arm": "vanilla"}) == ("vanilla",)
 
 
 def test_everything_asked_for_is_there_within_100_columns() -> None:
@@ -75,7 +93,7 @@ def test_a_narrow_terminal_loses_no_digit() -> None:
     cut = rendered(72, RUN)
     for row in result_rows(RUN):
         for key in ("avg@32", "pass@8", "pass@32"):
-            assert f"{row.evaluation['metrics'][key]['value']:.3f}" in cut
+            assert f"{row['metrics'][key]['value']:.3f}" in cut
     assert "…" not in cut
 
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tomllib
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from made_arms import recorded
 
+from reasonloop.config import stored_recipe
 from reasonloop.evaluation.metrics import summarise
-from reasonloop.records import Rollout, Verdict
+from reasonloop.records import Place, Rollout, Verdict
 from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks.countdown.search import search
 
@@ -75,7 +79,9 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
     lines: list[dict[str, Any]] = []
     shared = 0
     ability = rng.normal(-0.9, 1.3, 120)
-    _evaluate(folder, rng, ability, "base", "base", "main", 0, 0, 0)
+    kept = recorded(stored_recipe(tomllib.loads((folder / "config.toml").read_text())))
+    evaluate = partial(_evaluate, folder, rng, kept.evaluations)
+    evaluate(ability, "base", Place(stage="base"), 0, 0)
     for branch in ("main", "vanilla"):
         # Vanilla RL goes on from RLoop's first exploration, as in a real run.
         rollouts, clock = (shared, 60.0) if branch == "vanilla" else (0, 0.0)
@@ -84,50 +90,48 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
             for step in range(0 if branch == "main" else steps, many):
                 if branch == "vanilla" and step % steps == 0:  # on its way: where RLoop's iterations end
                     skill, name = ability * (1 + 0.5 * step / many) + 0.75 * step / many, f"vanilla-{step // steps}"
-                    _evaluate(folder, rng, skill, name, "explore", branch, 0, rollouts, clock)
+                    evaluate(skill, name, Place(branch), rollouts, clock)
                 rollouts += 256 + 8 * int(rng.integers(0, 12))
                 start = 0.35 + (0.09 * iteration if branch == "main" else 0)
                 share = start + (0.95 - start) * (1 - math.exp(-step / (1.2 * steps)))
-                line = _rl_line(rng, share, branch, iteration, step, rollouts, many)
+                place = Place(branch, "explore", iteration, step)
+                arms = kept.stages[branch, iteration, "explore"]
+                line = _rl_line(rng, share, place, many) | arms | {"rollouts": rollouts}
                 clock += line["seconds"]
                 lines.append(line)
                 if step % stored_every == 0:
-                    batch = _rollouts(rng, words, share, branch, iteration, step)
-                    store.write(batch, branch=branch, iteration=iteration, step=step)
+                    store.write(_rollouts(rng, words, share, place), place)
                 if step % 10 == 9:
                     probe = {"avg@8": 0.3 + 0.25 * share - 0.1 * share**4, "pass@8": 0.75 - 0.15 * share**3}
-                    head = {"stage": "probe", "branch": branch, "iteration": iteration, "step": step}
-                    lines.append({**head, "rollouts": rollouts, **probe})
+                    lines.append({**place.keys, **arms, "stage": "probe", "rollouts": rollouts, **probe})
             if branch == "main" and iteration == 0:
                 shared = rollouts
             if branch == "vanilla":
-                _evaluate(folder, rng, ability * 1.5 + 0.75, "vanilla", "explore", branch, 0, rollouts, clock)
+                evaluate(ability * 1.5 + 0.75, "vanilla", Place(branch), rollouts, clock)
                 continue
             gain = 0.35 * (iteration + 1)
-            name, spent = f"main-{iteration}", (iteration, rollouts, clock)
-            _evaluate(folder, rng, ability * 1.25 + gain, f"{name}-explored", "explore", branch, *spent)
+            name, own = f"iteration-{iteration}", kept.stages[branch, iteration, "explore"]
+            evaluate(ability * 1.25 + gain, f"{name}-explored", Place(iteration=iteration), rollouts, clock)
             counts = {"seen": steps * 256, "right": steps * 140, "problems": 256, "hard_problems": 118 - 20 * iteration}
             counts |= {"deduplicated": 2210 - 300 * iteration, "selected": 830 - 140 * iteration}
-            lines.append({"stage": "select", "branch": branch, "iteration": iteration, "step": 0, **counts})
+            lines.append({**Place(branch, "select", iteration).keys, **own, **counts})
             for step in range(30):
                 loss = 0.2 + 0.5 * math.exp(-step / 9) + 0.02 * rng.normal()
                 fit = {"loss": loss, "learning_rate": 5e-4, "grad_norm": 0.4, "seconds": 0.3, "rollouts": rollouts}
-                lines.append({"stage": "rft", "branch": branch, "iteration": iteration, "step": step, **fit})
+                lines.append({**Place(branch, "rft", iteration, step).keys, **own, **fit})
             clock += 9
-            _evaluate(folder, rng, ability + gain + 0.1, f"{name}-rft", "rft", branch, iteration, rollouts, clock)
+            evaluate(ability + gain + 0.1, f"{name}-rft", Place(stage="rft", iteration=iteration), rollouts, clock)
     with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
     return folder
 
 
-def _rl_line(
-    rng: np.random.Generator, share: float, branch: str, iteration: int, step: int, rollouts: int, many: int
-) -> dict[str, Any]:
+def _rl_line(rng: np.random.Generator, share: float, place: Place, many: int) -> dict[str, Any]:
     right = float(np.clip(share + 0.03 * rng.normal(), 0, 1))
     wrong = 0.8 * (1 - right)
-    spike = 30.0 if branch == "vanilla" and step in (int(0.8 * many), int(0.9 * many)) else 1.0
+    spike = 30.0 if place.branch == "vanilla" and place.step in (int(0.8 * many), int(0.9 * many)) else 1.0
     return {
-        "stage": "explore", "branch": branch, "iteration": iteration, "step": step, "rollouts": rollouts,
+        **place.keys,
         "reward": right, "right": right, "length": 48 - 14 * share + rng.normal(), "cut_off": 0.2 * (1 - right),
         "entropy": 0.62 * (1 - share) + 0.08 + 0.01 * rng.normal(),
         "grad_norm": spike * float(rng.lognormal(-1.2, 0.3)), "kl": 0.0, "clip_fraction": 0.01,
@@ -137,9 +141,7 @@ def _rl_line(
     }  # fmt: skip
 
 
-def _rollouts(
-    rng: np.random.Generator, words: dict[str, int], share: float, branch: str, iteration: int, step: int
-) -> list[Rollout]:
+def _rollouts(rng: np.random.Generator, words: dict[str, int], share: float, at: Place) -> list[Rollout]:
     batch = []
     for place, problem in enumerate(rng.choice(40, size=10, replace=False)):
         numbers = tuple(sorted(int(n) for n in np.random.default_rng(problem).integers(2, 25, 4)))
@@ -150,7 +152,7 @@ def _rollouts(
             text, finish = " ".join(trace.words), "stop" if trace.solved else "length"
             verdict = Verdict.RIGHT if trace.solved else Verdict.UNPARSEABLE if sample else Verdict.WRONG
             detail = "" if trace.solved else "no `answer` in the response"
-            if step == 0 and place == 0:
+            if at.step == 0 and place == 0:
                 text, verdict, detail = HOSTILE[sample % 3], Verdict.CRASHED, HOSTILE[1]
             tokens = np.array([words.get(w, 0) for w in text.split()] + [1], dtype=np.int32)
             batch.append(
@@ -164,9 +166,7 @@ def _rollouts(
                     verdict=verdict,
                     detail=detail,
                     reward=float(verdict is Verdict.RIGHT),
-                    branch=branch,
-                    iteration=iteration,
-                    step=step,
+                    place=at,
                     sample=sample,
                 )
             )
@@ -174,19 +174,20 @@ def _rollouts(
 
 
 def _evaluate(
-    folder: Path, rng: np.random.Generator, ability: np.ndarray, name: str, stage: str, branch: str,
-    iteration: int, rollouts: int, seconds: float,
+    folder: Path, rng: np.random.Generator, kept: dict[str, dict[str, Any]], ability: np.ndarray, name: str,
+    place: Place, rollouts: int, seconds: float,
 ) -> None:  # fmt: skip
     shares = 1 / (1 + np.exp(-ability))
     problems = [{"id": f"test-{i}", "n": 32, "correct": int(rng.binomial(32, p))} for i, p in enumerate(shares)]
     record = {
-        "name": name, "stage": stage, "branch": branch, "iteration": iteration, "step": 0, "rollouts": rollouts,
+        "name": name, **place.keys, **kept[name], "rollouts": rollouts,
         "seconds": seconds, "task": "countdown", "split": "test", "samples": 32, "sampling": {"temperature": 1.0},
         "metrics": summarise(problems, draws=300), "mean_tokens": 40.0, "cut_off": 0.1, "verdicts": {},
         "problems": problems,
     }  # fmt: skip
     values = {key: metric["value"] for key, metric in record["metrics"].items()}
-    line = {"stage": "eval", "branch": branch, "iteration": iteration, "rollouts": rollouts, "name": name, **values}
+    keys = {key: kept[name][key] for key in ("arm", "label", "product")}
+    line = {**place.keys, "stage": "eval", **keys, "rollouts": rollouts, "name": name, **values}
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     (folder / "evals" / f"{name}.json").write_text(json.dumps(record))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_arms import recorded
 from make_run import make_run
 
 from reasonloop.analysis.behaviours import countdown_behaviours
 from reasonloop.records import Problem
 from reasonloop.report.analyses import analyse
 from reasonloop.report.behaviours import BINS, PER_BIN
-from reasonloop.report.findings import Analyses
+from reasonloop.report.figures import Analyses, all_figures
 from reasonloop.report.page import render, sentence
 from reasonloop.report.run import read_run
 
@@ -26,11 +28,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(
     folder: Path, config: str, lines: list[dict[str, Any]], evals: dict[str, dict[str, Any]] | None = None
 ) -> Path:
+    """Arms, labels and products are those that the recipe's method writes for evaluations of these names."""
     (folder / "evals").mkdir(parents=True)
     (folder / "config.toml").write_text(config)
+    kept = recorded({"rloop": {"vanilla": True}} | tomllib.loads(config))
+    places = [tuple(line.get(key) for key in ("branch", "iteration", "stage")) for line in lines]
+    lines = [kept.stages.get(place, {}) | line for place, line in zip(places, lines, strict=True)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name, evaluation in (evals or {}).items():
-        (folder / "evals" / f"{name}.json").write_text(json.dumps({"name": name, **evaluation}))
+        record = {"name": name, **kept.evaluations[name], **evaluation}
+        (folder / "evals" / f"{name}.json").write_text(json.dumps(record))
     return folder
 
 
@@ -168,6 +175,19 @@ def test_nonsense_in_the_lines_costs_an_analysis_at_most(tmp_path: Path) -> None
     evals = {"base": {**evaluation("base", [1]), "problems": [{"id": 1}]}}
     run = read_run(write(tmp_path / "run", 'method = "rloop"', lines, evals))
     render(run)
+
+
+def test_arms_that_the_report_has_never_heard_of_are_drawn_under_their_labels(tmp_path: Path) -> None:
+    named = {"arm": "other", "label": "my own"}
+    lines = [step(i, **named, verdicts={"right": 1, "wrong": 3}, entropy=0.5) for i in range(3)]
+    evals = {"base": evaluation("base", [1, 2]), "trained": evaluation("explore", [9, 9], rollouts=64, **named)}
+    run = read_run(write(tmp_path / "run", 'method = "rl"', lines, evals))
+    drawn = {figure["id"]: figure for figure in all_figures(run)}
+    assert {"base", "my own"} == {trace["name"] for trace in drawn["pass-at-k"]["traces"]}
+    assert [trace["name"] for trace in drawn["held-out-avg"]["traces"]] == ["my own"]
+    page = render(run)
+    assert "Verdicts, my own" in page
+    assert 'my own <span class="against">against</span> base' in page
 
 
 def test_an_rlsp_run_is_called_by_its_name(tmp_path: Path) -> None:

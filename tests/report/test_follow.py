@@ -1,44 +1,54 @@
-"""`report --follow`: fresh, for this machine only, and without a trace in the run folder."""
+"""`report --follow`: the report is written again when the run has changed, and its page reads itself again until then."""
 
 from __future__ import annotations
 
 import fcntl
-import http.client
 import json
-import signal
-import socket
-import subprocess
+import re
 import sys
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from reasonloop.cli import main
-from reasonloop.errors import InputError
-from reasonloop.report.follow import ADDRESS, Followed, serve
+from reasonloop.report.follow import SECONDS, SHARE, follow
 
 STEP = {"stage": "explore", "branch": "main", "iteration": 0, "rollouts": 256, "reward": 0.25}
+
+Moment = Callable[[], object]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    (tmp_path / "config.toml").write_text('method = "rl"\n')
-    (tmp_path / "state.json").write_text('{"stage": "main-explore-0"}')
-    add_step(tmp_path, 0)
-    return tmp_path
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.toml").write_text('method = "rl"\n')
+    (folder / "state.json").write_text('{"stage": "main-explore-0"}')
+    add_step(folder, 0)
+    return folder
 
 
 @pytest.fixture
-def port(run: Path) -> Iterator[int]:
-    server = serve(Followed(run, min_seconds=0, share=1e9))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def during(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
+    """Has these things happen while `follow` sleeps, one a time, and then Ctrl-C; the list holds how long it wanted to."""
+
+    def happening(*moments: Moment) -> list[float]:
+        left, slept = list(moments), []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if not left:
+                raise KeyboardInterrupt
+            left.pop(0)()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        return slept
+
+    return happening
 
 
 def add_step(run: Path, step: int) -> None:
@@ -46,117 +56,108 @@ def add_step(run: Path, step: int) -> None:
         file.write(json.dumps({**STEP, "step": step}) + "\n")
 
 
-def ask(port: int, path: str = "/", method: str = "GET", host: str | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(ADDRESS, port, timeout=20)
-    connection.request(method, path, headers={"Host": host} if host is not None else {})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
-
-
-def version(port: int) -> str:
-    return str(json.loads(ask(port, "/version")[1])["version"])
-
-
-def test_the_page_knows_its_version_and_both_change_with_the_run(run: Path, port: int) -> None:
-    status, page = ask(port)
-    first = version(port)
-    assert status == 200
-    assert f'data-version="{first}"' in page
-    assert "connect-src 'self'" in page
-    assert version(port) == first
-    add_step(run, 1)
-    second = version(port)
-    assert second != first
-    assert f'data-version="{second}"' in ask(port)[1]
-    assert json.loads(ask(port, "/version")[1])["done"] is False
+def end(run: Path) -> None:
     (run / "state.json").write_text('{"stage": "done"}')
-    assert json.loads(ask(port, "/version")[1])["done"] is True
 
 
-def test_only_get_and_only_two_paths(port: int) -> None:
-    for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
-        assert ask(port, "/", method)[0] == 501
-    for path in ("/config.toml", "/../config.toml", "/metrics.jsonl", "/favicon.ico"):
-        assert ask(port, path)[0] == 404
+def page_data(path: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(encoding="utf-8"))
+    assert found is not None
+    return dict(json.loads(found[1]))
 
 
-def test_another_host_s_name_gets_nothing(port: int) -> None:
-    for host in (
-        "evil.example",
-        f"evil.example:{port}",
-        "127.0.0.1",
-        f"127.0.0.1:{port + 1}",
-        "",
-        f"127.0.0.1:{port}.x",
-    ):
-        status, text = ask(port, "/version", host=host)
-        assert status == 403
-        assert "version" not in text
-    assert ask(port, "/version", host=f"localhost:{port}")[0] == 200
-    with socket.create_connection((ADDRESS, port), timeout=20) as raw:
-        raw.sendall(f"GET /version HTTP/1.1\r\nHost: {ADDRESS}:{port}\r\nHost: evil\r\n\r\n".encode())
-        assert raw.recv(100).startswith(b"HTTP/1.1 403")
+def test_the_page_is_written_again_when_the_run_has_changed_and_reloads_until_it_is_done(
+    run: Path, during: Callable[..., list[float]]
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def look() -> None:
+        seen.append((page_data(run / "report.html")["version"], (run / "report.html").stat().st_mtime_ns))
+
+    slept = during(
+        look, look, lambda: (look(), add_step(run, 1)), lambda: (look(), add_step(run, 2)), lambda: (look(), end(run))
+    )
+    assert follow(run) == run / "report.html"
+    assert seen[0] == seen[1] == seen[2]  # nothing had changed: not even a write
+    assert len({version for version, _ in seen}) == 3
+    assert all(version for version, _ in seen)
+    assert len(slept) == 5
+    last = page_data(run / "report.html")
+    assert last["version"] == ""
+    assert "keeps up with it" not in (run / "report.html").read_text(encoding="utf-8")
+    assert len(last["figures"][0]["traces"][0]["x"]) == 3
 
 
-def test_it_listens_on_the_loopback_address_only(port: int) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.2", port))  # taken, if the server listened on all addresses
+def test_ctrl_c_leaves_a_page_that_reloads_no_more(run: Path, during: Callable[..., list[float]]) -> None:
+    during(lambda: add_step(run, 1))
+    path = follow(run)
+    assert page_data(path)["version"] == ""
+    assert len(page_data(path)["figures"][0]["traces"][0]["x"]) == 2
 
 
-def test_a_report_is_made_again_only_after_a_while(run: Path) -> None:
-    followed = Followed(run, min_seconds=1000)
-    page = followed.page()
-    add_step(run, 1)
-    followed.refresh()
-    assert followed.page() is page
+def test_reports_leave_the_processor_to_the_run(
+    run: Path, during: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 60.0, 100.0, 100.001, 200.0, 200.001])  # the first report takes a minute
+    slept = during(lambda: None, lambda: None)
+    module = sys.modules[follow.__module__]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=time.sleep))
+    monkeypatch.setattr(module, "write_report", lambda folder, out, version="": out)
+    follow(run)
+    assert slept == [60.0 / SHARE, SECONDS, SECONDS]
 
 
-def test_it_leaves_the_run_and_its_lock_alone(run: Path, port: int) -> None:
+def test_it_leaves_the_run_and_its_lock_alone(run: Path, during: Callable[..., list[float]]) -> None:
     with (run / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-        assert ask(port)[0] == 200
-        add_step(run, 1)
-        version(port)
+        during(lambda: None)
+        follow(run)
         after = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    changed = {path.name for path in after if before.get(path) != after[path]}
-    assert changed == {"metrics.jsonl"}
+    assert {path.name for path in after if before.get(path) != after[path]} == {"report.html"}
 
 
-def test_a_run_that_vanishes_leaves_the_last_report(run: Path, port: int) -> None:
-    page = ask(port)[1]
-    for path in run.iterdir():
-        path.unlink()
-    assert ask(port) == (200, page)
-
-
-def test_the_command_prints_its_address_says_when_the_run_is_done_and_ends_with_0(run: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reasonloop", "report", "--follow", str(run)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    port = int(line.split(":")[2].split("/")[0])
-    assert ask(port)[0] == 200
-    (run / "state.json").write_text('{"stage": "done"}')
-    assert "the run is done" in process.stdout.readline()
-    assert ask(port)[0] == 200
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
-    process.stdout.close()
-
-
-def test_bad_ports_and_folders_are_bad_input(
-    run: Path, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_in_the_middle_of_a_write_and_one_that_vanishes_cost_nothing(
+    run: Path, tmp_path: Path, during: Callable[..., list[float]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match=f"--port {port}"):
-        serve(Followed(run), port)
-    for argv in (
-        [str(run), "--follow", "--port", "70000"],
-        [str(run / "nowhere"), "--follow"],
-        [str(run), "--follow", "--out", str(tmp_path / "x.html")],
-    ):
-        assert main(["report", *argv]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+    out, away = tmp_path / "page.html", tmp_path / "away"
+    pages: list[dict[str, Any]] = []
+
+    def torn() -> None:
+        (run / "metrics.jsonl").open("a").write('{"stage": "expl')
+        (run / "state.json").write_text('{"sta')
+
+    def back() -> None:
+        pages.append(page_data(out))
+        away.rename(run)
+        end(run)
+
+    during(torn, lambda: (pages.append(page_data(out)), run.rename(away)), back)
+    assert follow(run, out) == out
+    assert [len(page["figures"][0]["traces"][0]["x"]) for page in pages] == [1, 1]
+    assert "the report stays as it was" in capsys.readouterr().out
+    assert page_data(out)["version"] == ""
+
+
+def test_the_command_says_where_the_page_is(
+    run: Path, tmp_path: Path, during: Callable[..., list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    during(lambda: end(run))
+    assert main(["report", str(run), "--follow", "--out", str(tmp_path / "x.html")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path / 'x.html'} keeps up with the run (Ctrl-C ends)",
+        str(tmp_path / "x.html"),
+    ]
+    assert not (run / "report.html").exists()
+
+
+def test_a_finished_run_s_report_is_written_once(run: Path, during: Callable[..., list[float]]) -> None:
+    slept = during()
+    end(run)
+    assert page_data(follow(run))["version"] == ""
+    assert slept == []
+
+
+def test_no_folder_is_bad_input(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run / "nowhere"), "--follow"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -21,9 +21,9 @@ from make_run import HOSTILE, make_run
 from reasonloop import config
 from reasonloop.config import stored_recipe
 from reasonloop.errors import InputError
-from reasonloop.report import write_report
 from reasonloop.report.figures import MAX_POINTS, all_figures
-from reasonloop.report.run import Run, read_run
+from reasonloop.report.page import write_report
+from reasonloop.report.run import RunData, read_run
 from reasonloop.report.sample import MAX_ROLLOUTS, browse
 from reasonloop.report.shell import embedded
 from reasonloop.store.experts import chosen_experts
@@ -145,11 +145,14 @@ def test_text_of_models_stays_text(page: Page, made: Path) -> None:
         assert piece not in raw[: raw.index('id="data"')]
 
 
-def test_hostile_names_in_recipe_and_evaluations_are_escaped(copy: Path) -> None:
+def test_hostile_names_in_recipe_evaluations_and_lines_are_escaped(copy: Path) -> None:
     recipe = (copy / "config.toml").read_text().replace('name = "countdown"', f"name = '''{HOSTILE[0]}'''")
     (copy / "config.toml").write_text(recipe)
     path = copy / "evals" / "base.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "name": HOSTILE[1], "stage": HOSTILE[1]}))
+    evaluation = json.loads(path.read_text())
+    path.write_text(json.dumps({**evaluation, "name": HOSTILE[1], "stage": HOSTILE[1], "arm": HOSTILE[0]}))
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({**STEP, "arm": HOSTILE[1], "verdicts": {"right": 1}}) + "\n")
     page = Page(write_report(copy).read_text(encoding="utf-8"))
     assert len(page.scripts) == 3
     assert not [tag for tag, _ in page.tags if tag == "img"]
@@ -270,7 +273,7 @@ def test_long_runs_are_thinned_without_losing_their_spikes_or_joining_iterations
     norms = np.full(20_000, 0.3)
     norms[[77, 13_331]] = 50.0
     lines = [{**STEP, "iteration": i // 10_000, "step": i, "grad_norm": g} for i, g in enumerate(norms.tolist())]
-    figure = next(f for f in all_figures(Run(Path(), lines=lines)) if f["id"] == "grad-norm")
+    figure = next(f for f in all_figures(RunData(Path(), lines=lines)) if f["id"] == "grad-norm")
     for trace in figure["traces"]:
         assert len(trace["x"]) <= MAX_POINTS
         assert trace["y"].count(None) == 1

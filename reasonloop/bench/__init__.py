@@ -1,1 +1,5 @@
-"""What a machine can do, and what runs make of it: ceilings, `reasonloop bench`, `reasonloop doctor`."""
+"""What this machine can do: `reasonloop bench` and `reasonloop doctor`."""
+
+from reasonloop.machine.threads import wait_briefly
+
+wait_briefly()  # as runs do; OpenMP reads it when torch is imported, which the modules here do

@@ -1,6 +1,6 @@
 """What a machine can compute and what a model asks of it: matrix peak, bandwidth, ceilings, floating point operations.
 
-Every number is measured on the spot; nothing is looked up. torch is imported by the functions.
+Every number is measured on the spot; nothing is looked up.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from transformers.pytorch_utils import Conv1D
 
-    from reasonloop.policy.stream import Stream
+from reasonloop.kernels.matmul import right_factor
+from reasonloop.kernels.ops import Panels, usable
+from reasonloop.policy.stream import Stream
 
 SQUARES = (512, 1024, 2048)
 
@@ -25,8 +27,6 @@ def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu"
     The fastest, since a machine's ceiling is what it does when nobody disturbs it. Calls are timed in blocks of at least
     half a millisecond, so that the clock and a GPU's launches don't count.
     """
-    import torch
-
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else (lambda: None)
 
     def block(calls: int) -> float:
@@ -47,39 +47,38 @@ def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu"
 
 def matrix_peak(
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
     shapes: Sequence[tuple[int, int, int]] = (),
-    budget: float = 0.2,
-    squares: Sequence[int] = SQUARES,
     torchs: bool = False,
 ) -> float:
     """The best FLOP/s of matrix products [m, k] @ [k, n]: square ones, and the model-shaped (m, k, n) in `shapes`.
 
-    float32 unless `dtype` says otherwise, at torch's current number of threads; `budget` seconds for each shape. Of the
-    products that the learner can choose from (`kernels.products`), or `torchs` own alone.
+    At torch's current number of threads. Of the products that the learner can choose from (`kernels.matmul`), or
+    `torchs` own alone.
     """
-    import torch
-
-    from reasonloop.kernels.products import right_factor
-
     best = 0.0
-    for m, k, n in [(size, size, size) for size in squares] + list(shapes):
-        a = torch.randn(m, k, device=device).to(dtype or torch.float32)
-        b = torch.randn(n, k, device=device).to(a.dtype).t()  # as weights lie: [out, in]
-        out = torch.empty(m, n, device=device, dtype=a.dtype)
+    for m, k, n in [*((size, size, size) for size in SQUARES), *shapes]:
+        a = torch.randn(m, k, device=device).to(dtype)
+        b = torch.randn(n, k, device=device).to(dtype).t()  # as weights lie: [out, in]
+        out = torch.empty(m, n, device=device, dtype=dtype)
         ways: list[Callable[[], Any]] = [partial(torch.mm, a, b, out=out)]
         if not torchs:
             ways.append(partial(right_factor(b), a))
-        best = max(best, *(2.0 * m * k * n / seconds_per_call(way, device, budget) for way in ways))
+        best = max(best, *(2.0 * m * k * n / seconds_per_call(way, device) for way in ways))
     return best
 
 
-def memory_bandwidth(device: str | torch.device = "cpu", megabytes: int = 256, budget: float = 0.2) -> float:
+def memory_bandwidth(device: str | torch.device = "cpu") -> float:
     """Bytes read per second when a buffer larger than the caches is summed: what decoding's weights and keys cost."""
-    import torch
+    buffer = torch.ones(1 << 26, device=device)  # 256 MB of float32
+    return 4.0 * buffer.numel() / seconds_per_call(buffer.sum, device)
 
-    buffer = torch.ones(megabytes * 2**18, device=device)  # float32
-    return 4.0 * buffer.numel() / seconds_per_call(buffer.sum, device, budget)
+
+def peaks(model: Any, dtype: torch.dtype) -> dict[str, float]:
+    """What the machine reaches at the shapes of a model's matrices, each with 1,024 rows."""
+    shapes = list(dict.fromkeys((1024, weight.shape[1], weight.shape[0]) for weight in matrices(model)))
+    flops, torchs = (matrix_peak(model.device, dtype, shapes, torchs=only) for only in (False, True))
+    return {"flops": flops, "torch_flops": torchs, "bytes_per_second": memory_bandwidth(model.device)}
 
 
 def matrices(model: Any) -> list[torch.Tensor]:
@@ -87,9 +86,6 @@ def matrices(model: Any) -> list[torch.Tensor]:
 
     The embedding table is looked up, not multiplied, and is not in it.
     """
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
     found = []
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
@@ -143,23 +139,19 @@ def stream_flops(cost: Cost, stream: Stream) -> float:
     return cost.training_flops(len(stream.tokens), len(stream.targets), int((stream.positions + 1).sum()))
 
 
-def decoding_ceiling(model: Any, batch: int, budget: float = 0.3, laid_out: bool = False) -> float:
+def decoding_ceiling(model: Any, batch: int, laid_out: bool = False) -> float:
     """Tokens/s that decoding `batch` responses at once could reach if the model were its matrix products alone.
 
     A bare loop over all matrices with inputs [batch, in]: no attention, no norms, no sampling, no Python around it. The
     products are torch's plain ones, or, `laid_out`, those of sampling, with the weights as it lays them out.
     """
-    import torch
-
-    from reasonloop.policy.packed import product_of
-
     weights = matrices(model)
     inputs = {w.shape[1]: torch.randn(batch, w.shape[1], device=w.device, dtype=w.dtype) for w in weights}
-    products = [product_of(w) if laid_out else partial(torch.nn.functional.linear, weight=w) for w in weights]
+    products = [Panels(w) if laid_out and usable(w) else partial(torch.nn.functional.linear, weight=w) for w in weights]
 
     def step() -> None:
         for product, weight in zip(products, weights, strict=True):
             product(inputs[weight.shape[1]])
 
     with torch.inference_mode():
-        return batch / seconds_per_call(step, model.device, budget)
+        return batch / seconds_per_call(step, model.device, 0.3)

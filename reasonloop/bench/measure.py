@@ -7,27 +7,33 @@ Shares of peak count only the floating point operations that the batch needs (`c
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from reasonloop.bench import ceilings
+from reasonloop.bench.result import machine_and_versions
+from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.native import NativeEngine
+from reasonloop.engine.protocol import Request
 from reasonloop.errors import InputError
+from reasonloop.learner.batch import Example, supervised
+from reasonloop.learner.local import LocalLearner
+from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.machine.threads import prepare_threads
-
-if TYPE_CHECKING:
-    from reasonloop.config import Sampling
-    from reasonloop.engine.protocol import Address, Engine, Prompt
-    from reasonloop.learner.batch import Example
-    from reasonloop.policy.policy import Policy
+from reasonloop.policy.loading import resolve_device
+from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.stream import pack, split_by_tokens
+from reasonloop.records import Place
 
 GROUP = 8
+NO_PEER: dict[str, Any] = {"pairs": [], "median_ratio": None, "peer": None}
+"""What a benchmark's result file has, although there is no peer here"""
 LAYOUTS: dict[str, dict[str, Any]] = {
     # the shapes of Qwen/Qwen3-0.6B's config.json; weights are random, so that none have to be fetched
     "qwen3-0.6b": {
@@ -62,48 +68,6 @@ class Workload:
     """Time for each measurement, after a warm-up; at least one run"""
 
 
-def machine_and_versions(threads: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """The "machine" and "versions" of a result file."""
-    from reasonloop.config import Recipe
-    from reasonloop.run.ran_on import describe_machine
-
-    ran_on = describe_machine(Recipe(threads=threads))
-    machine = {key: ran_on[key] for key in ("processor", "compiler", "kernels", "cores", "threads", "platform")}
-    return machine, {"python": ran_on["python"], **ran_on["versions"]}
-
-
-def long_tailed(rng: np.random.Generator, count: int, mean: float, longest: int) -> np.ndarray:
-    """int64 [count] response lengths in [1, longest] from a log-normal with sigma 0.8: most short, a few stragglers.
-
-    `mean` is the distribution's before it is cut at `longest`.
-    """
-    drawn = rng.lognormal(np.log(mean) - 0.32, 0.8, count)
-    return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
-
-
-def load(model: str, layout: str | None, device: str, dtype: str = "float32") -> Policy:
-    """The policy to measure: `model` as everywhere, or random weights in one of LAYOUTS (with a tokenizer of no use)."""
-    import torch
-
-    from reasonloop.policy.policy import Policy
-
-    if layout is None:
-        policy = Policy.load(model, device, "float32")
-    else:
-        from transformers import AutoModelForCausalLM, Qwen3Config
-
-        from reasonloop.tasks.countdown.tokenizer import build_tokenizer
-
-        if layout not in LAYOUTS:
-            raise InputError(f"--layout {layout}: unknown; expected one of {', '.join(LAYOUTS)}")
-        torch.manual_seed(0)
-        with torch.device(device):
-            random = AutoModelForCausalLM.from_config(Qwen3Config(**LAYOUTS[layout]))
-        policy = Policy(random, build_tokenizer())
-    policy.compute_in(dtype)
-    return policy
-
-
 def bench(
     model: str = "countdown",
     layout: str | None = None,
@@ -114,51 +78,31 @@ def bench(
     dtype: str = "float32",
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measures, and returns {"machine", "versions", "workload", "model", "peak", "sampling": [...], "training": [...]}; and
-    "pairs", "median_ratio" and "peer", which a benchmark's result file has, although there is no peer here.
+    """Measures, and returns {"machine", "versions", "workload", "model", "peak", "sampling": [...], "training": [...]} and
+    NO_PEER.
 
     `tell` gets a line as soon as there is one. Raises InputError where the model's context can't hold the workload.
     """
     workload = workload or Workload()
-    from reasonloop.bench import ceilings
-
     used = prepare_threads(threads)
-    import torch
-
-    from reasonloop.policy.policy import resolve_device
-
     device = resolve_device(device)
     policy = load(model, layout, device, dtype)
-    _check(policy, workload)
-    cost = ceilings.Cost.of(policy.model)
+    needed, context = max(workload.prompt + workload.response, workload.context), policy.codec.context_length
+    if needed > context:
+        raise InputError(f"the workload needs a context of {needed} tokens, the model's has {context}")
     machine, versions = machine_and_versions(used)
     if device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
-    shapes = [
-        (1024, w.shape[1], w.shape[0]) for w in {tuple(w.shape): w for w in ceilings.matrices(policy.model)}.values()
-    ]
-    flops, torchs = (ceilings.matrix_peak(device, getattr(torch, dtype), shapes, torchs=only) for only in (False, True))
-    bandwidth = ceilings.memory_bandwidth(device)
+    cost, peak = ceilings.Cost.of(policy.model), ceilings.peaks(policy.model, getattr(torch, dtype))
+    name, weights = layout or model, cost.body + cost.head
     tell(
-        f"{layout or model}: {(cost.body + cost.head) / 1e6:.1f} M weights in matrix products, {dtype} on {device}, "
-        f"{used} threads; matrix peak {flops / 1e9:,.0f} GFLOP/s (torch's {torchs / 1e9:,.0f}), "
-        f"bandwidth {bandwidth / 1e9:,.0f} GB/s"
+        f"{name}: {weights / 1e6:.1f} M weights in matrix products, {dtype} on {device}, {used} threads; "
+        f"matrix peak {peak['flops'] / 1e9:,.0f} GFLOP/s (torch's {peak['torch_flops'] / 1e9:,.0f}), "
+        f"bandwidth {peak['bytes_per_second'] / 1e9:,.0f} GB/s"
     )
-    result: dict[str, Any] = {
-        "machine": machine,
-        "versions": versions,
-        "pairs": [],
-        "median_ratio": None,
-        "peer": None,
-        "workload": asdict(workload),
-        "model": {"name": layout or model, "weights": cost.body + cost.head, "dtype": dtype, "device": device},
-        "peak": {"flops": flops, "torch_flops": torchs, "bytes_per_second": bandwidth},
-        "sampling": [],
-        "training": [],
-    }
+    sampled, trained = [], []
     for batch in workload.batches:
-        row = sampling(policy, batch, workload, bandwidth)
-        result["sampling"].append(row)
+        sampled.append(row := sampling(policy, batch, workload, peak))
         tell(
             f"sampling, {batch} at once: {row['tokens_per_second']:,.0f} tokens/s; "
             f"decoding alone {row['decoded_per_second']:,.0f}, {row['share_of_ceiling']:.0%} of the matrix products alone "
@@ -166,45 +110,55 @@ def bench(
             f"{row['share_of_bandwidth']:.0%} of the bandwidth limit"
         )
     for kind in ("sft", "rl"):
-        row = training(policy, kind, workload, flops, torchs)
-        result["training"].append(row)
+        trained.append(row := training(policy, kind, workload, peak))
         tell(
             f"training, {kind}: {row['tokens_per_second']:,.0f} response tokens/s ({row['stream_tokens']:,} packed tokens, "
             f"{row['targets']:,} of them trained); {row['share_of_peak']:.0%} of the matrix peak, "
             f"{row['share_of_torch_peak']:.0%} of torch's"
         )
-    return result
+    return {
+        "machine": machine,
+        "versions": versions,
+        **NO_PEER,
+        "workload": asdict(workload),
+        "model": {"name": name, "weights": weights, "dtype": dtype, "device": device},
+        "peak": peak,
+        "sampling": sampled,
+        "training": trained,
+    }
 
 
-def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -> dict[str, Any]:
+def load(model: str, layout: str | None, device: str, dtype: str = "float32") -> Policy:
+    """The policy to measure: `model` as everywhere, or random weights in one of LAYOUTS (with a tokenizer of no use)."""
+    if layout is None:
+        return Policy.load(model, device, dtype)
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    from reasonloop.tasks.countdown.tokenizer import build_tokenizer
+
+    if layout not in LAYOUTS:
+        raise InputError(f"--layout {layout}: unknown; expected one of {', '.join(LAYOUTS)}")
+    torch.manual_seed(0)
+    with torch.device(device):
+        policy = Policy(AutoModelForCausalLM.from_config(Qwen3Config(**LAYOUTS[layout])), build_tokenizer())
+    policy.compute_in(dtype)
+    return policy
+
+
+def sampling(policy: Policy, batch: int, workload: Workload, peak: dict[str, float]) -> dict[str, Any]:
     """Sampling `batch` responses of equal length at once, in groups of 8 where there are so many.
 
     "tokens_per_second" is of all of it; "decoded_per_second" of the decoding steps alone, without prompts and the weights'
     laying out. The shares are the latter's.
     """
-    from reasonloop.bench import ceilings
-    from reasonloop.config import Sampling
-    from reasonloop.engine.protocol import Address, Prompt
-    from reasonloop.engine.team import TeamEngine
-
     rng = np.random.default_rng(0)
     group = GROUP if batch % GROUP == 0 else 1
-    options = Sampling(max_tokens=workload.response, slots=batch)
-    lengths = np.full(batch, workload.response)
-    prompts = [Prompt(str(i), random_tokens(rng, policy, workload.prompt)) for i in range(batch // group)]
-
-    with closing(TeamEngine()) as engine:
-        engine.load(policy)
-
-        steps: list[float] = []
-
-        def run() -> None:
-            steps.append(decoding_step(engine, prompts, group, options, Address(0, "bench"), lengths))
-
-        seconds = median_seconds(run, workload.seconds)
+    prompts = [random_tokens(rng, policy, workload.prompt) for _ in range(batch // group)]
+    asked = forced(prompts, np.full(batch, workload.response))
+    steps: list[float] = []
+    seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked)), workload.seconds)
     rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
-    ceiling = ceilings.decoding_ceiling(policy.model, batch)
-    laid_out = ceilings.decoding_ceiling(policy.model, batch, laid_out=True)
+    ceiling, laid_out = (ceilings.decoding_ceiling(policy.model, batch, laid_out=way) for way in (False, True))
     element = policy.head().weight.element_size()
     read = ceilings.Cost.of(policy.model).decoding_bytes(batch, workload.prompt + workload.response / 2, element)
     return {
@@ -215,29 +169,35 @@ def sampling(policy: Policy, batch: int, workload: Workload, bandwidth: float) -
         "share_of_ceiling": rate / ceiling,
         "laid_out_ceiling_tokens_per_second": laid_out,
         "share_of_laid_out_ceiling": rate / laid_out,
-        "share_of_bandwidth": rate / batch * read / bandwidth,
+        "share_of_bandwidth": rate / batch * read / peak["bytes_per_second"],
     }
 
 
-def decoding_step(
-    engine: Engine, prompts: list[Prompt], n: int, options: Sampling, address: Address, lengths: np.ndarray
-) -> float:
-    """Samples, and returns the mean seconds of a decoding step: from the end of the first to that of the last."""
+def forced(prompts: Sequence[np.ndarray], lengths: np.ndarray, turn: int = 0) -> list[Request]:
+    """Requests for responses of exactly these lengths, int [prompts x n], n in a row for each prompt; another `turn` draws
+    other tokens."""
+    n, place = len(lengths) // len(prompts), Place("bench", "bench", step=turn)
+    return [
+        Request(prompts[i // n], place.draw(0, str(i // n), i % n), length=int(length))
+        for i, length in enumerate(lengths)
+    ]
+
+
+def decoding_step(policy: Policy, asked: Sequence[Request]) -> float:
+    """Samples all at once, and returns the mean seconds of a decoding step: from the end of the first to the last's."""
     ends: list[float] = []
-    engine.sample(prompts, n, options, address, lengths=lengths, on_tokens=lambda _: ends.append(time.perf_counter()))
+    engine = NativeEngine(slots=len(asked))
+    engine.on_step = lambda _: ends.append(time.perf_counter())
+    engine.load(Weights(policy=policy))
+    engine.generate(asked, Sampling(max_tokens=max(request.length for request in asked)))
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def training(policy: Policy, kind: str, workload: Workload, peak: float, torchs: float) -> dict[str, Any]:
-    """The learner's whole update on one batch; `kind` is "sft" or "rl". Learning rate 0: the weights stay. Its share of the
-    matrix `peak`, and of `torchs` own."""
-    from reasonloop.config import Optimizer, Sampling
-    from reasonloop.learner.learner import Learner
-    from reasonloop.learner.losses import OBJECTIVES
-
+def training(policy: Policy, kind: str, workload: Workload, peak: dict[str, float]) -> dict[str, Any]:
+    """The learner's whole update on one batch; `kind` is "sft" or "rl". Learning rate 0: the weights stay."""
     examples = examples_for(policy, kind, workload)
     options = Optimizer(microbatch_tokens=workload.context or Optimizer().microbatch_tokens)
-    learner = Learner(policy, options, Sampling())
+    learner = LocalLearner(policy, options, Sampling())
     seconds = median_seconds(lambda: learner.update(examples, 0.0, OBJECTIVES["dapo"]), workload.seconds)
     stream_tokens, flops = packed_work(policy, examples, options.microbatch_tokens)
     targets = sum(len(example.response) for example in examples)
@@ -247,16 +207,13 @@ def training(policy: Policy, kind: str, workload: Workload, peak: float, torchs:
         "targets": targets,
         "tokens_per_second": targets / seconds,
         "flops": flops,
-        "share_of_peak": flops / seconds / peak,
-        "share_of_torch_peak": flops / seconds / torchs,
+        "share_of_peak": flops / seconds / peak["flops"],
+        "share_of_torch_peak": flops / seconds / peak["torch_flops"],
     }
 
 
 def packed_work(policy: Policy, examples: Sequence[Example], microbatch_tokens: int) -> tuple[int, float]:
     """Packed tokens of an update, and the floating point operations that it needs (`ceilings.stream_flops`)."""
-    from reasonloop.bench import ceilings
-    from reasonloop.policy.stream import pack, split_by_tokens
-
     prompts, responses = [example.prompt for example in examples], [example.response for example in examples]
     cost, tokens, flops = ceilings.Cost.of(policy.model), 0, 0.0
     for members in split_by_tokens(prompts, responses, microbatch_tokens):
@@ -268,49 +225,44 @@ def packed_work(policy: Policy, examples: Sequence[Example], microbatch_tokens: 
 
 def examples_for(policy: Policy, kind: str, workload: Workload) -> list[Example]:
     """A training batch of random tokens; `kind` is "sft" or "rl"."""
-    from reasonloop.learner.batch import Example, supervised
-
-    rng = np.random.default_rng(1)
-    pairs = (
-        _one_stream(rng, policy, kind, workload.context) if workload.context else _pairs(rng, policy, kind, workload)
-    )
+    rng, group = np.random.default_rng(1), GROUP if kind == "rl" else 1
+    if workload.context:  # packs to exactly so many: a response's last token is a target only, and not in the stream
+        prompts = [random_tokens(rng, policy, workload.context // (GROUP + 1) if kind == "rl" else 1)]
+        parts = np.array_split(np.arange(workload.context - len(prompts[0])), group)
+        lengths = np.array([len(part) + 1 for part in parts])
+    else:
+        count = workload.groups * GROUP
+        prompts = [random_tokens(rng, policy, workload.prompt) for _ in range(count // group)]
+        longest = min(4 * workload.response, policy.codec.context_length - workload.prompt)
+        lengths = long_tailed(rng, count, workload.response, longest)
+    pairs = [(prompts[i // group], random_tokens(rng, policy, int(length))) for i, length in enumerate(lengths)]
     if kind == "sft":
         return supervised(pairs)
-    total = sum(len(response) for _, response in pairs)
+    total = int(lengths.sum())
     return [
         Example(
             prompt,
             response,
-            policy_weight=1 / total,
-            advantage=float(rng.choice([-1.0, 1.0])),
+            policy_weight=np.full(len(response), 1 / total),
+            advantage=np.full(len(response), rng.choice([-1.0, 1.0])),
             behaviour=np.full(len(response), -1.0, np.float32),
         )
         for prompt, response in pairs
     ]
 
 
-Pairs = list[tuple[np.ndarray, np.ndarray]]
+def long_tailed(rng: np.random.Generator, count: int, mean: float, longest: int) -> np.ndarray:
+    """int64 [count] response lengths in [1, longest] from a log-normal with sigma 0.8: most short, a few stragglers.
 
-
-def _pairs(rng: np.random.Generator, policy: Policy, kind: str, workload: Workload) -> Pairs:
-    count = workload.groups * GROUP
-    each = GROUP if kind == "rl" else 1
-    prompts = [random_tokens(rng, policy, workload.prompt) for _ in range(count // each)]
-    longest = min(4 * workload.response, policy.context_length - workload.prompt)
-    lengths = long_tailed(rng, count, workload.response, longest)
-    return [(prompts[i // each], random_tokens(rng, policy, int(length))) for i, length in enumerate(lengths)]
-
-
-def _one_stream(rng: np.random.Generator, policy: Policy, kind: str, context: int) -> Pairs:
-    """Packs to exactly `context` tokens: a response's last token is a target only, and not in the stream."""
-    prompt = random_tokens(rng, policy, 1 if kind == "sft" else context // (GROUP + 1))
-    parts = np.array_split(np.arange(context - len(prompt)), GROUP if kind == "rl" else 1)
-    return [(prompt, random_tokens(rng, policy, len(part) + 1)) for part in parts]
+    `mean` is the distribution's before it is cut at `longest`.
+    """
+    drawn = rng.lognormal(np.log(mean) - 0.32, 0.8, count)
+    return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
 
 
 def random_tokens(rng: np.random.Generator, policy: Policy, length: int) -> np.ndarray:
     """int32 [length]"""
-    return rng.integers(0, policy.head().weight.shape[0], length).astype(np.int32)
+    return rng.integers(0, policy.vocabulary, length).astype(np.int32)
 
 
 def median_seconds(run: Callable[[], Any], budget: float) -> float:
@@ -327,13 +279,3 @@ def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _check(policy: Policy, workload: Workload) -> None:
-    needed = max(workload.prompt + workload.response, workload.context)
-    if needed > policy.context_length:
-        raise InputError(f"the workload needs a context of {needed} tokens, the model's has {policy.context_length}")
-
-
-def write(result: dict[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -167,8 +167,8 @@ def test_bad_input_is_one_line(arguments: list[str], expected: str, capsys: pyte
     assert error.count("\n") == 1
 
 
-def test_importing_the_rooms_needs_no_torch() -> None:
-    code = "import sys; from reasonloop.bench import ceilings, doctor, measure; sys.exit('torch' in sys.modules)"
+def test_doctor_and_result_files_need_no_torch() -> None:
+    code = "import sys; from reasonloop.bench import doctor, result; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -192,8 +192,11 @@ def test_threads_wait_briefly_unless_the_environment_says_otherwise(
     assert (os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")) == expected
 
 
-def test_openmp_has_heard_it_when_torch_is_there() -> None:
-    code = "from reasonloop.machine.threads import prepare_threads; prepare_threads(2)"
+@pytest.mark.parametrize(
+    "code",
+    ["from reasonloop.machine.threads import prepare_threads; prepare_threads(2)", "import reasonloop.bench.measure"],
+)
+def test_openmp_has_heard_it_when_torch_is_there(code: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment | {"OMP_DISPLAY_ENV": "verbose"}

@@ -79,7 +79,7 @@ def reinforced(
     from reasonloop.config import Sampling
     from reasonloop.learner.batch import reinforced
     from reasonloop.learner.losses import OBJECTIVES
-    from reasonloop.records import Rollout
+    from reasonloop.records import Group, Problem, Rollout
 
     prompts, responses = [prompt for prompt, _ in pairs], [response for _, response in pairs]
     lengths = [len(response) for response in responses]
@@ -92,7 +92,10 @@ def reinforced(
         )
     ]
     objective = replace(OBJECTIVES["dapo"], advantage="centered")
-    groups = [rollouts[i : i + GROUP] for i in range(0, len(rollouts), GROUP)]
+    groups = [
+        Group(Problem(rollouts[i].problem_id, prompt=""), rollouts[i].prompt_tokens, tuple(rollouts[i : i + GROUP]))
+        for i in range(0, len(rollouts), GROUP)
+    ]
     examples = reinforced(groups, objective, max(lengths))
     asked = {
         "model": str(folder),
@@ -140,9 +143,9 @@ def supervised(
 
 def updating(policy: Any, examples: list[Any], objective: Any, args: Any) -> Callable[[], Update]:
     from reasonloop.config import Optimizer, Sampling
-    from reasonloop.learner.learner import Learner
+    from reasonloop.learner.local import LocalLearner
 
-    learner = Learner(policy, Optimizer(), Sampling())
+    learner = LocalLearner(policy, Optimizer(), Sampling())
 
     def update() -> Update:
         found = learner.update(examples, args.learning_rate, objective)

@@ -5,18 +5,17 @@
         --out benchmarks/results/ideas-smollm2.json
 
 "ours" is with the idea, "peer" without it; sides take turns. One thread, so that nothing but the idea differs (how threads
-and processes work together: waiting.py and docs/log.md). Responses are long-tailed (`bench.long_tailed`) where nothing
+wait: docs/log.md). Responses are long-tailed (`bench.long_tailed`) where nothing
 else is said, in groups of 8.
 
 - *A prompt once a group*, sampling and learning: against as many prompts of the same lengths, one for each response.
 - *Finished rows leave*: against computing every row until the longest one has ended.
 - *Static cache*: decoding at equal lengths against a loop of transformers' forward pass with its own (concatenating)
   cache, greedy; ours also draws and keeps log-probs, theirs doesn't.
-- *Our own kernels, sampling*: decoding steps of `kernels/kernels.c` against the same in few torch operations
-  (`engine/straight.py`), and against transformers' modules, products laid out by oneDNN in both; with all rows, with eight,
-  and with one.
-- *Our own kernels, learning*: an update with our products against one with torch's, which is what machines do where MKL has
-  the processor's widest vectors.
+- *Our own kernels, sampling*: decoding steps of `kernels/kernels.c` against transformers' modules; with all rows, with
+  eight, and with one.
+- *Our own kernels, learning*: an update with our products against one with torch's; left out where MKL has the processor's
+  widest vectors, since both are torch's there.
 - *No padding*: an update against transformers' forward pass on the same responses padded to the longest of 8 of like
   length, prompts repeated; products, head, loss and optimizer are the same.
 - *Groups without a gradient left out*: an update on 45 % of the groups against one on all, the others' advantages 0.
@@ -42,7 +41,7 @@ import torch
 from pairs import Side, alternate, paired, parser, write
 from verify import expressions
 
-from reasonloop.bench.measure import GROUP, examples_for, long_tailed, random_tokens, timed
+from reasonloop.bench.measure import GROUP, examples_for, forced, long_tailed, random_tokens, timed
 from reasonloop.bench.measure import Workload as Batch
 from reasonloop.machine.threads import keep_freed_memory, prepare_threads
 
@@ -90,22 +89,21 @@ def main() -> None:
 def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., None]) -> None:
     from reasonloop.config import Sampling
     from reasonloop.engine.native import NativeEngine
-    from reasonloop.engine.protocol import Address, Prompt
+    from reasonloop.policy.policy import Weights
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     rng = np.random.default_rng(0)
     rows = args.groups * GROUP
-    longest = min(4 * args.response, policy.context_length - args.prompt)
+    longest = min(4 * args.response, policy.codec.context_length - args.prompt)
     lengths = long_tailed(rng, rows, args.response, longest)
-    grouped = [Prompt(f"g{i}", random_tokens(rng, policy, args.prompt)) for i in range(args.groups)]
-    single = [Prompt(f"s{i}", random_tokens(rng, policy, args.prompt)) for i in range(rows)]
-    engine = NativeEngine()
-    engine.load(policy)
-    sampling = Sampling(max_tokens=longest, slots=rows)
+    grouped = [random_tokens(rng, policy, args.prompt) for _ in range(args.groups)]
+    single = [random_tokens(rng, policy, args.prompt) for _ in range(rows)]
+    engine = NativeEngine(slots=rows)
+    engine.load(Weights(policy=policy))
+    sampling = Sampling(max_tokens=longest)
 
-    def sample(prompts: Sequence[Prompt], lengths: np.ndarray, on_finished: Any = None) -> None:
-        n = len(lengths) // len(prompts)
-        engine.sample(prompts, n, sampling, Address(0, "bench"), on_finished, lengths=lengths)
+    def sample(prompts: Sequence[np.ndarray], lengths: np.ndarray, on_done: Any = None) -> None:
+        engine.generate(forced(prompts, lengths), sampling, on_done)
 
     long = np.full(rows, int(lengths.max()))
     compare(
@@ -120,20 +118,16 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         tokens={"with": int(lengths.sum()), "without": int(long.sum())},
     )
 
-    def by_torch(*work: Any) -> None:
-        with patch("reasonloop.kernels.ops.library", lambda: None):
-            sample(*work)
+    modules = NativeEngine(slots=rows)
+    modules.load(Weights(policy=policy))
 
-    def by_modules(*work: Any) -> None:
-        with (
-            patch("reasonloop.engine.straight.known", lambda *_: False),
-            patch("reasonloop.engine.kernel_forward.known", lambda *_: False),
-        ):
-            sample(*work)
+    def by_modules(prompts: Sequence[np.ndarray], lengths: np.ndarray) -> None:
+        with patch("reasonloop.engine.kernel_decoder.known", lambda *_: False):
+            modules.generate(forced(prompts, lengths), sampling)
 
     compare(
         "static cache",
-        lambda: by_torch(single, np.full(rows, args.response)),
+        lambda: by_modules(single, np.full(rows, args.response)),
         {"transformers' cache": cached_loop(folder, single, args.response)},
     )
 
@@ -142,7 +136,7 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         compare(
             f"our own kernels, sampling {few} rows",
             partial(sample, *work),
-            {"few torch operations": partial(by_torch, *work), "transformers' modules": partial(by_modules, *work)},
+            {"transformers' modules": partial(by_modules, *work)},
         )
 
     seeds = itertools.count()
@@ -151,11 +145,12 @@ def sampling_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
         return expressions(-(-rows // 2), next(seeds))[:rows]  # a worker keeps what it has judged
 
     spec = VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"})
-    with VerifierPool(spec, workers=1, prestart=True) as pool:
+    with VerifierPool(spec, workers=1) as pool:
+        pool.verify(fresh_items())  # the worker is up from here on
 
         def during() -> None:
             futures, items = [], fresh_items()
-            sample(grouped, lengths, lambda i, rollout: futures.append(pool.submit([items[i]])))
+            sample(grouped, lengths, lambda i, _: futures.append(pool.submit(*items[i])))
             for future in futures:
                 future.result()
 
@@ -172,7 +167,7 @@ def cached_loop(folder: Path, prompts: Sequence[Any], tokens: int) -> Work:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = torch.from_numpy(np.stack([prompt.tokens for prompt in prompts]).astype(np.int64))
+    ids = torch.from_numpy(np.stack(prompts).astype(np.int64))
 
     @torch.inference_mode()
     def work() -> None:
@@ -186,8 +181,8 @@ def cached_loop(folder: Path, prompts: Sequence[Any], tokens: int) -> Work:
 
 def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., None]) -> None:
     from reasonloop.config import Optimizer, Sampling
-    from reasonloop.kernels.products import linear
-    from reasonloop.learner.learner import Learner
+    from reasonloop.kernels.matmul import linear, wide
+    from reasonloop.learner.local import LocalLearner
     from reasonloop.learner.losses import OBJECTIVES
     from reasonloop.policy.logprobs import Head, target_logprobs
 
@@ -195,7 +190,7 @@ def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     examples = examples_for(policy, "rl", batch)
     rng = np.random.default_rng(1)
     single = [replace(example, prompt=random_tokens(rng, policy, args.prompt)) for example in examples]
-    learner = Learner(policy, Optimizer(), Sampling())
+    learner = LocalLearner(policy, Optimizer(), Sampling())
 
     def update(examples: Any) -> None:
         learner.update(examples, LEARNING_RATE, OBJECTIVES["dapo"])
@@ -207,13 +202,15 @@ def learning_ideas(policy: Any, folder: Path, args: Any, compare: Callable[..., 
     )
 
     def by_mkl() -> None:
-        with patch("reasonloop.kernels.products.wide", lambda: False):
+        with patch("reasonloop.kernels.matmul.wide", lambda: False):
             update(examples)
 
-    compare("our own kernels, learning", lambda: update(examples), {"torch's products": by_mkl})
+    if wide():
+        compare("our own kernels, learning", lambda: update(examples), {"torch's products": by_mkl})
     compare("no padding", lambda: update(examples), {"padded, 8 a pass": padded_update(folder, examples)})
     useful = max(1, round(MIXED * args.groups)) * GROUP
-    idle = [*examples[:useful], *(replace(example, advantage=0.0) for example in examples[useful:])]
+    nothing = [replace(example, advantage=np.zeros(len(example.response))) for example in examples[useful:]]
+    idle = [*examples[:useful], *nothing]
     compare(
         "groups without a gradient left out",
         lambda: update(examples[:useful]),
@@ -256,7 +253,7 @@ def padded_update(folder: Path, examples: Sequence[Any]) -> Work:
     from transformers import AutoModelForCausalLM
 
     from reasonloop.config import Sampling
-    from reasonloop.kernels.products import wide_products
+    from reasonloop.kernels.matmul import wide_matmul
     from reasonloop.policy.logprobs import Head, target_logprobs
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -274,12 +271,12 @@ def padded_update(folder: Path, examples: Sequence[Any]) -> Work:
             real[row, : len(both)] = 1
             predicts[row, len(e.prompt) - 1 : len(both) - 1] = True
         targets = torch.cat([torch.from_numpy(e.response.astype(np.int64)) for e in few])
-        weights = torch.cat([torch.full((len(e.response),), -e.policy_weight * e.advantage) for e in few])
+        weights = torch.cat([torch.from_numpy(-e.policy_weight * e.advantage).float() for e in few])
         passes.append((ids, real, predicts, targets, weights))
 
     def work() -> None:
         for ids, real, predicts, targets, weights in passes:
-            with wide_products(model):
+            with wide_matmul(torch.device("cpu")):
                 hidden = model.model(ids, attention_mask=real).last_hidden_state[predicts]
             logprobs, _ = target_logprobs(hidden, Head(model.lm_head.weight), targets, Sampling())
             ((logprobs - logprobs.detach()).exp() * weights).sum().backward()

@@ -67,14 +67,14 @@ def compare(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Pairs of updates on one batch of `kind`; its result and the peer's versions."""
     from reasonloop.config import Optimizer, Sampling
-    from reasonloop.learner.learner import Learner
+    from reasonloop.learner.local import LocalLearner
     from reasonloop.learner.losses import OBJECTIVES
 
     examples = bench.examples_for(policy, kind, workload)
     prompts = [example.prompt.tolist() for example in examples]
     responses = [example.response.tolist() for example in examples]
     lengths = [len(response) for response in responses]
-    learner = Learner(policy, Optimizer(), Sampling())
+    learner = LocalLearner(policy, Optimizer(), Sampling())
     request: dict[str, Any] = {"lengths": lengths}
     if kind == "rl":
         rewards = [float(i % GROUP < 3) for i in range(len(examples))]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasonloop.bench.measure import machine_and_versions
+from reasonloop.bench.result import machine_and_versions
 
 RESULTS = Path(__file__).parent / "results"
 Side = Callable[[int], float]

@@ -58,7 +58,7 @@ def requests(workload: dict[str, Any], turn: int, policy: Any, prompt: int, mean
     group = GROUP if workload["prompts"] == "shared" else 1
     sizes = rng.integers(max(1, prompt * 3 // 4), prompt * 5 // 4 + 1, workload["batch"] // group)
     prompts = [random_tokens(rng, policy, int(size)) for size in sizes]
-    longest = min(4 * mean, policy.context_length - prompt * 5 // 4)
+    longest = min(4 * mean, policy.codec.context_length - prompt * 5 // 4)
     if workload["lengths"] == "equal":
         return prompts, np.full(workload["batch"], min(mean, longest))
     return prompts, long_tailed(rng, workload["batch"], mean, longest)
@@ -74,25 +74,25 @@ def start(name: str, model: Path, threads: int, context: int) -> Peer:
 
 
 class Ours:
-    """Our side: the engine of a run, on the policy."""
+    """Our side: the engine of a run, on the policy; with a slot for each response, as the others have."""
 
     def __init__(self, policy: Any) -> None:
-        from reasonloop.engine.team import TeamEngine
+        from reasonloop.engine.native import NativeEngine
+        from reasonloop.policy.policy import Weights
 
-        self.engine = TeamEngine()
-        self.engine.load(policy)
+        self.engine = NativeEngine()
+        self.engine.load(Weights(policy=policy))
 
     def seconds(self, turn: int, prompts: list[np.ndarray], lengths: np.ndarray) -> float:
+        from reasonloop.bench.measure import forced
         from reasonloop.config import Sampling
-        from reasonloop.engine.protocol import Address, Prompt
 
-        sampling = Sampling(max_tokens=int(lengths.max()), slots=len(lengths))
-        named = [Prompt(str(i), prompt) for i, prompt in enumerate(prompts)]
+        self.engine.slots = len(lengths)
+        asked, sampling = forced(prompts, lengths, turn), Sampling(max_tokens=int(lengths.max()))
         began = time.perf_counter()
-        n = len(lengths) // len(prompts)
-        rollouts = self.engine.sample(named, n, sampling, Address(turn, "bench"), lengths=lengths)
+        found = self.engine.generate(asked, sampling)
         took = time.perf_counter() - began
-        assert [len(rollout.response_tokens) for rollout in rollouts] == lengths.tolist()
+        assert [len(completion.tokens) for completion in found] == lengths.tolist()
         return took
 
 
@@ -144,7 +144,7 @@ def main() -> None:
     from reasonloop.policy.policy import Policy
 
     policy = Policy.load(args.model)
-    context = min(policy.context_length, args.prompt * 2 + args.response * 4)
+    context = min(policy.codec.context_length, args.prompt * 2 + args.response * 4)
     peers: dict[str, Peer] = {}
     left_out: dict[str, str] = {}
     with ExitStack() as stack:

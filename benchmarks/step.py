@@ -31,7 +31,7 @@ from pairs import alternate, note, paired, parser, write
 from peer import Peer, trl_python
 
 from reasonloop.bench.measure import GROUP, long_tailed
-from reasonloop.machine.threads import prepare_threads
+from reasonloop.machine.threads import keep_freed_memory, prepare_threads
 from reasonloop.records import Problem, Verdict
 
 LEARNING_RATE = 1e-6  # the policies stay alike, so that no side's later steps are easier
@@ -69,7 +69,7 @@ class Work:
     """What both sides do in each step."""
 
     prompts: Sequence[Any]
-    """Engine prompts of all steps, one step's after another's"""
+    """Groups of all steps, one step's after another's; without rollouts"""
     texts: Sequence[str]
     """The same prompts as text, for TRL to tokenize"""
     lengths: Sequence[np.ndarray]
@@ -82,12 +82,13 @@ class Work:
 
     @classmethod
     def draw(cls, policy: Any, problems: Sequence[Problem], steps: int, response: int, mixed: float) -> Work:
-        from reasonloop.engine.protocol import Prompt
+        from reasonloop.records import Group
 
-        prompts = [Prompt(problem.id, policy.encode_prompt(problem)) for problem in problems]
-        longest = min(4 * response, policy.context_length - max(len(prompt.tokens) for prompt in prompts))
+        prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
+        longest = min(4 * response, policy.codec.context_length - max(len(group.prompt_tokens) for group in prompts))
         draws, groups = [np.random.default_rng([7, turn]) for turn in range(steps)], len(problems) // steps
-        lengths = [long_tailed(rng, groups * GROUP, response, longest) for rng in draws]
+        drawn = long_tailed(np.random.default_rng(7), groups * GROUP, response, longest)
+        lengths = [rng.permutation(drawn) for rng in draws]  # every step has as many tokens: rounds can be compared
         judged = [verdicts(rng, groups, mixed) for rng in draws]
         return cls(prompts, [_text(policy, problem) for problem in problems], lengths, judged, longest, mixed)
 
@@ -106,7 +107,21 @@ class Work:
 def _text(policy: Any, problem: Problem) -> str:
     if problem.messages is None:
         return problem.prompt or ""
-    return policy.tokenizer.apply_chat_template(list(problem.messages), add_generation_prompt=True, tokenize=False)
+    return policy.codec.tokenizer.apply_chat_template(
+        list(problem.messages), add_generation_prompt=True, tokenize=False
+    )
+
+
+@dataclass(frozen=True)
+class Forced:
+    """An engine whose responses have these lengths."""
+
+    engine: Any
+    lengths: np.ndarray
+
+    def generate(self, requests: Sequence[Any], sampling: Any, on_done: Any = None) -> Any:
+        forced = [replace(r, length=int(length)) for r, length in zip(requests, self.lengths, strict=True)]
+        return self.engine.generate(forced, sampling, on_done)
 
 
 class Ours:
@@ -114,35 +129,43 @@ class Ours:
 
     def __init__(self, policy: Any, work: Work) -> None:
         from reasonloop.config import Optimizer, Sampling
-        from reasonloop.engine.team import TeamEngine
-        from reasonloop.learner.learner import Learner
+        from reasonloop.engine.native import NativeEngine
+        from reasonloop.learner.local import LocalLearner
 
-        self.work = work
+        self.work, self.codec = work, policy.codec
         self.sampling = Sampling(max_tokens=work.longest)
-        self.learner = Learner(policy, Optimizer(), self.sampling)
-        self.engine = TeamEngine()
-        self.engine.load(policy)
+        self.learner = LocalLearner(policy, Optimizer(), self.sampling)
+        self.engine = NativeEngine()
         self.sampling_seconds: list[float] = []
 
     def step(self, turn: int) -> float:
-        from reasonloop.engine.protocol import Address
+        from reasonloop.engine.sample import Sampler
         from reasonloop.learner.batch import reinforced, useful_groups
         from reasonloop.learner.losses import OBJECTIVES
+        from reasonloop.records import Place
         from reasonloop.rewards.outcome import outcome_reward
 
-        prompts, lengths = self.work.prompts_of(turn), self.work.lengths[turn]
+        lengths, verdicts = self.work.lengths[turn], iter(self.work.judged[turn])
         began = time.perf_counter()
-        rollouts = self.engine.sample(prompts, GROUP, self.sampling, Address(0, "bench", step=turn), lengths=lengths)
+        self.engine.load(self.learner.weights)
+        asked: Any = Forced(self.engine, lengths)
+        sampler = Sampler(asked, self.codec, self.sampling, seed=0)
+        sampled = sampler.sample(self.work.prompts_of(turn), GROUP, Place("bench", "bench", step=turn))
         self.sampling_seconds.append(time.perf_counter() - began)
         rewarded = [
-            outcome_reward(replace(rollout, verdict=verdict), self.sampling.max_tokens)
-            for rollout, verdict in zip(rollouts, self.work.judged[turn], strict=True)
+            replace(
+                group,
+                rollouts=tuple(
+                    outcome_reward(replace(rollout, verdict=next(verdicts)), self.sampling.max_tokens)
+                    for rollout in group.rollouts
+                ),
+            )
+            for group in sampled
         ]
-        groups = useful_groups([rewarded[i : i + GROUP] for i in range(0, len(rewarded), GROUP)])
-        examples = reinforced(groups, OBJECTIVES["dapo"], self.sampling.max_tokens)
+        examples = reinforced(useful_groups(rewarded), OBJECTIVES["dapo"], self.sampling.max_tokens)
         self.learner.update(examples, LEARNING_RATE, OBJECTIVES["dapo"])
         took = time.perf_counter() - began
-        assert [len(rollout.response_tokens) for rollout in rollouts] == lengths.tolist()
+        assert [len(rollout.response_tokens) for group in sampled for rollout in group.rollouts] == lengths.tolist()
         assert len(examples) == round(self.work.mixed * self.work.groups) * GROUP
         return took
 
@@ -156,7 +179,7 @@ class Theirs:
         self.tried: dict[str, dict[str, float]] = {}
 
     def start(self, engine: str, batch: int) -> Peer:
-        widest = max(len(prompt.tokens) for prompt in self.work.prompts)
+        widest = max(len(group.prompt_tokens) for group in self.work.prompts)
         options = {
             "model": str(self.folder),
             "prompts": self.work.texts,
@@ -173,7 +196,7 @@ class Theirs:
 
     def step(self, peer: Peer, turn: int) -> float:
         answer = peer.ask(self.work.request(turn))
-        expected = GROUP * sum(len(prompt.tokens) for prompt in self.work.prompts_of(turn))
+        expected = GROUP * sum(len(group.prompt_tokens) for group in self.work.prompts_of(turn))
         assert answer["prompt_tokens"] == expected, "TRL tokenizes the prompts otherwise"
         self.sampling_seconds.append(answer["sampling_seconds"])
         return float(answer["seconds"])
@@ -222,6 +245,7 @@ def main() -> None:
     if wrong := [size for size in args.trl_batch if args.problems * GROUP % size]:
         options.error(f"--trl-batch {wrong[0]}: expected a divisor of the step's {args.problems * GROUP} responses")
     threads = prepare_threads(args.threads)
+    keep_freed_memory()  # as in a run
 
     from reasonloop.policy.policy import Policy
 
@@ -245,7 +269,7 @@ def main() -> None:
         "problems": args.problems,
         "group": GROUP,
         "mixed_groups": args.mixed,
-        "prompt_tokens": float(np.mean([len(prompt.tokens) for prompt in work.prompts])),
+        "prompt_tokens": float(np.mean([len(group.prompt_tokens) for group in work.prompts])),
         "response_tokens": float(counted.mean()),
         "longest": int(counted.max()),
     }

@@ -24,10 +24,10 @@ import numpy as np
 from pairs import RESULTS, paired, write
 
 from reasonloop.machine.threads import available_cores
-from reasonloop.records import Rollout, Verdict
-from reasonloop.store import TrajectoryStore, select_experts
-from reasonloop.store.schema import arrow_schema, response_hash
-from reasonloop.store.segments import encode
+from reasonloop.records import Place, Rollout, Verdict
+from reasonloop.store.experts import select_experts
+from reasonloop.store.schema import SCHEMA, response_hash
+from reasonloop.store.segments import TrajectoryStore, encode
 
 GROUP = 8
 STEP_ROLLOUTS = 4096
@@ -46,7 +46,6 @@ def make_store(folder: Path, rollouts: int) -> None:
     problems = problem_count(rollouts)
     rng = np.random.default_rng(0)
     ease = rng.beta(0.7, 0.7, problems)
-    schema = arrow_schema()
     for step in range(-(-rollouts // STEP_ROLLOUTS)):
         n = min(STEP_ROLLOUTS, rollouts - step * STEP_ROLLOUTS)
         asked = rng.choice(problems, -(-n // GROUP), replace=problems < -(-n // GROUP))
@@ -65,6 +64,7 @@ def make_store(folder: Path, rollouts: int) -> None:
         columns = {
             "run": ["bench"] * n,
             "branch": ["main"] * n,
+            "stage": ["explore"] * n,
             "iteration": np.zeros(n, np.int32),
             "step": np.full(n, step, np.int32),
             "problem_id": [f"train-{p:07d}" for p in problem],
@@ -73,6 +73,7 @@ def make_store(folder: Path, rollouts: int) -> None:
             "reward": right.astype(np.float64),
             "reward_parts": [[("outcome", float(value))] for value in right],
             "finish": ["stop"] * n,
+            "version": np.zeros(n, np.int32),
             "detail": [""] * n,
             "n_tokens": length.astype(np.int32),
             "response_hash_hi": hashes[:, 0],
@@ -80,13 +81,14 @@ def make_store(folder: Path, rollouts: int) -> None:
             "text": [""] * n,
             "prompt_tokens": pa.ListArray.from_arrays(np.arange(0, 12 * n + 1, 12, dtype=np.int32), prompt),
             "response_tokens": pa.ListArray.from_arrays(offsets, tokens),
+            "sampled": [[]] * n,
             "logprobs": pa.ListArray.from_arrays(offsets, -rng.random(offsets[-1], np.float32)),
         }
         arrays = [
             columns[f.name].cast(f.type) if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type)
-            for f in schema
+            for f in SCHEMA
         ]
-        data = encode(pa.Table.from_arrays(arrays, schema=schema))
+        data = encode(pa.Table.from_arrays(arrays, schema=SCHEMA))
         (folder / f"main-i000-s{step:05d}.parquet").write_bytes(data)
 
 
@@ -107,13 +109,13 @@ def time_writing(steps: int = 8) -> float:
                     text="a response",
                     verdict=Verdict.RIGHT if i % 3 else Verdict.WRONG,
                     reward_parts={"outcome": 1.0},
-                    step=step,
+                    place=Place(step=step),
                     sample=i % GROUP,
                 )
                 for i in range(STEP_ROLLOUTS)
             ]
             start = time.perf_counter()
-            store.write(rollouts, branch="main", iteration=0, step=step)
+            store.write(rollouts, Place(step=step))
             seconds += time.perf_counter() - start
             written += len(rollouts)
     return written / seconds

@@ -26,7 +26,7 @@ level, more is better for us.
 
 
 def main() -> None:
-    sections = (steps, sampling, learning, limits, equal, ideas, products, verdicts, store, waiting)
+    sections = (steps, sampling, learning, limits, equal, ideas, matmul, verdicts, store)
     page = HEAD + "\n" + "\n".join(section() for section in sections)
     print(re.sub(r"(?<=\d)%", " %", page), end="")
 
@@ -63,7 +63,7 @@ def seconds(result: dict[str, Any], side: str) -> str:
 
 def steps() -> str:
     rows, all_of_them = [], []
-    for name in ("step", "step-mixed", "step-smollm2"):
+    for name in ("step", "step-mixed", "step-smollm2", "step-avx2"):
         result = read(name)
         work, settings = result["workload"], result["peer_settings"]
         mixed = "" if work["mixed_groups"] == 1 else f", {work['mixed_groups']:.0%} of the groups mixed"
@@ -71,7 +71,8 @@ def steps() -> str:
         rows.append(
             [
                 f"{work['model']}: {work['problems']} problems x {work['group']}, "
-                f"responses of {work['response_tokens']:.0f} tokens, at most {work['longest']}{mixed}",
+                f"responses of {work['response_tokens']:.0f} tokens, at most {work['longest']}{mixed}; "
+                f"{result['machine']['kernels'].partition(',')[0]}",
                 *(seconds(result, "ours"), seconds(result, "peer"), ratio(result), str(len(result["pairs"]))),
                 f"{settings['engine']}, {settings['responses_a_pass']} responses a pass"
                 + (f" (tried: {tried})" if tried else ""),
@@ -79,7 +80,8 @@ def steps() -> str:
         )
         all_of_them.append(result)
     return f"""## A whole RL step against TRL: `step.py`
-Sample, verify, learn ({machine(*all_of_them)}). Every response's length is drawn and forced on both sides; verdicts
+Sample, verify, learn ({machine(*all_of_them)}; processors with vectors of 16 floats have
+AVX-512). Every response's length is drawn and forced on both sides; verdicts
 are stored ones, so that each group, or the share
 said, has right and wrong responses. Groups of equal rewards never reach our forward pass, and do reach TRL's. Aims: 8
 with the bundled
@@ -212,8 +214,8 @@ cache's rival neither draws nor keeps log-probs, and logits in chunks are for me
 {table(("idea", "without it", "takes without it"), rows)}"""
 
 
-def products() -> str:
-    ours, laid_out = read("products"), read("packed")
+def matmul() -> str:
+    ours = read("matmul")
     rows = []
     for one in ours["workloads"]:
         rates = {side: median(found) for side, found in one["gflops"].items()}
@@ -224,16 +226,10 @@ def products() -> str:
                 ratio(one),
             ]
         )
-    plain = [
-        [f"{one['workload']['part']}, {one['workload']['rows']} rows", ratio(one)] for one in laid_out["workloads"]
-    ]
-    return f"""## Matrix products: `products.py`, `packed.py`
+    return f"""## Matrix products: `matmul.py`
 The learner's, 2,048 tokens, GFLOP/s ({machine(ours)}):
 
-{table(("product", "ours", "torch", "oneDNN", "torch takes"), rows)}
-Where there is no compiler sampling lays weights out for oneDNN; SmolLM2-135M ({machine(laid_out)}):
-
-{table(("weights", "plain products take"), plain)}"""
+{table(("product", "ours", "torch", "oneDNN", "torch takes"), rows)}"""
 
 
 def verdicts() -> str:
@@ -272,25 +268,6 @@ def store() -> str:
 {machine(result)}. Aims: 60 s and 2 GB.
 
 {table(("store", "written", "experts selected in", "peak memory"), rows)}"""
-
-
-def waiting() -> str:
-    result = read("waiting")
-    rows = []
-    for _, group in groupby(result["workloads"], key=lambda one: str(one["workload"])):
-        one = next(group)
-        work = one["workload"]
-        rows.append(
-            [
-                f"{work['model']}, {work['processes']} at once",
-                *(digits(1000 * one["seconds_per_step"][how]) for how in ("1000", "sleep", "10000", "OpenMP's own")),
-            ]
-        )
-    return f"""## How threads wait: `waiting.py`
-Milliseconds of a decoding step of 64 rows ({machine(result)}), alone and beside a second such process. Runs set a look
-for work of ten microseconds.
-
-{table(("model", "look for work (1,000 spins)", "sleep at once", "10,000 spins", "OpenMP's own"), rows)}"""
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from reasonloop.analysis.arms import by_arm, evaluations, largest_k, rl_steps
+from reasonloop.analysis.arms import by_arm, evaluated, largest_k
 from reasonloop.analysis.diversity import diversity
 from reasonloop.analysis.forgetting import forgetting
 from reasonloop.analysis.specialisation import specialisation
-from reasonloop.analysis.stability import arm_stability
-from reasonloop.store import connect
+from reasonloop.analysis.stability import stability
+from reasonloop.report.run import read_run
+from reasonloop.store.database import connect
 
 ARMS = ("main", "vanilla")
 STEPS = 10  # entropy is a mean over so many steps at either end
@@ -27,14 +28,13 @@ STEPS = 10  # entropy is a mean over so many steps at either end
 
 def dynamics(run: Path) -> dict[str, dict[str, Any]]:
     with connect(run) as database:
-        found, steps = evaluations(database), rl_steps(database)
+        data = read_run(run)
+        found, steps = evaluated(data.results), data.rl_steps()
         arms, k = by_arm(found), largest_k(found)
-        special = specialisation(database)
         result: dict[str, dict[str, Any]] = {}
         for arm in ARMS:
-            own, entropy = arms[arm], [point.entropy for point in special.entropy if point.arm == arm]
-            last = [point for point in special.evaluations if point.arm == arm][-1]
-            stable = arm_stability(arm, steps[arm])
+            own, entropy = arms[arm], [line["entropy"] for line in steps[arm] if line.get("entropy") is not None]
+            last, stable = specialisation(steps[arm], own, k)[-1], stability(steps[arm])
             reach, solved = forgetting([own[0], own[-1]], reachable=True), forgetting(own)
             between = diversity(database, arm, most_per_bin=6)
             result[arm] = {

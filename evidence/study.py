@@ -26,6 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+from upgrade import upgrade
+
 from reasonloop import config
 from reasonloop.config import flat, stored_recipe
 
@@ -123,11 +125,12 @@ def pack(run: Path, archive: Path) -> int:
 
 
 def unpack(archive: Path, runs: Path) -> None:
-    """Puts the runs that were finished elsewhere into RUNS, where they aren't there already."""
+    """Puts the runs that were finished elsewhere, or by an earlier version, into RUNS, where they aren't there already."""
     for file in sorted(archive.glob("*.tar.gz")):
         if not (runs / file.name.removesuffix(".tar.gz")).exists():
             with tarfile.open(file) as tar:
                 tar.extractall(runs, filter="data")
+            upgrade(runs / file.name.removesuffix(".tar.gz"))
 
 
 def compare(folder: Path, runs: Path, arms: dict[str, list[str]], seeds: list[int]) -> int:

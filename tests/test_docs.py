@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from run_fixtures import metrics, weak_model
+from run_fixtures import TASK, metrics, small_recipe, weak_model
 
 from reasonloop.cli import main
-from reasonloop.store.schema import COLUMNS
+from reasonloop.store.schema import SCHEMA
 
 PAGE = (Path(__file__).parent.parent / "docs" / "your-own.md").read_text(encoding="utf-8")
 
@@ -24,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    for name in ("multiples", "effort"):
+    for name in ("multiples", "effort", "training", "polished"):
         sys.modules.pop(name, None)
 
 
@@ -39,7 +40,35 @@ def test_a_task_and_a_judge_of_ones_own(here: Path, capsys: pytest.CaptureFixtur
     assert line["alpha"] == 0.8
 
 
+def test_an_objective_an_advantage_and_a_reward_of_ones_own(here: Path) -> None:
+    small = ["rl.steps=2", "rl.problems_per_step=8", "rl.group_size=4", "rl.learning_rate=1e-2", "eval.samples=1"]
+    shown = re.findall(r"rl\.\w+=training:\w+", PAGE)
+    assert len(shown) == 3
+    task = ["task.name=countdown", *(f"task.{key}={json.dumps(value)}" for key, value in TASK.items() if key != "name")]
+    (here / "my.toml").write_text('method = "rl"\n')
+    model = [f"model.path={weak_model()}", "sampling.max_tokens=14"]
+    assert main(["run", "my.toml", *model, *task, *small, *shown, "--out", "run"]) == 0
+    lines = metrics(here / "run", stage="explore")
+    assert any(line.get("grad_norm", 0) > 0 for line in lines)
+    paid = [(line["reward"], line["right"]) for line in lines if line["right"] > 0]
+    assert paid
+    assert all(0 < reward < right for reward, right in paid)  # right ones, less the longer they are
+
+
+def test_a_method_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "my.toml").write_text(small_recipe(here).read_text())
+    own = ["method=polished:METHOD", "rloop.vanilla=false", "rl.steps=2"]
+    assert main(["run", "my.toml", *own, "--dry-run", "--out", "run"]) == 0
+    planned = capsys.readouterr().out
+    assert planned.count("polished: RL (dapo) from") == 2
+    assert "polished: RFT from" in planned
+    assert main(["run", "my.toml", *own, "--out", "run"]) == 0
+    made = json.loads((here / "run" / "evals" / "polished.json").read_text())
+    assert (made["product"], made["rollouts"]) == (True, 2 * 2 * 4 * 4)
+    assert "RLoop, polished" in (here / "run" / "report.html").read_text()
+
+
 def test_every_column_of_the_store_is_described() -> None:
     table = PAGE[PAGE.index("| column |") :].split("\n\n")[0]
     cells = [row.split("|")[1] for row in table.splitlines()[2:]]
-    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == {*COLUMNS, "response_hash"}
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == {*SCHEMA.names, "response_hash"}

@@ -82,7 +82,7 @@ def brought_up(table: dict[str, Any]) -> dict[str, Any]:
         for section in sections:
             owner = owner[section]
         del owner[name]
-    if "sampling.slots" in told:
+    if told.get("sampling.slots", 256) != 256:  # 256 is what an unset one was, and is
         table["engine"] = {**table.get("engine", {}), "slots": told["sampling.slots"]}
     if told.get("rl.advantage") == "pass_k":
         table["rl"]["advantage"] = f"pass@{told['rl.pass_k']}"

@@ -80,6 +80,11 @@ def entries(run: RunData, every: bool = False) -> list[Entry]:
     InputError where the product has no evaluation.
     """
     products = [e for e in run.results if e.get("product")]
+    if not any("arm" in e for e in run.results):
+        raise InputError(
+            f"{run.folder}: made by an earlier version, which did not write what its evaluations are; expected a run of "
+            "this one, or one that evidence/upgrade.py has brought up"
+        )
     if not products:
         raise InputError(f"{run.folder}: its product has no evaluation in {run.folder / 'evals'}; expected one")
     last = {arm_of(e): e for e in run.results}

@@ -1,10 +1,10 @@
 r"""Comparing an answer with the gold answer: as text, as a number, and as mathematics.
 
-`exact`, `numeric` and `quick_math` are pure and bounded: they may run in the process that samples. `symbolic` is not
-bounded (``9^{9^{9^{9}}}`` holds the interpreter lock for minutes): it runs only in a worker that can be killed.
+`exact`, `numeric` and `quick_math` are pure and bounded: they may run in the process that samples. `symbolic`, math-verify's
+comparison for what `maths` doesn't know, is not bounded: it runs only in a worker that can be killed.
 
-A percent sign is a unit, never dropped: 10, 10% and 0.1 are three different answers. Units of every other kind make an
-answer something else than a plain number.
+10, 10% and 0.1 are three different answers; but a gold answer with a percent sign, and a problem that asks for a percentage,
+take the number with the sign and without (`Rules`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from functools import lru_cache
 from typing import Any
 
 from reasonloop.records import Judgement, Verdict
+from reasonloop.verify.maths.answer import Answer, Quantity, read
+from reasonloop.verify.maths.equal import Rules, drop_letter_units, equal
+from reasonloop.verify.maths.tokens import Unreadable, Unsupported
+from reasonloop.verify.maths.value import rational
 
 MAX_DIGITS = 300
 MAX_EXPONENT = 400
@@ -32,6 +36,9 @@ KEPT_JUDGEMENTS = 2_000
 """That `symbolic` keeps: the responses of a group often give the same answer."""
 KEPT_GOLDS = 200
 """Gold answers that `symbolic` keeps parsed (answers aren't: they may be huge, and nobody has checked them)."""
+KEPT_READINGS = 2_000
+"""Answers, and gold answers, whose structure is kept"""
+PLAIN = Rules()
 
 
 def one_line(text: str, limit: int = DETAIL) -> str:
@@ -134,38 +141,46 @@ def _unwrap(text: str) -> str:
     return re.sub(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", "", text)
 
 
-def numeric(answer: str, gold: str) -> Judgement:
-    """RIGHT if both are plain numerals (see `parse_number`) of exactly the same value and unit (percent or none).
+def numeric(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement:
+    """RIGHT if both are numbers of exactly the same value, whatever units, currency or words stand with them.
 
-    UNPARSEABLE if either is no plain numeral: no tolerance, no units, so that 0.333333 is not 1/3, nor 10% 10 or 0.1.
+    No tolerance: 0.333333 is not 1/3. UNPARSEABLE if either is no single number ("5 or 6", "5-", an expression in variables);
+    percent signs as `rules` have it.
     """
-    number = parse_number(answer)
-    if number is None:
-        return Judgement(Verdict.UNPARSEABLE, f"no plain number: {one_line(answer, 100)}")
-    expected = parse_number(gold)
-    if expected is None:
-        return Judgement(Verdict.UNPARSEABLE, f"the gold answer is no plain number: {one_line(gold, 100)}")
-    same = (number.value, number.percent) == (expected.value, expected.percent)
-    return Judgement(Verdict.RIGHT if same else Verdict.WRONG, one_line(answer.strip()))
+    number, expected = parse_number(answer.strip().removesuffix("!")), parse_number(gold)
+    if number is not None and expected is not None:
+        return _same_numbers(number, expected, rules, answer)
+    found = []
+    for name, text, plain in (("answer", answer, number), ("gold answer", gold, expected)):
+        value = (plain.value, plain.percent) if plain is not None else _written_number(text)
+        if value is None:
+            return Judgement(Verdict.UNPARSEABLE, f"the {name} is no number: {one_line(text, 100)}")
+        found.append(value)
+    (a, ours), (b, theirs) = found
+    right = a == b and rules.percent_fits(ours, theirs)
+    return Judgement(Verdict.RIGHT if right else Verdict.WRONG, one_line(answer.strip()))
 
 
-_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s?\{([^{}\\$]*)\}\.?")
-_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
+def _same_numbers(number: Number, expected: Number, rules: Rules, answer: str) -> Judgement:
+    right = number.value == expected.value and rules.percent_fits(number.percent, expected.percent)
+    return Judgement(Verdict.RIGHT if right else Verdict.WRONG, one_line(answer.strip()))
 
 
-def _as_words(text: str) -> tuple[str, bool]:
-    r"""(the words of an answer, or "" if it is none; whether \text{} marks them as words)."""
-    marked = _TEXT.fullmatch(text)
-    words = (marked.group(1) if marked else text).strip(" .()")
-    return (words.casefold() if _WORDS.fullmatch(words) else "", marked is not None)
+def _written_number(text: str) -> tuple[Fraction, bool] | None:
+    """(value, whether in percent) of a single number with whatever is written around it, or None."""
+    reading = read_answer(text)
+    if isinstance(reading, str) or len(reading.parts) != 1 or not isinstance(reading.parts[0].form, Quantity):
+        return None
+    quantity = reading.parts[0].form
+    value = rational(quantity.tree)
+    return None if value is None else (value, "%" in quantity.units)
 
 
-def quick_math(answer: str, gold: str) -> Judgement | None:
-    r"""The fast path before `symbolic`: a verdict at once, or None where only symbolic comparison can tell.
+def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None:
+    r"""The verdict on an answer in mathematics, or None where only `symbolic` can tell (integrals, sums and the like).
 
-    Decided here: an empty answer; equal text; two plain numerals (except a fraction against a decimal of another value,
-    0.333333 for 1/3, which math-verify compares to six decimals); two texts in words, since a symbolic parser reads
-    "seat" as s*e*a*t and finds it equal to "east". Words are those in \text{}, and bare ones of four letters and more.
+    Plain numerals are compared as such, equal texts are equal, and all else is read and compared by value (`maths`). Time and
+    memory are bounded.
     """
     if not answer.strip():
         return Judgement(Verdict.UNPARSEABLE, "empty answer")
@@ -175,21 +190,50 @@ def quick_math(answer: str, gold: str) -> Judgement | None:
     if plain == expected:
         return Judgement(Verdict.RIGHT, one_line(plain))
     a, b = parse_number(plain), parse_number(expected)
-    if a is not None and b is not None:
-        if (a.value, a.percent) == (b.value, b.percent):
-            return Judgement(Verdict.RIGHT, one_line(plain))
-        if {a.form, b.form} == {"fraction", "decimal"} and a.percent == b.percent:
-            return None
-        return Judgement(Verdict.WRONG, one_line(plain))
-    (words, _), (gold_words, marked) = _as_words(plain), _as_words(expected)
-    if words and gold_words and (marked or len(gold_words) >= 4):
-        return Judgement(Verdict.RIGHT if words == gold_words else Verdict.WRONG, one_line(plain))
-    return None
+    if a is not None and b is not None and (a.value == b.value or {a.form, b.form} != {"fraction", "decimal"}):
+        return _same_numbers(a, b, rules, plain)
+    ours, theirs = read_answer(fold(answer)), read_gold(fold(gold))
+    if ours is UNSUPPORTED or theirs is UNSUPPORTED:
+        return None
+    if isinstance(ours, str) or isinstance(theirs, str):
+        reason = f"the answer: {ours}" if isinstance(ours, str) else f"the gold answer: {theirs}"
+        return Judgement(Verdict.UNPARSEABLE, one_line(f"{reason}: {plain if isinstance(ours, str) else expected}"))
+    try:
+        right = equal(drop_letter_units(ours, theirs), theirs, rules)
+    except Unreadable as error:
+        return Judgement(Verdict.UNPARSEABLE, one_line(f"can't be compared ({error}): {plain}"))
+    if not right and not ours.parts and not ours.in_words:
+        return Judgement(Verdict.UNPARSEABLE, one_line(f"{ours.reason}: {plain}"))
+    return Judgement(Verdict.RIGHT if right else Verdict.WRONG, one_line(plain))
+
+
+UNSUPPORTED = "mathematics of a kind that is not known here"
+
+
+def _read(text: str, gold: bool) -> Answer | str:
+    """The structure of an answer, or why there is none."""
+    try:
+        return read(text, gold)
+    except Unsupported:
+        return UNSUPPORTED
+    except (Unreadable, RecursionError) as error:
+        return str(error)
+
+
+@lru_cache(maxsize=KEPT_READINGS)
+def read_answer(text: str) -> Answer | str:
+    return _read(text, gold=False)
+
+
+@lru_cache(maxsize=KEPT_READINGS)
+def read_gold(text: str) -> Answer | str:
+    return _read(text, gold=True)
 
 
 _PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
 _PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
 _SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
+_LEFT_OPEN = re.compile(r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|[;&]", re.IGNORECASE)
 
 
 @lru_cache(maxsize=KEPT_JUDGEMENTS)
@@ -206,6 +250,8 @@ def symbolic(answer: str, gold: str) -> Judgement:
     from math_verify import verify
 
     texts = [_unwrap(fold(answer)), _unwrap(fold(gold))]
+    if _elements(texts[0]) != _elements(texts[1]):
+        return Judgement(Verdict.WRONG, "another number of elements")
     if bool(_PERCENT.search(texts[0])) != bool(_PERCENT.search(texts[1])):
         return Judgement(Verdict.WRONG, "a percent sign on one side only")
     bare = [_PERCENT_LAST.fullmatch(text) for text in texts]
@@ -232,6 +278,15 @@ def symbolic(answer: str, gold: str) -> Judgement:
     return Judgement(Verdict.RIGHT if same else Verdict.WRONG, one_line(answer.strip()))
 
 
+def _elements(text: str) -> tuple[int, int]:
+    """Commas outside of brackets, and words that leave an answer open: what math-verify reads past."""
+    depth = commas = 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        commas += sign == "," and depth == 0
+    return commas, len(_LEFT_OPEN.findall(text))
+
+
 def prepare_symbolic() -> None:
     """Import math-verify and run it once, so that the first real comparison doesn't pay for it; silence its log."""
     import logging
@@ -239,6 +294,7 @@ def prepare_symbolic() -> None:
     for name in ("math_verify", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     symbolic(r"\frac{1}{2}x + 1", r"1 + x/2")
+    quick_math(r"\sin x", r"\cos x")
 
 
 def _parse(text: str) -> list[Any]:

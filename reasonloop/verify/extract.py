@@ -1,29 +1,28 @@
 r"""Where the final answer stands in a response. Pure, and linear in the length of the text.
 
-The styles:
+Only what is said counts: the text behind the last ``</think>``; thinking that doesn't end has no answer. The styles:
 
-- "boxed": what the last ``\boxed{...}`` holds, braces balanced (``\{`` and ``\}`` are letters, not groups). A last
-  box that is never closed, as in a response that was cut off, gives None: nobody knows what it would have said.
+- "boxed": what the last ``\boxed{...}`` holds, braces balanced; several boxes with nothing but commas, "and" and the like
+  between them are a list. ``\fbox``, ``boxed{...}`` and ``\boxed 5`` are boxes, too. A last box that is never closed, as in a
+  response that was cut off, gives None: nobody knows what it would have said.
 - "hash": the first line after the last ``####`` (GSM8K).
 - "last_number": the last numeral, its sign, ``$``, exponent, ``/denominator`` and ``%`` included.
-- "final": the box if there is one (closed or not: the box decides), else hash, else what follows the last "answer is"
-  or "answer:", else the last number.
+- "final": what the last ``<answer>...</answer>`` holds, else the box if there is one (closed or not: the box decides), else
+  hash, else what follows the last "answer is", "answer:" and the like, else the last formula or number. A number is never torn
+  out of a formula.
 - "bare": the box if there is one, else the whole text.
-- "all": the whole text, stripped.
+- "all": the whole text, stripped; thinking included.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from reasonloop.errors import InputError
 
 Style = Literal["boxed", "hash", "last_number", "final", "bare", "all"]
 STYLES: tuple[str, ...] = get_args(Style)
-
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_BOX_OPEN = re.compile(r"\\boxed\s*\{")
 
 # Possessive quantifiers (`++`): a run of ten million digits is walked once, whatever follows it.
 _NUMERAL = (
@@ -35,10 +34,37 @@ _NUMERAL = (
 )
 _NUMBER_IN_TEXT = re.compile(_NUMERAL)
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
-_ANSWER_PHRASE = re.compile(r"\banswer\s{0,20}(?:is\b|:|=)\s{0,20}:?\s{0,20}", re.IGNORECASE)
-# "18 dollars", "5 m long": a numeral, then words. Not "3 x + 1" (one letter), nor "5 or 6" (a second answer).
-_NUMERAL_WITH_UNIT = re.compile(rf"({_NUMERAL})(?=\s+(?!(?:or|and|to)\b)[A-Za-z]{{2,}})")
+THINKING = re.compile(r"<(?P<closes>/)?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_TAG = re.compile(r"<(?P<closes>/)?answer>", re.IGNORECASE)
+# a box behind a line break (\\) is one, too
+BOX_OR_BRACE = re.compile(r"\\[fd]?boxed\s*+\{|\\fbox\s*+\{|(?<![a-zA-Z])boxed\{|\\(?!\\?[fd]?boxed|\\?fbox).|[{}]", re.DOTALL)
+_UNBRACED = re.compile(
+    r"\\boxed\s*+(?P<value>\$?-?[0-9]++(?:[.,/][0-9]++)*+|-?\\[dt]?frac\s*+(?:\{[^{}]*+\}\s*+\{[^{}]*+\}|[0-9]\s*+[0-9])"
+    r"|[a-zA-Z](?![a-zA-Z]))"
+)
+_BETWEEN_BOXES = re.compile(
+    r"(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?P<word>and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?P<bare>and|or)\b)*+"
+)
+_LONGEST_BETWEEN = 60
+_PHRASE = re.compile(
+    r"\b(?:answers?|result)\b(?:"
+    r"\s{0,5}+(?:\*{0,3}:|=|\bis\b|\bare\b)"
+    r"|(?:\s{1,5}+(?:to|of|for|in)\b[^.:?!\n]{1,80}?|\s{1,5}+(?:must|will|would|should)\b[^.:?!\n]{0,20}?)\s(?:is\b|are\b|be\b|:|=)"
+    r"|\*{0,3}\s{0,5}\n"
+    r"|\s{1,5}+(?=[-$\\(]{0,3}[0-9]))"
+    r"(?:\s|[:*_#`>])*+"
+    r"(?!(?:not|still|yet|un(?:known|clear|likely)|wrong|incorrect|in?valid|right|correct|to|what|probably|likely)\b)",
+    re.IGNORECASE,
+)
 _SENTENCE = 1_000
+_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)[.!?]\*{0,3}\s|\n")
+_REASON = re.compile(r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|as\s+(?:the|we|it))\b", re.IGNORECASE)
+_FORMULA = re.compile(
+    r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?=[^\s$])(?P<inline>[^$\n]*+)(?<![\s\\])\$(?![0-9])"
+    r"|\\\((?P<round>(?:[^\\]|\\(?!\)))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?!\]))*+)\\\]"
+)
+_BARE_FORMULA = re.compile(r"(?:\\[a-zA-Z]++|\\[,;! ]|[0-9{}()\[\]^_+\-*/=.,!|<>%°√π²³\u2212·×]|\b[a-zA-Z]\b|[ \t])++")
+_WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 def extract_answer(text: str, style: str) -> str | None:
@@ -46,21 +72,28 @@ def extract_answer(text: str, style: str) -> str | None:
 
     Time and memory are linear in len(text). Raises InputError for an unknown style.
     """
+    if style not in STYLES:
+        raise InputError(f"answer extraction: got {style!r}, expected one of {', '.join(STYLES)}")
+    if style == "all":
+        return text.strip() or None
+    start = spoken_from(text)
+    if start is None:
+        return None
+    text = text[start:] if start else text
     if style == "boxed":
         return _boxed(text)
     if style == "hash":
         return _after_hash(text)
     if style == "last_number":
         return _last_number(text)
-    if style == "final":
-        if "\\boxed" in text:
-            return _boxed(text)
-        return _after_hash(text) or _after_phrase(text) or _last_number(text)
-    if style == "bare" and "\\boxed" in text:
+    if style == "bare":
+        return _boxed(text) if has_box(text) else text.strip() or None
+    tagged = _in_tag(text)
+    if tagged is not None:
+        return (_boxed(tagged) if has_box(tagged) else tagged.strip()) or None
+    if has_box(text):
         return _boxed(text)
-    if style in ("bare", "all"):
-        return text.strip() or None
-    raise InputError(f"answer extraction: got {style!r}, expected one of {', '.join(STYLES)}")
+    return _after_hash(text) or _after_phrase(text) or _last_value(text)
 
 
 def gold_answer(text: str) -> str:
@@ -84,19 +117,74 @@ def gold_response(answer: str, style: str) -> str:
     return f"#### {answer}" if style == "hash" else answer
 
 
+def spoken_from(text: str) -> int | None:
+    """Offset behind the thinking; 0 where there is none, None where it doesn't end."""
+    start: int | None = 0
+    if "<" not in text:
+        return 0
+    for tag in THINKING.finditer(text):
+        start = tag.end() if tag["closes"] else None
+    return start
+
+
+def has_box(text: str) -> bool:
+    return "box" in text and (bool(_boxes(text)[0]) or _boxes(text)[1])
+
+
+class Box(NamedTuple):
+    start: int
+    end: int
+    inside: str
+
+
+def _boxes(text: str) -> tuple[list[Box], bool]:
+    """(the closed boxes in the order in which they open, whether one that opens behind them is never closed)."""
+    open_: list[tuple[int, int] | None] = []  # (start, start of what it holds) of a box, None for another brace
+    found: list[Box] = []
+    for mark in BOX_OR_BRACE.finditer(text):
+        sign = mark.group()
+        if sign == "}":
+            box = open_.pop() if open_ else None
+            if box is not None:
+                found.append(Box(box[0], mark.end(), text[box[1] : mark.start()].strip()))
+        elif sign.endswith("{") and sign != "\\{":
+            open_.append((mark.start(), mark.end()) if len(sign) > 1 else None)
+    if "\\boxed" in text:
+        found += [Box(box.start(), box.end(), box["value"]) for box in _UNBRACED.finditer(text)]
+    found.sort()
+    unclosed = [box for box in open_ if box is not None]
+    return found, bool(unclosed) and (not found or unclosed[-1][0] > found[-1].start)
+
+
 def _boxed(text: str) -> str | None:
-    opening = _BOX_OPEN.match(text, max(text.rfind("\\boxed"), 0))
-    if opening is None:
+    boxes, cut_off = _boxes(text)
+    if cut_off or not boxes:
         return None
-    depth = 1
-    for brace in _BRACE.finditer(text, opening.end()):
-        if brace.group() == "{":
-            depth += 1
-        elif brace.group() == "}":
-            depth -= 1
-            if depth == 0:
-                return text[opening.end() : brace.start()].strip() or None
-    return None
+    listed = boxes[-1].inside
+    for before, box in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        between = text[before.end : box.start] if before.end <= box.start <= before.end + _LONGEST_BETWEEN else "-"
+        joint = _BETWEEN_BOXES.fullmatch(between)
+        if joint is None or not between.strip():
+            break
+        listed = f"{before.inside} {joint['word'] or joint['bare'] or ','} {listed}"
+    return _unescaped(listed) or None
+
+
+def _unescaped(text: str) -> str:
+    r"""Without a second escape: \\frac{1}{2} as \frac{1}{2}, where no command has a single one."""
+    if re.search(r"\\\\[a-zA-Z]", text) and not re.search(r"(?<!\\)\\[a-zA-Z]", text):
+        return text.replace("\\\\", "\\")
+    return text
+
+
+def _in_tag(text: str) -> str | None:
+    opening, found = None, None
+    for tag in _TAG.finditer(text):
+        if not tag["closes"]:
+            opening = tag.end()
+        elif opening is not None:
+            found, opening = text[opening : tag.start()], None
+    return found
 
 
 def _after_hash(text: str) -> str | None:
@@ -110,14 +198,42 @@ def _after_hash(text: str) -> str | None:
 
 def _after_phrase(text: str) -> str | None:
     last = None
-    for last in _ANSWER_PHRASE.finditer(text):  # noqa: B007  (the last match is the one that counts)
+    for last in _PHRASE.finditer(text):  # noqa: B007  (the last match is the one that counts)
         pass
     if last is None:
         return None
-    line = text[last.end() : last.end() + _SENTENCE].split("\n", 1)[0]
-    sentence = re.split(r"\.\s", line, maxsplit=1)[0].strip().strip("*").rstrip(".").strip()
-    with_unit = _NUMERAL_WITH_UNIT.match(sentence)
-    return (with_unit.group(1) if with_unit else sentence) or None
+    sentence = text[last.end() : last.end() + _SENTENCE]
+    end = _SENTENCE_END.search(sentence)
+    sentence = sentence[: end.start()] if end else sentence
+    reason = _REASON.search(sentence)
+    sentence = sentence[: reason.start()] if reason else sentence
+    return sentence.strip().strip("*`").rstrip(".").strip() or None
+
+
+def _last_value(text: str) -> str | None:
+    """The last formula, or the last number that stands in none."""
+    formula = None
+    for match in _FORMULA.finditer(text):
+        inside = next(group for group in match.groups() if group is not None).strip()
+        if inside and not (len(inside) == 1 and inside.isalpha()):
+            formula = (match.end(), inside)
+    start = formula[0] if formula else 0
+    behind = text[start:]
+    number = _last_number(behind)
+    if number is None:
+        return formula[1] if formula else None
+    return _bare_formula(behind) or number
+
+
+def _bare_formula(text: str) -> str | None:
+    r"""The formula without marks that the last number stands in: \frac{3}{4}, 2x^2, 3√7; None if it stands alone."""
+    run = None
+    for match in _BARE_FORMULA.finditer(text):
+        if any(character.isdigit() for character in match.group()):
+            run = match.group()
+    if run is None or not re.search(r"\\[a-zA-Z]|[\^_√π²³]", run):
+        return None
+    return run.strip(" \t,;").rstrip(".") or None
 
 
 def _last_number(text: str) -> str | None:

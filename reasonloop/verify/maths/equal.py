@@ -1,0 +1,398 @@
+r"""Whether an answer is the gold answer: element by element, each kind of element by its own rule.
+
+Order counts in brackets and not between commas; an element that stands twice stands once; \pm is two elements; a list is not
+one of its elements. Names are dropped unless both sides have one. Units are dropped unless both have one, and then have to be
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from reasonloop.verify.maths.agree import agree, is_decimal, is_numeral, proportional, rounds_to
+from reasonloop.verify.maths.answer import (
+    Answer, Based, Colon, Form, Matrix, Part, Quantity, Relation, Set, Tuple, Words, uses_sign,
+)  # fmt: skip
+from reasonloop.verify.maths.expression import Tree, has, symbols
+from reasonloop.verify.maths.reals import reals_of, same_reals
+from reasonloop.verify.maths.tokens import Unreadable
+from reasonloop.verify.maths.words import LETTER_UNITS
+
+MOST_ELEMENTS = 100
+_SCALES = frozenset(("deg", "rad", "u"))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is left open by the notation."""
+
+    percent: bool = False
+    """The problem asks for a percentage: its sign may stand or be left out. (Where the gold has it, it may anyway.)"""
+    strict_percent: bool = False
+    """The sign must stand where the gold has it, and nowhere else"""
+
+    def percent_fits(self, answer: bool, gold: bool) -> bool:
+        """Whether an answer with or without the sign may be right for a gold answer with or without it."""
+        return answer == gold or (not self.strict_percent and (gold or self.percent))
+
+
+def equal(answer: Answer, gold: Answer, rules: Rules) -> bool:
+    """Whether the answer is the gold answer. Raises Unreadable where that can't be told in bounds."""
+    if answer.phrase and answer.phrase == gold.phrase and not (answer.parts and gold.parts):
+        return True
+    if gold.choice and not gold.content and answer.choice:
+        return answer.choice == gold.choice
+    if len(gold.parts) == 1 and isinstance(gold.parts[0].form, Based) and not answer.parts:
+        return answer.phrase.replace(" ", "").upper() == gold.parts[0].form.digits
+    if answer.content is not None and equal(answer.content, gold, rules):
+        return True
+    if not answer.parts or not gold.parts:
+        return False
+    return any(_Comparison(rules, together).answers(answer, gold) for together in _sign_modes(answer, gold))
+
+
+def _sign_modes(answer: Answer, gold: Answer) -> tuple[bool, ...]:
+    signs = any(uses_sign(part.form) for part in (*answer.parts, *gold.parts))
+    return (True, False) if signs else (True,)
+
+
+class _Comparison:
+    def __init__(self, rules: Rules, together: bool) -> None:
+        self.rules = rules
+        self.together = together
+        r"""Whether all \pm of an element have the same sign"""
+
+    def answers(self, answer: Answer, gold: Answer) -> bool:
+        ours, theirs = self.expanded(answer.parts), self.expanded(gold.parts)
+        if len(ours) > MOST_ELEMENTS or len(theirs) > MOST_ELEMENTS:
+            raise Unreadable(f"more than {MOST_ELEMENTS} elements")
+        if len(ours) == len(theirs) == 1:
+            return self.part(ours[0], theirs[0])
+        sets = reals_of(ours, answer.joined), reals_of(theirs, gold.joined)
+        if sets[0] is not None and sets[1] is not None and sets[0].extended and same_reals(sets[0], sets[1]):
+            return True
+        return self.lists(ours, theirs)
+
+    def expanded(self, parts: Sequence[Part]) -> list[Part]:
+        r"""The elements, with \pm written out."""
+        found: list[Part] = []
+        for part in parts:
+            if not uses_sign(part.form):
+                found.append(part)
+                continue
+            count = _signs_in(part.form)
+            if count > 5:
+                raise Unreadable(r"too many \pm")
+            ways: Iterable[tuple[int, ...]] = product((1, -1), repeat=count)
+            if self.together:
+                ways = ((sign,) * count for sign in (1, -1))
+            found += [replace(part, form=_with_signs(part.form, list(way))) for way in ways]
+        return found
+
+    def lists(self, ours: list[Part], theirs: list[Part]) -> bool:
+        single = ours[0] if len(ours) == 1 else theirs[0] if len(theirs) == 1 else None
+        records = _records(ours), _records(theirs)
+        if single is not None:
+            others = theirs if single is ours[0] and len(ours) == 1 else ours
+            return self.bracketed(single, others)
+        if records[0] and records[1]:
+            return self.recorded(records[0], records[1])
+        if records[0] or records[1]:
+            named, other = (records[0], theirs) if records[0] else (records[1], ours)
+            return self.against_record(named, other)
+        return self.unordered(ours, theirs)
+
+    def bracketed(self, single: Part, others: list[Part]) -> bool:
+        """{1, 2} and (1, 2) against 1, 2."""
+        form = single.form
+        if isinstance(form, Set):
+            return self.unordered(self.expanded(form.parts), others)
+        records = _records(others)
+        if isinstance(form, Tuple):
+            if records:
+                return len(records) == 1 and self.ordered(form.parts, list(records[0].values()))
+            return (form.opening, form.closing) == ("(", ")") and self.ordered(form.parts, others)
+        return len({id(o) for o in others}) > 0 and all(self.part(single, other) for other in others)
+
+    def recorded(self, ours: list[dict[str, Part]], theirs: list[dict[str, Part]]) -> bool:
+        def same(a: dict[str, Part], b: dict[str, Part]) -> bool:
+            return a.keys() == b.keys() and all(self.part(a[name], b[name]) for name in a)
+
+        return _matched(ours, theirs, same)
+
+    def against_record(self, records: list[dict[str, Part]], others: list[Part]) -> bool:
+        """Named elements against elements without a name: in the order in which they stand."""
+        if len(records) == 1:
+            if all(not part.names for part in others):
+                return self.ordered(list(records[0].values()), others)
+            return False
+
+        def same(record: dict[str, Part], other: Part) -> bool:
+            return isinstance(other.form, Tuple) and self.ordered(list(record.values()), other.form.parts)
+
+        return _matched(records, others, same)
+
+    def ordered(self, ours: Sequence[Part], theirs: Sequence[Part]) -> bool:
+        return len(ours) == len(theirs) and all(self.part(a, b) for a, b in zip(ours, theirs, strict=True))
+
+    def unordered(self, ours: Sequence[Part], theirs: Sequence[Part]) -> bool:
+        return _matched(_named_alike(ours), _named_alike(theirs), self.part)
+
+    def part(self, a: Part, b: Part) -> bool:
+        """`a` of the answer, `b` of the gold answer."""
+        if a.names and b.names and not set(a.names) & set(b.names) and not _functions(a, b):
+            return self.equations(a, b)
+        if isinstance(a.form, Relation) or isinstance(b.form, Relation):
+            return self.equations(a, b) or self.named_relation(a, b)
+        return self.form(a.form, b.form) or (isinstance(a.form, Words) or isinstance(b.form, Words)) and (
+            bool(a.phrase) and a.phrase == b.phrase
+        )
+
+    def named_relation(self, a: Part, b: Part) -> bool:
+        return isinstance(a.form, Relation) and isinstance(b.form, Relation) and a.form == b.form
+
+    def equations(self, a: Part, b: Part) -> bool:
+        """Equations and inequalities as they stand: the same up to a constant factor."""
+        x, y = _relation_of(a), _relation_of(b)
+        if x is None or y is None or len(x.signs) != len(y.signs):
+            return False
+        if len(x.signs) > 1:
+            return x.signs == y.signs and all(agree(p, q) for p, q in zip(x.sides, y.sides, strict=True))
+        (left, sign), (other, other_sign) = _zero_form(x), _zero_form(y)
+        if sign != other_sign:
+            return False
+        return proportional(left, other, positive=sign in ("<", "<="))
+
+    def form(self, a: Form, b: Form) -> bool:
+        if isinstance(a, Quantity) and isinstance(b, Quantity):
+            return self.quantity(a, b)
+        if isinstance(a, Tuple) and isinstance(b, Tuple):
+            return (a.opening, a.closing) == (b.opening, b.closing) and self.ordered(a.parts, b.parts) or _both_reals(a, b)
+        if isinstance(a, Set) and isinstance(b, Set):
+            return self.unordered(self.expanded(a.parts), self.expanded(b.parts))
+        if isinstance(a, Words) and isinstance(b, Words):
+            return a.text == b.text
+        for one, other in ((a, b), (b, a)):
+            if isinstance(one, Matrix):
+                return _same_matrix(one, other)
+            if isinstance(one, Based):
+                return _same_based(one, other)
+        if isinstance(a, Colon) or isinstance(b, Colon):
+            return _same_colon(a, b)
+        for one, other in ((a, b), (b, a)):
+            if isinstance(one, Set) and len(one.parts) == 1 and isinstance(other, Quantity):
+                return self.part(one.parts[0], Part(other))
+        if isinstance(a, Quantity) and isinstance(b, Words) or isinstance(a, Words) and isinstance(b, Quantity):
+            quantity, words = (a, b) if isinstance(a, Quantity) else (b, a)
+            return _in_words(quantity, words)  # type: ignore[arg-type]
+        return _both_reals(a, b)
+
+    def quantity(self, a: Quantity, b: Quantity) -> bool:
+        if not self.rules.percent_fits("%" in a.units, "%" in b.units):
+            return False
+        units, others = (q.units - _SCALES - {"%"} for q in (a, b))
+        if units and others and units != others:
+            return False
+        if _same_number(a.tree, b.tree):
+            return True
+        if {a.tree[0], b.tree[0]} <= {"sym", "const"} and not a.units and not b.units:
+            return _letter(a.tree).casefold() == _letter(b.tree).casefold() != ""
+        if "deg" in a.units ^ b.units:
+            x, y = (("fn", "degrees", q.tree) if "deg" in q.units else q.tree for q in (a, b))
+            if has(x, "const", "pi") or has(y, "const", "pi"):
+                return agree(x, y)
+        return self.letter_unit(a, b) or self.letter_unit(b, a)
+
+    def letter_unit(self, a: Quantity, b: Quantity) -> bool:
+        """12 m against 12, and against 12 \\text{ m}: never the letter of a gold answer against a number alone."""
+        found = _without_letter(a.tree)
+        if found is None or a.units:
+            return False
+        tree, letter = found
+        return letter in b.units and _same_number(tree, b.tree)
+
+
+def _letter(tree: Tree) -> str:
+    name = str(tree[1])
+    return name if len(name) == 1 else ""
+
+
+def _same_number(a: Tree, b: Tree) -> bool:
+    if agree(a, b):
+        return True
+    for one, other in ((a, b), (b, a)):
+        if is_decimal(one) and not is_decimal(other) and rounds_to(one, other):
+            return not is_numeral(other) or other[0] == "num" and other[1].denominator != 1
+    return False
+
+
+def _without_letter(tree: Tree) -> tuple[Tree, str] | None:
+    """(the number, the letter) of a number times a letter that can be a unit, or over one more (5 m/s^2); else None."""
+    if tree[0] == "/" and _unit_letter(tree[2]):
+        tree = tree[1]
+    letter = _unit_letter(tree[2]) if tree[0] == "*" else ""
+    return (tree[1], letter) if letter and not symbols(tree[1]) else None
+
+
+def _unit_letter(tree: Tree) -> str:
+    letter = tree[1] if tree[0] == "^" else tree
+    return letter[1] if letter[0] == "sym" and letter[1] in LETTER_UNITS else ""
+
+
+def drop_letter_units(answer: Answer, gold: Answer) -> Answer:
+    """The answer without bare letters that are units behind numbers, where the gold answer has no letters."""
+    if any(isinstance(part.form, Quantity) and symbols(part.form.tree) for part in gold.parts):
+        return answer
+    parts = []
+    for part in answer.parts:
+        if isinstance(part.form, Quantity) and not part.form.units and (found := _without_letter(part.form.tree)):
+            part = replace(part, form=Quantity(found[0], frozenset((found[1],))))
+        parts.append(part)
+    return replace(answer, parts=tuple(parts))
+
+
+def _in_words(quantity: Quantity, words: Words) -> bool:
+    tree = quantity.tree
+    if tree == ("const", "oo"):
+        return words.text == "infinity"
+    return tree[0] in ("sym", "const") and _letter(tree).casefold() == words.text
+
+
+def _functions(a: Part, b: Part) -> bool:
+    """Whether both are values of a function: f(x) = 2x and y = 2x."""
+    forms = [part.form for part in (a, b)]
+    if not all(isinstance(form, Quantity) and symbols(form.tree) for form in forms):
+        return False
+    return any("(" in name for part in (a, b) for name in part.names) and all(
+        "(" in name or name == "y" for part in (a, b) for name in part.names
+    )
+
+
+def _named_alike(parts: Sequence[Part]) -> list[Part]:
+    """n = 1, 2, 3 names all three."""
+    found: list[Part] = []
+    for part in parts:
+        names = part.names or (found[-1].names if found and not isinstance(part.form, Relation) else ())
+        found.append(replace(part, names=names))
+    return found
+
+
+def _records(parts: Sequence[Part]) -> list[dict[str, Part]]:
+    """Elements with several names as assignments: x = 1, y = 2 is one, p = 5, q = 2, p = 7, q = 2 are two; else none."""
+    if not all(part.names for part in parts) or len({part.names[-1] for part in parts}) < 2:
+        return []
+    records: list[dict[str, Part]] = [{}]
+    for part in parts:
+        if part.names[-1] in records[-1]:
+            records.append({})
+        records[-1][part.names[-1]] = replace(part, names=())
+    return records if len({frozenset(record) for record in records}) == 1 else []
+
+
+def _matched(ours: Sequence, theirs: Sequence, same) -> bool:  # type: ignore[no-untyped-def,type-arg]
+    """Whether each is one of the others, both ways; repetitions don't count."""
+    seen = set()
+    for one in ours:
+        found = [i for i, other in enumerate(theirs) if same(one, other)]
+        if not found:
+            return False
+        seen.update(found)
+    return len(seen) == len(theirs)
+
+
+def _relation_of(part: Part) -> Relation | None:
+    if isinstance(part.form, Relation):
+        return part.form
+    if isinstance(part.form, Quantity) and len(part.names) == 1 and symbols(part.form.tree):
+        return Relation((("sym", part.names[0]), part.form.tree), ("=",), ("", ""))
+    return None
+
+
+def _zero_form(relation: Relation) -> tuple[Tree, str]:
+    left, right = relation.sides
+    sign = relation.signs[0]
+    if sign in (">", ">="):
+        left, right, sign = right, left, {">": "<", ">=": "<="}[sign]
+    return ("+", left, ("neg", right)), sign
+
+
+def _signs_in(form: Form) -> int:
+    if isinstance(form, Tuple):
+        return sum(_signs_in(part.form) for part in form.parts)
+    return _count_signs(form.tree) if isinstance(form, Quantity) else 0
+
+
+def _count_signs(tree: Tree) -> int:
+    return (tree[0] == "pm") + sum(_count_signs(part) for part in tree[1:] if isinstance(part, tuple))
+
+
+def _with_signs(form: Form, signs: list[int]) -> Form:
+    if isinstance(form, Tuple):
+        return replace(form, parts=tuple(replace(part, form=_with_signs(part.form, signs)) for part in form.parts))
+    return replace(form, tree=_signed(form.tree, signs)) if isinstance(form, Quantity) else form
+
+
+def _signed(tree: Tree, signs: list[int]) -> Tree:
+    if tree[0] == "pm":
+        sign = signs.pop(0) * tree[1]
+        inner = _signed(tree[2], signs)
+        return inner if sign > 0 else ("neg", inner)
+    return (tree[0], *(_signed(part, signs) if isinstance(part, tuple) else part for part in tree[1:]))
+
+
+def _same_matrix(matrix: Matrix, other: Form) -> bool:
+    if isinstance(other, Tuple) and (other.opening, other.closing) == ("(", ")"):
+        if any(len(row) != 1 for row in matrix.rows) or not all(isinstance(p.form, Quantity) for p in other.parts):
+            return False
+        other = Matrix(tuple((part.form.tree,) for part in other.parts))  # type: ignore[union-attr]
+    if not isinstance(other, Matrix) or [len(row) for row in matrix.rows] != [len(row) for row in other.rows]:
+        return False
+    pairs = zip(matrix.rows, other.rows, strict=True)
+    return all(_same_number(a, b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+
+
+def _same_based(based: Based, other: Form) -> bool:
+    if isinstance(other, Based):
+        return based == other
+    if not isinstance(other, Quantity):
+        return isinstance(other, Words) and other.text.upper() == based.digits
+    return _digits(other.tree) == based.digits
+
+
+def _digits(tree: Tree) -> str:
+    """The digits that a tree was written with: 204, A5."""
+    if tree[0] == "num" and tree[1].denominator == 1:
+        return str(tree[1])
+    if tree[0] == "sym" and len(tree[1]) == 1:
+        return str(tree[1]).upper()
+    if tree[0] == "*":
+        left, right = _digits(tree[1]), _digits(tree[2])
+        return left + right if left and right else ""
+    return ""
+
+
+def _same_colon(a: Form, b: Form) -> bool:
+    if isinstance(a, Colon) and isinstance(b, Colon):
+        if len(a.parts) != len(b.parts) or (a.half and b.half and a.half != b.half):
+            return False
+        if all(agree(x, y) for x, y in zip(a.parts, b.parts, strict=True)):
+            return True
+        clocks = a.half or b.half or all(len(colon.texts[-1]) == 2 and colon.texts[-1].isdigit() for colon in (a, b))
+        return not clocks and _same_ratio(a.parts, b.parts)
+    colon, other = (a, b) if isinstance(a, Colon) else (b, a)
+    if not isinstance(colon, Colon) or not isinstance(other, Quantity) or len(colon.parts) != 2 or colon.half:
+        return False
+    return agree(("/", colon.parts[0], colon.parts[1]), other.tree)
+
+
+def _same_ratio(a: Sequence[Tree], b: Sequence[Tree]) -> bool:
+    return all(agree(("*", a[0], y), ("*", b[0], x)) for x, y in zip(a[1:], b[1:], strict=True)) and not any(
+        agree(x, ("num", 0, -1)) for x in (*a, *b)
+    )
+
+
+def _both_reals(a: Form, b: Form) -> bool:
+    ours, theirs = (reals_of([Part(form)], frozenset()) for form in (a, b))
+    return ours is not None and theirs is not None and same_reals(ours, theirs)

@@ -1,0 +1,418 @@
+r"""Expressions as trees: the grammar of what stands between an answer's commas and equals signs.
+
+A tree is a tuple whose first element says what it is:
+
+    ("num", value, decimals)   ("sym", name)    ("const", "pi" | "e" | "i" | "oo")
+    ("+", a, b)  ("neg", a)  ("*", a, b)  ("/", a, b)  ("^", a, b)  ("!", a)
+    ("fn", name, a)  ("log", base, a)  ("root", n, a)  ("binom", n, k)
+    ("pm", sign, a)   the sign of \pm and \mp in front of a
+
+Linear in the number of tokens; nesting is bounded. Never evaluates anything.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, number_token
+
+Tree = tuple[Any, ...]
+
+MOST_DEPTH = 60
+_END = Token("end", "")
+_FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth ln exp sqrt abs floor ceil".split()
+)
+_CONSTANTS = {"pi": "pi", "infty": "oo"}
+_TREES_OF_GREEK = frozenset(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega Gamma Delta "
+    "Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar".split()
+)
+_UNSUPPORTED = frozenset(
+    "int iint sum prod lim partial nabla oint begin end gcd lcm max min sup inf det dim deg angle triangle forall exists mathbb "
+    "cup cap setminus subset emptyset overline bar dot ddot underbrace overbrace stackrel perp parallel odot oplus".split()
+)
+_CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
+
+
+def parsed(tokens: list[Token]) -> Tree:
+    """The tree of an expression's tokens. Raises Unreadable where they are none, Unsupported where they use more."""
+    if not tokens:
+        raise Unreadable("nothing where an expression should stand")
+    parser = _Parser(tokens)
+    tree = parser.whole()
+    if parser.at < len(tokens):
+        raise Unreadable(f"{parser.next.text!r} where an expression should have ended")
+    return tree
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = list(tokens)
+        self.at = 0
+        self.depth = 0
+        self.bars = 0
+        """Open | ... | around the place"""
+
+    @property
+    def next(self) -> Token:
+        return self.tokens[self.at] if self.at < len(self.tokens) else _END
+
+    def take(self) -> Token:
+        token = self.next
+        self.at += 1
+        return token
+
+    def sees(self, *texts: str) -> bool:
+        token = self.next
+        return token.kind in ("op", "command", "unit") and token.text in texts
+
+    def expect(self, text: str) -> None:
+        if not self.sees(text):
+            raise Unreadable(f"{self.next.text!r} where {text!r} should stand")
+        self.at += 1
+
+    def whole(self) -> Tree:
+        left = self.sum()
+        if self.sees("choose", "over"):
+            return ("binom" if self.take().text == "choose" else "/", left, self.sum())
+        return left
+
+    def sum(self) -> Tree:
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            raise Unreadable("too deep")
+        left: Tree | None = None
+        while left is None or self.sees("+", "-", "pm", "mp"):
+            sign = self.take().text if self.sees("+", "-", "pm", "mp") else "+"
+            term = self.product()
+            signed = {"+": term, "-": ("neg", term), "pm": ("pm", 1, term), "mp": ("pm", -1, term)}[sign]
+            left = signed if left is None else ("+", left, signed)
+        self.depth -= 1
+        return left
+
+    def product(self) -> Tree:
+        left = self.signed()
+        while True:
+            if self.sees("*"):
+                self.take()
+                left = ("*", left, self.signed())
+            elif self.sees("/"):
+                self.take()
+                left = ("/", left, self.signed())
+            elif self.begins_factor():
+                if self.next.kind == "num" and not (left[0] == "const" or self.follows_bracket()):
+                    raise Unreadable("two numbers side by side")
+                left = ("*", left, self.factor())
+            else:
+                return left
+
+    def follows_bracket(self) -> bool:
+        before = self.tokens[self.at - 1]
+        return before.kind == "op" and before.text in ")]}"
+
+    def signed(self) -> Tree:
+        if self.sees("-"):
+            self.take()
+            return ("neg", self.signed())
+        if self.sees("+"):
+            self.take()
+            return self.signed()
+        if self.sees("pm", "mp"):
+            return ("pm", 1 if self.take().text == "pm" else -1, self.signed())
+        return self.factor()
+
+    def begins_factor(self) -> bool:
+        token = self.next
+        if token.kind in ("num", "name", "letters"):
+            return True
+        if token.kind == "command":
+            return token.text not in ("pm", "mp", "rfloor", "rceil", "circ", "choose", "over", "endmatrix", "ldots", "mod")
+        return token.kind == "op" and (token.text in "({[" or (token.text == "|" and not self.bars))
+
+    def factor(self) -> Tree:
+        if self.next.kind == "letters":
+            return self.letters()
+        base = self.mixed() or self.primary()
+        return self.postfixed(base)
+
+    def letters(self) -> Tree:
+        """Several variables side by side; what follows (a power, a subscript) belongs to the last."""
+        names = self.take().text
+        tree: Tree | None = None
+        for name in names[:-1]:
+            tree = _variable(name) if tree is None else ("*", tree, _variable(name))
+        last = self.postfixed(self.subscripted(names[-1]))
+        return last if tree is None else ("*", tree, last)
+
+    def postfixed(self, base: Tree) -> Tree:
+        while True:
+            if self.sees("!"):
+                self.take()
+                base = ("fn", "doublefactorial", base[1]) if base[0] == "!" else ("!", base)
+            elif self.sees("^"):
+                self.take()
+                if self.sees("circ"):
+                    self.take()
+                    base = ("fn", "degrees", base)
+                    continue
+                if self.sees("'", "*"):
+                    raise Unsupported("a mark in the exponent")
+                if self.sees("{") and self.peek(1).text == "circ" and self.peek(2).text == "}":
+                    self.at += 3
+                    base = ("fn", "degrees", base)
+                    continue
+                base = ("^", base, self.argument())
+            elif self.sees("circ"):
+                self.take()
+                base = ("fn", "degrees", base)
+            elif self.sees("%"):
+                self.take()
+                base = ("/", base, _integer(100))
+            else:
+                return base
+
+    def peek(self, ahead: int) -> Token:
+        place = self.at + ahead
+        return self.tokens[place] if place < len(self.tokens) else _END
+
+    def mixed(self) -> Tree | None:
+        r"""2\frac12, 2 1/2: an integer and a fraction below 1 behind it."""
+        whole = self.next
+        if whole.kind != "num" or whole.decimals != -1:
+            return None
+        start = self.at
+        follower = self.peek(1)
+        if follower.kind == "command" and follower.text == "frac":
+            self.at += 2
+            try:
+                top, bottom = self.digit_argument(), self.digit_argument()
+            except Unreadable:
+                top = bottom = ("sym", "")
+        elif follower.kind == "num" and self.peek(2).text == "/" and self.peek(3).kind == "num" and follower.spaced:
+            top, bottom = (("num", self.peek(i).value, self.peek(i).decimals) for i in (1, 3))
+            self.at += 4
+        else:
+            return None
+        proper = (
+            top[0] == bottom[0] == "num" and top[2] == bottom[2] == -1 and 0 < top[1] < bottom[1] and not self.sees("^", "!")
+        )
+        if not proper:
+            self.at = start
+            return None
+        return ("num", whole.value + Fraction(top[1], bottom[1]), -1)
+
+    def primary(self) -> Tree:
+        token = self.take()
+        if token.kind == "num":
+            return self.number(token)
+        if token.kind == "name":
+            return self.subscripted(token.text)
+        if token.kind == "command":
+            return self.command(token.text)
+        if token.kind == "op" and token.text in ("(", "[", "{"):
+            tree = self.group(token.text)
+            return tree
+        if token.kind == "op" and token.text == "|":
+            self.bars += 1
+            inner = self.sum()
+            self.expect("|")
+            self.bars -= 1
+            return ("fn", "abs", inner)
+        raise Unreadable(f"{token.text!r} where a value should stand" if token.text else "an expression that breaks off")
+
+    def group(self, opening: str) -> Tree:
+        bars, self.bars = self.bars, 0
+        inner = self.whole()
+        self.expect(_CLOSING[opening])
+        self.bars = bars
+        return inner
+
+    def number(self, token: Token) -> Tree:
+        if self.sees("_"):
+            raise Unreadable("a number with a subscript")
+        assert token.value is not None
+        if self.sees("overline") or (self.sees("(") and token.decimals >= 0 and self.is_repetend()):
+            self.take()
+            repeated = self.repetend()
+            places = max(token.decimals, 0)
+            period = Fraction(int(repeated), 10**places * (10 ** len(repeated) - 1))
+            return ("num", token.value + period, -1)
+        if self.sees("...", "ldots"):
+            self.take()
+            return ("num", endless(token), -1)
+        return ("num", token.value, token.decimals)
+
+    def is_repetend(self) -> bool:
+        return self.peek(1).kind == "num" and self.peek(1).decimals == -1 and self.peek(2).text == ")" and not self.next.spaced
+
+    def repetend(self) -> str:
+        closing = _CLOSING.get(self.next.text, "")
+        if closing:
+            self.take()
+        digits = self.take()
+        if digits.kind != "num" or digits.decimals != -1 or len(digits.text) > 100:
+            raise Unreadable("a repeating decimal without its digits")
+        if closing:
+            self.expect(closing)
+        return digits.text.rstrip(".")
+
+    def subscripted(self, name: str) -> Tree:
+        """A variable: a letter, its subscript and its primes."""
+        while self.sees("'"):
+            name += self.take().text
+        if not self.sees("_"):
+            return _variable(name)
+        self.take()
+        subscript = self.subscript()
+        if name == "C" and self.sees("^"):
+            self.take()
+            return ("binom", _number_or_symbol(subscript), self.argument())
+        return ("sym", f"{name}_{subscript}")
+
+    def subscript(self) -> str:
+        if not self.sees("{"):
+            return self.take().text
+        self.take()
+        text, depth = "", 1
+        while depth:
+            token = self.take()
+            if token.kind == "end":
+                raise Unreadable("a subscript that breaks off")
+            depth += {"{": 1, "}": -1}.get(token.text, 0) if token.kind == "op" else 0
+            text += token.text if depth else ""
+        return text
+
+    def command(self, name: str) -> Tree:
+        if name == "frac":
+            return ("/", self.digit_argument(), self.digit_argument())
+        if name == "binom":
+            return ("binom", self.digit_argument(), self.digit_argument())
+        if name == "sqrt":
+            degree: Tree = _integer(2)
+            if self.sees("["):
+                self.take()
+                degree = self.group("[")
+            return ("root", degree, self.argument())
+        if name in ("log", "lg"):
+            return self.logarithm(name)
+        if name in _FUNCTIONS:
+            return self.function(name)
+        if name in _CONSTANTS:
+            return ("const", _CONSTANTS[name])
+        if name in ("lfloor", "lceil"):
+            inner = self.sum()
+            self.expect("r" + name[1:])
+            return ("fn", name[1:], inner)
+        if name in _TREES_OF_GREEK:
+            return self.subscripted("\\" + name)
+        if name in _UNSUPPORTED:
+            raise Unsupported(f"\\{name}")
+        raise Unreadable(f"\\{name}")
+
+    def logarithm(self, name: str) -> Tree:
+        base: Tree | None = _integer(10) if name == "lg" else None
+        if self.sees("_"):
+            self.take()
+            base = self.argument()
+        power = self.power()
+        argument = self.applied()
+        tree: Tree = ("fn", "log", argument) if base is None else ("log", base, argument)
+        return tree if power is None else ("^", tree, power)
+
+    def function(self, name: str) -> Tree:
+        power = self.power()
+        if power == ("neg", _integer(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+            return ("fn", "arc" + name, self.applied())
+        tree = ("fn", name, self.applied())
+        return tree if power is None else ("^", tree, power)
+
+    def power(self) -> Tree | None:
+        if not self.sees("^"):
+            return None
+        self.take()
+        return self.argument()
+
+    def applied(self) -> Tree:
+        """What a function is applied to: what stands in the brackets behind it, else the factors up to the next function."""
+        if self.sees("(", "{", "["):
+            return self.group(self.take().text)
+        if self.sees("-", "+"):
+            return self.signed()
+        tree = self.factor()
+        while self.begins_factor() and not self.begins_function() and self.next.kind != "num" and not self.sees("("):
+            tree = ("*", tree, self.factor())
+        return tree
+
+    def begins_function(self) -> bool:
+        return self.next.kind == "command" and (self.next.text in _FUNCTIONS - {"sqrt"} or self.next.text in ("log", "lg"))
+
+    def argument(self) -> Tree:
+        """What an exponent, a root or a subscript takes: a group, or the next factor without what is behind it."""
+        if self.sees("{", "("):
+            return self.group(self.take().text)
+        if self.sees("-", "+"):
+            return ("neg", self.argument()) if self.take().text == "-" else self.argument()
+        if self.next.kind == "letters":
+            return self.first_letter()
+        return self.primary()
+
+    def first_letter(self) -> Tree:
+        name, rest = self.next.text[0], self.next.text[1:]
+        self.tokens[self.at] = Token("letters" if len(rest) > 1 else "name", rest)
+        return _variable(name)
+
+    def digit_argument(self) -> Tree:
+        r"""As `argument`, but \frac12 is one digit over another."""
+        token = self.next
+        if token.kind == "num" and token.decimals == -1 and token.text.isdigit() and len(token.text) > 1:
+            self.tokens[self.at] = number_token(token.text[1:])
+            return _integer(int(token.text[0]))
+        return self.argument()
+
+
+def endless(token: Token) -> Fraction:
+    """The value of 0.333..., whose digits repeat. Raises Unreadable where they don't."""
+    assert token.value is not None
+    decimals = token.text.partition(".")[2]
+    for period in range(1, len(decimals) // 2 + 1):
+        repeats = 3 if period == 1 else 2
+        tail = decimals[-period * repeats :]
+        if len(tail) == period * repeats and tail == tail[:period] * repeats:
+            return token.value + Fraction(int(tail[:period]), 10 ** len(decimals) * (10**period - 1))
+    raise Unreadable("dots behind a number whose digits don't repeat")
+
+
+def _integer(value: int) -> Tree:
+    return ("num", Fraction(value), -1)
+
+
+def _variable(name: str) -> Tree:
+    return ("const", name) if name in ("e", "i") else ("sym", name)
+
+
+def _number_or_symbol(text: str) -> Tree:
+    return _integer(int(text)) if text.isdecimal() and len(text) < 10 else ("sym", text)
+
+
+def symbols(tree: Tree) -> frozenset[str]:
+    """The variables of a tree."""
+    found, todo = set(), [tree]
+    while todo:
+        node = todo.pop()
+        if node[0] == "sym":
+            found.add(node[1])
+        todo += [part for part in node[1:] if isinstance(part, tuple)]
+    return frozenset(found)
+
+
+def has(tree: Tree, kind: str, name: str | None = None) -> bool:
+    """Whether a node of that kind (and that name) stands in the tree."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if node[0] == kind and (name is None or node[1] == name):
+            return True
+        todo += [part for part in node[1:] if isinstance(part, tuple)]
+    return False

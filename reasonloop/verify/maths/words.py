@@ -1,0 +1,126 @@
+"""Words that answers are written with: units, separators, names of functions, and phrases that mean the same."""
+
+from __future__ import annotations
+
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth ln log lg exp sqrt abs "
+    "floor ceil gcd lcm max min".split()
+)
+
+SEPARATORS = {"and": "and", "or": "or"}
+
+_UNITS = {
+    "m": "meter meters metre metres m",
+    "cm": "centimeter centimeters centimetre centimetres cm cms",
+    "mm": "millimeter millimeters millimetre millimetres mm",
+    "km": "kilometer kilometers kilometre kilometres km kms",
+    "nm": "nanometer nanometers nm",
+    "in": "inch inches in",
+    "ft": "foot feet ft",
+    "yd": "yard yards yd yds",
+    "mi": "mile miles mi",
+    "g": "gram grams gramme grammes g gm",
+    "kg": "kilogram kilograms kg kgs",
+    "mg": "milligram milligrams mg",
+    "lb": "pound pounds lb lbs",
+    "oz": "ounce ounces oz",
+    "t": "ton tons tonne tonnes",
+    "s": "second seconds sec secs s",
+    "ms": "millisecond milliseconds ms",
+    "min": "minute minutes min mins",
+    "h": "hour hours hr hrs h",
+    "day": "day days",
+    "week": "week weeks",
+    "month": "month months",
+    "year": "year years yr yrs",
+    "L": "liter liters litre litres L",
+    "mL": "milliliter milliliters millilitre millilitres mL ml",
+    "gal": "gallon gallons gal",
+    "acre": "acre acres",
+    "ha": "hectare hectares ha",
+    "$": "dollar dollars usd buck bucks",
+    "cent": "cent cents",
+    "EUR": "euro euros eur",
+    "Rs": "rupee rupees rs inr",
+    "yuan": "yuan rmb cny",
+    "deg": "degree degrees deg",
+    "rad": "radian radians rad",
+    "N": "newton newtons",
+    "J": "joule joules",
+    "W": "watt watts",
+    "V": "volt volts",
+    "A": "ampere amperes amp amps",
+    "Pa": "pascal pascals Pa",
+    "K": "kelvin kelvins",
+    "Hz": "hertz Hz",
+    "mol": "mole moles mol",
+    "mph": "mph",
+    "kmh": "kmh kph",
+    "%": "percent pct percentage percents",
+    "kW": "kW kilowatt kilowatts",
+    "eV": "eV",
+    "u": "unit units",
+}
+UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in words.split()}
+"""Spelling -> the unit's own sign"""
+UNIT_OF |= {word.capitalize(): unit for word, unit in list(UNIT_OF.items()) if len(word) > 2}
+UNIT_OF |= {word.upper(): unit for word, unit in list(UNIT_OF.items()) if word in ("usd", "cm", "km", "kg", "inr", "eur")}
+
+UNIT_WORDS = frozenset(word.casefold() for word in UNIT_OF if len(word) > 1) - {"in"}
+"""Spellings of two letters and more, which are no products of variables where they stand bare"""
+
+LETTER_UNITS = frozenset("mgshdlLtNJWVAKCFcmol")
+"""Letters that are units behind a number, where nothing else is a letter"""
+
+SHAPES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
+
+PER = frozenset(("per", "a", "an", "each", "every"))
+
+CURRENCY = frozenset(("$", "EUR", "Rs", "yuan"))
+
+EXPLAINS = frozenset(("because", "since"))
+"""What stands behind them is no part of an answer"""
+
+LEADING = frozenset(
+    "the final answer result solution value total sum probability area number therefore thus hence so is are be equals equal to "
+    "given by about approximately approx roughly around exactly just simply only clearly now then also indeed that we get have "
+    "it its about of".split()
+)
+"""Words in front of a value that say nothing of it"""
+
+FILLER = frozenset(
+    "a an the there is are was be it does do has have its this that of in on only just all such exactly number numbers function "
+    "functions integer integers value values".split()
+)
+"""Words without which an answer in words is the same answer"""
+
+MEANINGS = {
+    "empty": "none", "empty set": "none", "no solution": "none", "no solutions": "none", "no real solution": "none",
+    "no real solutions": "none", "none": "none", "no": "no", "not exist": "dne", "dne": "dne", "undefined": "undefined",
+    "infinity": "infinity", "infinite": "infinity", "real": "reals", "real numbers": "reals", "reals": "reals",
+    "all real": "reals", "all reals": "reals", "all real numbers": "reals", "positive infinity": "infinity",
+}  # fmt: skip
+"""Phrases without their filler -> what they mean"""
+
+NUMBERS = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+        "nineteen twenty".split()
+    )
+}
+
+MONTHS = frozenset(
+    "january february march april may june july august september october november december jan feb mar apr jun jul aug sep sept "
+    "oct nov dec".split()
+)
+
+HEDGES = frozenset(("maybe", "perhaps", "possibly", "probably", "either", "not", "nor", "neither", "vs", "versus", "but"))
+"""Words with which a value is no answer"""
+
+KNOWN_WORDS = (
+    UNIT_WORDS | HEDGES | EXPLAINS | LEADING | FILLER | MONTHS | NUMBERS.keys() | SHAPES.keys() | PER
+    | {word for phrase in MEANINGS for word in phrase.split()}
+    | frozenset("yes no true false odd even none both none am pm base usd rs only never all left right cup cups".split())
+) - {"a", "is", "it", "in", "of", "be", "do", "an", "on", "we", "as"}
+"""Bare words of two to four letters that are no products of variables"""

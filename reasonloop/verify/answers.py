@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from reasonloop.records import Judgement, Verdict
-from reasonloop.verify.maths.answer import Answer, Quantity, read
+from reasonloop.verify.maths.answer import Answer, Quantity, read, spelling
 from reasonloop.verify.maths.equal import Rules, drop_letter_units, equal
 from reasonloop.verify.maths.tokens import Unreadable, Unsupported
 from reasonloop.verify.maths.value import rational
@@ -192,14 +192,34 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
     a, b = parse_number(plain), parse_number(expected)
     if a is not None and b is not None and (a.value == b.value or {a.form, b.form} != {"fraction", "decimal"}):
         return _same_numbers(a, b, rules, plain)
-    ours, theirs = read_answer(fold(answer)), read_gold(fold(gold))
+    return _compared(fold(answer), fold(gold), rules)
+
+
+def _compared(answer: str, gold: str, rules: Rules) -> Judgement | None:
+    """The verdict of `maths`. 1,234 may be a number or two: right as either."""
+    apart = [_MAY_BE_TWO.sub(", ", text) if "," in text else text for text in (answer, gold)]
+    verdict = _judged(answer, gold, rules)
+    if verdict is not None and verdict.verdict is not Verdict.RIGHT and apart != [answer, gold]:
+        other = _judged(apart[0], apart[1], rules)
+        return other if other is not None and other.verdict is Verdict.RIGHT else verdict
+    return verdict
+
+
+_MAY_BE_TWO = re.compile(r"(?<=[0-9]),(?=[0-9]{3})")
+
+
+def _judged(answer: str, gold: str, rules: Rules) -> Judgement | None:
+    plain, expected = _unwrap(answer), _unwrap(gold)
+    ours, theirs = read_answer(answer), read_gold(gold)
     if ours is UNSUPPORTED or theirs is UNSUPPORTED:
-        return None
+        return Judgement(Verdict.RIGHT, one_line(plain)) if spelling(answer) == spelling(gold) else None
     if isinstance(ours, str) or isinstance(theirs, str):
         reason = f"the answer: {ours}" if isinstance(ours, str) else f"the gold answer: {theirs}"
         return Judgement(Verdict.UNPARSEABLE, one_line(f"{reason}: {plain if isinstance(ours, str) else expected}"))
+    as_gold = read_gold(answer)  # where a + b = 0 is an equation, and no value with a name
+    readings = [ours] if as_gold == ours or isinstance(as_gold, str) else [ours, as_gold]
     try:
-        right = equal(drop_letter_units(ours, theirs), theirs, rules)
+        right = any(equal(drop_letter_units(reading, theirs), theirs, rules) for reading in readings)
     except Unreadable as error:
         return Judgement(Verdict.UNPARSEABLE, one_line(f"can't be compared ({error}): {plain}"))
     if not right and not ours.parts and not ours.in_words:
@@ -233,7 +253,7 @@ def read_gold(text: str) -> Answer | str:
 _PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
 _PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
 _SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
-_LEFT_OPEN = re.compile(r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|[;&]", re.IGNORECASE)
+_LEFT_OPEN = re.compile(r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|;|\\&", re.IGNORECASE)
 
 
 @lru_cache(maxsize=KEPT_JUDGEMENTS)

@@ -27,7 +27,7 @@ STYLES: tuple[str, ...] = get_args(Style)
 # Possessive quantifiers (`++`): a run of ten million digits is walked once, whatever follows it.
 _NUMERAL = (
     r"(?:(?<![\w)\]}])[-+\u2212])?(?:\\?\$[-\u2212]?)?(?<![A-Za-z0-9_])"
-    r"(?:[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+|(?<!\.)\.[0-9]++)"
+    r"(?:[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})++(?![0-9])|[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+|(?<!\.)\.[0-9]++)"
     r"(?:[eE][-+]?[0-9]++(?![A-Za-z]))?+"
     r"(?:\s?/\s?[0-9]++(?![.,]?[0-9]))?+"
     r"(?:\s?\\?%|\s?percent\b)?+"
@@ -43,8 +43,9 @@ _UNBRACED = re.compile(
     r"|[a-zA-Z](?![a-zA-Z]))"
 )
 _BETWEEN_BOXES = re.compile(
-    r"(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?P<word>and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?P<bare>and|or)\b)*+"
+    r"(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?:and|or)\b|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*+"
 )
+_OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60
 _PHRASE = re.compile(
     r"\b(?:answers?|result)\b(?:"
@@ -60,11 +61,14 @@ _SENTENCE = 1_000
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)[.!?]\*{0,3}\s|\n")
 _REASON = re.compile(r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|as\s+(?:the|we|it))\b", re.IGNORECASE)
 _FORMULA = re.compile(
-    r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?=[^\s$])(?P<inline>[^$\n]*+)(?<![\s\\])\$(?![0-9])"
+    r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
     r"|\\\((?P<round>(?:[^\\]|\\(?!\)))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?!\]))*+)\\\]"
 )
 _BARE_FORMULA = re.compile(r"(?:\\[a-zA-Z]++|\\[,;! ]|[0-9{}()\[\]^_+\-*/=.,!|<>%°√π²³\u2212·×]|\b[a-zA-Z]\b|[ \t])++")
 _WORD = re.compile(r"[A-Za-z]{2,}")
+_PROSE = re.compile(r"[-+*/=(,:]$|^\s*[0-9.,]++\s++[A-Za-z]{2}|(?<![\\A-Za-z])[A-Za-z]{3,}\s++[A-Za-z]{2,}")
+_TEXT_INSIDE = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*+\{[^{}]*+\}")
+_STATES = re.compile(r"\b(?:is|are|was|were|equals?|be)\b|(?<![<>!=\\])=", re.IGNORECASE)
 
 
 def extract_answer(text: str, style: str) -> str | None:
@@ -163,18 +167,10 @@ def _boxed(text: str) -> str | None:
     listed = boxes[-1].inside
     for before, box in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         between = text[before.end : box.start] if before.end <= box.start <= before.end + _LONGEST_BETWEEN else "-"
-        joint = _BETWEEN_BOXES.fullmatch(between)
-        if joint is None or not between.strip():
+        if not _BETWEEN_BOXES.fullmatch(between):
             break
-        listed = f"{before.inside} {joint['word'] or joint['bare'] or ','} {listed}"
-    return _unescaped(listed) or None
-
-
-def _unescaped(text: str) -> str:
-    r"""Without a second escape: \\frac{1}{2} as \frac{1}{2}, where no command has a single one."""
-    if re.search(r"\\\\[a-zA-Z]", text) and not re.search(r"(?<!\\)\\[a-zA-Z]", text):
-        return text.replace("\\\\", "\\")
-    return text
+        listed = f"{before.inside} {'or' if _OR.search(between) else ','} {listed}"
+    return listed or None
 
 
 def _in_tag(text: str) -> str | None:
@@ -207,15 +203,33 @@ def _after_phrase(text: str) -> str | None:
     sentence = sentence[: end.start()] if end else sentence
     reason = _REASON.search(sentence)
     sentence = sentence[: reason.start()] if reason else sentence
-    return sentence.strip().strip("*`").rstrip(".").strip() or None
+    return _value_in(sentence.strip().strip("*`").rstrip(".").strip())
+
+
+def _value_in(sentence: str) -> str | None:
+    """What a sentence says that the answer is: "The volume of the box is 120" is 120; text without a number is itself."""
+    plain = _FORMULA.sub(lambda formula: "0" * len(formula.group()), _TEXT_INSIDE.sub("", sentence))
+    first = re.search("[0-9]", plain)
+    if first is None or not re.search(r"[A-Za-z]{2,}\s+\S*[A-Za-z]", plain[: first.start()] + " x"[: first.start() > 0]):
+        return sentence or None
+    stated = None
+    for stated in _STATES.finditer(sentence):  # noqa: B007
+        pass
+    if stated is not None and re.search("[0-9]|\\$", sentence[stated.end() :]):
+        return sentence[stated.end() :].strip()
+    return _last_value(sentence) if len(_NUMBER_IN_TEXT.findall(plain)) == 1 else sentence
 
 
 def _last_value(text: str) -> str | None:
     """The last formula, or the last number that stands in none."""
     formula = None
-    for match in _FORMULA.finditer(text):
+    at = 0
+    while match := _FORMULA.search(text, at):
+        at = match.end()
         inside = next(group for group in match.groups() if group is not None).strip()
-        if inside and not (len(inside) == 1 and inside.isalpha()):
+        if match["inline"] is not None and _PROSE.search(_TEXT_INSIDE.sub("", inside)):  # $5 and then $6: two currencies
+            at = match.end() - 1
+        elif inside and not (len(inside) == 1 and inside.islower() and _WORD.search(text, at)):
             formula = (match.end(), inside)
     start = formula[0] if formula else 0
     behind = text[start:]
@@ -229,7 +243,7 @@ def _bare_formula(text: str) -> str | None:
     r"""The formula without marks that the last number stands in: \frac{3}{4}, 2x^2, 3√7; None if it stands alone."""
     run = None
     for match in _BARE_FORMULA.finditer(text):
-        if any(character.isdigit() for character in match.group()):
+        if any(character in "0123456789" for character in match.group()):
             run = match.group()
     if run is None or not re.search(r"\\[a-zA-Z]|[\^_√π²³]", run):
         return None

@@ -8,10 +8,14 @@ Each reads the gold answer from `Problem.answer`, which the task that loads a fi
 
 from __future__ import annotations
 
+import re
+
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
-from reasonloop.verify.answers import exact, numeric, prepare_symbolic, quick_math, symbolic
+from reasonloop.verify.answers import PLAIN, exact, numeric, prepare_symbolic, quick_math, symbolic
 from reasonloop.verify.extract import STYLES, extract_answer, gold_response
+from reasonloop.verify.maths.choices import choices_in
+from reasonloop.verify.maths.equal import Rules
 
 
 class _AnswerVerifier:
@@ -47,31 +51,92 @@ class ExactVerifier(_AnswerVerifier):
 class NumericVerifier(_AnswerVerifier):
     """RIGHT if the answer is the gold answer's number, exactly (`answers.numeric`). Bounded: never needs a worker."""
 
-    def __init__(self, extract: str = "final") -> None:
+    def __init__(self, extract: str = "final", percent: str = "lenient") -> None:
         super().__init__(extract)
+        self.percent = _known_percent(percent)
 
     def verify(self, problem: Problem, response: str) -> Judgement:
         answer = self._extracted(response)
-        return answer if isinstance(answer, Judgement) else numeric(answer, problem.answer)
+        return answer if isinstance(answer, Judgement) else numeric(answer, problem.answer, rules_of(problem, self.percent))
 
     quick = verify
 
 
 class MathVerifier(_AnswerVerifier):
-    """RIGHT if the answer is mathematically the gold answer: `answers.quick_math`, else `answers.symbolic`."""
+    """RIGHT if the answer is mathematically the gold answer: `answers.quick_math`, else `answers.symbolic`.
 
-    def __init__(self, extract: str = "boxed") -> None:
+    Where the problem lists choices, (A) ... (B) ..., an answer may be the letter or what stands behind it. `percent`: "lenient"
+    (a gold answer with a percent sign, and a problem that asks for a percentage, take the number with the sign and without) or
+    "strict" (10 and 10 % are two answers). Neither takes 10 % for 0.1.
+    """
+
+    def __init__(self, extract: str = "boxed", percent: str = "lenient") -> None:
         super().__init__(extract)
+        self.percent = _known_percent(percent)
 
     def prepare(self) -> None:
         prepare_symbolic()
 
     def quick(self, problem: Problem, response: str) -> Judgement | None:
         answer = self._extracted(response)
-        return answer if isinstance(answer, Judgement) else quick_math(answer, problem.answer)
-
-    def verify(self, problem: Problem, response: str) -> Judgement:
-        answer = self._extracted(response)
         if isinstance(answer, Judgement):
             return answer
-        return quick_math(answer, problem.answer) or symbolic(answer, problem.answer)
+        rules = rules_of(problem, self.percent)
+        judgement = quick_math(answer, problem.answer, rules)
+        if judgement is None or judgement.verdict is Verdict.RIGHT:
+            return judgement
+        return self._by_choice(problem, answer, rules) or judgement
+
+    def verify(self, problem: Problem, response: str) -> Judgement:
+        judgement = self.quick(problem, response)
+        if judgement is not None:
+            return judgement
+        answer = self._extracted(response)
+        assert isinstance(answer, str)
+        return symbolic(answer, problem.answer)
+
+    def _by_choice(self, problem: Problem, answer: str, rules: Rules) -> Judgement | None:
+        """RIGHT where the letter of one side stands for what the other says, else None."""
+        gold = _LETTER.fullmatch(problem.answer.strip())
+        given = _LETTER.fullmatch(answer.strip())
+        if bool(gold) == bool(given):
+            return None
+        letter = gold or given
+        assert letter is not None
+        content = choices_in(prompt_text(problem)).get(letter[1])
+        if content is None:
+            return None
+        judgement = quick_math(answer, content, rules) if gold else quick_math(content, problem.answer, rules)
+        return judgement if judgement is not None and judgement.verdict is Verdict.RIGHT else None
+
+
+_LETTER = re.compile(r"(?:\$|\\(?:text|textbf|mathrm|mathbf)\s*\{|\()*([A-J])[.)}$:\s]*")
+_ASKS_FOR_PERCENT = re.compile(
+    r"(?:what|which|how\s+many|find|calculate|compute|determine|express|give|write|by)\b[^.?!]{0,120}\bpercent(?:age)?\b"
+    r"|\bpercent(?:age)?\b[^.!]{0,120}\?|\bas\s+a\s+percent",
+    re.IGNORECASE,
+)
+_LONGEST_PROMPT = 20_000
+
+
+def _known_percent(percent: str) -> str:
+    if percent not in ("lenient", "strict"):
+        raise InputError(f"percent: got {percent!r}, expected 'lenient' or 'strict'")
+    return percent
+
+
+def prompt_text(problem: Problem) -> str:
+    """What a problem asks, its messages joined; of a very long one the end."""
+    turns = problem.messages or ()
+    return (problem.prompt or "\n".join(turn["content"] for turn in turns))[-_LONGEST_PROMPT:]
+
+
+def rules_of(problem: Problem, percent: str) -> Rules:
+    """How a problem's answers are compared. `percent` as in `MathVerifier`."""
+    if percent == "strict":
+        return _STRICT
+    text = prompt_text(problem)
+    return _ASKED if "ercent" in text and _ASKS_FOR_PERCENT.search(text) else PLAIN
+
+
+_STRICT, _ASKED = Rules(strict_percent=True), Rules(percent=True)

@@ -69,6 +69,19 @@ def proportional(a: Tree, b: Tree, positive: bool = False) -> bool:
     return (not positive or ratio[1] > 0) and agree(a, ("*", ratio, b))
 
 
+def straight(tree: Tree, name: str) -> tuple[Fraction, Fraction] | None:
+    """(a, b) where the tree is a + b x with rational a and b, else None."""
+    try:
+        at = [value(tree, context(0), {name: Fraction(x)}) for x in (0, 1, 2, -3, Fraction(7, 3))]
+    except Unreadable:
+        return None
+    if not all(isinstance(found, Fraction) for found in at):
+        return None
+    a, b = at[0], at[1] - at[0]
+    fits = all(found == a + b * x for found, x in zip(at, (0, 1, 2, -3, Fraction(7, 3)), strict=True))
+    return (a, b) if fits else None
+
+
 def _proportional(a: Tree, b: Tree, names: frozenset[str], positive: bool) -> bool:
     """Where the ratio isn't rational at a point: a(p) b(q) = a(q) b(p) at all points."""
     points = list(_points(names, POINTS, 1))

@@ -6,11 +6,12 @@ mathematics of a kind that is not known (an integral), `Unsupported` is raised; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from reasonloop.verify.maths.agree import agree, near
+from reasonloop.verify.maths.agree import agree, near, straight
 from reasonloop.verify.maths.brackets import contents, enclosed, split_at, top_level
 from reasonloop.verify.maths.expression import Tree, has, parsed, symbols
 from reasonloop.verify.maths.names import name_of, sum_name_of
@@ -152,10 +153,17 @@ def read(text: str, gold: bool = False) -> Answer:
     tokens = trimmed(with_nouns(tokens_of(text)))
     words = phrase(tokens)
     choice, rest = _choice(tokens)
+    if rest and (rest[0].kind == "sep" or any(_is_letter(a) and b.text == ":" for a, b in zip(rest, rest[1:], strict=False))):
+        choice, rest = "", []
     content = _read(rest, phrase(rest), gold) if choice and rest else None
     if content is not None and not any(t.kind == "op" and t.text in ":)" for t in tokens[:2]):
         content = None
     return replace(_read(tokens, words, gold, lenient=bool(choice)), choice=choice, content=content)
+
+
+def spelling(text: str) -> tuple[str, ...]:
+    """The signs of a text without what only lays it out: equal ones say the same."""
+    return tuple(token.text for token in trimmed(tokens_of(text)))
 
 
 def _choice(tokens: list[Token]) -> tuple[str, list[Token]]:
@@ -251,7 +259,9 @@ def _assigned(sides: list[list[Token]], marks: list[str], gold: bool) -> list[Pa
         return [Part(_form(sides[0], gold), tuple(names))]
     forms = [_form(side, gold) for side in sides]
     if not all(isinstance(form, Quantity) for form in forms):
-        raise Unreadable("an equation of something else than numbers")
+        if isinstance(forms[-1], Quantity | Words) or gold and len(sides) > 2:
+            raise Unreadable("an equation of something else than numbers")
+        return [Part(forms[-1], tuple(names))]  # A^{-1} = a matrix
     quantities = [form for form in forms if isinstance(form, Quantity)]
     if not names and len(sides) == 2 and any(symbols(quantity.tree) for quantity in quantities):
         trees = tuple(quantity.tree for quantity in quantities)
@@ -280,6 +290,8 @@ def _relation(sides: list[list[Token]], marks: list[str]) -> Form:
     names = tuple(name_of(side) for side in sides)
     trees = tuple(_side(side, name) for side, name in zip(sides, names, strict=True))
     at = [i for i, name in enumerate(names) if name and not (name == "e" or name == "i")]
+    if len(marks) == 1 and not at and (solved := _solved(trees, marks[0])) is not None:
+        return solved
     if len(at) != 1 or len(sides) > 3 or (len(sides) == 3 and at != [1]):
         return Relation(trees, tuple(marks), names)
     infinite: Tree = ("const", "oo")
@@ -297,7 +309,27 @@ def _relation(sides: list[list[Token]], marks: list[str]) -> Form:
             high, high_in = bound, mark.endswith("=")
         else:
             low, low_in = bound, mark.endswith("=")
-    return Union((Interval(low, low_in, high, high_in),))
+    found = Interval(low, low_in, high, high_in)
+    if re.fullmatch(r"\|[a-z]\|", names[at[0]]):  # 1 < |z|: of z
+        mirrored = Interval(("neg", high), high_in, ("neg", low), low_in)
+        return Union((found, mirrored)) if low != ("neg", infinite) else Union((replace(found, low=("neg", high), low_in=high_in),))
+    return Union((found,))
+
+
+def _solved(trees: tuple[Tree, ...], mark: str) -> Form | None:
+    """A linear inequality in one variable, for example -2x > 6, as the numbers for which it holds."""
+    difference: Tree = ("+", trees[0], ("neg", trees[1]))
+    names = symbols(difference)
+    if len(names) != 1 or mark not in ("<", "<=", ">", ">="):
+        return None
+    line = straight(difference, next(iter(names)))
+    if line is None or line[1] == 0:
+        return None
+    root: Tree = ("num", -line[0] / line[1], -1)
+    infinite: Tree = ("const", "oo")
+    if (mark[0] == "<") == (line[1] > 0):
+        return Union((Interval(("neg", infinite), False, root, mark.endswith("=")),))
+    return Union((Interval(root, mark.endswith("="), infinite, False),))
 
 
 def _side(tokens: list[Token], name: str) -> Tree:
@@ -426,7 +458,7 @@ def _based(tokens: list[Token]) -> Form | None:
     digits, base = tokens[:at], [token for token in tokens[at + 1 :] if token.text not in "{}"]
     if digits[0].text == "(" and digits[-1].text == ")":
         digits = digits[1:-1]
-    while base and base[0].kind == "word":
+    while base and base[0].text.casefold() == "base":
         base = base[1:]
     text = "".join(token.text for token in digits)
     plain = all(token.kind in ("num", "name", "letters", "word") for token in digits) and text.isalnum()

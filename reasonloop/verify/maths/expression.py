@@ -33,6 +33,7 @@ _UNSUPPORTED = frozenset(
     "int iint sum prod lim partial nabla oint begin end gcd lcm max min sup inf det dim deg angle triangle forall exists mathbb "
     "cup cap setminus subset emptyset overline bar dot ddot underbrace overbrace stackrel perp parallel odot oplus".split()
 )
+_ACCENTS = frozenset(("bar", "dot", "ddot", "tilde", "overline"))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
 
 
@@ -180,7 +181,7 @@ class _Parser:
     def mixed(self) -> Tree | None:
         r"""2\frac12, 2 1/2: an integer and a fraction below 1 behind it."""
         whole = self.next
-        if whole.kind != "num" or whole.decimals != -1:
+        if whole.kind != "num" or whole.decimals > 0:
             return None
         start = self.at
         follower = self.peek(1)
@@ -242,17 +243,17 @@ class _Parser:
         if self.sees("...", "ldots"):
             self.take()
             return ("num", endless(token), -1)
-        return ("num", token.value, token.decimals)
+        return ("num", token.value, token.decimals or -1)
 
     def is_repetend(self) -> bool:
-        return self.peek(1).kind == "num" and self.peek(1).decimals == -1 and self.peek(2).text == ")" and not self.next.spaced
+        return self.peek(1).kind == "num" and self.peek(1).decimals <= 0 and self.peek(2).text == ")" and not self.next.spaced
 
     def repetend(self) -> str:
         closing = _CLOSING.get(self.next.text, "")
         if closing:
             self.take()
         digits = self.take()
-        if digits.kind != "num" or digits.decimals != -1 or len(digits.text) > 100:
+        if digits.kind != "num" or digits.decimals > 0 or len(digits.text) > 100:
             raise Unreadable("a repeating decimal without its digits")
         if closing:
             self.expect(closing)
@@ -307,6 +308,8 @@ class _Parser:
             return ("fn", name[1:], inner)
         if name in _TREES_OF_GREEK:
             return self.subscripted("\\" + name)
+        if name in _ACCENTS and self.sees("{"):
+            return ("sym", f"{name} {self.subscript()}")
         if name in _UNSUPPORTED:
             raise Unsupported(f"\\{name}")
         raise Unreadable(f"\\{name}")
@@ -366,7 +369,7 @@ class _Parser:
     def digit_argument(self) -> Tree:
         r"""As `argument`, but \frac12 is one digit over another."""
         token = self.next
-        if token.kind == "num" and token.decimals == -1 and token.text.isdigit() and len(token.text) > 1:
+        if token.kind == "num" and token.decimals <= 0 and token.text.isdigit() and len(token.text) > 1:
             self.tokens[self.at] = number_token(token.text[1:])
             return _integer(int(token.text[0]))
         return self.argument()

@@ -32,11 +32,24 @@ def phrase(tokens: list[Token]) -> str:
     return MEANINGS.get(text, text)
 
 
+def _is_condition(tokens: list[Token], place: int) -> bool:
+    """Whether "for all real numbers t", "where n is any integer" begins here."""
+    word, rest = tokens[place].text.casefold(), {token.text.casefold() for token in tokens[place + 1 :]}
+    if word == "for":
+        return place + 1 < len(tokens) and tokens[place + 1].text.casefold() in ("all", "any", "every", "each", "some")
+    if any(token.kind in ("num", "rel") for token in tokens[place:]):
+        return False
+    return word == "where" and bool(rest & {"any", "arbitrary", "constant", "integer", "integers", "real"})
+
+
 def trimmed(tokens: list[Token]) -> list[Token]:
     """Without what an answer is said with: "the answer is" in front, a full stop, a reason and a modulus behind."""
     for place, token in enumerate(tokens):
         if place and token.kind == "word" and token.text.casefold() in EXPLAINS:
             tokens = tokens[: place - 1] if tokens[place - 1].text in "(," else tokens[:place]
+            break
+        if place and token.kind in ("word", "letters") and _is_condition(tokens, place):
+            tokens = tokens[:place]
             break
         if place and (token.text == "mod" and token.kind in ("command", "word", "letters")):
             tokens = tokens[: place - 1] if tokens[place - 1].text == "(" else tokens[:place]
@@ -52,6 +65,7 @@ def trimmed(tokens: list[Token]) -> list[Token]:
     first = 0
     while first < len(tokens) and tokens[first].kind in ("word", "letters") and tokens[first].text.casefold() in LEADING:
         first += 1
-    if first and first < len(tokens) and any(token.kind == "num" or token.kind == "command" for token in tokens[first:]):
+    said = any(token.text.casefold() in ("answer", "answers") for token in tokens[:first])
+    if first and first < len(tokens) and (said or any(token.kind in ("num", "command") for token in tokens[first:])):
         tokens = tokens[first:]
     return tokens

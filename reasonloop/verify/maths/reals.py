@@ -32,6 +32,8 @@ def reals_of(parts: Sequence[Part], joined: frozenset[str]) -> Reals | None:
     if not sets or any(found is None for found in sets):
         return None
     known = [found for found in sets if found is not None]
+    if _says_too_much(parts, known):
+        return None
     result = known[0]
     for found in known[1:]:
         both = _intersection(result, found)
@@ -40,6 +42,17 @@ def reals_of(parts: Sequence[Part], joined: frozenset[str]) -> Reals | None:
         else:
             result = _union(result + found)
     return Reals(tuple(result), _extended(result))
+
+
+def _says_too_much(parts: Sequence[Part], sets: list[list[Interval]]) -> bool:
+    """Whether a number stands beside an interval that holds it: x > 1 or 17."""
+    if not any(_extended(found) for found in sets):
+        return False
+    for i, part in enumerate(parts):
+        others = [interval for j, found in enumerate(sets) if j != i for interval in found]
+        if isinstance(part.form, Quantity) and _intersection(sets[i], _union(others)):
+            return True
+    return False
 
 
 def same_reals(a: Reals, b: Reals) -> bool:

@@ -31,7 +31,7 @@ class Token(NamedTuple):
     value: Fraction | None = None
     """Of a number"""
     decimals: int = -1
-    """Of a number: digits behind the point; -1: an integer"""
+    """Of a number: digits behind the point; -1: there is no point"""
     spaced: bool = False
     """Whether white space stands before it"""
 
@@ -80,11 +80,14 @@ _WRAPPED = re.compile(
 )
 _SPACED = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}")
 _COLOUR = re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}")
-_WIDE_SPACE = re.compile(r"\\(?:qquad|quad)(?![a-zA-Z])")
+_WIDE_SPACE = re.compile(r"\\q?quad")
 _THIN_SPACE = re.compile(r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~")
-_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))")
+_GROUPED = re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))")
 _DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
 _NEGATIVE_SPACE = re.compile(r"\\!")
+_TWICE, _ONCE = re.compile(r"\\\\[a-zA-Z]"), re.compile(r"(?<!\\)\\[a-zA-Z]")
+"""Commands escaped twice, and those that aren't"""
+_PRIMES = re.compile(r"\^\s*(?:\{\s*)?((?:\\prime\s*)+)\}?")
 _TIMES = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _POWER = re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])")
 _MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\*\*+")
@@ -106,6 +109,10 @@ def cleaned(text: str) -> str:
         text = _SUPER_RUN.sub(lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
         text = _SUB_RUN.sub(lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text)
         text = text.translate(_ONE_FOR_ONE)
+    if _TWICE.search(text) and not _ONCE.search(text):
+        text = text.replace("\\\\", "\\")
+    if "\\prime" in text:
+        text = _PRIMES.sub(lambda primes: "'" * primes[1].count("prime"), text)
     text = _POWER.sub("^", _TIMES.sub(r"\\times ", text))
     text = _SI.sub(r"\1 \\text{ \2 }", _NUM.sub(r"\1", text))
     if "\\begin" in text:
@@ -183,16 +190,16 @@ def _tokens(match: re.Match[str], spaced: bool) -> list[Token]:
 def number_token(text: str, exponent: str = "", spaced: bool = False) -> Token:
     """A numeral, thousands marks included; `exponent`: "e-7" behind it."""
     plain = re.sub("[, ']", "", text)
-    whole, _, decimals = plain.partition(".")
+    whole, point, decimals = plain.partition(".")
     if len(plain) > 2_000 or len(exponent) > 6:
         raise Unreadable("a number of too many digits")
     value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
-    places = len(decimals) if decimals else -1
+    places = len(decimals) if point else -1
     if exponent:
         power = int(exponent[1:])
         value *= Fraction(10) ** power
         places = max(places, 0) - power
-    return Token("num", plain + exponent, value, places, spaced)
+    return Token("num", plain.rstrip(".") + exponent, value, places, spaced)
 
 
 def _command(name: str, spaced: bool) -> list[Token]:

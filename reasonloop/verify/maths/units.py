@@ -37,8 +37,15 @@ def measured(tokens: list[Token]) -> Measured:
 def with_nouns(tokens: list[Token]) -> list[Token]:
     """Letters that stand beside a word as a word (12 years old), and those behind a number that are one (5 cups)."""
     found: list[Token] = []
+    subscript = 0
+    """Braces open in a subscript, where words are names"""
     for token in tokens:
         before = found[-1] if found else None
+        below = before is not None and before.text == "_"
+        if subscript or below:
+            subscript += {"{": 1, "}": -1}.get(token.text, 0)
+            found.append(token._replace(kind="name") if token.kind == "word" else token)
+            continue
         noun = token.kind == "letters" and before is not None and token.spaced and token.text.isascii()
         if noun and before is not None and (before.kind == "word" or (before.kind == "num" and _is_noun(token.text))):
             token = token._replace(kind="word")

@@ -13,7 +13,9 @@ Rewriting = Callable[[str], str | None]
 
 _NUMBER = re.compile(r"(?<![\w.\\{,_^])-?[0-9]+(?:\.[0-9]+)?(?![\w.,}])")
 _PLAIN = re.compile(r"-?[0-9]+")
-_INTERVAL = re.compile(r"(?:\\left)?(?P<left>[\[(])(?P<low>[^,()\[\]]+),(?P<high>[^,()\[\]]+?)(?:\\right)?(?P<right>[\])])")
+_INTERVAL = re.compile(
+    r"(?:\\left)?(?P<left>[\[(])(?P<low>[^,()\[\]]+),(?P<high>[^,()\[\]]+?)(?:\\right)?(?P<right>[\])])"
+)
 _INFINITE = re.compile(r"[-+]?\s*\\infty")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf)\s?\{([^{}]*)\}")
 _UNITS = re.compile(r"\s*\\(?:text|mbox|mathrm)\s?\{\s*(?!or|and|in |base)[a-z][a-z. ]*\}(?:\^\{?[23]\}?)?$")
@@ -120,7 +122,9 @@ SAME: dict[str, Rewriting] = {
     "unit dropped": lambda text: _changed(_UNITS.sub("", text), text),
     "degree sign for ^\\circ": lambda text: _changed(re.sub(r"\s*\^\{?\s*\\circ\s*\}?", "°", text), text),
     "words without \\text": lambda t: _TEXT.sub(r"\1", t) if re.fullmatch(r"\\text\{[A-Za-z, ]+\}", t) else None,
-    "other letter case": lambda t: t.replace(t[6:-1], t[6:-1].upper()) if re.fullmatch(r"\\text\{[a-z ]{3,}\}", t) else None,
+    "other letter case": lambda t: (
+        t.replace(t[6:-1], t[6:-1].upper()) if re.fullmatch(r"\\text\{[a-z ]{3,}\}", t) else None
+    ),
     "thousands marked": _grouped,
     "thousands not marked": _matched(r"(?<=[0-9])(?:,\\!|\{,\})(?=[0-9]{3})", ""),
     "an inequality for an interval": _as_inequality,
@@ -128,11 +132,15 @@ SAME: dict[str, Rewriting] = {
     "$...$": lambda text: None if "$" in text else f"${text}$",
     "\\( ... \\)": lambda text: None if "$" in text else rf"\( {text} \)",
     "bold": lambda text: f"**{text}**" if _is_number(text) else None,
-    "x = in front": lambda t: None if re.search(r"[=<>,a-zA-Z]|\\(?:le|ge|in|text|begin)", t) and not _fraction(t) else f"x = {t}",
+    "x = in front": lambda t: (
+        None if re.search(r"[=<>,a-zA-Z]|\\(?:le|ge|in|text|begin)", t) and not _fraction(t) else f"x = {t}"
+    ),
     "the answer is": lambda text: f"The answer is ${text}$" if "$" not in text else None,
-    "\\pm written out": lambda t: f"{t.replace(chr(92) + 'pm', '+')}, {t.replace(chr(92) + 'pm', '-')}"
-    if t.count("\\pm") == 1 and not re.search(r"[,=]|\\begin|^\\pm", t)
-    else None,
+    "\\pm written out": lambda t: (
+        f"{t.replace(chr(92) + 'pm', '+')}, {t.replace(chr(92) + 'pm', '-')}"
+        if t.count("\\pm") == 1 and not re.search(r"[,=]|\\begin|^\\pm", t)
+        else None
+    ),
     "a list with and": _listed(lambda parts: f"{', '.join(parts[:-1])} \\text{{ and }} {parts[-1]}"),
     "a list with or": _listed(lambda parts: " \\text{ or } ".join(parts)),
     "a list as a set": _listed(lambda parts: f"\\{{{', '.join(parts)}\\}}"),
@@ -147,9 +155,15 @@ SAME: dict[str, Rewriting] = {
     ),
     "− for -": _replaced("-", "−"),
     "\\cdot": _matched(r"(?<![\w{\\_^.])([0-9]+)(\\sqrt|\\pi|[a-z](?![a-z0-9-]))", r"\1 \\cdot \2"),
-    "escaped twice": lambda t: t.replace("\\", "\\\\") if re.search(r"\\[a-z]", t) and "\\\\" not in t and "\\{" not in t else None,
+    "escaped twice": lambda t: (
+        t.replace("\\", "\\\\") if re.search(r"\\[a-z]", t) and "\\\\" not in t and "\\{" not in t else None
+    ),
     "\\displaystyle": lambda text: f"\\displaystyle {text}" if "\\frac" in text else None,
-    "zero added": lambda text: f"{text} + 0" if re.fullmatch(r"[-0-9a-z\\{}^+ ]+", text) and not re.search(r"text|mbox|pm|\^\\?c", text) else None,
+    "zero added": lambda text: (
+        f"{text} + 0"
+        if re.fullmatch(r"[-0-9a-z\\{}^+ ]+", text) and not re.search(r"text|mbox|pm|\^\\?c", text)
+        else None
+    ),
 }
 """Name -> the rewriting: the value stays what it is"""
 
@@ -176,7 +190,12 @@ def _swapped(text: str) -> str | None:
 
 
 def _negated(text: str) -> str | None:
-    if text in ("0", "\\pm") or "\\pm" in text or not re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text) or re.search("text|mbox|circ", text):
+    if (
+        text in ("0", "\\pm")
+        or "\\pm" in text
+        or not re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text)
+        or re.search("text|mbox|circ", text)
+    ):
         return None
     return f"-({text})"
 
@@ -184,14 +203,22 @@ def _negated(text: str) -> str | None:
 OTHER: dict[str, Rewriting] = {
     "a number plus 1": _number_changed,
     "the sign": _negated,
-    "twice": lambda text: f"2({text})" if re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text) and not re.search("text|mbox|circ", text) and text != "0" else None,
+    "twice": lambda text: (
+        f"2({text})"
+        if re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text) and not re.search("text|mbox|circ", text) and text != "0"
+        else None
+    ),
     "or another": lambda text: f"{text} \\text{{ or }} 17" if text != "17" and "$" not in text else None,
     "and another": lambda text: f"{text}, 17" if text != "17" and "$" not in text else None,
     "an element less": _listed(lambda parts: ", ".join(parts[1:])),
     "a bracket": _bracket_changed,
     "the order": _swapped,
     "x for the value": lambda text: "x" if text != "x" else None,
-    "a variable more": lambda text: f"({text}) y" if re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text) and not re.search("text|mbox|circ|y", text) and text != "0" else None,
+    "a variable more": lambda text: (
+        f"({text}) y"
+        if re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text) and not re.search("text|mbox|circ|y", text) and text != "0"
+        else None
+    ),
     "a hundredth": lambda text: f"{int(text) / 100}" if _is_number(text) and text != "0" else None,
     "another base": _matched(r"_\{?([0-9])\}?$", lambda m: f"_{int(m[1]) - 1}" if int(m[1]) > 2 else "_3"),  # type: ignore[arg-type]
     "the other relation": _matched(r"<|\\leq?(?![a-z])", ">"),

@@ -17,9 +17,11 @@ from functools import lru_cache
 from typing import Any
 
 from reasonloop.records import Judgement, Verdict
-from reasonloop.verify.maths.answer import Answer, Quantity, read, spelling
+from reasonloop.verify.maths.answer import read, spelling
 from reasonloop.verify.maths.equal import Rules, drop_letter_units, equal
+from reasonloop.verify.maths.forms import Answer, Quantity
 from reasonloop.verify.maths.tokens import Unreadable, Unsupported
+from reasonloop.verify.maths.tree import is_written_number
 from reasonloop.verify.maths.value import rational
 
 MAX_DIGITS = 300
@@ -144,8 +146,8 @@ def _unwrap(text: str) -> str:
 def numeric(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement:
     """RIGHT if both are numbers of exactly the same value, whatever units, currency or words stand with them.
 
-    No tolerance: 0.333333 is not 1/3. UNPARSEABLE if either is no single number ("5 or 6", "5-", an expression in variables);
-    percent signs as `rules` have it.
+    No tolerance: 0.333333 is not 1/3. UNPARSEABLE if either is no single number ("5 or 6", "5-", "2 + 3"); percent signs as
+    `rules` have it.
     """
     number, expected = parse_number(answer.strip().removesuffix("!")), parse_number(gold)
     if number is not None and expected is not None:
@@ -168,19 +170,19 @@ def _same_numbers(number: Number, expected: Number, rules: Rules, answer: str) -
 
 def _written_number(text: str) -> tuple[Fraction, bool] | None:
     """(value, whether in percent) of a single number with whatever is written around it, or None."""
-    reading = read_answer(text)
+    reading = read_answer(fold(text)) if len(text) <= MAX_NUMERAL else "too long"
     if isinstance(reading, str) or len(reading.parts) != 1 or not isinstance(reading.parts[0].form, Quantity):
         return None
     quantity = reading.parts[0].form
-    value = rational(quantity.tree)
+    value = rational(quantity.tree) if is_written_number(quantity.tree) else None
     return None if value is None else (value, "%" in quantity.units)
 
 
 def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None:
     r"""The verdict on an answer in mathematics, or None where only `symbolic` can tell (integrals, sums and the like).
 
-    Plain numerals are compared as such, equal texts are equal, and all else is read and compared by value (`maths`). Time and
-    memory are bounded.
+    Plain numerals are compared as such, equal texts are equal, and all else is read and compared by value (`maths`). Time
+    and memory are bounded.
     """
     if not answer.strip():
         return Judgement(Verdict.UNPARSEABLE, "empty answer")
@@ -253,7 +255,9 @@ def read_gold(text: str) -> Answer | str:
 _PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
 _PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
 _SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
-_LEFT_OPEN = re.compile(r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|;|\\&", re.IGNORECASE)
+_LEFT_OPEN = re.compile(
+    r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|;|\\&", re.IGNORECASE
+)
 
 
 @lru_cache(maxsize=KEPT_JUDGEMENTS)

@@ -3,13 +3,13 @@ r"""Where the final answer stands in a response. Pure, and linear in the length 
 Only what is said counts: the text behind the last ``</think>``; thinking that doesn't end has no answer. The styles:
 
 - "boxed": what the last ``\boxed{...}`` holds, braces balanced; several boxes with nothing but commas, "and" and the like
-  between them are a list. ``\fbox``, ``boxed{...}`` and ``\boxed 5`` are boxes, too. A last box that is never closed, as in a
-  response that was cut off, gives None: nobody knows what it would have said.
+  between them are a list. ``\fbox``, ``boxed{...}`` and ``\boxed 5`` are boxes, too. A last box that is never closed, as
+  in a response that was cut off, gives None: nobody knows what it would have said.
 - "hash": the first line after the last ``####`` (GSM8K).
 - "last_number": the last numeral, its sign, ``$``, exponent, ``/denominator`` and ``%`` included.
 - "final": what the last ``<answer>...</answer>`` holds, else the box if there is one (closed or not: the box decides), else
-  hash, else what follows the last "answer is", "answer:" and the like, else the last formula or number. A number is never torn
-  out of a formula.
+  hash, else what follows the last "answer is", "answer:" and the like, else the last formula or number. A number is never
+  torn out of a formula.
 - "bare": the box if there is one, else the whole text.
 - "all": the whole text, stripped; thinking included.
 """
@@ -37,13 +37,16 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 THINKING = re.compile(r"<(?P<closes>/)?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _TAG = re.compile(r"<(?P<closes>/)?answer>", re.IGNORECASE)
 # a box behind a line break (\\) is one, too
-BOX_OR_BRACE = re.compile(r"\\[fd]?boxed\s*+\{|\\fbox\s*+\{|(?<![a-zA-Z])boxed\{|\\(?!\\?[fd]?boxed|\\?fbox).|[{}]", re.DOTALL)
+BOX_OR_BRACE = re.compile(
+    r"\\[fd]?boxed\s*+\{|\\fbox\s*+\{|(?<![a-zA-Z])boxed\{|\\(?!\\?[fd]?boxed|\\?fbox).|[{}]", re.DOTALL
+)
 _UNBRACED = re.compile(
     r"\\boxed\s*+(?P<value>\$?-?[0-9]++(?:[.,/][0-9]++)*+|-?\\[dt]?frac\s*+(?:\{[^{}]*+\}\s*+\{[^{}]*+\}|[0-9]\s*+[0-9])"
     r"|[a-zA-Z](?![a-zA-Z]))"
 )
 _BETWEEN_BOXES = re.compile(
-    r"(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?:and|or)\b|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*+"
+    r"(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?:and|or)\b"
+    r"|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*+"
 )
 _OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60
@@ -59,7 +62,9 @@ _PHRASE = re.compile(
 )
 _SENTENCE = 1_000
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)[.!?]\*{0,3}\s|\n")
-_REASON = re.compile(r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|as\s+(?:the|we|it))\b", re.IGNORECASE)
+_REASON = re.compile(
+    r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|as\s+(?:the|we|it))\b", re.IGNORECASE
+)
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
     r"|\\\((?P<round>(?:[^\\]|\\(?!\)))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?!\]))*+)\\\]"
@@ -210,7 +215,9 @@ def _value_in(sentence: str) -> str | None:
     """What a sentence says that the answer is: "The volume of the box is 120" is 120; text without a number is itself."""
     plain = _FORMULA.sub(lambda formula: "0" * len(formula.group()), _TEXT_INSIDE.sub("", sentence))
     first = re.search("[0-9]", plain)
-    if first is None or not re.search(r"[A-Za-z]{2,}\s+\S*[A-Za-z]", plain[: first.start()] + " x"[: first.start() > 0]):
+    if first is None or not re.search(
+        r"[A-Za-z]{2,}\s+\S*[A-Za-z]", plain[: first.start()] + " x"[: first.start() > 0]
+    ):
         return sentence or None
     stated = None
     for stated in _STATES.finditer(sentence):  # noqa: B007
@@ -227,7 +234,9 @@ def _last_value(text: str) -> str | None:
     while match := _FORMULA.search(text, at):
         at = match.end()
         inside = next(group for group in match.groups() if group is not None).strip()
-        if match["inline"] is not None and _PROSE.search(_TEXT_INSIDE.sub("", inside)):  # $5 and then $6: two currencies
+        if match["inline"] is not None and _PROSE.search(
+            _TEXT_INSIDE.sub("", inside)
+        ):  # $5 and then $6: two currencies
             at = match.end() - 1
         elif inside and not (len(inside) == 1 and inside.islower() and _WORD.search(text, at)):
             formula = (match.end(), inside)

@@ -57,7 +57,11 @@ class NumericVerifier(_AnswerVerifier):
 
     def verify(self, problem: Problem, response: str) -> Judgement:
         answer = self._extracted(response)
-        return answer if isinstance(answer, Judgement) else numeric(answer, problem.answer, rules_of(problem, self.percent))
+        return (
+            answer
+            if isinstance(answer, Judgement)
+            else numeric(answer, problem.answer, rules_of(problem, self.percent))
+        )
 
     quick = verify
 
@@ -65,9 +69,9 @@ class NumericVerifier(_AnswerVerifier):
 class MathVerifier(_AnswerVerifier):
     """RIGHT if the answer is mathematically the gold answer: `answers.quick_math`, else `answers.symbolic`.
 
-    Where the problem lists choices, (A) ... (B) ..., an answer may be the letter or what stands behind it. `percent`: "lenient"
-    (a gold answer with a percent sign, and a problem that asks for a percentage, take the number with the sign and without) or
-    "strict" (10 and 10 % are two answers). Neither takes 10 % for 0.1.
+    Where the problem lists choices, (A) ... (B) ..., an answer may be the letter or what stands behind it. `percent`:
+    "lenient" (a gold answer with a percent sign, and a problem that asks for a percentage, take the number with the sign and
+    without) or "strict" (10 and 10 % are two answers). Neither takes 10 % for 0.1.
     """
 
     def __init__(self, extract: str = "boxed", percent: str = "lenient") -> None:

@@ -1,8 +1,8 @@
 """Whether two expressions have the same value, wherever their variables lie.
 
 Exact where both are rational. Else both are evaluated to 40 and to 300 digits: the difference of equal values shrinks with
-the rounding, that of others doesn't. Variables are given fixed positive values, then negative ones, which count where both sides
-are real there. That can call two expressions equal which differ only in what no such point shows; none is known.
+the rounding, that of others doesn't. Variables are given fixed positive values, then negative ones, which count where both
+sides are real there. That can call two expressions equal which differ only in what no such point shows; none is known.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from reasonloop.verify.maths.expression import Tree, has, symbols
 from reasonloop.verify.maths.tokens import Unreadable
+from reasonloop.verify.maths.tree import Tree, has, symbols
 from reasonloop.verify.maths.value import Undefined, Value, context, value
 
 POINTS, NEGATIVE_POINTS, NEEDED = 6, 3, 3
@@ -49,7 +49,7 @@ def number(tree: Tree) -> Any:
 
 
 def proportional(a: Tree, b: Tree, positive: bool = False) -> bool:
-    """Whether a = k b with one constant k other than 0 (above 0, if `positive`): equations a = 0, b = 0 of the same solutions."""
+    """Whether a = k b with one constant k other than 0 (above 0, if `positive`), so that a = 0 and b = 0 say the same."""
     names = symbols(a) | symbols(b)
     ratio: Tree | None = None
     for at in _points(names, POINTS, 1):
@@ -132,7 +132,7 @@ def _agreeing(pair: Any, points: Iterator[Mapping[str, Fraction]], complex_allow
     for at in points:
         try:
             values = pair(0, at)
-            same = _same(values, lambda at=at: pair(1, at))  # type: ignore[misc]
+            same = _same(values, lambda at=at: pair(1, at))
         except Undefined:
             continue
         if same:
@@ -160,9 +160,11 @@ def _same(rough: tuple[Value, Value], finely: Any) -> bool:
     fine = context(1)
     a, b = (_rounded(x, fine) for x in finely())
     finer = abs(a - b)
-    return bool(finer == 0 or finer <= fine.mpf(difference) * fine.mpf(10) ** -60 or (
-        difference == 0 and finer <= max(abs(a), abs(b)) * fine.mpf(10) ** -200
-    ))
+    return bool(
+        finer == 0
+        or finer <= fine.mpf(difference) * fine.mpf(10) ** -60
+        or (difference == 0 and finer <= max(abs(a), abs(b)) * fine.mpf(10) ** -200)
+    )
 
 
 def _rounded(x: Value, ctx: Any) -> Any:
@@ -219,12 +221,3 @@ def _numeral(tree: Tree) -> tuple[int, Any]:
     while tree[0] == "neg":
         sign, tree = -sign, tree[1]
     return sign, tree if tree[0] == "num" and tree[2] != -1 else None
-
-
-def is_numeral(tree: Tree) -> bool:
-    while tree[0] == "neg":
-        tree = tree[1]
-    return bool(tree[0] == "num")
-
-
-__all__ = ["Unreadable", "agree", "is_decimal", "is_numeral", "near", "number", "proportional", "rounds_to"]

@@ -8,141 +8,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 from reasonloop.verify.maths.agree import agree, near, straight
 from reasonloop.verify.maths.brackets import contents, enclosed, split_at, top_level
-from reasonloop.verify.maths.expression import Tree, has, parsed, symbols
+from reasonloop.verify.maths.expression import parsed
+from reasonloop.verify.maths.forms import (
+    REALS,
+    Answer,
+    Based,
+    Colon,
+    Form,
+    Interval,
+    Matrix,
+    Operation,
+    Part,
+    Quantity,
+    Relation,
+    Set,
+    Tuple,
+    Union,
+    Words,
+)  # fmt: skip
 from reasonloop.verify.maths.names import name_of, sum_name_of
 from reasonloop.verify.maths.phrases import phrase, trimmed
 from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, tokens_of
+from reasonloop.verify.maths.tree import Tree, symbols
 from reasonloop.verify.maths.units import measured, with_nouns
 from reasonloop.verify.maths.words import HEDGES, MONTHS, NUMBERS
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """An expression with its units."""
-
-    tree: Tree
-    units: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Tuple:
-    """Ordered elements in brackets; two of them may be an interval's ends."""
-
-    opening: str
-    closing: str
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True)
-class Set:
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """From `low` to `high`; each end belongs to it or doesn't."""
-
-    low: Tree
-    low_in: bool
-    high: Tree
-    high_in: bool
-
-
-@dataclass(frozen=True)
-class Union:
-    """Real numbers: the union of intervals (points are intervals of one number)."""
-
-    intervals: tuple[Interval, ...]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A union, an intersection or a difference of two sets."""
-
-    sign: str
-    left: Form
-    right: Form
-
-
-@dataclass(frozen=True)
-class Relation:
-    """left sign right, and so on: an equation or an inequality that names no value."""
-
-    sides: tuple[Tree, ...]
-    signs: tuple[str, ...]
-    names: tuple[str, ...]
-    """The name that each side is, or "" """
-
-
-@dataclass(frozen=True)
-class Matrix:
-    rows: tuple[tuple[Tree, ...], ...]
-
-
-@dataclass(frozen=True)
-class Colon:
-    """1:2 or 4:40 p.m."""
-
-    parts: tuple[Tree, ...]
-    texts: tuple[str, ...]
-    half: str = ""
-    """"am", "pm" or "" """
-
-
-@dataclass(frozen=True)
-class Based:
-    """Digits in a base."""
-
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True)
-class Words:
-    text: str
-
-
-Form = Quantity | Tuple | Set | Union | Operation | Relation | Matrix | Colon | Based | Words
-
-
-@dataclass(frozen=True)
-class Part:
-    """One element of an answer."""
-
-    form: Form
-    names: tuple[str, ...] = ()
-    """What it is said to be the value of"""
-    phrase: str = ""
-    """Its words, for answers in words"""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer."""
-
-    parts: tuple[Part, ...]
-    phrase: str
-    """The whole in words"""
-    choice: str = ""
-    """The letter in front of "C: 12" or "C) 12" """
-    content: Answer | None = None
-    """What stands behind that letter"""
-    joined: frozenset[str] = field(default=frozenset())
-    """What parts the elements"""
-    reason: str = ""
-    """Why it has no parts"""
-
-    @property
-    def in_words(self) -> bool:
-        return not any(character.isdigit() for character in self.phrase)
-
-
-REALS = Union((Interval(("neg", ("const", "oo")), False, ("const", "oo"), False),))
 
 
 def read(text: str, gold: bool = False) -> Answer:
@@ -153,7 +48,7 @@ def read(text: str, gold: bool = False) -> Answer:
     tokens = trimmed(with_nouns(tokens_of(text)))
     words = phrase(tokens)
     choice, rest = _choice(tokens)
-    if rest and (rest[0].kind == "sep" or any(_is_letter(a) and b.text == ":" for a, b in zip(rest, rest[1:], strict=False))):
+    if rest and (rest[0].kind == "sep" or any(_is_letter(a) and b.text == ":" for a, b in pairwise(rest))):
         choice, rest = "", []
     content = _read(rest, phrase(rest), gold) if choice and rest else None
     if content is not None and not any(t.kind == "op" and t.text in ":)" for t in tokens[:2]):
@@ -212,7 +107,9 @@ def _is_prose(tokens: list[Token]) -> bool:
         text = tokens[0].text
         return not text.islower() or len(text) > 3
     plain = kinds <= {"word", "letters", "op"} and all(t.text in "().'-?!" for t in tokens if t.kind == "op")
-    return plain and "word" in kinds and not any(len(t.text) == 1 for t in tokens if t.kind == "word" or t.kind == "name")
+    return (
+        plain and "word" in kinds and not any(len(t.text) == 1 for t in tokens if t.kind == "word" or t.kind == "name")
+    )
 
 
 def _part(tokens: list[Token], gold: bool) -> list[Part]:
@@ -259,7 +156,7 @@ def _assigned(sides: list[list[Token]], marks: list[str], gold: bool) -> list[Pa
         return [Part(_form(sides[0], gold), tuple(names))]
     forms = [_form(side, gold) for side in sides]
     if not all(isinstance(form, Quantity) for form in forms):
-        if isinstance(forms[-1], Quantity | Words) or gold and len(sides) > 2:
+        if isinstance(forms[-1], Quantity | Words) or (gold and len(sides) > 2):
             raise Unreadable("an equation of something else than numbers")
         return [Part(forms[-1], tuple(names))]  # A^{-1} = a matrix
     quantities = [form for form in forms if isinstance(form, Quantity)]
@@ -312,7 +209,11 @@ def _relation(sides: list[list[Token]], marks: list[str]) -> Form:
     found = Interval(low, low_in, high, high_in)
     if re.fullmatch(r"\|[a-z]\|", names[at[0]]):  # 1 < |z|: of z
         mirrored = Interval(("neg", high), high_in, ("neg", low), low_in)
-        return Union((found, mirrored)) if low != ("neg", infinite) else Union((replace(found, low=("neg", high), low_in=high_in),))
+        return (
+            Union((found, mirrored))
+            if low != ("neg", infinite)
+            else Union((replace(found, low=("neg", high), low_in=high_in),))
+        )
     return Union((found,))
 
 
@@ -392,7 +293,9 @@ def _set(inside: list[Token], gold: bool) -> Form:
         element = split_at(pieces[0], lambda token: token.kind == "rel")[0][0]
         if not name_of(element):
             raise Unsupported("a set of values of an expression")
-        conditions = [part for piece in split_at(pieces[1], lambda t: t.kind == "sep")[0] for part in _part(piece, gold)]
+        conditions = [
+            part for piece in split_at(pieces[1], lambda t: t.kind == "sep")[0] for part in _part(piece, gold)
+        ]
         form = conditions[0].form
         for condition in conditions[1:]:
             form = Operation("cup" if any(t.text == "or" for t in pieces[1]) else "cap", form, condition.form)
@@ -424,7 +327,9 @@ def _scalar(tokens: list[Token], gold: bool) -> Form:
     based = _based(tokens)
     if based is not None:
         return based
-    pieces, colons = split_at(tokens, lambda t: (t.kind == "op" and t.text == ":") or (t.kind == "word" and t.text == "to"))
+    pieces, colons = split_at(
+        tokens, lambda t: (t.kind == "op" and t.text == ":") or (t.kind == "word" and t.text == "to")
+    )
     if colons and all(pieces):
         return _colon(pieces)
     found = measured(_without_aside(tokens))
@@ -483,10 +388,3 @@ def _colon(pieces: list[list[Token]]) -> Form:
         pieces = [measured(piece).tokens for piece in pieces]
     texts = tuple("".join(token.text for token in piece) for piece in pieces)
     return Colon(tuple(parsed(piece) for piece in pieces), texts, half)
-
-
-def uses_sign(form: Form) -> bool:
-    r"""Whether a \pm stands in it."""
-    if isinstance(form, Quantity):
-        return has(form.tree, "pm")
-    return isinstance(form, Tuple) and any(uses_sign(part.form) for part in form.parts)

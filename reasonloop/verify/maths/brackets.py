@@ -51,7 +51,11 @@ def top_level(tokens: list[Token]) -> list[Token]:
 
 def enclosed(tokens: list[Token]) -> tuple[str, str] | None:
     """The brackets around all of the tokens, if it is one pair."""
-    if len(tokens) < 2 or tokens[0].kind == "num" or tokens[0].text not in (*_OPENS - {"lfloor", "lceil", "matrix"}, "]"):
+    if (
+        len(tokens) < 2
+        or tokens[0].kind == "num"
+        or tokens[0].text not in (*_OPENS - {"lfloor", "lceil", "matrix"}, "]")
+    ):
         return None
     depths = [depth for _, depth in _depths(tokens)]
     if 0 in depths:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _MARK = re.compile(
-    r"(?:^|(?<=[\s$}\\]))(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?(?:\(([A-J])\)|([A-J])[.):])(?:\s*\})?[\s~\\:]*", re.MULTILINE
+    r"(?:^|(?<=[\s$}\\])|(?<=quad))(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?(?:\(([A-J])\)|([A-J])[.):])(?:\s*\})?[\s~\\:]*",
+    re.MULTILINE,
 )
 _BEHIND = re.compile(r"(?:\\q?quad|\\[ ,;]|[\s,;$~]|\\\\)+$")
 LETTERS = "ABCDEFGHIJ"

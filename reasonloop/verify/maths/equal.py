@@ -1,23 +1,35 @@
 r"""Whether an answer is the gold answer: element by element, each kind of element by its own rule.
 
 Order counts in brackets and not between commas; an element that stands twice stands once; \pm is two elements; a list is not
-one of its elements. Names are dropped unless both sides have one. Units are dropped unless both have one, and then have to be
-the same.
+one of its elements. Names are dropped unless both sides have one; units too, and then they have to be the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
-from reasonloop.verify.maths.agree import agree, is_decimal, is_numeral, proportional, rounds_to
-from reasonloop.verify.maths.answer import (
-    Answer, Based, Colon, Form, Matrix, Part, Quantity, Relation, Set, Tuple, Words, uses_sign,
+from reasonloop.verify.maths.agree import agree, proportional
+from reasonloop.verify.maths.forms import (
+    Answer,
+    Based,
+    Colon,
+    Form,
+    Matrix,
+    Part,
+    Quantity,
+    Relation,
+    Set,
+    Tuple,
+    Words,
+    uses_sign,
 )  # fmt: skip
-from reasonloop.verify.maths.expression import Tree, has, symbols
+from reasonloop.verify.maths.notations import same_based, same_colon, same_matrix, same_number
 from reasonloop.verify.maths.reals import reals_of, same_reals
 from reasonloop.verify.maths.tokens import Unreadable
+from reasonloop.verify.maths.tree import Tree, has, symbols
 from reasonloop.verify.maths.words import LETTER_UNITS
 
 MOST_ELEMENTS = 100
@@ -92,11 +104,11 @@ class _Comparison:
         return found
 
     def lists(self, ours: list[Part], theirs: list[Part]) -> bool:
-        single = ours[0] if len(ours) == 1 else theirs[0] if len(theirs) == 1 else None
+        if len(ours) == 1:
+            return self.bracketed(ours[0], theirs)
+        if len(theirs) == 1:
+            return self.bracketed(theirs[0], ours)
         records = _records(ours), _records(theirs)
-        if single is not None:
-            others = theirs if single is ours[0] and len(ours) == 1 else ours
-            return self.bracketed(single, others)
         if records[0] and records[1]:
             return self.recorded(records[0], records[1])
         if records[0] or records[1]:
@@ -114,7 +126,7 @@ class _Comparison:
             if records:
                 return len(records) == 1 and self.ordered(form.parts, list(records[0].values()))
             return (form.opening, form.closing) == ("(", ")") and self.ordered(form.parts, others)
-        return len({id(o) for o in others}) > 0 and all(self.part(single, other) for other in others)
+        return all(self.part(single, other) for other in others)
 
     def recorded(self, ours: list[dict[str, Part]], theirs: list[dict[str, Part]]) -> bool:
         def same(a: dict[str, Part], b: dict[str, Part]) -> bool:
@@ -146,8 +158,8 @@ class _Comparison:
             return self.equations(a, b)
         if isinstance(a.form, Relation) or isinstance(b.form, Relation):
             return self.equations(a, b) or self.named_relation(a, b)
-        return self.form(a.form, b.form) or (isinstance(a.form, Words) or isinstance(b.form, Words)) and (
-            bool(a.phrase) and a.phrase == b.phrase
+        return self.form(a.form, b.form) or (
+            (isinstance(a.form, Words) or isinstance(b.form, Words)) and (bool(a.phrase) and a.phrase == b.phrase)
         )
 
     def named_relation(self, a: Part, b: Part) -> bool:
@@ -169,22 +181,24 @@ class _Comparison:
         if isinstance(a, Quantity) and isinstance(b, Quantity):
             return self.quantity(a, b)
         if isinstance(a, Tuple) and isinstance(b, Tuple):
-            return (a.opening, a.closing) == (b.opening, b.closing) and self.ordered(a.parts, b.parts) or _both_reals(a, b)
+            return ((a.opening, a.closing) == (b.opening, b.closing) and self.ordered(a.parts, b.parts)) or _both_reals(
+                a, b
+            )
         if isinstance(a, Set) and isinstance(b, Set):
             return self.unordered(self.expanded(a.parts), self.expanded(b.parts))
         if isinstance(a, Words) and isinstance(b, Words):
             return a.text == b.text
         for one, other in ((a, b), (b, a)):
             if isinstance(one, Matrix):
-                return _same_matrix(one, other)
+                return same_matrix(one, other)
             if isinstance(one, Based):
-                return _same_based(one, other)
+                return same_based(one, other)
         if isinstance(a, Colon) or isinstance(b, Colon):
-            return _same_colon(a, b)
+            return same_colon(a, b)
         for one, other in ((a, b), (b, a)):
             if isinstance(one, Set) and len(one.parts) == 1 and isinstance(other, Quantity):
                 return self.part(one.parts[0], Part(other))
-        if isinstance(a, Quantity) and isinstance(b, Words) or isinstance(a, Words) and isinstance(b, Quantity):
+        if (isinstance(a, Quantity) and isinstance(b, Words)) or (isinstance(a, Words) and isinstance(b, Quantity)):
             quantity, words = (a, b) if isinstance(a, Quantity) else (b, a)
             return _in_words(quantity, words)  # type: ignore[arg-type]
         return _both_reals(a, b)
@@ -195,7 +209,7 @@ class _Comparison:
         units, others = (q.units - _SCALES - {"%"} for q in (a, b))
         if units and others and units != others:
             return False
-        if _same_number(a.tree, b.tree):
+        if same_number(a.tree, b.tree):
             return True
         if {a.tree[0], b.tree[0]} <= {"sym", "const"} and not a.units and not b.units:
             return _letter(a.tree).casefold() == _letter(b.tree).casefold() != ""
@@ -211,21 +225,12 @@ class _Comparison:
         if found is None or a.units:
             return False
         tree, letter = found
-        return letter in b.units and _same_number(tree, b.tree)
+        return letter in b.units and same_number(tree, b.tree)
 
 
 def _letter(tree: Tree) -> str:
     name = str(tree[1])
     return name if len(name) == 1 else ""
-
-
-def _same_number(a: Tree, b: Tree) -> bool:
-    if agree(a, b):
-        return True
-    for one, other in ((a, b), (b, a)):
-        if is_decimal(one) and not is_decimal(other) and rounds_to(one, other):
-            return not is_numeral(other) or other[0] == "num" and other[1].denominator != 1
-    return False
 
 
 def _without_letter(tree: Tree) -> tuple[Tree, str] | None:
@@ -291,7 +296,7 @@ def _records(parts: Sequence[Part]) -> list[dict[str, Part]]:
     return records if len({frozenset(record) for record in records}) == 1 else []
 
 
-def _matched(ours: Sequence, theirs: Sequence, same) -> bool:  # type: ignore[no-untyped-def,type-arg]
+def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
     """Whether each is one of the others, both ways; repetitions don't count."""
     seen = set()
     for one in ours:
@@ -340,57 +345,6 @@ def _signed(tree: Tree, signs: list[int]) -> Tree:
         inner = _signed(tree[2], signs)
         return inner if sign > 0 else ("neg", inner)
     return (tree[0], *(_signed(part, signs) if isinstance(part, tuple) else part for part in tree[1:]))
-
-
-def _same_matrix(matrix: Matrix, other: Form) -> bool:
-    if isinstance(other, Tuple) and (other.opening, other.closing) == ("(", ")"):
-        if any(len(row) != 1 for row in matrix.rows) or not all(isinstance(p.form, Quantity) for p in other.parts):
-            return False
-        other = Matrix(tuple((part.form.tree,) for part in other.parts))  # type: ignore[union-attr]
-    if not isinstance(other, Matrix) or [len(row) for row in matrix.rows] != [len(row) for row in other.rows]:
-        return False
-    pairs = zip(matrix.rows, other.rows, strict=True)
-    return all(_same_number(a, b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
-
-
-def _same_based(based: Based, other: Form) -> bool:
-    if isinstance(other, Based):
-        return based == other
-    if not isinstance(other, Quantity):
-        return isinstance(other, Words) and other.text.upper() == based.digits
-    return _digits(other.tree) == based.digits
-
-
-def _digits(tree: Tree) -> str:
-    """The digits that a tree was written with: 204, A5."""
-    if tree[0] == "num" and tree[1].denominator == 1:
-        return str(tree[1])
-    if tree[0] == "sym" and len(tree[1]) == 1:
-        return str(tree[1]).upper()
-    if tree[0] == "*":
-        left, right = _digits(tree[1]), _digits(tree[2])
-        return left + right if left and right else ""
-    return ""
-
-
-def _same_colon(a: Form, b: Form) -> bool:
-    if isinstance(a, Colon) and isinstance(b, Colon):
-        if len(a.parts) != len(b.parts) or (a.half and b.half and a.half != b.half):
-            return False
-        if all(agree(x, y) for x, y in zip(a.parts, b.parts, strict=True)):
-            return True
-        clocks = a.half or b.half or all(len(colon.texts[-1]) == 2 and colon.texts[-1].isdigit() for colon in (a, b))
-        return not clocks and _same_ratio(a.parts, b.parts)
-    colon, other = (a, b) if isinstance(a, Colon) else (b, a)
-    if not isinstance(colon, Colon) or not isinstance(other, Quantity) or len(colon.parts) != 2 or colon.half:
-        return False
-    return agree(("/", colon.parts[0], colon.parts[1]), other.tree)
-
-
-def _same_ratio(a: Sequence[Tree], b: Sequence[Tree]) -> bool:
-    return all(agree(("*", a[0], y), ("*", b[0], x)) for x, y in zip(a[1:], b[1:], strict=True)) and not any(
-        agree(x, ("num", 0, -1)) for x in (*a, *b)
-    )
 
 
 def _both_reals(a: Form, b: Form) -> bool:

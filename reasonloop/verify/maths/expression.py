@@ -1,11 +1,4 @@
-r"""Expressions as trees: the grammar of what stands between an answer's commas and equals signs.
-
-A tree is a tuple whose first element says what it is:
-
-    ("num", value, decimals)   ("sym", name)    ("const", "pi" | "e" | "i" | "oo")
-    ("+", a, b)  ("neg", a)  ("*", a, b)  ("/", a, b)  ("^", a, b)  ("!", a)
-    ("fn", name, a)  ("log", base, a)  ("root", n, a)  ("binom", n, k)
-    ("pm", sign, a)   the sign of \pm and \mp in front of a
+"""The grammar of expressions: from the tokens between an answer's commas and equals signs to a tree.
 
 Linear in the number of tokens; nesting is bounded. Never evaluates anything.
 """
@@ -13,25 +6,31 @@ Linear in the number of tokens; nesting is bounded. Never evaluates anything.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
-from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, number_token
-
-Tree = tuple[Any, ...]
+from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, endless, number_token
+from reasonloop.verify.maths.tree import Tree, integer, variable
 
 MOST_DEPTH = 60
 _END = Token("end", "")
 _FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth ln exp sqrt abs floor ceil".split()
+    (
+        "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth ln exp sqrt abs floor "
+        "ceil"
+    ).split()
 )
 _CONSTANTS = {"pi": "pi", "infty": "oo"}
 _TREES_OF_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega Gamma Delta "
-    "Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar".split()
+    (
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
+        "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar"
+    ).split()
 )
 _UNSUPPORTED = frozenset(
-    "int iint sum prod lim partial nabla oint begin end gcd lcm max min sup inf det dim deg angle triangle forall exists mathbb "
-    "cup cap setminus subset emptyset overline bar dot ddot underbrace overbrace stackrel perp parallel odot oplus".split()
+    (
+        "int iint sum prod lim partial nabla oint begin end gcd lcm max min sup inf det dim deg angle triangle forall "
+        "exists mathbb cup cap setminus subset emptyset overline bar dot ddot underbrace overbrace stackrel perp "
+        "parallel odot oplus"
+    ).split()
 )
 _ACCENTS = frozenset(("bar", "dot", "ddot", "tilde", "overline"))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
@@ -129,7 +128,18 @@ class _Parser:
         if token.kind in ("num", "name", "letters"):
             return True
         if token.kind == "command":
-            return token.text not in ("pm", "mp", "rfloor", "rceil", "circ", "choose", "over", "endmatrix", "ldots", "mod")
+            return token.text not in (
+                "pm",
+                "mp",
+                "rfloor",
+                "rceil",
+                "circ",
+                "choose",
+                "over",
+                "endmatrix",
+                "ldots",
+                "mod",
+            )
         return token.kind == "op" and (token.text in "({[" or (token.text == "|" and not self.bars))
 
     def factor(self) -> Tree:
@@ -143,7 +153,7 @@ class _Parser:
         names = self.take().text
         tree: Tree | None = None
         for name in names[:-1]:
-            tree = _variable(name) if tree is None else ("*", tree, _variable(name))
+            tree = variable(name) if tree is None else ("*", tree, variable(name))
         last = self.postfixed(self.subscripted(names[-1]))
         return last if tree is None else ("*", tree, last)
 
@@ -170,7 +180,7 @@ class _Parser:
                 base = ("fn", "degrees", base)
             elif self.sees("%"):
                 self.take()
-                base = ("/", base, _integer(100))
+                base = ("/", base, integer(100))
             else:
                 return base
 
@@ -181,7 +191,7 @@ class _Parser:
     def mixed(self) -> Tree | None:
         r"""2\frac12, 2 1/2: an integer and a fraction below 1 behind it."""
         whole = self.next
-        if whole.kind != "num" or whole.decimals > 0:
+        if whole.value is None or whole.kind != "num" or whole.decimals > 0:
             return None
         start = self.at
         follower = self.peek(1)
@@ -197,7 +207,10 @@ class _Parser:
         else:
             return None
         proper = (
-            top[0] == bottom[0] == "num" and top[2] == bottom[2] == -1 and 0 < top[1] < bottom[1] and not self.sees("^", "!")
+            top[0] == bottom[0] == "num"
+            and top[2] == bottom[2] == -1
+            and 0 < top[1] < bottom[1]
+            and not self.sees("^", "!")
         )
         if not proper:
             self.at = start
@@ -213,15 +226,16 @@ class _Parser:
         if token.kind == "command":
             return self.command(token.text)
         if token.kind == "op" and token.text in ("(", "[", "{"):
-            tree = self.group(token.text)
-            return tree
+            return self.group(token.text)
         if token.kind == "op" and token.text == "|":
             self.bars += 1
             inner = self.sum()
             self.expect("|")
             self.bars -= 1
             return ("fn", "abs", inner)
-        raise Unreadable(f"{token.text!r} where a value should stand" if token.text else "an expression that breaks off")
+        raise Unreadable(
+            f"{token.text!r} where a value should stand" if token.text else "an expression that breaks off"
+        )
 
     def group(self, opening: str) -> Tree:
         bars, self.bars = self.bars, 0
@@ -246,7 +260,12 @@ class _Parser:
         return ("num", token.value, token.decimals or -1)
 
     def is_repetend(self) -> bool:
-        return self.peek(1).kind == "num" and self.peek(1).decimals <= 0 and self.peek(2).text == ")" and not self.next.spaced
+        return (
+            self.peek(1).kind == "num"
+            and self.peek(1).decimals <= 0
+            and self.peek(2).text == ")"
+            and not self.next.spaced
+        )
 
     def repetend(self) -> str:
         closing = _CLOSING.get(self.next.text, "")
@@ -264,7 +283,7 @@ class _Parser:
         while self.sees("'"):
             name += self.take().text
         if not self.sees("_"):
-            return _variable(name)
+            return variable(name)
         self.take()
         subscript = self.subscript()
         if name == "C" and self.sees("^"):
@@ -291,7 +310,7 @@ class _Parser:
         if name == "binom":
             return ("binom", self.digit_argument(), self.digit_argument())
         if name == "sqrt":
-            degree: Tree = _integer(2)
+            degree: Tree = integer(2)
             if self.sees("["):
                 self.take()
                 degree = self.group("[")
@@ -315,7 +334,7 @@ class _Parser:
         raise Unreadable(f"\\{name}")
 
     def logarithm(self, name: str) -> Tree:
-        base: Tree | None = _integer(10) if name == "lg" else None
+        base: Tree | None = integer(10) if name == "lg" else None
         if self.sees("_"):
             self.take()
             base = self.argument()
@@ -326,7 +345,7 @@ class _Parser:
 
     def function(self, name: str) -> Tree:
         power = self.power()
-        if power == ("neg", _integer(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+        if power == ("neg", integer(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
             return ("fn", "arc" + name, self.applied())
         tree = ("fn", name, self.applied())
         return tree if power is None else ("^", tree, power)
@@ -349,7 +368,9 @@ class _Parser:
         return tree
 
     def begins_function(self) -> bool:
-        return self.next.kind == "command" and (self.next.text in _FUNCTIONS - {"sqrt"} or self.next.text in ("log", "lg"))
+        return self.next.kind == "command" and (
+            self.next.text in _FUNCTIONS - {"sqrt"} or self.next.text in ("log", "lg")
+        )
 
     def argument(self) -> Tree:
         """What an exponent, a root or a subscript takes: a group, or the next factor without what is behind it."""
@@ -364,58 +385,16 @@ class _Parser:
     def first_letter(self) -> Tree:
         name, rest = self.next.text[0], self.next.text[1:]
         self.tokens[self.at] = Token("letters" if len(rest) > 1 else "name", rest)
-        return _variable(name)
+        return variable(name)
 
     def digit_argument(self) -> Tree:
         r"""As `argument`, but \frac12 is one digit over another."""
         token = self.next
         if token.kind == "num" and token.decimals <= 0 and token.text.isdigit() and len(token.text) > 1:
             self.tokens[self.at] = number_token(token.text[1:])
-            return _integer(int(token.text[0]))
+            return integer(int(token.text[0]))
         return self.argument()
 
 
-def endless(token: Token) -> Fraction:
-    """The value of 0.333..., whose digits repeat. Raises Unreadable where they don't."""
-    assert token.value is not None
-    decimals = token.text.partition(".")[2]
-    for period in range(1, len(decimals) // 2 + 1):
-        repeats = 3 if period == 1 else 2
-        tail = decimals[-period * repeats :]
-        if len(tail) == period * repeats and tail == tail[:period] * repeats:
-            return token.value + Fraction(int(tail[:period]), 10 ** len(decimals) * (10**period - 1))
-    raise Unreadable("dots behind a number whose digits don't repeat")
-
-
-def _integer(value: int) -> Tree:
-    return ("num", Fraction(value), -1)
-
-
-def _variable(name: str) -> Tree:
-    return ("const", name) if name in ("e", "i") else ("sym", name)
-
-
 def _number_or_symbol(text: str) -> Tree:
-    return _integer(int(text)) if text.isdecimal() and len(text) < 10 else ("sym", text)
-
-
-def symbols(tree: Tree) -> frozenset[str]:
-    """The variables of a tree."""
-    found, todo = set(), [tree]
-    while todo:
-        node = todo.pop()
-        if node[0] == "sym":
-            found.add(node[1])
-        todo += [part for part in node[1:] if isinstance(part, tuple)]
-    return frozenset(found)
-
-
-def has(tree: Tree, kind: str, name: str | None = None) -> bool:
-    """Whether a node of that kind (and that name) stands in the tree."""
-    todo = [tree]
-    while todo:
-        node = todo.pop()
-        if node[0] == kind and (name is None or node[1] == name):
-            return True
-        todo += [part for part in node[1:] if isinstance(part, tuple)]
-    return False
+    return integer(int(text)) if text.isdecimal() and len(text) < 10 else ("sym", text)

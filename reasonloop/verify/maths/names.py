@@ -6,9 +6,9 @@ x, x_1, f(x), AB, \angle ABC, |AB|, V_1 : V_2, \frac{NO}{BO}, (x, y), words.
 from __future__ import annotations
 
 from reasonloop.verify.maths.tokens import Token
-from reasonloop.verify.maths.words import FUNCTIONS
 
 _SIGNS = {"|", "(", ")", "{", "}", ":", "'", ",", "[", "]"}
+_GREEK = frozenset("alpha beta gamma delta theta lambda mu phi omega rho sigma tau epsilon".split())
 _COMMANDS = {"angle", "triangle", "overline", "frac", "max", "min", "ldots", "circ"}
 
 
@@ -60,6 +60,4 @@ def _fits(token: Token, operators: frozenset[str]) -> bool:
 
 
 def _is_greek(token: Token) -> bool:
-    return token.kind == "command" and token.text not in FUNCTIONS | _COMMANDS | {"pi", "infty", "sqrt", "binom"} and (
-        token.text in ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "phi", "omega", "rho", "sigma", "tau", "epsilon")
-    )
+    return token.kind == "command" and token.text in _GREEK

@@ -14,7 +14,9 @@ def phrase(tokens: list[Token]) -> str:
     """The words of some tokens in one form: without case, articles and what else says nothing; numbers in figures."""
     words: list[str] = []
     for place, token in enumerate(tokens):
-        if token.text == "A" and not (place + 1 < len(tokens) and len(tokens[place + 1].text) > 1 and token.kind != "num"):
+        if token.text == "A" and not (
+            place + 1 < len(tokens) and len(tokens[place + 1].text) > 1 and token.kind != "num"
+        ):
             words.append("A")  # a letter, and no article
             continue
         if token.kind == "op" and token.text in ".,()'?!{}":
@@ -63,7 +65,9 @@ def trimmed(tokens: list[Token]) -> list[Token]:
     if len(tokens) == 2 and tokens[0].kind == "num" and tokens[1].text == "'":
         tokens = tokens[:1]
     first = 0
-    while first < len(tokens) and tokens[first].kind in ("word", "letters") and tokens[first].text.casefold() in LEADING:
+    while (
+        first < len(tokens) and tokens[first].kind in ("word", "letters") and tokens[first].text.casefold() in LEADING
+    ):
         first += 1
     said = any(token.text.casefold() in ("answer", "answers") for token in tokens[:first])
     if first and first < len(tokens) and (said or any(token.kind in ("num", "command") for token in tokens[first:])):

@@ -7,11 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reasonloop.verify.maths.agree import agree, number
-from reasonloop.verify.maths.answer import (
-    REALS, Form, Interval, Operation, Part, Quantity, Set, Tuple, Union, Words,
+from reasonloop.verify.maths.forms import (
+    REALS,
+    Form,
+    Interval,
+    Operation,
+    Part,
+    Quantity,
+    Set,
+    Tuple,
+    Union,
+    Words,
 )  # fmt: skip
-from reasonloop.verify.maths.expression import symbols
 from reasonloop.verify.maths.tokens import Unreadable
+from reasonloop.verify.maths.tree import symbols
 from reasonloop.verify.maths.value import context
 
 

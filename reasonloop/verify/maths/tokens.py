@@ -1,7 +1,7 @@
 r"""An answer's text as tokens: LaTeX, Unicode and plain typing brought to one form.
 
-What only lays an answer out is dropped (\left, \displaystyle, fonts, thin spaces, dollar signs around formulas); what has two
-spellings gets one (½, \tfrac 1 2; ≤, \leqslant, <=; × , \cdot, *). Words are tokens of their own, whether they stand in
+What only lays an answer out is dropped (\left, \displaystyle, fonts, thin spaces, dollar signs around formulas); what has
+two spellings gets one (½, \tfrac 1 2; ≤, \leqslant, <=; × , \cdot, *). Words are tokens of their own, whether they stand in
 \text{} or bare. Linear in the text's length.
 """
 
@@ -60,8 +60,10 @@ _UNICODE = {
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϵ",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega "
-        "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega phi epsilon".split(),
+        (
+            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon "
+            "phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega phi epsilon"
+        ).split(),
         strict=True,
     )
 )
@@ -81,7 +83,9 @@ _WRAPPED = re.compile(
 _SPACED = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}")
 _COLOUR = re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}")
 _WIDE_SPACE = re.compile(r"\\q?quad")
-_THIN_SPACE = re.compile(r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~")
+_THIN_SPACE = re.compile(
+    r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~"
+)
 _GROUPED = re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))")
 _DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
 _NEGATIVE_SPACE = re.compile(r"\\!")
@@ -93,7 +97,9 @@ _POWER = re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])")
 _MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\*\*+")
 """Of formulas: \\( \\), and of bold face"""
 _BOX = re.compile(r"\\boxed(?![a-zA-Z])\s*")
-_OPENS_MATRIX = re.compile(r"\\begin\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}(?:\s*\{[lcr| ]*\}|\s*\[[lcr]\])?")
+_OPENS_MATRIX = re.compile(
+    r"\\begin\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}(?:\s*\{[lcr| ]*\}|\s*\[[lcr]\])?"
+)
 _CLOSES_MATRIX = re.compile(r"\\end\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}")
 _SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _NUM = re.compile(r"\\num\s*\{([^{}]*)\}")
@@ -126,6 +132,7 @@ def cleaned(text: str) -> str:
     return _WRAPPED.sub("", _LAYOUT.sub(" ", text))
 
 
+_TYPED = {"inf": "infty", "acos": "arccos", "asin": "arcsin", "atan": "arctan"}
 _TEXT_COMMANDS = (
     r"text|textbf|textit|textrm|textsf|textup|textnormal|mathrm|mbox|operatorname\*?|emph|mathtt|texttt|unit|textsc"
 )
@@ -202,6 +209,18 @@ def number_token(text: str, exponent: str = "", spaced: bool = False) -> Token:
     return Token("num", plain.rstrip(".") + exponent, value, places, spaced)
 
 
+def endless(token: Token) -> Fraction:
+    """The value of 0.333..., whose digits repeat. Raises Unreadable where they don't."""
+    assert token.value is not None
+    decimals = token.text.partition(".")[2]
+    for period in range(1, len(decimals) // 2 + 1):
+        repeats = 3 if period == 1 else 2
+        tail = decimals[-period * repeats :]
+        if len(tail) == period * repeats and tail == tail[:period] * repeats:
+            return token.value + Fraction(int(tail[:period]), 10 ** len(decimals) * (10**period - 1))
+    raise Unreadable("dots behind a number whose digits don't repeat")
+
+
 def _command(name: str, spaced: bool) -> list[Token]:
     if name in _RELATIONS:
         return [Token("rel", _RELATIONS[name], spaced=spaced)]
@@ -257,7 +276,7 @@ def _word(word: str, spaced: bool) -> list[Token]:
     if len(word) == 1:
         return [Token("name", word, spaced=spaced)]
     if word in FUNCTIONS - {"min", "max"} or word in ("pi", "inf", "infty"):
-        return [Token("command", {"inf": "infty", "acos": "arccos", "asin": "arcsin", "atan": "arctan"}.get(word, word), spaced=spaced)]
+        return [Token("command", _TYPED.get(word, word), spaced=spaced)]
     if len(word) > 4 or lower in KNOWN_WORDS or not word.isascii():
         return [Token("word", word, spaced=spaced)]
     return [Token("letters", word, spaced=spaced)]

@@ -9,8 +9,8 @@ from functools import lru_cache
 from math import comb, factorial, log2
 from typing import Any
 
-from reasonloop.verify.maths.expression import Tree
 from reasonloop.verify.maths.tokens import Unreadable
+from reasonloop.verify.maths.tree import Tree
 
 Value = Any
 """Fraction, or mpf or mpc of the context"""
@@ -289,7 +289,12 @@ _factorial = lru_cache(maxsize=64)(factorial)
 def _exact_root(a: Fraction, exponent: Fraction) -> Fraction | None:
     """a ** exponent for a positive `a`, if it is rational and small."""
     n = exponent.denominator
-    if n == 1 or n > 64 or abs(exponent.numerator) > 64 or a.numerator.bit_length() + a.denominator.bit_length() > 2_000:
+    if (
+        n == 1
+        or n > 64
+        or abs(exponent.numerator) > 64
+        or a.numerator.bit_length() + a.denominator.bit_length() > 2_000
+    ):
         return None
     top, bottom = _integer_root(a.numerator, n), _integer_root(a.denominator, n)
     return None if top is None or bottom is None else Fraction(top, bottom) ** exponent.numerator

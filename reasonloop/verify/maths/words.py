@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth ln log lg exp sqrt abs "
-    "floor ceil gcd lcm max min".split()
+    (
+        "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth ln log "
+        "lg exp sqrt abs floor ceil gcd lcm max min"
+    ).split()
 )
 
 SEPARATORS = {"and": "and", "or": "or"}
@@ -64,7 +66,9 @@ _UNITS = {
 UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in words.split()}
 """Spelling -> the unit's own sign"""
 UNIT_OF |= {word.capitalize(): unit for word, unit in list(UNIT_OF.items()) if len(word) > 2}
-UNIT_OF |= {word.upper(): unit for word, unit in list(UNIT_OF.items()) if word in ("usd", "cm", "km", "kg", "inr", "eur")}
+UNIT_OF |= {
+    word.upper(): unit for word, unit in list(UNIT_OF.items()) if word in ("usd", "cm", "km", "kg", "inr", "eur")
+}
 
 UNIT_WORDS = frozenset(word.casefold() for word in UNIT_OF if len(word) > 1) - {"in"}
 """Spellings of two letters and more, which are no products of variables where they stand bare"""
@@ -82,15 +86,19 @@ EXPLAINS = frozenset(("because", "since"))
 """What stands behind them is no part of an answer"""
 
 LEADING = frozenset(
-    "the final answer result solution value total sum probability area number therefore thus hence so is are be equals equal to "
-    "given by about approximately approx roughly around exactly just simply only clearly now then also indeed that we get have "
-    "it its about of".split()
+    (
+        "the final answer result solution value total sum probability area number therefore thus hence so is are be "
+        "equals equal to given by about approximately approx roughly around exactly just simply only clearly now then "
+        "also indeed that we get have it its about of"
+    ).split()
 )
 """Words in front of a value that say nothing of it"""
 
 FILLER = frozenset(
-    "a an the there is are was be it does do has have its this that of in on only just all such exactly number numbers function "
-    "functions integer integers value values".split()
+    (
+        "a an the there is are was be it does do has have its this that of in on only just all such exactly number "
+        "numbers function functions integer integers value values"
+    ).split()
 )
 """Words without which an answer in words is the same answer"""
 
@@ -105,22 +113,38 @@ MEANINGS = {
 NUMBERS = {
     word: value
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-        "nineteen twenty".split()
+        (
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+            "sixteen seventeen eighteen nineteen twenty"
+        ).split()
     )
 }
 
 MONTHS = frozenset(
-    "january february march april may june july august september october november december jan feb mar apr jun jul aug sep sept "
-    "oct nov dec".split()
+    (
+        "january february march april may june july august september october november december jan feb mar apr jun "
+        "jul aug sep sept oct nov dec"
+    ).split()
 )
 
-HEDGES = frozenset(("maybe", "perhaps", "possibly", "probably", "either", "not", "nor", "neither", "vs", "versus", "but"))
+HEDGES = frozenset(
+    ("maybe", "perhaps", "possibly", "probably", "either", "not", "nor", "neither", "vs", "versus", "but")
+)
 """Words with which a value is no answer"""
 
 KNOWN_WORDS = (
-    UNIT_WORDS | HEDGES | EXPLAINS | LEADING | FILLER | MONTHS | NUMBERS.keys() | SHAPES.keys() | PER
+    UNIT_WORDS
+    | HEDGES
+    | EXPLAINS
+    | LEADING
+    | FILLER
+    | MONTHS
+    | NUMBERS.keys()
+    | SHAPES.keys()
+    | PER
     | {word for phrase in MEANINGS for word in phrase.split()}
-    | frozenset("yes no true false odd even none both none am pm base usd rs only never all left right cup cups".split())
+    | frozenset(
+        ("yes no true false odd even none both none am pm base usd rs only never all left right cup cups").split()
+    )
 ) - {"a", "is", "it", "in", "of", "be", "do", "an", "on", "we", "as"}
 """Bare words of two to four letters that are no products of variables"""

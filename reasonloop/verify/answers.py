@@ -222,7 +222,7 @@ def _judged(answer: str, gold: str, rules: Rules) -> Judgement | None:
     readings = [ours] if as_gold == ours or isinstance(as_gold, str) else [ours, as_gold]
     try:
         right = any(equal(drop_letter_units(reading, theirs), theirs, rules) for reading in readings)
-    except Unreadable as error:
+    except (Unreadable, RecursionError) as error:
         return Judgement(Verdict.UNPARSEABLE, one_line(f"can't be compared ({error}): {plain}"))
     if not right and not ours.parts and not ours.in_words:
         return Judgement(Verdict.UNPARSEABLE, one_line(f"{ours.reason}: {plain}"))
@@ -305,7 +305,7 @@ def symbolic(answer: str, gold: str) -> Judgement:
 def _elements(text: str) -> tuple[int, int]:
     """Commas outside of brackets, and words that leave an answer open: what math-verify reads past."""
     depth = commas = 0
-    for sign in text:
+    for sign in text.replace("\\,", " "):
         depth += (sign in "([{") - (sign in ")]}")
         commas += sign == "," and depth == 0
     return commas, len(_LEFT_OPEN.findall(text))

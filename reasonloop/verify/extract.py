@@ -67,7 +67,7 @@ _REASON = re.compile(
 )
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
-    r"|\\\((?P<round>(?:[^\\]|\\(?!\)))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?!\]))*+)\\\]"
+    r"|\\\((?P<round>(?:[^\\]|\\(?![()]))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?![\[\]]))*+)\\\]"
 )
 _BARE_FORMULA = re.compile(r"(?:\\[a-zA-Z]++|\\[,;! ]|[0-9{}()\[\]^_+\-*/=.,!|<>%°√π²³\u2212·×]|\b[a-zA-Z]\b|[ \t])++")
 _WORD = re.compile(r"[A-Za-z]{2,}")
@@ -230,7 +230,9 @@ def _value_in(sentence: str) -> str | None:
 def _last_value(text: str) -> str | None:
     """The last formula, or the last number that stands in none."""
     formula = None
-    at = 0
+    at = last_word = 0
+    for word in _WORD.finditer(text):
+        last_word = word.start()
     while match := _FORMULA.search(text, at):
         at = match.end()
         inside = next(group for group in match.groups() if group is not None).strip()
@@ -238,7 +240,7 @@ def _last_value(text: str) -> str | None:
             _TEXT_INSIDE.sub("", inside)
         ):  # $5 and then $6: two currencies
             at = match.end() - 1
-        elif inside and not (len(inside) == 1 and inside.islower() and _WORD.search(text, at)):
+        elif inside and not (len(inside) == 1 and inside.islower() and at <= last_word):
             formula = (match.end(), inside)
     start = formula[0] if formula else 0
     behind = text[start:]

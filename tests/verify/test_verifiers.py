@@ -34,6 +34,8 @@ def math_pool():
 
 POISON = [
     "9^{9^{9^{9}}}",
+    "\\int 9^{9^{9^{9}}} dx",
+    "\\sum_{k=1}^{9^{9^9}} k!",
     "((10^10)!)!",
     "10^{10^{10}}!",
     "(" * 3000 + "1" + ")" * 3000,
@@ -82,7 +84,8 @@ def test_the_hang_corpus_ends_and_costs_no_others_their_verdicts(math_pool):
 
 
 def test_a_true_hang_is_a_timeout(math_pool):
-    assert math_pool.verify([(problem("5"), "\\boxed{9^{9^{9^{9}}}}")])[0].verdict is TIMEOUT
+    hang = "\\boxed{\\int 9^{9^{9^{9}}} dx}"  # an integral goes to math-verify
+    assert math_pool.verify([(problem("5"), hang)])[0].verdict is TIMEOUT
 
 
 @pytest.mark.parametrize(
@@ -142,9 +145,9 @@ def line(answer: str, gold: str) -> str:
 def test_a_stream_is_judged_in_order():
     lines = [
         line("x+1", "1+x"),
-        line("9^{9^{9^{9}}}", "5"),
+        line("\\int 9^{9^{9^{9}}} dx", "5"),
         line("so \\boxed{7}", "7"),
-        line("10", "10%"),
+        line("10%", "10"),
         line("", "1"),
     ]
     expected = ["right", "timeout", "right", "wrong", "unparseable"]

@@ -10,7 +10,7 @@ from fractions import Fraction
 from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, endless, number_token
 from reasonloop.verify.maths.tree import Tree, integer, variable
 
-MOST_DEPTH = 60
+MOST_DEPTH, MOST_FACTORS = 60, 100
 _END = Token("end", "")
 _FUNCTIONS = frozenset(
     (
@@ -83,18 +83,19 @@ class _Parser:
         self.depth += 1
         if self.depth > MOST_DEPTH:
             raise Unreadable("too deep")
-        left: Tree | None = None
-        while left is None or self.sees("+", "-", "pm", "mp"):
+        terms: list[Tree] = []
+        while not terms or self.sees("+", "-", "pm", "mp"):
             sign = self.take().text if self.sees("+", "-", "pm", "mp") else "+"
             term = self.product()
-            signed = {"+": term, "-": ("neg", term), "pm": ("pm", 1, term), "mp": ("pm", -1, term)}[sign]
-            left = signed if left is None else ("+", left, signed)
+            terms.append({"+": term, "-": ("neg", term), "pm": ("pm", 1, term), "mp": ("pm", -1, term)}[sign])
         self.depth -= 1
-        return left
+        while len(terms) > 1:  # a long sum is no deep tree
+            terms = [("+", *terms[i : i + 2]) if i + 1 < len(terms) else terms[i] for i in range(0, len(terms), 2)]
+        return terms[0]
 
     def product(self) -> Tree:
         left = self.signed()
-        while True:
+        for _ in range(MOST_FACTORS):
             if self.sees("*"):
                 self.take()
                 left = ("*", left, self.signed())
@@ -107,6 +108,7 @@ class _Parser:
                 left = ("*", left, self.factor())
             else:
                 return left
+        raise Unreadable(f"more than {MOST_FACTORS} factors")
 
     def follows_bracket(self) -> bool:
         before = self.tokens[self.at - 1]

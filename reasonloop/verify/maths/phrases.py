@@ -10,6 +10,9 @@ from reasonloop.verify.maths.words import EXPLAINS, FILLER, LEADING, MEANINGS, N
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)")
 
 
+_KINDS = frozenset(("any", "arbitrary", "constant", "integer", "integers", "real"))
+
+
 def phrase(tokens: list[Token]) -> str:
     """The words of some tokens in one form: without case, articles and what else says nothing; numbers in figures."""
     words: list[str] = []
@@ -36,12 +39,12 @@ def phrase(tokens: list[Token]) -> str:
 
 def _is_condition(tokens: list[Token], place: int) -> bool:
     """Whether "for all real numbers t", "where n is any integer" begins here."""
-    word, rest = tokens[place].text.casefold(), {token.text.casefold() for token in tokens[place + 1 :]}
+    word = tokens[place].text.casefold()
     if word == "for":
         return place + 1 < len(tokens) and tokens[place + 1].text.casefold() in ("all", "any", "every", "each", "some")
-    if any(token.kind in ("num", "rel") for token in tokens[place:]):
+    if word != "where" or any(token.kind in ("num", "rel") for token in tokens[place:]):
         return False
-    return word == "where" and bool(rest & {"any", "arbitrary", "constant", "integer", "integers", "real"})
+    return any(token.text.casefold() in _KINDS for token in tokens[place:])
 
 
 def trimmed(tokens: list[Token]) -> list[Token]:

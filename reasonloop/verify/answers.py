@@ -254,7 +254,7 @@ def read_gold(text: str) -> Answer | str:
 
 _PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
 _PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
-_SIDE_BY_SIDE = re.compile(r"[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
+_SIDE_BY_SIDE = re.compile(r"(?<![\^_])[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
 _LEFT_OPEN = re.compile(
     r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|;|\\&", re.IGNORECASE
 )

@@ -17,6 +17,7 @@ Only what is said counts: the text behind the last ``</think>``; thinking that d
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
 from reasonloop.errors import InputError
@@ -140,6 +141,13 @@ def has_box(text: str) -> bool:
     return "box" in text and (bool(_boxes(text)[0]) or _boxes(text)[1])
 
 
+def boxes_in(text: str) -> list[str]:
+    """What the boxes of a solution hold that are no list: each that is followed by words and another one, and the last."""
+    boxes = _boxes(text)[0]
+    joined = [_joined(text, before, box) for before, box in pairwise(boxes)]
+    return [box.inside for box, next_joined in zip(boxes, [*joined, False], strict=True) if not next_joined]
+
+
 class Box(NamedTuple):
     start: int
     end: int
@@ -171,11 +179,17 @@ def _boxed(text: str) -> str | None:
         return None
     listed = boxes[-1].inside
     for before, box in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
-        between = text[before.end : box.start] if before.end <= box.start <= before.end + _LONGEST_BETWEEN else "-"
-        if not _BETWEEN_BOXES.fullmatch(between):
+        if not _joined(text, before, box):
             break
-        listed = f"{before.inside} {'or' if _OR.search(between) else ','} {listed}"
+        listed = f"{before.inside} {'or' if _OR.search(text, before.end, box.start) else ','} {listed}"
     return listed or None
+
+
+def _joined(text: str, before: Box, box: Box) -> bool:
+    """Whether nothing but commas and the like stands between two boxes."""
+    if not before.end <= box.start <= before.end + _LONGEST_BETWEEN:
+        return False
+    return _BETWEEN_BOXES.fullmatch(text, before.end, box.start) is not None
 
 
 def _in_tag(text: str) -> str | None:

@@ -116,7 +116,25 @@ def test_what_is_no_plain_number(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1 2", "5 or 6", "5, 6", "5-", "5..6", "2 + 3", "1/0", "nan", "e5", ".", "\u221e", "5\0", "5\ud800", "5 5 m"]
+    "text",
+    [
+        "",
+        "x",
+        "1 2",
+        "5 or 6",
+        "5, 6",
+        "5-",
+        "5..6",
+        "2 + 3",
+        "1/0",
+        "nan",
+        "e5",
+        ".",
+        "\u221e",
+        "5\0",
+        "5\ud800",
+        "5 5 m",
+    ],
 )
 def test_what_is_no_single_number(text):
     assert numeric(text, "5").verdict is UNPARSEABLE

@@ -1,0 +1,56 @@
+"""Gold answers: whether the verifier can read them, so that another way to write one can be right at all.
+
+Equal text is always right, which hides gold answers that nothing else will ever equal: "proof", "None", a whole worked answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from reasonloop.verify.answers import UNSUPPORTED, fold, one_line, read_gold
+from reasonloop.verify.extract import boxes_in
+from reasonloop.verify.maths.forms import Words
+
+Kind = Literal["readable", "text", "suspicious"]
+
+_PLACEHOLDERS = frozenset(
+    "proof prove proved none null nan notfound unknown undefined true false answer solution omitted open see todo tbd -".split()
+) | {"not found", "n/a", "see solution", "see above", "no answer", "qed", "q.e.d."}
+_FINE_AS_WORDS = frozenset(("undefined",))
+LONGEST_ANSWER = 300
+MOST_WORDS = 25
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the verifier makes of a gold answer."""
+
+    kind: Kind
+    """"readable": by value; "text": as words or as its text alone; "suspicious": probably no final answer"""
+    reason: str = ""
+
+
+def gold_reading(answer: str, worked: str | None = None) -> Reading:
+    """How `answer` is read as mathematics. `worked`: the worked solution that it was taken from, if there is one."""
+    text = fold(answer)
+    plain = text.strip(" .$*").casefold()
+    if plain in _PLACEHOLDERS - _FINE_AS_WORDS:
+        return Reading("suspicious", f"a placeholder: {one_line(answer, 30)!r}")
+    if len(text) > LONGEST_ANSWER or len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}\b", text)) > MOST_WORDS:
+        return Reading("suspicious", f"a worked answer without a mark: {one_line(answer, 60)!r}")
+    if worked is not None and len(set(boxes_in(worked))) > 1:
+        return Reading(
+            "suspicious", f"several boxes in its solution: {', '.join(one_line(b, 20) for b in boxes_in(worked)[:4])}"
+        )
+    reading = read_gold(text)
+    if reading is UNSUPPORTED:
+        return Reading("readable", "by math-verify")
+    if isinstance(reading, str):
+        return Reading("suspicious", f"{reading}: {one_line(answer, 60)!r}")
+    if not reading.parts:
+        kind: Kind = "text" if reading.in_words else "suspicious"
+        return Reading(kind, f"{reading.reason}: {one_line(answer, 60)!r}")
+    words = not reading.choice and any(isinstance(part.form, Words) for part in reading.parts)
+    return Reading("text" if words else "readable", one_line(answer, 60) if words else "")

@@ -1,6 +1,6 @@
 """Gold answers: whether the verifier can read them, so that another way to write one can be right at all.
 
-Equal text is always right, which hides gold answers that nothing else will ever equal: "proof", "None", a whole worked answer.
+Equal text is always right, which hides gold answers that nothing else will ever equal: "proof", "None", a whole solution.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from reasonloop.verify.maths.forms import Words
 Kind = Literal["readable", "text", "suspicious"]
 
 _PLACEHOLDERS = frozenset(
-    "proof prove proved none null nan notfound unknown undefined true false answer solution omitted open see todo tbd -".split()
+    "proof prove proved none null nan notfound unknown true false answer solution omitted open see todo tbd -".split()
 ) | {"not found", "n/a", "see solution", "see above", "no answer", "qed", "q.e.d."}
-_FINE_AS_WORDS = frozenset(("undefined",))
 LONGEST_ANSWER = 300
 MOST_WORDS = 25
 
@@ -36,13 +35,14 @@ def gold_reading(answer: str, worked: str | None = None) -> Reading:
     """How `answer` is read as mathematics. `worked`: the worked solution that it was taken from, if there is one."""
     text = fold(answer)
     plain = text.strip(" .$*").casefold()
-    if plain in _PLACEHOLDERS - _FINE_AS_WORDS:
+    if plain in _PLACEHOLDERS:
         return Reading("suspicious", f"a placeholder: {one_line(answer, 30)!r}")
     if len(text) > LONGEST_ANSWER or len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}\b", text)) > MOST_WORDS:
         return Reading("suspicious", f"a worked answer without a mark: {one_line(answer, 60)!r}")
-    if worked is not None and len(set(boxes_in(worked))) > 1:
+    boxes = boxes_in(worked) if worked is not None else []
+    if len(set(boxes)) > 1:
         return Reading(
-            "suspicious", f"several boxes in its solution: {', '.join(one_line(b, 20) for b in boxes_in(worked)[:4])}"
+            "suspicious", f"several boxes in its solution: {', '.join(one_line(box, 20) for box in boxes[:4])}"
         )
     reading = read_gold(text)
     if reading is UNSUPPORTED:

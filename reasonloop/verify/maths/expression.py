@@ -330,7 +330,7 @@ class _Parser:
         if name in _TREES_OF_GREEK:
             return self.subscripted("\\" + name)
         if name in _ACCENTS and self.sees("{"):
-            return ("sym", f"{name} {self.subscript()}")
+            return self.subscripted(f"{name} {self.subscript()}")
         if name in _UNSUPPORTED:
             raise Unsupported(f"\\{name}")
         raise Unreadable(f"\\{name}")

@@ -55,7 +55,7 @@ _UNICODE = {
     "∠": r"\angle ", "△": r"\triangle ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"', "€": r"\$ ",
     "£": r"\$ ", "¥": r"\$ ", "₹": r"\$ ", "¢": " cents ", "℃": r"^\circ C", "℉": r"^\circ F", "⟨": r"\langle ",
     "⟩": r"\rangle ", "∣": "|", "‖": "|", "→": r"\to ", "⇒": r"\Rightarrow ", "✓": "", "✅": "", "、": ",", "，": ",",
-    "。": ".", "；": ";", "：": ":", "（": "(", "）": ")", "ı": "i",
+    **{chr(0x2460 + i): f", {i + 1} ," for i in range(20)}, "。": ".", "；": ";", "：": ":", "（": "(", "）": ")", "ı": "i",
 }  # fmt: skip
 _GREEK = dict(
     zip(
@@ -92,6 +92,7 @@ _NEGATIVE_SPACE = re.compile(r"\\!")
 _TWICE, _ONCE = re.compile(r"\\\\[a-zA-Z]"), re.compile(r"(?<!\\)\\[a-zA-Z]")
 """Commands escaped twice, and those that aren't"""
 _PRIMES = re.compile(r"\^\s*(?:\{\s*)?((?:\\prime\s*)+)\}?")
+_CIRCLED = re.compile(r"\\textcircled\s*\{?\s*([0-9]+)\s*\}?")
 _TIMES = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _POWER = re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])")
 _MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\*\*+")
@@ -117,6 +118,7 @@ def cleaned(text: str) -> str:
         text = text.translate(_ONE_FOR_ONE)
     if _TWICE.search(text) and not _ONCE.search(text):
         text = text.replace("\\\\", "\\")
+    text = _CIRCLED.sub(r", \1 ,", text) if "circled" in text else text
     if "\\prime" in text:
         text = _PRIMES.sub(lambda primes: "'" * primes[1].count("prime"), text)
     text = _POWER.sub("^", _TIMES.sub(r"\\times ", text))

@@ -1,13 +1,15 @@
-"""Verification: verdicts/s against plain math-verify, on GSM8K's answers and on expressions.
+"""Verification: verdicts/s against plain math-verify, on GSM8K's answers and on expressions; and accuracy.
 
-    python benchmarks/verify.py --data path/to/gsm8k/test.jsonl
+    python benchmarks/verify.py --data path/to/gsm8k/test.jsonl [--cases cases.jsonl] [--golds math500.jsonl ...]
+
+With --cases and --golds the verdicts themselves are compared, too (`accuracy.py`).
 
 Two workloads. GSM8K: each problem is judged on two responses, its own worked solution (right) and the next problem's (wrong,
 but for the few with the same answer). Expressions: fractions, roots, pairs and intervals in LaTeX, each judged on another
-way to write it and on a wrong one; three in four are decided by math-verify.
+way to write it and on a wrong one.
 
-Ours is a verifier pool with one worker, as runs use it: extraction, exact and numeric comparison, then math-verify in
-the killable worker where that is needed. The worker keeps what it has judged: expressions are others in each round. The
+Ours is a verifier pool with one worker, as runs use it: extraction and comparison by our own reader, then math-verify in
+the killable worker where that is needed. Readings are kept: expressions are others in each round. The
 peers call `math_verify.parse` and `verify` in a loop, gold answers parsed once each: "plain" on the whole responses,
 "extracted" on the answers that our extraction finds in them. Seconds are of judging all of them; the worker's start is
 in the warm-up. Disagreements are counted and listed. The main workload is GSM8K, plain.
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy import cases, rewritten
 from pairs import Side, alternate, paired, parser, write
 
 from reasonloop.bench import measure as bench
@@ -80,6 +83,11 @@ def main() -> None:
     options = parser(__doc__, "verify")
     options.add_argument("--data", type=Path, required=True, help="GSM8K's test.jsonl")
     options.add_argument("--problems", type=int, default=0, help="only the first so many (default: all)")
+    options.add_argument("--cases", type=Path, help="JSONL of answers with the verdicts that are expected")
+    options.add_argument(
+        "--golds", type=Path, nargs="+", default=[], help="files of problems whose golds are rewritten"
+    )
+    options.add_argument("--most", type=int, default=200, help="pairs of each rewriting (default: 200)")
     args = options.parse_args()
     threads = prepare_threads(args.threads)
 
@@ -89,7 +97,12 @@ def main() -> None:
         "expressions": lambda turn: expressions(EXPRESSIONS, turn),
     }
     results = [result for name, items in workloads.items() for result in measure(name, items, args.pairs)]
-    write({**results[0], "workloads": results}, args.out, threads)
+    accuracy: dict[str, Any] = {}
+    if args.cases:
+        accuracy["cases"] = cases(args.cases)
+    if args.golds:
+        accuracy |= rewritten([*args.golds, args.data], args.most)
+    write({**results[0], "workloads": results, "accuracy": accuracy}, args.out, threads)
 
 
 def measure(name: str, items_in: Items, pairs: int) -> list[dict[str, Any]]:

@@ -150,6 +150,12 @@ def _add_tools(verbs: argparse._SubParsersAction[_Parser]) -> None:
 
     verify = _verb(verbs, _verify, "verify", 'JSONL {"answer", "gold"} on stdin, verdicts on stdout')
     verify.add_argument("--kind", choices=("math", "numeric", "exact", "code"), required=True)
+    verify.add_argument(
+        "--extract",
+        choices=("final", "boxed", "hash", "last_number", "bare", "all"),
+        help="each answer is a whole response: where in it the answer stands, as in a problem file's task",
+    )
+    verify.add_argument("--percent", choices=("lenient", "strict"), help="strict: 10 and 10 %% are two answers")
     verify.add_argument("--deadline", type=float, default=5.0, help="seconds an answer may take (default: 5)")
     verify.add_argument("--workers", type=_positive)
 
@@ -232,7 +238,8 @@ def _tasks(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     from reasonloop.verify.stream import run_stream
 
-    run_stream(arguments.kind, sys.stdin.buffer, sys.stdout, arguments.deadline, arguments.workers)
+    options = {key: value for key in ("extract", "percent") if (value := getattr(arguments, key)) is not None}
+    run_stream(arguments.kind, sys.stdin.buffer, sys.stdout, arguments.deadline, arguments.workers, **options)
 
 
 def _query(arguments: argparse.Namespace) -> None:

@@ -108,8 +108,13 @@ def parse_number(text: str) -> Number | None:
     read: other units, words, mixed numbers, decimal commas, a zero denominator, more than MAX_DIGITS digits, exponents
     beyond +-MAX_EXPONENT.
     """
-    if len(text) > MAX_NUMERAL:
-        return None
+    if text.isdecimal() and text.isascii() and len(text) <= 18:
+        return Number(Fraction(int(text)), False, "integer")
+    return _parse_number(text) if len(text) <= MAX_NUMERAL else None
+
+
+@lru_cache(maxsize=KEPT_READINGS)
+def _parse_number(text: str) -> Number | None:
     text = _unwrap(fold(text))
     match = _PLAIN.fullmatch(text) or _FRAC.fullmatch(text)
     if match is None:
@@ -188,12 +193,11 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
         return Judgement(Verdict.UNPARSEABLE, "empty answer")
     if len(answer) > MAX_SYMBOLIC:
         return Judgement(Verdict.UNPARSEABLE, f"an answer of {len(answer):,} characters (limit {MAX_SYMBOLIC:,})")
-    plain, expected = _unwrap(fold(answer)), _unwrap(fold(gold))
-    if plain == expected:
-        return Judgement(Verdict.RIGHT, one_line(plain))
-    a, b = parse_number(plain), parse_number(expected)
+    if answer == gold:
+        return Judgement(Verdict.RIGHT, one_line(answer))
+    a, b = parse_number(answer), parse_number(gold)
     if a is not None and b is not None and (a.value == b.value or {a.form, b.form} != {"fraction", "decimal"}):
-        return _same_numbers(a, b, rules, plain)
+        return _same_numbers(a, b, rules, answer)
     return _compared(fold(answer), fold(gold), rules)
 
 
@@ -212,6 +216,8 @@ _MAY_BE_TWO = re.compile(r"(?<=[0-9]),(?=[0-9]{3})")
 
 def _judged(answer: str, gold: str, rules: Rules) -> Judgement | None:
     plain, expected = _unwrap(answer), _unwrap(gold)
+    if plain == expected:
+        return Judgement(Verdict.RIGHT, one_line(plain))
     ours, theirs = read_answer(answer), read_gold(gold)
     if ours is UNSUPPORTED or theirs is UNSUPPORTED:
         return Judgement(Verdict.RIGHT, one_line(plain)) if spelling(answer) == spelling(gold) else None

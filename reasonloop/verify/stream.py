@@ -26,19 +26,33 @@ SANDBOX_MARGIN = 15.0
 """Seconds that a sandbox may take beyond the deadline of its program before its worker counts as lost."""
 
 
-def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline: float, workers: int | None) -> None:
+def run_stream(
+    kind: str,
+    lines_in: Iterable[str | bytes],
+    out: TextIO,
+    deadline: float,
+    workers: int | None,
+    **options: str,
+) -> None:
     r"""Write {"verdict": ..., "detail"?: ...} to `out` for each line {"answer": ..., "gold": ...} of `lines_in`.
 
     In order, each as soon as it and those before it are known, so that a program may talk with this one line by line.
     For "code" the answer is a program and the gold answer Python that calls its functions and asserts. For the others,
     both are texts or numbers; a number is read as Python writes it. For "math" and "numeric" an answer may stand bare
-    or in a \boxed{}. Empty lines at the end of the input are ignored. Raises InputError for an unknown kind, and for a
-    line that is no such object (an empty line before another one, too), naming its number, after the verdicts of all
-    lines before it are written.
+    or in a \boxed{}. A line may have the problem's "prompt", too (does it ask for a percentage, does it list choices?).
+    `options`: the verifier's; with extract="final" (or another of `extract.STYLES`) each answer is a whole response.
+    Empty lines at the end of the input are ignored. Raises InputError for an unknown kind or option, and for a line that
+    is no such object (an empty line before another one, too), naming its number, after the verdicts of all lines before
+    it are written.
     """
     if kind not in KINDS:
         raise InputError(f"--kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     spec = KINDS[kind]
+    if options and kind == "code":
+        raise InputError(f"--{next(iter(options))}: a program is judged as it stands; expected it with another --kind")
+    if "percent" in options and kind == "exact":
+        raise InputError("--percent: texts are compared as they stand; expected it with --kind math or numeric")
+    spec = VerifierSpec(spec.target, {**spec.options, **options})
     if kind == "code":
         require_sandbox()
         # the sandbox keeps the deadline itself; killing the worker would cost the next program a new one
@@ -55,10 +69,10 @@ def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline
                     continue
                 if empty is not None:
                     _parse(*empty)
-                answer, gold = _parse(line, number)
+                answer, problem = _parse(line, number)
                 while printed and (printed[0].done() or len(printed) == IN_FLIGHT * (workers or 4)):
                     printed.popleft().result()
-                judgement = pool.submit(Problem(id=str(number), answer=gold), answer)
+                judgement = pool.submit(problem, answer)
                 printed.append(printer.submit(_print, judgement, out, printed[-1] if printed else None))
         finally:
             while printed:
@@ -74,7 +88,7 @@ def _print(judgement: Future[Judgement], out: TextIO, before: Future[None] | Non
     out.flush()
 
 
-def _parse(line: str | bytes, number: int) -> tuple[str, str]:
+def _parse(line: str | bytes, number: int) -> tuple[str, Problem]:
     expected = 'expected a JSON object with the texts or numbers "answer" and "gold"'
     try:
         row = json.loads(line)
@@ -87,4 +101,7 @@ def _parse(line: str | bytes, number: int) -> tuple[str, str]:
         if not isinstance(row.get(key), str | int | float) or isinstance(row[key], bool):
             got = f"{key!r} of type {type(row[key]).__name__}" if key in row else f"no {key!r}"
             raise InputError(f"line {number}: got {got}; {expected}")
-    return str(row["answer"]), str(row["gold"])
+    prompt = row.get("prompt")
+    if not isinstance(prompt, str | None):
+        raise InputError(f"line {number}: got 'prompt' of type {type(prompt).__name__}; expected the problem's text")
+    return str(row["answer"]), Problem(id=str(number), prompt=prompt or "", answer=str(row["gold"]))

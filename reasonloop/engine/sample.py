@@ -76,6 +76,6 @@ class Sampler:
 
         self.engine.generate(requests, self.sampling, done)
         for index, verdict in verdicts.items():
-            judgement = verdict.result()
-            made[index] = replace(made[index], verdict=judgement.verdict, detail=judgement.detail)
+            found = verdict.result()
+            made[index] = replace(made[index], verdict=found.verdict, detail=found.detail, score=found.score)
         return [replace(g, rollouts=tuple(made[k * n + i] for i in range(n))) for k, g in enumerate(groups)]

@@ -27,9 +27,10 @@ SANDBOX_MARGIN = 15.0
 
 
 def run_stream(kind: str, lines_in: Iterable[str | bytes], out: TextIO, deadline: float, workers: int | None) -> None:
-    r"""Write {"verdict": ..., "detail"?: ...} to `out` for each line {"answer": ..., "gold": ...} of `lines_in`.
+    r"""Write {"verdict": ..., "detail"?: ..., "score"?: ...} for each line {"answer": ..., "gold": ...} of `lines_in`.
 
-    In order, each as soon as it and those before it are known, so that a program may talk with this one line by line.
+    To `out`, in order, each as soon as it and those before it are known, so that a program may talk with this one line by
+    line.
     For "code" the answer is a program and the gold answer Python that calls its functions and asserts. For the others,
     both are texts or numbers; a number is read as Python writes it. For "math" and "numeric" an answer may stand bare
     or in a \boxed{}. Empty lines at the end of the input are ignored. Raises InputError for an unknown kind, and for a
@@ -69,7 +70,9 @@ def _print(judgement: Future[Judgement], out: TextIO, before: Future[None] | Non
     if before is not None:
         before.result()  # behind a verdict that could not be printed there is none
     judged = judgement.result()
-    row = {"verdict": judged.verdict.value} | ({"detail": judged.detail} if judged.detail else {})
+    row: dict[str, str | float] = {"verdict": judged.verdict.value}
+    row |= {"detail": judged.detail} if judged.detail else {}
+    row |= {"score": judged.score} if judged.score is not None else {}
     out.write(json.dumps(row) + "\n")
     out.flush()
 

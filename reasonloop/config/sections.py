@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from reasonloop.config.section import Section
 from reasonloop.own import nearest
@@ -222,6 +222,24 @@ class Rl(Section):
     def rollouts(self) -> int:
         """What one exploration spends."""
         return self.steps * self.rollouts_per_step
+
+
+class RewardFunction(Section):
+    """A reward beside the outcome, under a name of yours: reward = outcome + the sum of weight x what each function gives,
+    and whatever else a recipe adds. The functions run in killable workers, a call within `task.verify_deadline`. Where one
+    fails, is late or gives no finite number, the response's whole group goes without it; `reward_failures_NAME` in
+    metrics.jsonl counts how often. Every arm that RL trains gets them, a baseline, too."""
+
+    function: str = ""
+    """The function, as `module:name`: called with (problem, response text) for a finite number."""
+    weight: float = 1.0
+    """What its numbers are multiplied by in the reward. 0 measures only."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if ":" not in self.function:
+            raise ValueError(f"function = {self.function!r}: expected one of (problem, response text), as module:name")
+        return self
 
 
 class Ppo(Section):

@@ -100,7 +100,7 @@ def check_inputs(recipe: Recipe) -> None:
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
     codec = Policy.load(recipe.model.path).codec  # the weights are looked at, too
-    codec.stop_tokens(recipe.sampling.stop)
+    codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
     if "demonstrations" in asked:

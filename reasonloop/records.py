@@ -137,7 +137,7 @@ class Rollout:
     prompt_tokens: np.ndarray
     """int32 [prompt tokens]"""
     response_tokens: np.ndarray
-    """int32 [response tokens], the stop token included when there was one"""
+    """int32 [response tokens], the stop token, or those of the stop text, included when there was one"""
     logprobs: np.ndarray
     """float32 [response tokens], nats: behaviour log-probs of the distribution that was really sampled from; 0 where the
     policy didn't sample"""
@@ -147,7 +147,7 @@ class Rollout:
     version: int = 0
     """Of the weights that sampled it: the learner's updates before"""
     finish: str = "stop"
-    """"stop": ended with a stop token; "length": cut off at max_tokens"""
+    """"stop": ended with a stop token or text; "length": cut off at max_tokens"""
     text: str = ""
     """The decoded response, as the verifier sees it (special tokens removed)"""
     verdict: Verdict = Verdict.UNPARSEABLE

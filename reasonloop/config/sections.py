@@ -74,7 +74,9 @@ class Sampling(Section):
     max_tokens: int = Field(80, ge=1)
     """Response length limit; a response that reaches it is cut off."""
     stop: tuple[str, ...] = ()
-    """Texts that end a response, each a single token of the tokenizer; the end-of-sequence token always ends it."""
+    """Texts that end a response, such as `["</answer>"]`; the end-of-sequence token always ends it. It ends with the first
+    token behind which its text has one of them, and keeps it. A text that is one token of the tokenizer ends it as that
+    token only."""
 
     @property
     def truncated(self) -> bool:

@@ -89,10 +89,11 @@ class Recipe(Section):
     @classmethod
     def _named(cls, value: Any) -> Any:
         for name, table in value.items() if isinstance(value, dict) else ():
-            if name in REWARD_PARTS or not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,39}", name):
-                taken = f"the reward has a part of this name ({', '.join(REWARD_PARTS)})"
-                wrong = taken if name in REWARD_PARTS else "it has other characters than letters, digits and _"
-                raise ValueError(f"{name!r}: {wrong}; expected another name")
+            if name in REWARD_PARTS:
+                known = ", ".join(REWARD_PARTS)
+                raise ValueError(f"{name!r}: the reward has a part of this name ({known}); expected another name")
+            if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,39}", name):
+                raise ValueError(f"{name!r}: expected a name of letters, digits and _ (at most 40, a letter first)")
             if not isinstance(table, dict | RewardFunction):
                 raise ValueError(f"{name!r}: expected a table under a name of yours, such as [rewards.format]")
         return value

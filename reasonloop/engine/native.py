@@ -248,16 +248,8 @@ class _Generation:
         movers = np.setdiff1d(rows[left:], over, assume_unique=True)
         if len(holes):
             self.decoder.cache.move(movers.tolist(), holes.tolist(), int(self._reach(movers).max()))
-            for known in (
-                self.request,
-                self.prompt,
-                self.count,
-                self.limit,
-                self.tail,
-                self.draws,
-                self.tokens,
-                self.logprobs,
-            ):
+            numbers = (self.request, self.prompt, self.count, self.limit, self.tail, self.draws)
+            for known in (*numbers, self.tokens, self.logprobs):
                 known[holes] = known[movers]
 
     def _reads_stop(self, slot: int) -> bool:

@@ -192,7 +192,7 @@ def test_functions_are_found_beside_the_recipe(here: Path, monkeypatch: pytest.M
         ),
         ("rewards.f.weight=1", "function = '': expected one of (problem, response text), as module:name"),
         ("rewards.kl.function=a:b", "'kl': the reward has a part of this name (outcome, exploration, overlong, kl)"),
-        ("rewards.'a-b'.function=a:b", "has other characters than letters, digits and _; expected another name"),
+        ("rewards.a-b.function=a:b", "'a-b': expected a name of letters, digits and _ (at most 40, a letter first)"),
         ("rewards.function=a:b", "'function': expected a table under a name of yours, such as [rewards.format]"),
         (
             "rewards={f={function='a:b', wieght=1}}",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +60,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_rewards.py").write_text(FUNCTIONS)
     small_recipe(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
     yield tmp_path
-    __import__("sys").modules.pop("my_rewards", None)
+    sys.modules.pop("my_rewards", None)
 
 
 def argv(*overrides: str, out: str = "run") -> list[str]:
@@ -76,7 +78,6 @@ PROMPTED = "rewards.prompted={function='my_rewards:prompted', weight=-0.25}"
 
 
 def test_parts_are_stored_and_added_with_their_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
 
     monkeypatch.setenv("TRAINER", str(os.getpid()))
     options = ("rl.overlong_buffer=6", "rl.kl_coef=0.1", "rl.kl_in=reward", "exploration.form=length")

@@ -26,7 +26,7 @@ from pairs import RESULTS, paired, write
 from reasonloop.machine.threads import available_cores
 from reasonloop.records import Place, Rollout, Verdict
 from reasonloop.store.experts import select_experts
-from reasonloop.store.schema import SCHEMA, response_hash
+from reasonloop.store.schema import SCHEMAS, response_hash
 from reasonloop.store.segments import TrajectoryStore, encode
 
 GROUP = 8
@@ -86,9 +86,9 @@ def make_store(folder: Path, rollouts: int) -> None:
         }
         arrays = [
             columns[f.name].cast(f.type) if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type)
-            for f in SCHEMA
+            for f in SCHEMAS[2]
         ]
-        data = encode(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        data = encode(pa.Table.from_arrays(arrays, schema=SCHEMAS[2]))
         (folder / f"main-i000-s{step:05d}.parquet").write_bytes(data)
 
 

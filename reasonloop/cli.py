@@ -196,6 +196,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from reasonloop.methods import checked_method
 
     recipe = config.load(arguments.recipe, arguments.overrides)
+    sys.path.append(str(arguments.recipe.resolve().parent))  # at the end: it stands in for nothing that is installed
     checked_method(recipe, str(arguments.recipe))
     folder = arguments.out or Path("runs") / arguments.recipe.stem
     (dry_run if arguments.dry_run else execute)(recipe, folder)

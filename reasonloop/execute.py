@@ -42,9 +42,11 @@ def execute(recipe: Recipe, path: Path) -> None:
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
     from reasonloop.policy.loading import resolve
+    from reasonloop.rewards.functions import check_functions
     from reasonloop.tasks import load_task, task_problems
 
     resolve(recipe.model.path)
+    check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry = plan(recipe)
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
@@ -67,6 +69,7 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
     from reasonloop.policy.loading import resolve
+    from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
@@ -77,8 +80,10 @@ def check_inputs(recipe: Recipe) -> None:
     problems = task_problems(task, chosen.name)
     asked = plan(recipe).asked
     check_problems(recipe, problems, "explore" in asked)
+    first = next((problem for problem in problems if problem.split == "train"), None)
+    check_functions(recipe.rewards, chosen.verify_deadline, first)
     if recipe.exploration.form == "judge":
-        check_judge(recipe.exploration.judge, next((p for p in problems if p.split == "train"), None))
+        check_judge(recipe.exploration.judge, first)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 
@@ -95,7 +100,7 @@ def check_inputs(recipe: Recipe) -> None:
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
     codec = Policy.load(recipe.model.path).codec  # the weights are looked at, too
-    codec.stop_tokens(recipe.sampling.stop)
+    codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
     if "demonstrations" in asked:

@@ -37,7 +37,7 @@ def load_named(target: str, where: str, expected: str) -> Any:
     except Exception as error:  # whatever a module of the user's own raises while it is imported
         raise InputError(
             f"{where}: module {module!r} cannot be imported ({type(error).__name__}: {first_line(error)}); "
-            "expected a module in the current directory or an installed one"
+            "expected a module in the current directory, beside the recipe, or an installed one"
         ) from None
     return found
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,18 +30,36 @@ class Judgement:
     verdict: Verdict
     detail: str = ""
     """Why, for a reader: what was extracted, or the error of a crash"""
+    score: float | None = None
+    """Partial credit, 0 to 1: the outcome reward in place of 1 for right and 0 otherwise. None: there is none"""
 
 
 def as_judgement(result: object) -> Judgement:
     """What a verifier returned, as a judgement: a Judgement, a Verdict, or a verdict's name as text.
 
-    Anything else is the verifier's crash: CRASHED, with a detail that says what it was.
+    Anything else is the verifier's crash, and so is a score that is no number from 0 to 1: CRASHED, with a detail that says
+    what it was.
     """
     judgement = result if isinstance(result, Judgement) else Judgement(result)  # type: ignore[arg-type]
     if isinstance(judgement.verdict, str) and judgement.verdict in set(Verdict) and isinstance(judgement.detail, str):
-        return Judgement(Verdict(judgement.verdict), judgement.detail)
+        score = None if judgement.score is None else number_of(judgement.score)
+        if score is None or 0.0 <= score <= 1.0:
+            return Judgement(Verdict(judgement.verdict), judgement.detail, score)
+        got = repr(judgement.score)[:100]
+        return Judgement(
+            Verdict.CRASHED, f"the verifier returned the score {got}, expected a number from 0 to 1, or None"
+        )
     got = f"a {type(result).__name__}" if not isinstance(result, Judgement | str) else repr(result)[:100]
     return Judgement(Verdict.CRASHED, f"the verifier returned {got}, expected a Verdict or a Judgement")
+
+
+def number_of(value: object) -> float:
+    """A number as a float; NaN where it is none (a truth value, a text), or not finite."""
+    try:
+        found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +137,7 @@ class Rollout:
     prompt_tokens: np.ndarray
     """int32 [prompt tokens]"""
     response_tokens: np.ndarray
-    """int32 [response tokens], the stop token included when there was one"""
+    """int32 [response tokens], the stop token, or those of the stop text, included when there was one"""
     logprobs: np.ndarray
     """float32 [response tokens], nats: behaviour log-probs of the distribution that was really sampled from; 0 where the
     policy didn't sample"""
@@ -127,11 +147,13 @@ class Rollout:
     version: int = 0
     """Of the weights that sampled it: the learner's updates before"""
     finish: str = "stop"
-    """"stop": ended with a stop token; "length": cut off at max_tokens"""
+    """"stop": ended with a stop token or text; "length": cut off at max_tokens"""
     text: str = ""
     """The decoded response, as the verifier sees it (special tokens removed)"""
     verdict: Verdict = Verdict.UNPARSEABLE
     detail: str = ""
+    score: float | None = None
+    """The verifier's partial credit, 0 to 1, if it gave one"""
     reward: float = 0.0
     reward_parts: Mapping[str, float] = field(default_factory=dict)
     place: Place = Place()
@@ -153,6 +175,11 @@ class Rollout:
     @property
     def right(self) -> bool:
         return self.verdict is Verdict.RIGHT
+
+    @property
+    def outcome(self) -> float:
+        """What the verifier says that the response is worth: its score, else 1 for right and 0 otherwise"""
+        return float(self.right) if self.score is None else self.score
 
     @property
     def length(self) -> int:

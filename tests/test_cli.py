@@ -110,7 +110,10 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["task.probe=0", "rl.probe_every=1"], "rl.probe_every = 1: task 'countdown' has no probe problems"),
         (["model.path=nowhere"], "model nowhere: no such folder, file or bundled model"),
         (["sampling.max_tokens=60"], "more than the model's context of 48"),
-        (["sampling.stop=['no back']"], "sampling.stop: 'no back' is 2 tokens of this tokenizer; expected one"),
+        (
+            ["sampling.stop=['no Back']"],
+            "sampling.stop: 'no Back' is unknown to this tokenizer; expected a text of its",
+        ),
         (["method=sft", "sft.demonstrations=0"], "sft: task 'countdown' has no demonstrations"),
         (["sft.before=true", "sft.options.skil=1"], "unknown key 'skil'; did you mean 'skill'?"),
         (["method=sft", "sft.options.skill=2"], "skill = 2"),

@@ -11,7 +11,9 @@ import pytest
 from run_fixtures import TASK, metrics, small_recipe, weak_model
 
 from reasonloop.cli import main
+from reasonloop.records import Verdict
 from reasonloop.store.schema import SCHEMA
+from reasonloop.store.segments import TrajectoryStore
 
 PAGE = (Path(__file__).parent.parent / "docs" / "your-own.md").read_text(encoding="utf-8")
 
@@ -20,12 +22,13 @@ PAGE = (Path(__file__).parent.parent / "docs" / "your-own.md").read_text(encodin
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every file of the page in it."""
     for language, text in re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL):
-        name = "my.toml" if language == "toml" else text.split("\n", 1)[0].removeprefix("# ")
+        name = text.split("\n", 1)[0].rpartition("# ")[2]
+        assert name.endswith({"toml": ".toml", "python": ".py"}[language])
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    for name in ("multiples", "effort", "training", "polished"):
+    for name in ("multiples", "partial", "my_rewards", "effort", "training", "polished"):
         sys.modules.pop(name, None)
 
 
@@ -38,6 +41,40 @@ def test_a_task_and_a_judge_of_ones_own(here: Path, capsys: pytest.CaptureFixtur
     (line,) = metrics(here / "run", stage="explore")
     assert line["judge_failures"] == 0
     assert line["alpha"] == 0.8
+
+
+SMALL = (
+    "method=rl",
+    "rl.steps=1",
+    "rl.problems_per_step=4",
+    "rl.group_size=4",
+    "eval.samples=2",
+    "sampling.max_tokens=14",
+)
+
+
+def test_partial_credit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.findall(r"task\.name=partial:\w+", PAGE)
+    assert main(["run", "my.toml", *SMALL, *shown, f"model.path={weak_model()}", "--out", "run"]) == 0
+    assert " score " in capsys.readouterr().out
+    rollouts = TrajectoryStore(here / "run" / "trajectories", "run").read()
+    assert {r.reward for r in rollouts if r.score is not None} == {0.5}
+    assert all(r.verdict is Verdict.WRONG for r in rollouts if r.score is not None)
+
+
+def test_rewards_and_stop_strings(here: Path) -> None:
+    task = [f"task.{key}={json.dumps(value)}" for key, value in TASK.items()]
+    assert '`sampling.stop = ["</answer>"]`' in PAGE  # of a tokenizer that has such text; this one has words
+    stop = "sampling.stop=['; yes answer']"
+    assert main(["run", "rewarded.toml", *SMALL, *task, stop, f"model.path={weak_model()}", "--out", "run"]) == 0
+    rollouts = TrajectoryStore(here / "run" / "trajectories", "run").read()
+    for r in rollouts:
+        assert r.reward_parts == {"outcome": float(r.right), "format": 0.0, "brevity": -len(r.text.split()) / 100}
+        assert r.reward == pytest.approx(r.right + 0.1 * r.reward_parts["brevity"])
+    assert any(r.finish == "stop" and r.text.endswith("; yes answer") for r in rollouts)
+    (line,) = metrics(here / "run", stage="explore")
+    assert line["reward_parts"].keys() == {"outcome", "format", "brevity"}
+    assert line["reward_failures_format"] == 0
 
 
 def test_an_objective_an_advantage_and_a_reward_of_ones_own(here: Path) -> None:

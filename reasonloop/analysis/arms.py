@@ -28,6 +28,8 @@ class EvaluatedPolicy:
     """Rollouts that its arm had spent by then"""
     counts: dict[str, tuple[int, int]]
     """(right samples, samples) by problem id, sorted"""
+    scores: dict[str, float]
+    """Sum of the samples' scores by problem id; of right ones where there are none"""
 
     @classmethod
     def of(cls, evaluation: Mapping[str, Any]) -> EvaluatedPolicy:
@@ -41,14 +43,18 @@ class EvaluatedPolicy:
             iteration=int(evaluation.get("iteration") or 0),
             rollouts=int(evaluation.get("rollouts") or 0),
             counts=dict(sorted(counts.items())),
+            scores={str(p["id"]): float(p.get("score", p["correct"])) for p in evaluation["problems"]},
         )
 
     def values(self, metric: str) -> NDArray[np.float64]:
-        """Per problem, in the order of `counts`: the accuracy ("avg"), or pass@k ("pass@8"), float64 [problems].
+        """Per problem, in the order of `counts`: the accuracy ("avg"), pass@k ("pass@8") or the mean "score", float64
+        [problems].
 
         ValueError for k above the number of samples.
         """
         c, n = zip(*self.counts.values(), strict=True)
+        if metric == "score":
+            return np.array([self.scores[problem] for problem in self.counts]) / np.array(n)
         return avg_at_k(c, n) if metric == "avg" else pass_at_k(n, c, int(metric.removeprefix("pass@")))
 
     def mean(self, metric: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from reasonloop.config import Recipe
+from reasonloop.config.section import table_of
 
 
 def manual() -> str:
@@ -24,9 +25,10 @@ def manual() -> str:
 
     def collect(model: type[BaseModel], prefix: str = "") -> None:
         for name, info in model.model_fields.items():
-            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-                tables.append((prefix + name, info.annotation))
-                collect(info.annotation, f"{prefix}{name}.")
+            if found := table_of(info.annotation):
+                inner, behind = found
+                tables.append((prefix + name + behind, inner))
+                collect(inner, f"{prefix}{name}{behind}.")
 
     collect(Recipe)
     for name, model in tables:
@@ -35,7 +37,7 @@ def manual() -> str:
             lines += [" ".join(model.__doc__.split()), ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         for key, info in model.model_fields.items():
-            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            if table_of(info.annotation):
                 continue
             default = info.get_default(call_default_factory=True)
             text = " ".join((info.description or "").split())

@@ -6,12 +6,13 @@ are refused with the nearest name.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.section import Section, validated
@@ -21,6 +22,7 @@ from reasonloop.config.sections import (
     Model,
     Optimizer,
     Ppo,
+    RewardFunction,
     Rft,
     Rl,
     Rloop,
@@ -52,6 +54,10 @@ GONE = {
 """Options that older recipes have, and what became of them"""
 
 
+REWARD_PARTS = ("outcome", "exploration", "overlong", "kl")
+"""The parts of a reward that are ours"""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -70,12 +76,27 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     sft: Sft = Sft()
     rl: Rl = Rl()
+    rewards: dict[str, RewardFunction] = Field(default_factory=dict)
+    """Rewards beside the outcome, by name."""
     ppo: Ppo = Ppo()
     exploration: Exploration = Exploration()
     rlsp: Rlsp = Rlsp()
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        for name, table in value.items() if isinstance(value, dict) else ():
+            if name in REWARD_PARTS:
+                known = ", ".join(REWARD_PARTS)
+                raise ValueError(f"{name!r}: the reward has a part of this name ({known}); expected another name")
+            if not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,39}", name):
+                raise ValueError(f"{name!r}: expected a name of letters, digits and _ (at most 40, a letter first)")
+            if not isinstance(table, dict | RewardFunction):
+                raise ValueError(f"{name!r}: expected a table under a name of yours, such as [rewards.format]")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -95,6 +116,7 @@ class Recipe(Section):
                     ("rl.overlong_buffer", self.rl.overlong_buffer),
                     ("rl.kl_in = 'reward'", self.rl.kl_coef and self.rl.kl_in == "reward"),
                     ("exploration", self.exploration.form != "none"),
+                    ("[rewards]", self.rewards),
                 )
                 if used
             ]

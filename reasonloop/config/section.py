@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -62,6 +62,14 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     found: list[str] = []
     for name, info in model.model_fields.items():
         found.append(prefix + name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            found += _keys(info.annotation, f"{prefix}{name}.")
+        if inner := table_of(info.annotation):
+            found += _keys(inner[0], f"{prefix}{name}{inner[1]}.")
     return found
+
+
+def table_of(annotation: Any) -> tuple[type[BaseModel], str] | None:
+    """The options of a table, and what stands behind its key: ".NAME" for tables by name, else nothing; None for a value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return (inner, ".NAME") if isinstance(inner, type) and issubclass(inner, BaseModel) else None

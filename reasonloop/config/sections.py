@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from reasonloop.config.section import Section
 from reasonloop.own import nearest
@@ -74,7 +74,9 @@ class Sampling(Section):
     max_tokens: int = Field(80, ge=1)
     """Response length limit; a response that reaches it is cut off."""
     stop: tuple[str, ...] = ()
-    """Texts that end a response, each a single token of the tokenizer; the end-of-sequence token always ends it."""
+    """Texts that end a response, such as `["</answer>"]`; the end-of-sequence token always ends it. It ends with the first
+    token behind which its text has one of them, and keeps it. A text that is one token of the tokenizer ends it as that
+    token only."""
 
     @property
     def truncated(self) -> bool:
@@ -222,6 +224,24 @@ class Rl(Section):
     def rollouts(self) -> int:
         """What one exploration spends."""
         return self.steps * self.rollouts_per_step
+
+
+class RewardFunction(Section):
+    """A reward beside the outcome, under a name of yours: reward = outcome + the sum of weight x what each function gives,
+    and whatever else a recipe adds. The functions run in killable workers, a call within `task.verify_deadline`. Where one
+    fails, is late or gives no finite number, the response's whole group goes without it; `reward_failures_NAME` in
+    metrics.jsonl counts how often. Every arm that RL trains gets them, a baseline, too."""
+
+    function: str = ""
+    """The function, as `module:name`: called with (problem, response text) for a finite number."""
+    weight: float = 1.0
+    """What its numbers are multiplied by in the reward. 0 measures only."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if ":" not in self.function:
+            raise ValueError(f"function = {self.function!r}: expected one of (problem, response text), as module:name")
+        return self
 
 
 class Ppo(Section):

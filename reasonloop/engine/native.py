@@ -17,6 +17,7 @@ from reasonloop.engine.decoder import Capture, Decoder, decoder_for
 from reasonloop.engine.draw import draw, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.engine.slots import PrefillPlan
+from reasonloop.engine.stop_text import stops
 from reasonloop.errors import InputError, RunError
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.stream import Layout, common_prefix
@@ -74,7 +75,7 @@ class NativeEngine:
             if self._decoder is None or self._made_of != made_of:
                 self.rest()  # two of them need not fit
                 self._decoder, self._made_of = decoder_for(policy, self.capture), made_of
-            return _Generation(self, self._decoder, requests, sampling, on_done).run()
+            return _Generation(self, policy.codec.decode, self._decoder, requests, sampling, on_done).run()
 
 
 @dataclass
@@ -106,12 +107,14 @@ class _Generation:
     def __init__(
         self,
         engine: NativeEngine,
+        decode: Callable[[np.ndarray], str],
         decoder: Decoder,
         requests: Sequence[Request],
         sampling: Sampling,
         on_done: Done | None,
     ) -> None:
-        self.decoder, self.requests, self.sampling, self.on_done = decoder, requests, sampling, on_done
+        self.decode, self.decoder = decode, decoder
+        self.requests, self.sampling, self.on_done = requests, sampling, on_done
         self.version, self.on_step = engine.version, engine.on_step
         asked: list[_Asked] = []
         for _, members in groupby(range(len(requests)), key=lambda i: requests[i].prompt.tobytes()):
@@ -125,8 +128,9 @@ class _Generation:
         self.ready: deque[_Ready] = deque()
         self.active = 0
         """Slots 0 .. active - 1 hold responses in flight"""
-        self.request, self.prompt, self.count, self.limit = np.zeros((4, slots), dtype=np.int64)
-        """The number of its request, its prompt's tokens, its own so far, and at most"""
+        self.request, self.prompt, self.count, self.limit, self.tail = np.zeros((5, slots), dtype=np.int64)
+        """The number of its request, its prompt's tokens, its own so far, and at most; where the tail begins in which stop
+        texts are looked for"""
         self.draws = np.zeros(slots, dtype=np.uint64)
         self.tokens = np.zeros((slots, longest), dtype=np.int64)
         self.logprobs = np.zeros((slots, longest), dtype=np.float32)
@@ -137,6 +141,8 @@ class _Generation:
             row[list(ids)] = True
         self.set = np.array([sets.index(_stops(request)) for request in requests])
         """By request"""
+        self.reads = any(request.stop_texts for request in requests)
+        """Whether there are stop texts to look for"""
         self.done: list[Completion | None] = [None] * len(requests)
 
     def run(self) -> list[Completion]:
@@ -184,7 +190,7 @@ class _Generation:
                 number = group.asked.first + group.sample
                 request = self.requests[number]
                 self.request[slot], self.draws[slot] = number, request.draw
-                self.prompt[slot], self.count[slot] = len(request.prompt), 0
+                self.prompt[slot], self.count[slot], self.tail[slot] = len(request.prompt), 0, 0
                 self.limit[slot] = request.length or self.sampling.max_tokens
                 hidden.append(group.hidden)
                 _, stream, slots, places = copies.setdefault(id(group.prefill), (group.prefill, [], [], []))
@@ -201,7 +207,7 @@ class _Generation:
                 self.decoder.cache.admit(prefill, *indices)
             self.active = slot
             self._extend(np.arange(first, slot), torch.stack(hidden))
-            self._retire()
+            self._retire(first)
 
     def _prefill(self) -> None:
         """Computes the next prompts, packed without padding."""
@@ -222,10 +228,16 @@ class _Generation:
     def _own_tokens(self, asked: _Asked) -> int:
         return len(asked.prompt) - self.shared
 
-    def _retire(self) -> None:
-        """Takes finished responses out and closes the gaps with the last ones, so that slots 0..B-1 stay those in flight."""
+    def _retire(self, first: int = 0) -> None:
+        """Takes finished responses out and closes the gaps with the last ones, so that slots 0..B-1 stay those in flight.
+
+        Slots before `first` have got no new token.
+        """
         rows = np.arange(self.active)
         ends = self.stops[self.set[self.request[rows]], np.minimum(self._last(), self.stops.shape[1] - 1)]
+        if self.reads:
+            for slot in (first + np.flatnonzero(~ends[first:])).tolist():
+                ends[slot] = self._reads_stop(slot)
         over = np.flatnonzero(ends | (self.count[rows] >= self.limit[rows]))
         if not len(over):
             return
@@ -236,8 +248,18 @@ class _Generation:
         movers = np.setdiff1d(rows[left:], over, assume_unique=True)
         if len(holes):
             self.decoder.cache.move(movers.tolist(), holes.tolist(), int(self._reach(movers).max()))
-            for known in (self.request, self.prompt, self.count, self.limit, self.draws, self.tokens, self.logprobs):
+            numbers = (self.request, self.prompt, self.count, self.limit, self.tail, self.draws)
+            for known in (*numbers, self.tokens, self.logprobs):
                 known[holes] = known[movers]
+
+    def _reads_stop(self, slot: int) -> bool:
+        request = self.requests[self.request[slot]]
+        if request.length or not request.stop_texts:
+            return False
+        tail = self.tokens[slot, self.tail[slot] : self.count[slot]]
+        found, dropped = stops(tail, request.stop_texts, self.decode)
+        self.tail[slot] += dropped
+        return found
 
     def _complete(self, slot: int, finish: str) -> None:
         number, count = self.request[slot], self.count[slot]

@@ -23,7 +23,10 @@ class Request:
     stop: frozenset[int] = frozenset()
     """Ids that end the response"""
     length: int = 0
-    """Exactly so many tokens, whatever they are (timings on equal work); 0: as stop tokens and max_tokens have it"""
+    """Exactly so many tokens, whatever they are (timings on equal work); 0: as stops and max_tokens have it"""
+    stop_texts: tuple[str, ...] = ()
+    """Texts that end the response: its last token is the first one behind which its decoded text, without special tokens,
+    has one of them. That token is kept whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,11 @@ class Completion:
     """One response."""
 
     tokens: np.ndarray
-    """int32 [T], the stop token included when there was one"""
+    """int32 [T], the stop token, or those of the stop text, included when there was one"""
     logprobs: np.ndarray
     """float32 [T], nats, of the distribution that was really sampled from: temperature, top-p, top-k and min-p included"""
     finish: str
-    """"stop": ended with a stop token; "length": cut off"""
+    """"stop": ended with a stop token or text; "length": cut off"""
     version: int = 0
     """Of the weights that sampled it"""
 

@@ -22,6 +22,8 @@ class Codec(Protocol):
 
     def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]: ...
 
+    def stop_texts(self, texts: Sequence[str]) -> tuple[str, ...]: ...
+
     def check_context(self, name: str, prompt: np.ndarray, sampling: Sampling) -> None: ...
 
 
@@ -45,11 +47,11 @@ class Sampler:
         `on_done` is called for each rollout as soon as it is there, in any order; it may raise, to stop. Raises InputError
         where a prompt has no tokens, or where the context doesn't hold it and max_tokens.
         """
-        stop = self.codec.stop_tokens(self.sampling.stop)
+        stop, texts = self.codec.stop_tokens(self.sampling.stop), self.codec.stop_texts(self.sampling.stop)
         for group in groups:
             self.codec.check_context(f"problem {group.problem.id}", group.prompt_tokens, self.sampling)
         requests = [
-            Request(group.prompt_tokens, place.draw(self.seed, group.problem.id, i), stop)
+            Request(group.prompt_tokens, place.draw(self.seed, group.problem.id, i), stop, stop_texts=texts)
             for group in groups
             for i in range(n)
         ]
@@ -76,6 +78,6 @@ class Sampler:
 
         self.engine.generate(requests, self.sampling, done)
         for index, verdict in verdicts.items():
-            judgement = verdict.result()
-            made[index] = replace(made[index], verdict=judgement.verdict, detail=judgement.detail)
+            found = verdict.result()
+            made[index] = replace(made[index], verdict=found.verdict, detail=found.detail, score=found.score)
         return [replace(g, rollouts=tuple(made[k * n + i] for i in range(n))) for k, g in enumerate(groups)]

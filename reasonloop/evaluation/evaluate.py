@@ -78,6 +78,7 @@ def count(
                 "id": group.problem.id,
                 "n": samples,
                 "correct": verdicts["right"],
+                **_scored(group.rollouts),
                 "verdicts": dict(sorted(verdicts.items())),
                 "tokens": sum(rollout.length for rollout in group.rollouts),
                 "cut_off": sum(rollout.finish == "length" for rollout in group.rollouts),
@@ -86,19 +87,28 @@ def count(
     return rows
 
 
+def _scored(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The sum of what a problem's responses are worth, where the verifier scores them."""
+    scored = any(rollout.score is not None for rollout in rollouts)
+    return {"score": sum(rollout.outcome for rollout in rollouts)} if scored else {}
+
+
 def summary(rows: Sequence[dict[str, Any]], samples: int) -> dict[str, Any]:
     """Metrics with intervals, lengths, verdicts and the problems' counts."""
     total = len(rows) * samples
     verdicts: Counter[str] = Counter()
     for row in rows:
         verdicts.update(row["verdicts"])
+    problems = [{key: row[key] for key in ("id", "n", "correct")} for row in rows]
+    if any("score" in row for row in rows):  # where a problem has none, it is the right ones
+        problems = [own | {"score": row.get("score", row["correct"])} for own, row in zip(problems, rows, strict=True)]
     return {
         "samples": samples,
-        "metrics": summarise(rows),
+        "metrics": summarise(problems),
         "mean_tokens": sum(row["tokens"] for row in rows) / total,
         "cut_off": sum(row["cut_off"] for row in rows) / total,
         "verdicts": dict(sorted(verdicts.items())),
-        "problems": [{"id": row["id"], "n": row["n"], "correct": row["correct"]} for row in rows],
+        "problems": problems,
     }
 
 

@@ -87,8 +87,9 @@ def summarise(
 ) -> dict[str, dict[str, Any]]:
     """The `metrics` of an evaluation file: {"avg@n": {"value", "ci95": [lo, hi]}, "pass@1": ..., ...}.
 
-    `problems` are {"id", "n", "correct"}; all must have the same n, since avg@n and pass@k of mixed n would average
-    estimates of different precision under one name. The k above n are left out. ValueError for no problems or mixed n.
+    `problems` are {"id", "n", "correct"}, and with partial credit "score", its sum over the samples: then there is also
+    "score", the mean. All must have the same n, since avg@n and pass@k of mixed n would average estimates of different
+    precision under one name. The k above n are left out. ValueError for no problems or mixed n.
     """
     if not problems:
         raise ValueError("an evaluation needs at least one problem")
@@ -100,6 +101,8 @@ def summarise(
         raise ValueError(f"problem {odd['id']!r} has {odd['n']} samples, the first one has {n}: they must be equal")
     rows = {f"avg@{n}": avg_at_k(c_P, n_P)}
     rows |= {f"pass@{k}": pass_at_k(n_P, c_P, k) for k in sorted(set(ks)) if k <= n}
+    if "score" in problems[0]:
+        rows["score"] = np.array([p["score"] for p in problems], dtype=np.float64) / n_P
     means_MD = _resampled_means(np.stack(list(rows.values())), draws, seed)
     summary = {}
     for (key, values_P), means_D in zip(rows.items(), means_MD, strict=True):

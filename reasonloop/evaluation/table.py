@@ -75,7 +75,8 @@ def result_rows(evals: Sequence[Record]) -> list[Record]:
 
 
 def metric_keys(evals: Sequence[Record]) -> list[tuple[str, str]]:
-    """The columns (key, heading) to show: the average, then pass@8 and pass@32 or the highest k that was measured.
+    """The columns (key, heading) to show: the average, then pass@8 and pass@32 or the highest k that was measured, then the
+    mean score, where verifiers give one.
 
     avg@n and pass@1 of the same n samples are one number by definition, so that they share a column.
     """
@@ -90,6 +91,7 @@ def metric_keys(evals: Sequence[Record]) -> list[tuple[str, str]]:
     if ks and 1 < max(ks) < TABLE_KS[-1] and max(ks) not in wanted:
         wanted.append(max(ks))
     columns = [(f"pass@{k}", f"pass@{k}") for k in wanted]
+    columns += [("score", "score")] if any("score" in e.get("metrics", {}) for e in evals) else []
     if len(averages) == 1:
         n = averages.pop()
         return [(f"avg@{n}", f"avg@{n} = pass@1" if n > 1 and 1 in ks else f"avg@{n}"), *columns]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from reasonloop.errors import RunError
 from reasonloop.learner.advantages import group_advantages
 from reasonloop.learner.losses import Objective
 from reasonloop.records import Group
@@ -50,5 +51,9 @@ class GroupAdvantages:
 
 
 def advantages_of(group: Group, objective: Objective) -> np.ndarray:
-    """float64 [rollouts]"""
-    return group_advantages(group.rewards, objective.advantage)
+    """float64 [rollouts]. Raises RunError where the rewards (scores, say) are none that the advantage is for."""
+    try:
+        return group_advantages(group.rewards, objective.advantage)
+    except ValueError as error:
+        where = f"rl.advantage = {objective.advantage!r}, problem {group.problem.id}"
+        raise RunError(f"{where}: {error}; another advantage takes any reward, in a new run") from error

@@ -21,7 +21,7 @@ def trained(arm: Arm, recipe: Recipe, sft_first: bool = False, *, outcome_only: 
     """The arm, which is trained by RL."""
     also = ["ppo"] if recipe.rl.objective == "ppo" else []
     also += ["exploration"] if recipe.exploration.form != "none" and not outcome_only else []
-    return started(arm, recipe, sft_first).using("rl", *also)
+    return started(arm, recipe, sft_first).using("rl", "rewards", *also)
 
 
 def vanilla(recipe: Recipe, sft_first: bool = False, *, outcome_only: bool = False, **changed: Any) -> Arm:

@@ -115,15 +115,29 @@ class Codec:
         return text
 
     def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]:
-        """Ids that end a response: end of sequence (all that the model names) and each of `texts`."""
+        """Ids that end a response: end of sequence (all that the model names) and each of `texts` that is one token."""
         found: set[int] = set()
         for eos in (self.tokenizer.eos_token_id, getattr(self._generation, "eos_token_id", None)):
             found.update(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
-        for text in texts:
-            ids = self.tokenizer(text, add_special_tokens=False).input_ids
-            if len(ids) != 1:
-                raise InputError(f"sampling.stop: {text!r} is {len(ids)} tokens of this tokenizer; expected one")
-            if ids[0] == self.tokenizer.unk_token_id:
-                raise InputError(f"sampling.stop: {text!r} is unknown to this tokenizer; expected one of its tokens")
-            found.add(ids[0])
+        found.update(ids[0] for ids in map(self._stop, texts) if len(ids) == 1)
         return frozenset(found)
+
+    def stop_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Those of `texts` that are several tokens: they are looked for in what a response's tokens say together."""
+        return tuple(text for text in texts if len(self._stop(text)) != 1)
+
+    def _stop(self, text: str) -> list[int]:
+        """The tokens of a text that ends responses. Raises InputError for one that no response can say."""
+        if not text:
+            raise InputError("sampling.stop: '' is in every response; expected a text")
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        if self.tokenizer.unk_token_id in ids:
+            raise InputError(f"sampling.stop: {text!r} is unknown to this tokenizer; expected a text of its tokens")
+        special = set(ids) & set(self.tokenizer.all_special_ids)
+        if special and len(ids) > 1:
+            token = self.tokenizer.convert_ids_to_tokens(min(special))
+            raise InputError(
+                f"sampling.stop: {text!r} has the special token {token!r} in it, which is no part of a response's text; "
+                "expected a special token alone, or a text without one"
+            )
+        return ids

@@ -34,7 +34,7 @@ def analyse(run: RunData) -> Analyses:
     found.figures += [figure for arm in run.rl_steps() for figure in _reward_parts(run, arm)]
     _guarded(run, "Forgetting", lambda: _forgetting(run, found))
     _guarded(run, "Stability", lambda: _stability(run, found))
-    _guarded(run, "The judge", lambda: _judge(run, found))
+    _guarded(run, "The judge", lambda: _failures(run, found))
     _guarded(run, "Overfitting", lambda: _falls(run, found))
     _guarded(run, "Over-specialisation", lambda: specialisation_figures(run, found))
     _guarded(run, "Scaling", lambda: scaling_figures(run, found))
@@ -135,12 +135,16 @@ def _stability(run: RunData, found: Analyses) -> None:
         )
 
 
-def _judge(run: RunData, found: Analyses) -> None:
+def _failures(run: RunData, found: Analyses) -> None:
+    """How often a judge, or a reward function of the user's own, had nothing to say."""
     for arm, lines in run.rl_steps().items():
-        failed = sum(number(line, "judge_failures") or 0 for line in lines)
-        if failed:
-            asked = sum(sum((line.get("verdicts") or {}).values()) for line in lines if "judge_failures" in line)
-            found.note("parts", f"{run.name(arm)}: the judge gave no score to {failed:,.0f} of {asked:,} responses.")
+        named = sorted({key for line in lines for key in line if key.startswith("reward_failures_")})
+        who = {"judge_failures": "the judge"} | {key: key.removeprefix("reward_failures_") for key in named}
+        for key, name in who.items():
+            failed = sum(number(line, key) or 0 for line in lines)
+            if failed:
+                asked = sum(sum((line.get("verdicts") or {}).values()) for line in lines if key in line)
+                found.note("parts", f"{run.name(arm)}: {name} gave no score to {failed:,.0f} of {asked:,} responses.")
 
 
 def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyses) -> None:

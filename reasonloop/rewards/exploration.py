@@ -20,10 +20,8 @@ import numpy as np
 from reasonloop.config.exploration import Exploration
 from reasonloop.records import Group, Rollout
 from reasonloop.rewards.effort import NGRAM, AnswerEnd, Decode, Effort, effort_of
+from reasonloop.rewards.functions import Value, whole
 from reasonloop.rewards.judge import Scorer, judge_of, problem_text
-
-Value = float | str
-"""R_ex of a response, or why it has none"""
 
 
 def length_reward(effort: int, scale: float, clipped: bool = True) -> float:
@@ -113,7 +111,7 @@ class ExplorationReward:
         ]
         found = self._explorations(groups, efforts)
         missing = Counter(value.partition(":")[0] for own in found for value in own if isinstance(value, str))
-        values = [_whole(own) for own in found]
+        values = [whole(own) for own in found]
         rewarded = [
             replace(group, rollouts=tuple(_rewarded(*pair, alpha) for pair in zip(group.rollouts, own, strict=True)))
             for group, own in zip(groups, values, strict=True)
@@ -154,12 +152,6 @@ class ExplorationReward:
             raise ValueError(f"the judge returned {len(scores)} scores for {len(pairs)} responses")
         left = (score if isinstance(score, str) or 0.0 <= score <= 1.0 else "nonsense" for score in scores)
         return [list(islice(left, len(own))) for own in efforts]
-
-
-def _whole(values: Sequence[Value]) -> list[float | None]:
-    """A group's values, or None for all where one is missing: its responses must stay comparable."""
-    known = [value for value in values if not isinstance(value, str)]
-    return [*known] if len(known) == len(values) else [None] * len(values)
 
 
 def _rewarded(rollout: Rollout, exploration: float | None, alpha: float) -> Rollout:

@@ -18,8 +18,9 @@ OwnReward = Callable[[Problem, Rollout], float]
 def outcome_reward(
     rollout: Rollout, max_tokens: int, overlong_buffer: int = 0, outcome: float | None = None
 ) -> Rollout:
-    """The rollout with R = outcome + soft overlong penalty, and both in `reward_parts`. `outcome`: unset, 1[right]."""
-    parts = {"outcome": float(rollout.right) if outcome is None else outcome}
+    """The rollout with R = outcome + soft overlong penalty, and both in `reward_parts`. `outcome`: unset, the verifier's
+    (`Rollout.outcome`)."""
+    parts = {"outcome": rollout.outcome if outcome is None else outcome}
     if overlong_buffer:
         parts["overlong"] = overlong_penalty(rollout.length, max_tokens, overlong_buffer)
     return replace(rollout, reward=sum(parts.values()), reward_parts=parts)

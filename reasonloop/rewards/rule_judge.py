@@ -9,33 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasonloop.config.exploration import Judge
-from reasonloop.errors import InputError
-from reasonloop.own import load_own
-from reasonloop.records import Judgement, Problem, Verdict
+from reasonloop.records import Problem
+from reasonloop.rewards.functions import OwnFunction, Value, number_in
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 
-class Rule:
-    """A `module:function` as a verifier: what a worker constructs. The score travels as the judgement's detail.
+class Rule(OwnFunction):
+    """A function of two texts."""
 
-    Raises InputError if there is no such function.
-    """
+    range = (0.0, 1.0)
 
     def __init__(self, function: str) -> None:
-        where, expected = f"exploration.judge.model = {function!r}", "a function of (problem, response)"
-        self._function: Any = load_own(function, where, expected)
-        if not callable(self._function):
-            raise InputError(f"{where}: it is a {type(self._function).__name__}; expected {expected}")
+        super().__init__(function, "exploration.judge.model")
 
-    def verify(self, problem: Problem, response: str) -> Judgement:
-        """RIGHT with the score as its detail, or UNPARSEABLE where it is no number from 0 to 1."""
-        score = self._function(problem.prompt, response)
-        try:
-            if 0.0 <= float(score) <= 1.0:
-                return Judgement(Verdict.RIGHT, repr(float(score)))
-        except (TypeError, ValueError, OverflowError):
-            pass
-        return Judgement(Verdict.UNPARSEABLE, f"it returned {score!r}")
+    def call(self, problem: Problem, response: str) -> Any:
+        return self.function(problem.prompt, response)
 
 
 class RuleJudge:
@@ -49,16 +37,8 @@ class RuleJudge:
         spec = VerifierSpec("reasonloop.rewards.rule_judge:Rule", {"function": options.model})
         self._pool = VerifierPool(spec, deadline=options.timeout_seconds)
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float | str]:
-        """A score in [0, 1], or the kind of the failure and why, for each (problem, response), in their order.
-
-        Kinds: "timeout", "crashed" (it raised, or ended its process), "nonsense" (no number from 0 to 1).
-        """
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[Value]:
+        """A score in [0, 1], or the kind of the failure and why (`number_in`), for each (problem, response), in their
+        order."""
         judged = self._pool.verify([(Problem("judge", prompt=problem), response) for problem, response in pairs])
-        kinds = {Verdict.UNPARSEABLE: "nonsense"}
-        return [
-            float(one.detail)
-            if one.verdict is Verdict.RIGHT
-            else f"{kinds.get(one.verdict, one.verdict)}: {one.detail}"
-            for one in judged
-        ]
+        return [number_in(one) for one in judged]

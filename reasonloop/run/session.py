@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from reasonloop.learner.protocol import Learner
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
+    from reasonloop.rewards.functions import RewardFunctions
     from reasonloop.store.segments import TrajectoryStore
     from reasonloop.tasks import Task
     from reasonloop.verify.workers import VerifierPool
 
-SHARED = ("engine", "verifier")
+SHARED = ("engine", "verifier", "rewards")
 """What is closed with the session, if it was used"""
 
 
@@ -81,6 +82,14 @@ class Session:
 
         chosen = self.recipe.task
         return verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
+
+    @cached_property
+    def rewards(self) -> RewardFunctions:
+        """The reward functions of the recipe's own, in killable workers, too."""
+        from reasonloop.rewards.functions import RewardFunctions
+
+        chosen = self.recipe.task
+        return RewardFunctions(self.recipe.rewards, chosen.verify_workers, chosen.verify_deadline)
 
     @cached_property
     def engine(self) -> Engine:

@@ -29,7 +29,7 @@ class Step:
     useful: list[Group] = field(default_factory=list)
     """Those that have a gradient, as many as a step learns from"""
     explored: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """For each batch and refill: its groups, and what its exploration rewards measured"""
+    """For each batch and refill: its groups, and what the rewards beside the outcome measured"""
     measured: dict[str, float] = field(default_factory=dict)
     """What learning from it measured"""
     seconds: float = 0.0
@@ -40,14 +40,14 @@ class Step:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
     def exploration(self) -> dict[str, float]:
-        """The exploration rewards' measurements over the step: sums of counts, means over groups of the rest."""
+        """The measurements of rewards beside the outcome over the step: sums of counts, means over groups of the rest."""
         totals: dict[str, list[tuple[int, float]]] = {}
         for size, metrics in self.explored:
             for name, value in metrics.items():
                 totals.setdefault(name, []).append((size, value))
         return {
             name: sum(value for _, value in rows)
-            if name == "left_out_groups" or name.startswith("judge_failures")
+            if name.startswith(("left_out_groups", "judge_failures", "reward_failures"))
             else sum(size * value for size, value in rows) / sum(size for size, _ in rows)
             for name, rows in totals.items()
         }
@@ -102,6 +102,8 @@ class StepSampler:
         if self.explorer is not None and alpha < 1:
             groups, measured = self.explorer.reward(groups, alpha)
             step.explored.append((len(groups), measured))
+        groups, measured = self.run.rewards.reward(groups, self.run.progress.say)
+        step.explored.append((len(groups), measured))
         if self.reference is not None and recipe.rl.kl_in == "reward":
             groups = [
                 with_kl_penalty(group, recipe.rl.kl_coef)

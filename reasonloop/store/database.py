@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from reasonloop.errors import InputError
 from reasonloop.files import read_object
-from reasonloop.store.schema import ADDED, SCHEMA, SCHEMA_VERSION
+from reasonloop.store.schema import SCHEMA, missing
 from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
 from reasonloop.store.show import finite
 
@@ -101,9 +101,9 @@ def _make_rollouts(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
     # DuckDB checks a path's permission as it is written in the query and again as it is on the disk.
     every = [path for own in paths.values() for path in own]
     database.execute(f"SET allowed_paths = {_sql_list([*every, *map(glob.escape, every)])}")
-    added = "".join(f", {value} AS {name}" for name, value in ADDED.items())
     sources = [
-        f"SELECT *{'' if version == SCHEMA_VERSION else added} FROM read_parquet({_sql_list(map(glob.escape, own))})"
+        f"SELECT {', '.join(['*', *(f'{value} AS {name}' for name, value in missing(version).items())])} "
+        f"FROM read_parquet({_sql_list(map(glob.escape, own))})"
         for version, own in sorted(paths.items())
     ]
     database.execute(f"CREATE VIEW rollouts AS SELECT *, {digits} FROM ({' UNION ALL BY NAME '.join(sources)})")

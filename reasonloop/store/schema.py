@@ -15,9 +15,6 @@ import pyarrow as pa
 
 from reasonloop.records import Place, Rollout, Verdict
 
-SCHEMA_VERSION = 2
-"""Raised whenever a reader of the older version would misread a segment."""
-
 
 def _list(kind: pa.DataType) -> pa.DataType:
     return pa.list_(pa.field("element", kind, nullable=False))
@@ -45,17 +42,28 @@ _TYPES = {
     "stage": pa.string(),
     "version": pa.int32(),
     "sampled": _list(pa.bool_()),
+    "score": pa.float64(),
 }
-SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _TYPES.items()])
-"""No column and no list element is ever null. `n_tokens` counts the response's tokens that the policy sampled; the two
-hash columns are `response_hash`; `sampled` is empty where all of a response's tokens are."""
-ADDED = {"stage": "'explore'", "version": "0", "sampled": "[]::BOOLEAN[]"}
-"""The columns that came with version 2, and as SQL what segments of version 1 have in their place"""
-SCHEMAS = {1: pa.schema([field for field in SCHEMA if field.name not in ADDED]), SCHEMA_VERSION: SCHEMA}
-"""Of the segments that can be read, by version"""
+SCHEMA = pa.schema([pa.field(name, kind, nullable=name == "score") for name, kind in _TYPES.items()])
+"""No column but `score` and no list element is ever null. `n_tokens` counts the response's tokens that the policy sampled;
+the two hash columns are `response_hash`; `sampled` is empty where all of a response's tokens are."""
+ADDED = {2: {"stage": "'explore'", "version": "0", "sampled": "[]::BOOLEAN[]"}, 3: {"score": "NULL::DOUBLE"}}
+"""By version the columns that came with it, and as SQL what segments of earlier versions have in their place"""
+
+
+def missing(version: int) -> dict[str, str]:
+    """The columns that segments of a version don't have, and as SQL what stands for them."""
+    return {name: value for added, columns in ADDED.items() if added > version for name, value in columns.items()}
+
+
+SCHEMAS = {
+    version: pa.schema([field for field in SCHEMA if field.name not in missing(version)]) for version in (1, *ADDED)
+}
+"""Of the segments that can be read, by version. A new one is for what a reader of the older would misread. Steps without
+a score are written in version 2."""
 _FIELDS = ["problem_id", "sample", "reward", "finish", "version", "detail", "text"]
 _FIELDS += ["prompt_tokens", "response_tokens", "logprobs"]
-"""Columns that are fields of a `Rollout`, as they are"""
+"""Columns that are fields of a `Rollout`, as they are; `score` is, too, where it is there"""
 
 
 def response_hash(tokens: np.ndarray) -> tuple[int, int]:
@@ -84,16 +92,18 @@ def to_table(rollouts: Sequence[Rollout], run: str) -> pa.Table:
         "response_hash_lo": [low for _, low in hashes],
         "sampled": [[] if r.sampled is None else r.sampled for r in rollouts],
     }
+    scored = any(r.score is not None for r in rollouts)
+    columns |= {"score": [r.score for r in rollouts]} if scored else {}
     # Lone surrogates (from a JSON "\\ud800") have no UTF-8 form: they become '?', rather than stopping the run.
     columns |= {name: [text.encode(errors="replace").decode() for text in columns[name]] for name in ("text", "detail")}
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=SCHEMAS[3 if scored else 2])
 
 
 def from_table(table: pa.Table) -> list[Rollout]:
     """The rollouts of a table that has (at least) the columns of a segment of any version, in row order."""
-    columns = {"stage": ["explore"], "version": [0], "sampled": [()]}  # what ADDED says
+    columns = {"stage": ["explore"], "version": [0], "sampled": [()], "score": [None]}  # what ADDED says
     columns = {name: default * table.num_rows for name, default in columns.items()}
-    for name in (*_FIELDS, "branch", "stage", "iteration", "step", "verdict", "reward_parts", "sampled"):
+    for name in (*_FIELDS, "branch", "stage", "iteration", "step", "verdict", "reward_parts", "sampled", "score"):
         if name in table.column_names:
             columns[name] = _values(table[name])
     rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
@@ -102,6 +112,7 @@ def from_table(table: pa.Table) -> list[Rollout]:
             **{name: row[name] for name in _FIELDS},
             sampled=row["sampled"] if len(row["sampled"]) else None,
             verdict=Verdict(row["verdict"]),
+            score=row["score"],
             reward_parts=dict(row["reward_parts"]),
             place=Place(row["branch"], row["stage"], row["iteration"], row["step"]),
         )

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from reasonloop.errors import RunError
 from reasonloop.files import fsync_folder, write_atomically
 from reasonloop.records import Place, Rollout
-from reasonloop.store.schema import SCHEMA_VERSION, SCHEMAS, from_table, to_table
+from reasonloop.store.schema import SCHEMAS, from_table, to_table
 
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)-i(\d{3,})-s(\d{5,})\.parquet")
 _VERSION_KEY = b"reasonloop.schema"
@@ -107,7 +107,7 @@ def encode(table: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
     # No pandas metadata and no time of writing goes into the file: equal rollouts are equal bytes.
     pq.write_table(
-        table.replace_schema_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode()}),
+        table.replace_schema_metadata({_VERSION_KEY: str(_version_of(table)).encode()}),
         sink,
         row_group_size=max(1, _ROW_GROUP_TOKENS * table.num_rows // max(tokens, 1)),
         compression="zstd",
@@ -122,6 +122,11 @@ def encode(table: pa.Table) -> memoryview:
     footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     # Readers find pages by absolute offset and the footer from the end, so that bytes between the two are ignored.
     return memoryview(b"".join((whole[:footer], _DIGEST_MAGIC, _digest(whole[footer:]), whole[footer:])))
+
+
+def _version_of(table: pa.Table) -> int:
+    """The schema's version that has these columns."""
+    return next(version for version, schema in SCHEMAS.items() if schema.names == table.column_names)
 
 
 def version_of(file: pq.ParquetFile) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from reasonloop.records import Judgement, Verdict
+from reasonloop.records import Judgement, Verdict, as_judgement
 
 START_LIMIT = 120.0
 """Seconds that a worker may take to import and construct its verifier, or to take in an item."""
@@ -97,7 +97,8 @@ class WorkerProcess:
         """
         message = self._receive(until)
         try:
-            return Judgement(Verdict(message["verdict"]), str(message["detail"])), bool(message["retire"])
+            judgement = Judgement(Verdict(message["verdict"]), str(message["detail"]), message["score"])
+            return as_judgement(judgement), bool(message["retire"])
         except (KeyError, ValueError) as error:
             raise WorkerDied("it sent what is no answer") from error
 

@@ -34,10 +34,10 @@ def run_stream(
     workers: int | None,
     **options: str,
 ) -> None:
-    r"""Write {"verdict": ..., "detail"?: ...} to `out` for each line {"answer": ..., "gold": ...} of `lines_in`.
+    r"""Write {"verdict": ..., "detail"?: ..., "score"?: ...} for each line {"answer": ..., "gold": ...} of `lines_in`.
 
-    In order, each as soon as it and those before it are known, so that a program may talk with this one line by line.
-    For "code" the answer is a program and the gold answer Python that calls its functions and asserts. For the others,
+    To `out`, in order, each as soon as it and those before it are known, so that a program may talk with this one line by
+    line. For "code" the answer is a program and the gold answer Python that calls its functions and asserts. For the others,
     both are texts or numbers; a number is read as Python writes it. For "math" and "numeric" an answer may stand bare
     or in a \boxed{}. A line may have the problem's "prompt", too (does it ask for a percentage, does it list choices?).
     `options`: the verifier's; with extract="final" (or another of `extract.STYLES`) each answer is a whole response.
@@ -83,7 +83,9 @@ def _print(judgement: Future[Judgement], out: TextIO, before: Future[None] | Non
     if before is not None:
         before.result()  # behind a verdict that could not be printed there is none
     judged = judgement.result()
-    row = {"verdict": judged.verdict.value} | ({"detail": judged.detail} if judged.detail else {})
+    row: dict[str, str | float] = {"verdict": judged.verdict.value}
+    row |= {"detail": judged.detail} if judged.detail else {}
+    row |= {"score": judged.score} if judged.score is not None else {}
     out.write(json.dumps(row) + "\n")
     out.flush()
 

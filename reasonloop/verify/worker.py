@@ -78,7 +78,8 @@ def main() -> None:
             judgement = crash(error)
             retire = isinstance(error, MemoryError)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _say(sink, verdict=judgement.verdict.value, detail=one_line(judgement.detail, 500), retire=retire)
+        told = {"detail": one_line(judgement.detail, 500), "score": judgement.score}
+        _say(sink, verdict=judgement.verdict.value, **told, retire=retire)
     os._exit(0)  # a thread that a verifier left behind must not keep the process
 
 

@@ -256,10 +256,14 @@ def test_stop_tokens(policy: Policy) -> None:
     word = policy.codec.tokenizer.convert_tokens_to_ids("answer")
     assert policy.codec.stop_tokens(()) == {EOS}
     assert policy.codec.stop_tokens(("answer",)) == {EOS, word}
-    with pytest.raises(InputError, match=r"sampling\.stop.*2 tokens"):
-        policy.codec.stop_tokens(("answer yes",))
-    with pytest.raises(InputError, match=r"sampling\.stop.*unknown"):
-        policy.codec.stop_tokens(("Answer:",))
+    assert policy.codec.stop_tokens(("answer yes",)) == {EOS}
+    assert policy.codec.stop_texts(("answer yes", "answer", "back no yes")) == ("answer yes", "back no yes")
+    for text, said in (("Answer:", "unknown"), ("yes Answer:", "unknown"), ("", "in every response")):
+        with pytest.raises(InputError, match=rf"sampling\.stop.*{said}"):
+            policy.codec.stop_texts((text,))
+    with pytest.raises(InputError, match=r"sampling\.stop: 'yes <eos>' has the special token '<eos>' in it"):
+        policy.codec.stop_texts(("yes <eos>",))
+    assert policy.codec.stop_tokens(("<eos>",)) == {EOS}
 
 
 def test_every_end_of_sequence_that_the_model_names_stops() -> None:

@@ -29,6 +29,7 @@ def bits(rollouts: Iterable[Rollout]) -> list[tuple[Any, ...]]:
         (
             *(r.problem_id, r.finish, r.text, r.verdict, type(r.verdict), r.detail),
             *(r.place, r.sample, r.version, np.float64(r.reward).tobytes()),
+            None if r.score is None else np.float64(r.score).tobytes(),
             None if r.sampled is None else (r.sampled.dtype.str, r.sampled.tobytes()),
             *[(key, np.float64(value).tobytes()) for key, value in r.reward_parts.items()],
             *[(a.dtype.str, a.shape, a.tobytes()) for a in (r.prompt_tokens, r.response_tokens, r.logprobs)],

@@ -18,7 +18,7 @@ from reasonloop.store.segments import TrajectoryStore
 COLUMNS = {
     "VARCHAR": "run branch problem_id verdict finish detail text stage response_hash",
     "INTEGER": "iteration step sample n_tokens version",
-    "DOUBLE": "reward",
+    "DOUBLE": "reward score",
     "MAP(VARCHAR, DOUBLE)": "reward_parts",
     "UBIGINT": "response_hash_hi response_hash_lo",
     "INTEGER[]": "prompt_tokens response_tokens",

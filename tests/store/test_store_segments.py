@@ -24,7 +24,7 @@ from reasonloop.records import Place, Rollout, Verdict
 from reasonloop.store import segments as segments_module
 from reasonloop.store.database import query
 from reasonloop.store.experts import select_experts
-from reasonloop.store.schema import to_table
+from reasonloop.store.schema import SCHEMAS, to_table
 from reasonloop.store.segments import TrajectoryStore, encode, list_segments, read_rows
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -37,7 +37,7 @@ def masks(length: int) -> st.SearchStrategy[np.ndarray]:
 
 @st.composite
 def step_rollouts(draw: st.DrawFn) -> list[Rollout]:
-    result, stage = [], draw(st.sampled_from(["explore", "greedy"]))
+    result, stage, scored = [], draw(st.sampled_from(["explore", "greedy"])), draw(st.booleans())
     for sample in range(draw(st.integers(0, 6))):
         tokens = draw(TOKENS)
         # Every bit pattern of a float32, NaN payloads included: the store must not touch one.
@@ -58,6 +58,7 @@ def step_rollouts(draw: st.DrawFn) -> list[Rollout]:
                 sample=sample,
                 version=draw(st.integers(0, 2**31 - 1)),
                 sampled=draw(st.none() | masks(len(tokens))) if len(tokens) else None,
+                score=draw(st.none() | st.floats(0, 1)) if scored else None,
             )
         )
     return result
@@ -325,9 +326,9 @@ def test_another_schema_version_and_a_foreign_file_are_told_apart_from_damage(tm
     store = TrajectoryStore(tmp_path, "run")
     path = tmp_path / "main-i000-s00000.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments_module, "SCHEMA_VERSION", 999)
+        patch.setattr(segments_module, "_version_of", lambda table: 999)
         path.write_bytes(encode(to_table([rollout("p")], "run")))
-    with pytest.raises(RunError, match=r"schema version 999, this version of reasonloop reads 1, 2"):
+    with pytest.raises(RunError, match=r"schema version 999, this version of reasonloop reads 1, 2, 3"):
         store.read()
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(RunError, match="damaged"):
@@ -355,6 +356,22 @@ def test_segments_of_the_first_schema_are_read_and_asked_beside_new_ones(tmp_pat
     experts = select_experts(store.folder, iteration=0, hard_threshold=1.0)
     assert (experts.seen, experts.right) == (16, 4)
     assert {r.step for r in experts.rollouts} == {1}  # the same tokens again in step 2
+
+
+def test_a_step_without_scores_is_written_as_before_and_asked_beside_one_with_scores(tmp_path: Path) -> None:
+    """Segments of the second schema, whose bytes earlier versions read: the third is for steps with a score alone."""
+    store = TrajectoryStore(tmp_path / "run" / "trajectories", "run")
+    plain, scored = (
+        [rollout("p"), rollout("q")],
+        [rollout("p", 1, score=0.25), rollout("q", 1), rollout("r", 1, score=0)],
+    )
+    paths = [store.write(plain, Place()), store.write(scored, Place(step=1))]
+    names = [pq.read_schema(path).names for path in paths]
+    assert (names[0], names[1]) == (SCHEMAS[2].names, [*SCHEMAS[2].names, "score"])
+    assert bits(store.read()) == bits([*plain, *scored])
+    sql = "SELECT step, count(*), count(score), sum(score), avg(score) FROM rollouts GROUP BY ALL ORDER BY ALL"
+    assert query(tmp_path / "run", sql)[1] == [(0, 2, 0, None, None), (1, 3, 2, 0.25, 0.125)]
+    assert select_experts(store.folder, iteration=0, hard_threshold=1.0).right == 5
 
 
 def test_any_parquet_reader_reads_a_segment(tmp_path: Path) -> None:

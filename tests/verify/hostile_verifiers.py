@@ -69,6 +69,9 @@ class Hostile:
     def do_half(self, _):
         return Judgement(True)
 
+    def do_score(self, argument):
+        return Judgement(Verdict.WRONG, "partly", eval(argument))
+
     def do_print(self, _):
         print("x" * 100_000)
         sys.stdout.flush()
@@ -135,6 +138,8 @@ class Quick(Hostile):
     def quick(self, problem: Problem, response: str) -> Judgement | None:
         if response == "quick raise":
             raise ValueError("quick")
+        if response.startswith("here"):
+            return self.do_score(response.removeprefix("here"))
         return Judgement(Verdict.RIGHT, f"quick {os.getpid()}") if response.startswith("quick") else None
 
 

@@ -83,6 +83,43 @@ def test_a_misdeed_costs_its_own_item_only(pool, response, verdict, detail):
     found.encode()
 
 
+SCORES = {
+    "0": 0.0,
+    "1": 1.0,
+    "0.1": 0.1,
+    "1 / 3": 1 / 3,
+    "None": None,
+    "__import__('numpy').float32(0.5)": 0.5,
+    "__import__('fractions').Fraction(1, 4)": 0.25,
+}
+NO_SCORES = [
+    "1.01",
+    "-0.1",
+    "float('nan')",
+    "float('inf')",
+    "10**400",
+    "True",
+    "'0.5'",
+    "[1]",
+    "__import__('numpy').nan",
+]
+
+
+@pytest.mark.parametrize("where", ["score", "here"])
+def test_a_score_comes_back_as_it_was_given_and_what_is_none_is_a_crash(where):
+    """From a worker, and from a quick verdict in the calling process."""
+    with VerifierPool(hostile("Quick"), workers=1, deadline=5) as pool:
+        found = pool.verify([(problem(), f"{where} {score}") for score in [*SCORES, *NO_SCORES]])
+    assert found[: len(SCORES)] == [Judgement(WRONG, "partly", score) for score in SCORES.values()]
+    assert all(judged.score is None or type(judged.score) is float for judged in found)
+    assert verdicts(found[len(SCORES) :]) == [CRASHED] * len(NO_SCORES)
+    for judged, score in zip(found[len(SCORES) :], NO_SCORES, strict=True):
+        shown = repr(eval(score))[:100]
+        assert judged == Judgement(
+            CRASHED, f"the verifier returned the score {shown}, expected a number from 0 to 1, or None"
+        )
+
+
 def test_poison_costs_its_own_verdict_and_no_others():
     items = []
     for i in range(60):

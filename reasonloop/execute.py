@@ -42,15 +42,18 @@ def execute(recipe: Recipe, path: Path) -> None:
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
     from reasonloop.policy.loading import resolve
-    from reasonloop.tasks import load_task, task_problems
+    from reasonloop.tasks import load_task, report_lines, task_problems
 
     resolve(recipe.model.path)
     task = load_task(recipe.task.name, recipe.task.options)
-    dry = plan(recipe)
+    dry, read = plan(recipe), list[str]()
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
         check_problems(recipe, task_problems(task, recipe.task.name), "explore" in dry.asked)
+        read = report_lines(task)
     check_folder(recipe, path)
     print(config.dumps(recipe))
+    for line in read:
+        print(f"# {line}")
     print(f"# into {path}")
     for line in dry.lines:
         print(f"# - {line}")
@@ -68,7 +71,7 @@ def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.judge import check_judge
-    from reasonloop.tasks import load_task, require_gold, row_name, task_problems
+    from reasonloop.tasks import load_task, report_lines, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
@@ -77,6 +80,8 @@ def check_inputs(recipe: Recipe) -> None:
     problems = task_problems(task, chosen.name)
     asked = plan(recipe).asked
     check_problems(recipe, problems, "explore" in asked)
+    for line in report_lines(task):
+        print(line, file=sys.stderr)
     if recipe.exploration.form == "judge":
         check_judge(recipe.exploration.judge, next((p for p in problems if p.split == "train"), None))
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:

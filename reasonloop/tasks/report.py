@@ -1,0 +1,69 @@
+"""What was read of problem files, and what was left out: the one place where it is put into words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+NAMED = 20
+"""Bad rows that are named; the others are counted"""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that can't be a problem, or not beside the others."""
+
+    place: str
+    """`train.jsonl line 17`"""
+    kind: str
+    """What is counted"""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What came of a file's rows: each is a problem, equal to one before it, or bad."""
+
+    file: str
+    split: str
+    """The option that named it: train, probe or test"""
+    rows: int
+    problems: int
+    """Before any are dealt to other splits or sampled"""
+    equal: int
+    """Rows with the prompt and the gold answer of a row before them, white space folded: left out"""
+    bad: tuple[BadRow, ...]
+    """Left out, where they aren't refused: first those that are bad alone, then those that are bad beside others"""
+
+
+def report_lines(task: object) -> list[str]:
+    """Lines for a reader: what was read of the task's files; none for a task without files."""
+    reports: Sequence[FileReport] = getattr(task, "reports", tuple)()
+    lines = []
+    for report in reports:
+        told = [f"{report.file} ({report.split}): {report.problems:,} problems of {report.rows:,} rows"]
+        told += [f"{_rows(report.equal, 'equal')} left out"] if report.equal else []
+        told += [f"{_rows(len(report.bad), 'bad')} left out ({counts(report.bad)})"] if report.bad else []
+        lines.append("; ".join(told))
+        lines += [f"  {row}" for row in report.bad[:NAMED]]
+        lines += [f"  and {len(report.bad) - NAMED:,} more"] if len(report.bad) > NAMED else []
+    return lines
+
+
+def _rows(count: int, which: str) -> str:
+    return f"{count:,} {which} {'row' if count == 1 else 'rows'}"
+
+
+def counts(rows: Iterable[BadRow]) -> str:
+    """`30 no answer, 4 not JSON`"""
+    return ", ".join(f"{n:,} {kind}" for kind, n in Counter(row.kind for row in rows).most_common())
+
+
+def listed(rows: Sequence[object]) -> str:
+    """The first rows in full, and how many there are beside them, in one line."""
+    more = f"; and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
+    return "; ".join(map(str, rows[:NAMED])) + more

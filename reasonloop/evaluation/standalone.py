@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from contextlib import closing
 from pathlib import Path
@@ -30,12 +31,14 @@ def evaluate_model(
 
     resolve(model)
 
-    from reasonloop.tasks import load_task, require_gold, row_name, task_problems
+    from reasonloop.tasks import load_task, report_lines, require_gold, row_name, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     chosen = recipe.task
     loaded = load_task(chosen.name, chosen.options)
     problems = [problem for problem in task_problems(loaded, chosen.name) if problem.split == split]
+    for line in report_lines(loaded):
+        print(line, file=sys.stderr)
     problems = problems[: recipe.eval.problems or None]
     if not problems:
         raise InputError(f"task {chosen.name!r} has no {split} problems")

@@ -33,7 +33,9 @@ class Source:
 
 def is_source(text: str) -> bool:
     """Whether it names a file, a folder or a data set rather than a task."""
-    return bool(ending(text)) or "/" in text or text.startswith("hf:") or Path(text).expanduser().exists()
+    if ending(text) or "/" in text or text.startswith("hf:"):
+        return True
+    return Path(text).expanduser().exists() or Path(text.rpartition("@")[0] or text).expanduser().is_dir()
 
 
 def locate(text: str, split: str) -> Source:
@@ -71,9 +73,16 @@ def _folder(path: Path, split: str, named: bool = False) -> Source:
         if groups:
             chosen = _chosen(str(path), groups, split, named)
             return _of_files(f"{path}@{chosen}", f"{path.resolve().name}-{chosen}", groups[chosen])
-    inside = sorted(inner.name for inner in path.iterdir() if inner.is_dir() and _groups(inner))
-    hint = f"name one of the folders in it: {', '.join(inside)}" if inside else f"expected {', '.join(READERS)}"
-    raise InputError(f"{path}: a folder without files of problems; {hint}, or a folder of `datasets.save_to_disk`")
+    inside = sorted(inner.name for inner in path.iterdir() if _holds_problems(inner))
+    hint = f"expected {', '.join(READERS)}, or a folder of `datasets.save_to_disk`"
+    if inside:
+        hint = f"name one of the folders in it: {', '.join(inside)}"
+    raise InputError(f"{path}: a folder without files of problems; {hint}")
+
+
+def _holds_problems(folder: Path) -> bool:
+    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return saved or bool(_groups(folder) or _groups(folder / "data"))
 
 
 def _groups(folder: Path) -> dict[str, list[Path]]:

@@ -84,6 +84,8 @@ def is_chat(value: Any) -> bool:
 
 
 _SPEAKER = {"role", "from"}
+_PROMPTS = {"prompt", "problem", "question", "messages"}
+"""What only a row has"""
 
 
 def _parsed(text: str) -> Any:
@@ -137,7 +139,7 @@ def _rows(value: Any) -> Iterable[Any] | None:
         return [value] if is_chat(value) else value
     if not isinstance(value, dict) or not value:
         return None
-    for key in WRAPPERS:
+    for key in WRAPPERS if not value.keys() & _PROMPTS else ():
         inner = value.get(key)
         if isinstance(inner, list) and inner and all(isinstance(row, dict | list) for row in inner):
             return inner

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from reasonloop.tasks.files import Row
@@ -15,7 +16,7 @@ from reasonloop.tasks.files import Row
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Keys, spelled exactly so, whose texts make one prompt; none of them empty."""
+    """Keys whose texts make one prompt; none of them empty. Those with capitals are spelled exactly so."""
 
     keys: tuple[str, ...]
     between: str
@@ -34,7 +35,8 @@ PROMPTS: Tiers = (
     ("prompt", "problem", "question"),
     ("messages", "context_messages", CHAT, "conversation"),  # OpenRLHF; ShareGPT
     (Joined(("instruction", "input"), "\n\n"),),  # Alpaca
-    ("instruction", "input", "query"),  # OpenRLHF, simpleRL; MetaMath
+    ("instruction",),
+    ("input", "query"),  # OpenRLHF, simpleRL; MetaMath
 )
 ANSWERS: Tiers = (
     (
@@ -93,22 +95,19 @@ class Fields:
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self._folded = {str(key).lower(): key for key in reversed(row)}
+        self._keys = tuple(row)
 
     def at(self, path: str) -> Any:
         """None where nothing does."""
-        if path in self.row:
-            return self.row[path]
-        key = self._folded.get(path.lower())
-        if key is not None:
-            return self.row[key]
-        first, dot, rest = path.partition(".")
-        key = first if first in self.row else self._folded.get(first.lower())
-        return _inside(self.row[key], rest.split(".")) if dot and key is not None else None
+        for head, rest in ((path, ""), path.partition(".")[::2]):
+            key = head if head in self.row else _folded(self._keys).get(head.lower())
+            if key is not None:
+                return _inside(self.row[key], rest.split(".") if rest else ())
+        return None
 
     def found(self, tiers: Tiers) -> list[tuple[str, Any]]:
         """(path, value) of all that the deciding tier has; empty if the row has nothing of any."""
-        for tier in tiers:
+        for tier in _possible(self._keys, tiers):
             values = [(str(path), self._joined(path) if isinstance(path, Joined) else self.at(path)) for path in tier]
             present = [(path, value) for path, value in values if value is not None]
             if present:
@@ -116,13 +115,31 @@ class Fields:
         return []
 
     def _joined(self, joined: Joined) -> str | None:
-        texts = [self.row.get(key) for key in joined.keys]
+        texts = [self.at(key) if key.islower() else self.row.get(key) for key in joined.keys]
         if not all(isinstance(text, str) and text.strip() for text in texts):
             return None
         return joined.between.join(str(text).strip() for text in texts)
 
     def __str__(self) -> str:
         return f"keys: {', '.join(map(str, self.row)) or 'none'}"
+
+
+@lru_cache(maxsize=100)
+def _folded(keys: tuple[str, ...]) -> dict[str, str]:
+    """The rows' keys (most rows of a file have the same) by their lower case."""
+    return {str(key).lower(): key for key in reversed(keys)}
+
+
+@lru_cache(maxsize=100)
+def _possible(keys: tuple[str, ...], tiers: Tiers) -> Tiers:
+    """The tiers without paths that a row with these keys can't have."""
+    known = _folded(keys).keys()
+
+    def possible(path: str | Joined) -> bool:
+        heads = path.keys[:1] if isinstance(path, Joined) else (path, path.partition(".")[0])
+        return any(head.lower() in known for head in heads)
+
+    return tuple(tuple(path for path in tier if possible(path)) for tier in tiers)
 
 
 def _inside(value: Any, parts: Sequence[str]) -> Any:

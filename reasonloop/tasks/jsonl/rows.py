@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,7 @@ from reasonloop.errors import InputError
 from reasonloop.records import Problem
 from reasonloop.tasks.files import Fault, RawRow, shown
 from reasonloop.tasks.files.text import is_chat
-from reasonloop.tasks.jsonl.layouts import CHAT, MARKED, Fields, KeyOptions
+from reasonloop.tasks.jsonl.layouts import CHAT, ID, MARKED, PROMPTS, Fields, KeyOptions
 from reasonloop.text import is_text
 from reasonloop.verify.extract import gold_answer
 
@@ -60,8 +60,10 @@ def read_problem(raw: RawRow, stem: str, keys: KeyOptions) -> Problem:
     fields = Fields(value)
     prompt = _prompt(fields, keys)
     answer, response = _answer(fields, keys, prompt.response)
-    problem = Problem("", prompt.text, prompt.messages, answer, response, meta=raw.meta)
-    return replace(problem, id=f"{stem}-{_own_id(fields, keys.id, problem)}")
+    asked = prompt_key(Problem("", prompt.text, prompt.messages))
+    # demonstrations may show several responses to one prompt
+    name = _own_id(fields, keys.id) or _hashed(asked if answer else f"{asked}\n{response}")
+    return Problem(f"{stem}-{name}", prompt.text, prompt.messages, answer, response, meta=raw.meta)
 
 
 def folded(text: str | None) -> str:
@@ -75,16 +77,18 @@ def prompt_key(problem: Problem) -> str:
     return folded(problem.prompt or "\n".join(turns))
 
 
-def _own_id(fields: Fields, key: str, problem: Problem) -> str:
+def _own_id(fields: Fields, key: str) -> str | None:
     # `id` is taken in this spelling alone: ids of rows that have another must not change
-    name = fields.row.get("id") if key == "id" else fields.at(key) if key else None
+    name = fields.row.get(ID) if key == ID else fields.at(key) if key else None
     if name is None:
-        # demonstrations may show several responses to one prompt
-        identity = prompt_key(problem) if problem.answer else f"{prompt_key(problem)}\n{problem.response}"
-        return hashlib.sha256(identity.encode()).hexdigest()[:12]
+        return None
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip() or not is_text(str(name)):
         raise Fault(UNREADABLE, f"{key!r} is {shown(name)}; expected text or an integer")
     return str(name)
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _prompt(fields: Fields, keys: KeyOptions) -> _Prompt:
@@ -110,8 +114,8 @@ def _read_messages(key: str, value: Any) -> _Prompt:
     turns = [_turn(turn) for turn in value] if isinstance(value, list) else []
     good = [turn for turn in turns if turn]
     last = good[-1] if len(turns) == len(good) > 1 else None
-    response = None
-    if last and last["role"] == "assistant":
+    response = None  # at the end of a prompt it would be a beginning to go on from: refused
+    if last and last["role"] == "assistant" and key not in PROMPTS[1]:
         response = last["content"]
         turns, good = turns[:-1], good[:-1]
     if len(good) < len(turns) or not good or good[-1]["role"] != "user":

@@ -49,7 +49,9 @@ def sift(source: Source, split: str, keys: KeyOptions) -> Sifted:
         try:
             problem = read_problem(raw, source.stem, keys)
             if split != "train" and not problem.answer:
-                told = "no 'answer'; expected one in a held-out problem (only training can do without)"
+                told = (
+                    "no 'answer'; expected one in a held-out problem (only training can do without: jsonl?train=FILE)"
+                )
                 raise Fault(NO_ANSWER, told)
         except Fault as fault:
             sifted.bad.append(BadRow(raw.place, fault.kind, fault.reason))
@@ -61,7 +63,7 @@ def sift(source: Source, split: str, keys: KeyOptions) -> Sifted:
             known.add(same)
             sifted.problems.append(problem)
     if not sifted.rows:
-        raise InputError(f"{source.name}: the file is empty; expected one JSON object per line: {READ}")
+        raise InputError(f"{source.name}: the file is empty; expected a row for each problem: {READ}")
     _drop_conflicts(sifted, OTHER_ANSWER, lambda problem: prompt_key(problem) if problem.answer else row_name(problem))
     _drop_conflicts(sifted, SAME_ID, lambda problem: problem.id)
     return sifted

@@ -71,7 +71,7 @@ def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.judge import check_judge
-    from reasonloop.tasks import load_task, report_lines, require_gold, row_name, task_problems
+    from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
@@ -80,8 +80,6 @@ def check_inputs(recipe: Recipe) -> None:
     problems = task_problems(task, chosen.name)
     asked = plan(recipe).asked
     check_problems(recipe, problems, "explore" in asked)
-    for line in report_lines(task):
-        print(line, file=sys.stderr)
     if recipe.exploration.form == "judge":
         check_judge(recipe.exploration.judge, next((p for p in problems if p.split == "train"), None))
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
@@ -107,6 +105,7 @@ def check_inputs(recipe: Recipe) -> None:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
+    tell(task)
 
 
 def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from contextlib import closing
 from pathlib import Path
@@ -31,14 +30,12 @@ def evaluate_model(
 
     resolve(model)
 
-    from reasonloop.tasks import load_task, report_lines, require_gold, row_name, task_problems
+    from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     chosen = recipe.task
     loaded = load_task(chosen.name, chosen.options)
     problems = [problem for problem in task_problems(loaded, chosen.name) if problem.split == split]
-    for line in report_lines(loaded):
-        print(line, file=sys.stderr)
     problems = problems[: recipe.eval.problems or None]
     if not problems:
         raise InputError(f"task {chosen.name!r} has no {split} problems")
@@ -59,6 +56,7 @@ def evaluate_model(
         prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
         for group in prompts:
             policy.codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
+        tell(loaded)
         engine.load(Weights(policy=policy))
         sampler = Sampler(engine, policy.codec, recipe.eval_sampling, recipe.seed, pool)
         size, rows = block_size(samples), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def report_lines(task: object) -> list[str]:
         lines += [f"  {row}" for row in report.bad[:NAMED]]
         lines += [f"  and {len(report.bad) - NAMED:,} more"] if len(report.bad) > NAMED else []
     return lines
+
+
+def tell(task: object) -> None:
+    """Says it on stderr: beside a command's own output, once nothing is left to be refused."""
+    for line in report_lines(task):
+        print(line, file=sys.stderr)
 
 
 def _rows(count: int, which: str) -> str:

@@ -2,10 +2,12 @@
 
 import json
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 from reasonloop.errors import InputError
+from reasonloop.tasks.jsonl.layouts import ANSWERS, PROMPTS, RESPONSES
 from reasonloop.tasks.jsonl.task import Jsonl
 
 ASK = "What is 40 + 2?"
@@ -177,6 +179,14 @@ def test_layouts(read, name):
     (problem,) = read(row)
     assert (list(problem.messages) if problem.messages else problem.prompt) == asked
     assert (problem.answer, problem.response) == (answer, response)
+
+
+def test_the_manual_has_every_key():
+    page = (Path(__file__).parents[2] / "docs" / "your-own.md").read_text(encoding="utf-8")
+    for tiers in (PROMPTS, ANSWERS, RESPONSES):
+        lists = [[f"`{path}`" for path in tier if "-1" not in str(path)] for tier in tiers]
+        told = "; ".join(", ".join(keys) for keys in lists).replace(" + ", "` + `")
+        assert told in page
 
 
 def test_ids_are_those_that_rows_had_before(read):

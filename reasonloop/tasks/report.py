@@ -46,9 +46,10 @@ def report_lines(task: object) -> list[str]:
     reports: Sequence[FileReport] = getattr(task, "reports", tuple)()
     lines = []
     for report in reports:
-        told = [f"{report.file} ({report.split}): {report.problems:,} problems of {report.rows:,} rows"]
-        told += [f"{_rows(report.equal, 'equal')} left out"] if report.equal else []
-        told += [f"{_rows(len(report.bad), 'bad')} left out ({counts(report.bad)})"] if report.bad else []
+        read = f"{_counted(report.problems, 'problem')} of {_counted(report.rows, 'row')}"
+        told = [f"{report.file} ({report.split}): {read}"]
+        told += [f"{_counted(report.equal, 'equal row')} left out"] if report.equal else []
+        told += [f"{_counted(len(report.bad), 'bad row')} left out ({counts(report.bad)})"] if report.bad else []
         lines.append("; ".join(told))
         lines += [f"  {row}" for row in report.bad[:NAMED]]
         lines += [f"  and {len(report.bad) - NAMED:,} more"] if len(report.bad) > NAMED else []
@@ -61,8 +62,8 @@ def tell(task: object) -> None:
         print(line, file=sys.stderr)
 
 
-def _rows(count: int, which: str) -> str:
-    return f"{count:,} {which} {'row' if count == 1 else 'rows'}"
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def counts(rows: Iterable[BadRow]) -> str:

@@ -50,14 +50,14 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
     problems = task_problems(task, name)
     console = _console()
     for line in report_lines(task):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     sizes = Counter(problem.split for problem in problems)
     console.print(f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in ALL_SPLITS if sizes[split]))
     for problem in problems[:n]:
         console.rule(f"{problem.id} ({problem.split})", align="left")
         console.print(_prompt(problem))
         console.print(f"answer   {one_line(problem.answer, 200)}")
-        gold = gold_response(task, problem)
+        gold = gold_response(task, problem) if problem.split != DEMONSTRATIONS else None
         if gold is not None:
             judgement = quick_judgement(task, problem, gold)
             console.print(f"gold     {gold}" + (f"  [{judgement.verdict}]" if judgement else ""))
@@ -72,7 +72,7 @@ def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers:
     problems = [problem for problem in task_problems(task, name) if problem.split != DEMONSTRATIONS]
     console = _console()
     for line in report_lines(task):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     with verifier_pool(name, options, deadline, workers) as pool:
         failed = check_task(task, problems, pool)
     verdicts = Counter(judgement.verdict for _, judgement in failed)

@@ -151,7 +151,7 @@ def test_what_was_left_out_is_told_everywhere(write, capsys, tmp_path):
     options = "jsonl?train=train.jsonl&on_bad=skip&verifier=numeric"
     for verb in ("check", "show"):
         assert main(["tasks", verb, options]) == 0
-        assert told in " ".join(capsys.readouterr().out.split())
+        assert told in capsys.readouterr().out.splitlines()
     (tmp_path / "recipe.toml").write_text(
         f'method = "rl"\nthreads = 1\n[model]\npath = "{weak_model()}"\n[sampling]\nmax_tokens = 8\n'
         "[rl]\nsteps = 1\nproblems_per_step = 4\ngroup_size = 2\n[eval]\nsamples = 1\n"

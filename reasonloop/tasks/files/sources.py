@@ -43,6 +43,13 @@ def locate(text: str, split: str) -> Source:
 
     `split` is the one to take where several are there and none was named. Raises InputError for what isn't there.
     """
+    try:
+        return _located(text, split)
+    except OSError as error:
+        raise InputError(f"{text}: cannot be read ({error.strerror}); expected a file or folder of problems") from None
+
+
+def _located(text: str, split: str) -> Source:
     path = Path(text).expanduser()
     if path.is_dir():
         return _folder(path, split)

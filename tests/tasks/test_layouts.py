@@ -147,6 +147,7 @@ LAYOUTS = {
         ([USER], "", "It is 42."),
     ),
     "a last message that demonstrates": ({"messages": [USER, said(BOXED)], "answer": "42"}, ([USER], "42", BOXED)),
+    "preferences": ({"prompt": ASK, "completion": "It is 42.", "label": True}, (ASK, "", "It is 42.")),
     "Alpaca": ({"instruction": "Add.", "input": "40, 2", "output": "42"}, ("Add.\n\n40, 2", "", "42")),
     "Alpaca in capitals": ({"Instruction": "Add.", "Input": "40, 2", "Output": "42"}, ("Add.\n\n40, 2", "", "42")),
     "Alpaca without input": ({"instruction": ASK, "input": "", "output": "42"}, (ASK, "", "42")),

@@ -50,7 +50,7 @@ ANSWERS: Tiers = (
         "reward_model.ground_truth",  # verl
         f"{CHAT}.-1.ground_truth.value",  # Open-Reasoner-Zero
     ),
-    ("label", "target"),  # OpenRLHF
+    ("label", "target"),  # OpenRLHF; only where there is no worked answer
 )
 RESPONSES: Tiers = (
     ("response",),

@@ -83,7 +83,7 @@ def _own_id(fields: Fields, key: str) -> str | None:
     if name is None:
         return None
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip() or not is_text(str(name)):
-        raise Fault(UNREADABLE, f"{key!r} is {shown(name)}; expected text or an integer")
+        raise Fault(UNREADABLE, f'{key!r} is {shown(name)}; expected text or an integer (id_key = "" takes none)')
     return str(name)
 
 
@@ -140,7 +140,9 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
     """The final gold answer, and the worked answer if the row has one."""
     worked = {key: text for key, value in fields.found(keys.responses) if (text := _worked(key, value))}
     key, response = next(iter(worked.items()), ("", shown_last))
-    answers = {key: _text(key, value) for key, value in fields.found(keys.answers)}
+    # beside a worked answer a label may be anything
+    tiers = keys.answers[:1] if response else keys.answers
+    answers = {key: _text(key, value) for key, value in fields.found(tiers)}
     if answers:
         golds = {key: _gold(text) for key, text in answers.items()}
         if len({folded(gold) for gold in golds.values()}) > 1:
@@ -155,8 +157,8 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
     solution = _worked(MARKED, fields.at(MARKED))
     if solution and "\\boxed" in solution:
         return _gold(solution), response
-    if solution and "####" in solution.strip().rpartition("\n")[2]:  # not a heading somewhere
-        return _gold(solution), _without_notes(solution) if key == MARKED else response
+    if solution and key == MARKED and "####" in solution.strip().rpartition("\n")[2]:  # not a heading somewhere
+        return _gold(solution), _without_notes(solution)
     if solution and key == MARKED and len(solution.split()) == 1:
         return _gold(solution), None
     if response is None or (key == MARKED and not keys.response and shown_last is None):

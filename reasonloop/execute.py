@@ -43,16 +43,19 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
-    from reasonloop.tasks import load_task, task_problems
+    from reasonloop.tasks import load_task, report_lines, task_problems
 
     resolve(recipe.model.path)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
-    dry = plan(recipe)
+    dry, read = plan(recipe), list[str]()
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
         check_problems(recipe, task_problems(task, recipe.task.name), "explore" in dry.asked)
+        read = report_lines(task)
     check_folder(recipe, path)
     print(config.dumps(recipe))
+    for line in read:
+        print(f"# {line}")
     print(f"# into {path}")
     for line in dry.lines:
         print(f"# - {line}")
@@ -71,7 +74,7 @@ def check_inputs(recipe: Recipe) -> None:
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
-    from reasonloop.tasks import load_task, require_gold, row_name, task_problems
+    from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
@@ -107,6 +110,7 @@ def check_inputs(recipe: Recipe) -> None:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
+    tell(task)
 
 
 def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) -> None:

@@ -30,7 +30,7 @@ def evaluate_model(
 
     resolve(model)
 
-    from reasonloop.tasks import load_task, require_gold, row_name, task_problems
+    from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     chosen = recipe.task
@@ -56,6 +56,7 @@ def evaluate_model(
         prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
         for group in prompts:
             policy.codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
+        tell(loaded)
         engine.load(Weights(policy=policy))
         sampler = Sampler(engine, policy.codec, recipe.eval_sampling, recipe.seed, pool)
         size, rows = block_size(samples), []

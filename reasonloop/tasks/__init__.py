@@ -4,6 +4,7 @@ from reasonloop.tasks.base import SPLITS, Task, demonstrations, gold_response, q
 from reasonloop.tasks.checks import check_task, require_gold, task_problems
 from reasonloop.tasks.files import row_name
 from reasonloop.tasks.registry import TASKS, load_task, parse_task_spec, task_target
+from reasonloop.tasks.report import report_lines, tell
 
 __all__ = [
     "SPLITS",
@@ -15,8 +16,10 @@ __all__ = [
     "load_task",
     "parse_task_spec",
     "quick_judgement",
+    "report_lines",
     "require_gold",
     "row_name",
     "task_problems",
     "task_target",
+    "tell",
 ]

@@ -11,11 +11,13 @@ from reasonloop.config.section import validated
 from reasonloop.errors import InputError
 from reasonloop.own import load_named, load_own, nearest
 from reasonloop.tasks.base import Task
+from reasonloop.tasks.files import is_source
 from reasonloop.verify.worker import crash
 
 TASKS = {
     "countdown": "reasonloop.tasks.countdown.task:Countdown",
     "arithmetic": "reasonloop.tasks.arithmetic:Arithmetic",
+    "file": "reasonloop.tasks.jsonl.task:Jsonl",
     "jsonl": "reasonloop.tasks.jsonl.task:Jsonl",
     "gsm8k": "reasonloop.tasks.jsonl.task:Gsm8k",
     "code": "reasonloop.tasks.code.task:Code",
@@ -65,7 +67,8 @@ def load_task(name: str, options: dict[str, Any] | None = None) -> Task:
 
 
 def parse_task_spec(spec: str) -> tuple[str, dict[str, Any]]:
-    """Reads TASK of the command line: a name, `module:Class` or a .jsonl file, each with `?key=value&key=value`.
+    """Reads TASK of the command line: a name, `module:Class`, or a file, folder or Hugging Face data set of problems, each
+    with `?key=value&key=value`.
 
     Values are read as JSON where they are JSON and as text elsewhere; the problems of a file are test problems.
     """
@@ -82,7 +85,7 @@ def parse_task_spec(spec: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, RecursionError):
             options[key] = text
     if not name:
-        raise InputError(f"task {spec!r}: expected a name, a .jsonl file or module:Class in front of the options")
-    if name.endswith(".jsonl"):
+        raise InputError(f"task {spec!r}: expected a name, a file or module:Class in front of the options")
+    if name not in TASKS and is_source(name):
         return "jsonl", {"test": name, **options}
     return name, options

@@ -84,9 +84,9 @@ def test_samples_are_fixed_and_independent_of_row_order(write):
 
 
 def test_a_prompt_of_the_probe_set_is_in_no_other_row_of_training(write):
-    """Rows with ids of their own, and demonstrations, may have the same prompt."""
+    """Demonstrations may have the same prompt."""
     same = {"prompt": "What is 1 + 1?"}
-    rows = [{**same, "answer": "2", "id": i} for i in "abc"] + [{**same, "response": "It is 2."}, *sums([5])]
+    rows = [*sums([1, 5, 6, 7]), *({**same, "response": f"It is {n}."} for n in range(3))]
     for probe in (1, 2, 3):
         problems = Jsonl(train=write(f"{probe}.jsonl", rows), probe=probe).problems()
         held_out = {p.prompt for p in problems if p.split == "probe"}
@@ -117,7 +117,7 @@ def test_probe_from_a_file(write):
             r"line 17: no 'answer' \(keys: prompt, gold\); expected \{prompt",
         ),
         ([*sums(range(3)), "{oops"], r"line 4: not JSON \(.*\{oops; expected"),
-        (["", "[1]"], "line 2: .* no JSON object"),
+        (["", "[1]"], "row 1: 1 is no JSON object"),
         (["[" * 100_000], "line 1: not JSON"),
         (['{"prompt": "a", "answer": ' + "1" * 5000 + "}"], "line 1: not JSON"),
         (['{"prompt": "a", "answer": NaN}'], "line 1: 'answer' is NaN; expected text or a number"),
@@ -126,17 +126,16 @@ def test_probe_from_a_file(write):
         ([{"answer": "1"}], "line 1: no 'prompt'"),
         ([{"prompt": "a", "question": "b", "answer": "1"}], "both 'prompt' and 'question'"),
         ([{"prompt": ["a"], "answer": "1"}], "'prompt' is .* expected text"),
-        ([{"prompt": "a", "answer": [1]}], "'answer' is .* expected text or a number"),
+        ([{"prompt": "a", "answer": [{"b": 1}]}], "'answer' is .* expected text or a number"),
         ([{"prompt": "a", "answer": True}], "'answer' is true"),
         ([{"prompt": "a", "answer": " "}], "'answer' is"),
         ([{"prompt": "a", "answer": "So #### "}], "line 1: .*####"),
         ([{"problem": "a", "solution": "no box"}], r"'solution' has no \\boxed"),
         ([{"messages": [{"role": "bot", "content": "a"}], "answer": "1"}], "'messages' is"),
         ([{"messages": [{"role": "assistant", "content": "a"}], "answer": "1"}], "user message at the end"),
-        ([*sums([1, 2, 1])], r"two problems have the id 'rows-.*' \(rows.jsonl line 3 and rows.jsonl line 1\)"),
         (
-            [*sums([1, 2], id="same")],
-            r"two problems have the id 'rows-same' \(rows.jsonl line 2 and rows.jsonl line 1\)",
+            sums([1, 2], id="same"),
+            r"2 of 2 rows are bad \(2 same id .*line 1: has the id 'rows-same', and so has rows.jsonl line 2",
         ),
         ([{"id": {}, "prompt": "a", "answer": "1"}], "'id' is"),
         (["", " "], "file is empty"),
@@ -184,14 +183,15 @@ def test_one_id_in_two_files(write, tmp_path):
     [
         ({}, "neither 'train' nor 'test'"),
         ({"train": "missing.jsonl"}, "missing.jsonl: there is no such file"),
-        ({"train": "."}, "cannot be read"),
+        ({"train": "empty"}, "empty: a folder without files of problems; expected .jsonl"),
         ({"train": "rows.jsonl", "probe": 2}, "has only 2 problems"),
         ({"train": "rows.jsonl", "prompt_template": "Q:"}, "to contain {prompt}"),
         ({"trian": "rows.jsonl"}, "did you mean 'train'"),
     ],
 )
-def test_bad_options(write, options, message):
+def test_bad_options(write, options, message, tmp_path):
     write("rows.jsonl", sums(range(2)))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message):
         Jsonl(**options).problems()
 

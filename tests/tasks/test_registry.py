@@ -145,6 +145,10 @@ def test_good_problems_are_asked_for_once():
         ),
         ("a/b.jsonl", ("jsonl", {"test": "a/b.jsonl"})),
         ("b.jsonl?extract=boxed&limit_test=5", ("jsonl", {"test": "b.jsonl", "extract": "boxed", "limit_test": 5})),
+        ("data/train.parquet", ("jsonl", {"test": "data/train.parquet"})),
+        ("rows.csv?on_bad=skip", ("jsonl", {"test": "rows.csv", "on_bad": "skip"})),
+        ("hf:gsm8k:main@train", ("jsonl", {"test": "hf:gsm8k:main@train"})),
+        ("openai/gsm8k", ("jsonl", {"test": "openai/gsm8k"})),
         ("my.module:Task?x=a=b", ("my.module:Task", {"x": "a=b"})),
     ],
 )
@@ -243,7 +247,8 @@ def test_check_reports_and_refuses(own, capsys, tmp_path):
 def test_targets_exist_and_nothing_heavy_is_imported():
     program = (
         "import sys, reasonloop.tasks as t\n"
-        "for name in t.TASKS: t.load_task(name, {'train': 'x'} if name in ('jsonl', 'gsm8k', 'humaneval', 'mbpp') else {})\n"
+        "files = ('file', 'jsonl', 'gsm8k', 'humaneval', 'mbpp')\n"
+        "for name in t.TASKS: t.load_task(name, {'train': 'x'} if name in files else {})\n"
         "heavy = {'torch', 'transformers', 'tokenizers', 'duckdb', 'pyarrow', 'math_verify', 'sympy', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

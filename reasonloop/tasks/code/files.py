@@ -14,7 +14,7 @@ from reasonloop.records import Problem
 from reasonloop.tasks.base import SPLITS
 from reasonloop.tasks.code.plus import plus_tests
 from reasonloop.tasks.code.task import CodeOptions, CodeTask, deal
-from reasonloop.tasks.files import Row, read_rows
+from reasonloop.tasks.files import RawRow, Row, read_rows
 from reasonloop.verify.sandbox.guest import free_names
 
 
@@ -60,12 +60,10 @@ class _FileTask(CodeTask):
             if not named[split] or isinstance(named[split], int):
                 continue
             path = Path(named[split]).expanduser()
-            rows = read_rows(path, self.layout, lists=True)[: options.limit or None]
-            for line, row in rows:
+            rows = read_rows(path, self.layout)[: options.limit or None]
+            for raw, row in rows:
                 if not isinstance(row.get("task_id"), str | int):
-                    raise InputError(
-                        f"{path.name} line {line}: no 'task_id' (a text or a number); expected {self.layout}"
-                    )
+                    raise InputError(f"{raw.place}: no 'task_id' (a text or a number); expected {self.layout}")
             names = [f"{row['task_id']}" for _, row in rows]
             splits = dict.fromkeys(names, split)
             if split == "train":
@@ -75,17 +73,17 @@ class _FileTask(CodeTask):
                         f"{self.label}: probe + test = {sum(numbers)}, but {path} has {len(rows)} problems"
                     )
                 splits = deal(names, *numbers)
-            found += [self._problem(path, *row, splits[name]) for row, name in zip(rows, names, strict=True)]
+            found += [self._problem(*row, splits[name]) for row, name in zip(rows, names, strict=True)]
         return found
 
-    def _problem(self, path: Path, line: int, row: Row, split: str) -> Problem:
+    def _problem(self, raw: RawRow, row: Row, split: str) -> Problem:
         try:
-            return self.row(row, split, {"file": path.name, "line": line})
+            return self.row(row, split, {**raw.meta, "file": Path(raw.file).name})
         except KeyError as error:
             lack = f"no {error} (keys: {', '.join(map(str, row))})"
         except (SyntaxError, ValueError, TypeError, AttributeError) as error:
             lack = str(error)
-        raise InputError(f"{path.name} line {line}: {lack}; expected {self.layout}")
+        raise InputError(f"{raw.place}: {lack}; expected {self.layout}")
 
     def row(self, row: Row, split: str, meta: Row) -> Problem:
         raise NotImplementedError

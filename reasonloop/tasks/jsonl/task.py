@@ -1,4 +1,4 @@
-"""Problems from JSONL files, and the GSM8K preset."""
+"""Problems from files, and the GSM8K preset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,28 +15,49 @@ from reasonloop.config.section import Section, validated
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.tasks.base import DEMONSTRATIONS, SPLITS
-from reasonloop.tasks.files import row_name
-from reasonloop.tasks.jsonl.rows import prompt_key, read_problems, refuse_overlap
+from reasonloop.tasks.files import locate
+from reasonloop.tasks.jsonl.layouts import ID, KeyOptions
+from reasonloop.tasks.jsonl.rows import prompt_key
+from reasonloop.tasks.jsonl.sift import Sifted, overlap, refuse_bad, refuse_empty, refuse_overlap, sift
+from reasonloop.tasks.report import FileReport
 from reasonloop.verify.answer_end import answer_end
 from reasonloop.verify.extract import gold_response
 from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier
 
 _VERIFIERS: dict[str, Any] = {"math": MathVerifier, "numeric": NumericVerifier, "exact": ExactVerifier}
+_USUAL_SPLIT = {"probe": "validation"}
+"""What a data set calls the split, where it isn't the option's own name"""
 _NO_ANSWER = Judgement(Verdict.UNPARSEABLE, "the problem has no gold answer")
 
 
 class Jsonl:
-    """The problems of JSONL files, compared with their gold answers. Paths are relative to the current directory."""
+    """The problems of files, folders and Hugging Face data sets, compared with their gold answers.
+
+    Paths are relative to the current directory.
+    """
 
     label = "task jsonl"
 
     class Options(Section):
         train: str = ""
-        """File of training problems."""
+        """Training problems: a file (JSON Lines, JSON, CSV, Parquet, Arrow), a folder of such or of `datasets`, each with
+        `@split` behind it if it has several, or a Hugging Face data set (hf:owner/name:config@split)."""
         probe: int | str = 0
         """How many training problems to hold out as the probe set (by a hash of their ids), or a file of its own."""
         test: str = ""
-        """File of held-out problems that are only reported on."""
+        """Held-out problems that are only reported on: named as `train` is."""
+        prompt_key: str = ""
+        """Where a row's prompt or messages are: a key, or keys with dots between them. Empty: where the usual layouts have
+        them; so with the next two."""
+        answer_key: str = ""
+        """Where its gold answer is, as reward_model.ground_truth."""
+        response_key: str = ""
+        """Where its worked solution is."""
+        id_key: str = ID
+        """Where its own id is, if it has one. Empty: ids are hashes of the prompts."""
+        on_bad: Literal["refuse", "skip"] = "refuse"
+        """What to do with rows that are no problem, or contradict others: name them all and stop, or leave them out and
+        count them."""
         verifier: Literal["math", "numeric", "exact"] = "math"
         """How answers are compared: as mathematics, as numbers, or as text."""
         extract: Literal["boxed", "hash", "last_number", "final", "bare", "all"] = "final"
@@ -57,32 +77,57 @@ class Jsonl:
         @model_validator(mode="after")
         def _check(self) -> Jsonl.Options:
             if not (self.train or self.test):
-                raise ValueError("neither 'train' nor 'test' is given; expected the path of a JSONL file")
+                raise ValueError("neither 'train' nor 'test' is given; expected a file of problems")
             if "{prompt}" not in self.prompt_template:
                 raise ValueError(f"prompt_template = {self.prompt_template!r}: expected it to contain {{prompt}}")
             if isinstance(self.probe, int) and self.probe < 0:
                 raise ValueError(f"probe = {self.probe}: expected a number of problems or a path")
             if self.probe and not self.train:
-                raise ValueError("'probe' without 'train'; expected the path of a JSONL file of training problems")
+                raise ValueError("'probe' without 'train'; expected a file of training problems")
             return self
 
     def __init__(self, **options: Any) -> None:
         self.options = validated(self.Options, options, self.label)
 
-    def files(self) -> dict[str, Path]:
-        """The files by split."""
+    def files(self) -> dict[str, str]:
+        """The files, folders or data sets by split."""
         named = {"train": self.options.train, "probe": self.options.probe, "test": self.options.test}
-        return {split: Path(path).expanduser() for split, path in named.items() if path and isinstance(path, str)}
+        return {split: name for split, name in named.items() if name and isinstance(name, str)}
+
+    def reports(self) -> tuple[FileReport, ...]:
+        """What came of the rows of each file."""
+        return tuple(sifted.report for sifted in self._sifted.values())
 
     def problems(self) -> Sequence[Problem]:
         return self._problems
 
     @cached_property
+    def _sifted(self) -> dict[str, Sifted]:
+        """What was read, by split, each file once: no bad rows, and no prompt in two splits."""
+        options = self.options
+        keys = KeyOptions(options.prompt_key, options.answer_key, options.response_key, options.id_key)
+        found = {
+            split: sift(locate(name, _USUAL_SPLIT.get(split, split)), split, keys)
+            for split, name in self.files().items()
+        }
+        if options.on_bad == "refuse":
+            refuse_bad(found.values())
+        held_out: list[Problem] = []
+        for split in ("test", "probe", "train"):
+            if split not in found:
+                continue
+            if options.on_bad == "skip":
+                found[split].drop(overlap(held_out, found[split]))
+            else:
+                refuse_overlap(held_out, found[split].problems)
+            held_out = [*held_out, *found[split].problems]
+        for sifted in found.values():
+            refuse_empty(sifted)
+        return found
+
+    @cached_property
     def _problems(self) -> tuple[Problem, ...]:
-        found = {split: read_problems(path) for split, path in self.files().items()}
-        train, probe, test = (found.get(split, []) for split in SPLITS)
-        refuse_overlap(probe, train)
-        refuse_overlap(test, [*probe, *train])
+        train, probe, test = (self._sifted[split].problems if split in self._sifted else [] for split in SPLITS)
         if isinstance(self.options.probe, int) and self.options.probe:
             verifiable = [problem for problem in train if problem.answer]
             if self.options.probe >= len(verifiable):
@@ -91,14 +136,9 @@ class Jsonl:
                     f"{len(verifiable)} problems; expected fewer"
                 )
             probe = _sample(verifiable, self.options.probe, "probe")
-            # a prompt may stand there more than once, with ids of its own or as a demonstration
+            # a prompt may stand there more than once, as a demonstration
             held_out = {prompt_key(problem) for problem in probe}
             train = [problem for problem in train if prompt_key(problem) not in held_out]
-        for problem in chain(probe, test):
-            if not problem.answer:
-                raise InputError(
-                    f"{row_name(problem)}: no 'answer'; expected one in a held-out problem (only training can do without)"
-                )
         dealt = {
             "train": _sample([problem for problem in train if problem.answer], self.options.limit_train, "limit"),
             "probe": probe,

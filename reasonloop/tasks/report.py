@@ -1,0 +1,77 @@
+"""What was read of problem files, and what was left out: the one place where it is put into words."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+NAMED = 20
+"""Bad rows that are named; the others are counted"""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that can't be a problem, or not beside the others."""
+
+    place: str
+    """`train.jsonl line 17`"""
+    kind: str
+    """What is counted"""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What came of a file's rows: each is a problem, equal to one before it, or bad."""
+
+    file: str
+    split: str
+    """The option that named it: train, probe or test"""
+    rows: int
+    problems: int
+    """Before any are dealt to other splits or sampled"""
+    equal: int
+    """Rows with the prompt and the gold answer of a row before them, white space folded: left out"""
+    bad: tuple[BadRow, ...]
+    """Left out, where they aren't refused: first those that are bad alone, then those that are bad beside others"""
+
+
+def report_lines(task: object) -> list[str]:
+    """Lines for a reader: what was read of the task's files; none for a task without files."""
+    reports: Sequence[FileReport] = getattr(task, "reports", tuple)()
+    lines = []
+    for report in reports:
+        read = f"{_counted(report.problems, 'problem')} of {_counted(report.rows, 'row')}"
+        told = [f"{report.file} ({report.split}): {read}"]
+        told += [f"{_counted(report.equal, 'equal row')} left out"] if report.equal else []
+        told += [f"{_counted(len(report.bad), 'bad row')} left out ({counts(report.bad)})"] if report.bad else []
+        lines.append("; ".join(told))
+        lines += [f"  {row}" for row in report.bad[:NAMED]]
+        lines += [f"  and {len(report.bad) - NAMED:,} more"] if len(report.bad) > NAMED else []
+    return lines
+
+
+def tell(task: object) -> None:
+    """Says it on stderr: beside a command's own output, once nothing is left to be refused."""
+    for line in report_lines(task):
+        print(line, file=sys.stderr)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def counts(rows: Iterable[BadRow]) -> str:
+    """`30 no answer, 4 not JSON`"""
+    return ", ".join(f"{n:,} {kind}" for kind, n in Counter(row.kind for row in rows).most_common())
+
+
+def listed(rows: Sequence[object]) -> str:
+    """The first rows in full, and how many there are beside them, in one line."""
+    more = f"; and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
+    return "; ".join(map(str, rows[:NAMED])) + more

@@ -1,8 +1,9 @@
 """Accuracy of verdicts: ours against math-verify as verl and as TRL call it. Run by `verify.py`.
 
-Cases: JSONL {"answer", "gold", "expect": "right" | "wrong", "kind"}; kind is "math", "numeric" or "response:EXTRACT:VERIFIER".
-math-verify is given bare answers in a box. Rewritings (`rewritings.py`): of each gold answer of a file, those that keep the
-value have to be right, the others wrong; the golds are distinct ones, and those that no rewriting fits fall out.
+Cases: JSONL {"answer", "gold", "expect": "right" | "wrong", "kind"}; kind is "math", "numeric" or
+"response:EXTRACT:VERIFIER".
+math-verify is given bare answers in a box. Rewritings (`rewritings.py`): of each gold answer of a file, those that keep
+the value have to be right, the others wrong; the golds are distinct ones, and those that no rewriting fits fall out.
 """
 
 from __future__ import annotations
@@ -67,12 +68,12 @@ def as_verl(answer: str, gold: str) -> bool:
 
 
 def as_trl(answer: str, gold: str) -> bool:
-    """trl.rewards.accuracy_reward: the gold answer as it stands, the answer from its box."""
+    """trl.rewards.accuracy_reward: the gold answer as a formula, the answer from its box."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
     boxed = f"\\boxed{{{answer}}}"
-    expected = parse(gold)
+    expected = parse(gold if "$" in gold else f"${gold}$")
     if not expected:
         return boxed.strip().lower() == gold.strip().lower()
     config = LatexExtractionConfig(

@@ -43,14 +43,18 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
-    from reasonloop.tasks import load_task, report_lines, task_problems
+    from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
+    from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, read = plan(recipe), list[str]()
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
-        check_problems(recipe, task_problems(task, recipe.task.name), "explore" in dry.asked)
+        chosen, problems = recipe.task, task_problems(task, recipe.task.name)
+        check_problems(recipe, problems, "explore" in dry.asked)
+        with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
+            require_gold(task, problems, pool, chosen.name)
         read = report_lines(task)
     check_folder(recipe, path)
     print(config.dumps(recipe))

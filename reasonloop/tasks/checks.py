@@ -13,7 +13,7 @@ from reasonloop.text import is_text
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.worker import crash
 
-_NAMED = 3
+_NAMED = 20
 
 
 class Pool(Protocol):

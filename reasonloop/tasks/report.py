@@ -39,6 +39,12 @@ class FileReport:
     """Rows with the prompt and the gold answer of a row before them, white space folded: left out"""
     bad: tuple[BadRow, ...]
     """Left out, where they aren't refused: first those that are bad alone, then those that are bad beside others"""
+    readable: int = 0
+    """Gold answers that are compared by value"""
+    text: tuple[BadRow, ...] = ()
+    """Gold answers that only the same words are equal to"""
+    suspicious: tuple[BadRow, ...] = ()
+    """Gold answers that are probably none: a placeholder, a whole solution. Kept, where they aren't left out as bad rows"""
 
 
 def report_lines(task: object) -> list[str]:
@@ -50,10 +56,26 @@ def report_lines(task: object) -> list[str]:
         told = [f"{report.file} ({report.split}): {read}"]
         told += [f"{_counted(report.equal, 'equal row')} left out"] if report.equal else []
         told += [f"{_counted(len(report.bad), 'bad row')} left out ({counts(report.bad)})"] if report.bad else []
-        lines.append("; ".join(told))
-        lines += [f"  {row}" for row in report.bad[:NAMED]]
-        lines += [f"  and {len(report.bad) - NAMED:,} more"] if len(report.bad) > NAMED else []
+        lines.append("; ".join([*told, *_golds(report)]))
+        for rows in (report.bad, report.suspicious):
+            lines += [f"  {row}" for row in rows[:NAMED]]
+            lines += [f"  and {len(rows) - NAMED:,} more"] if len(rows) > NAMED else []
+        if report.text:
+            lines.append(f"  text only: {listed(report.text)}")
     return lines
+
+
+def _golds(report: FileReport) -> list[str]:
+    """What could be read of the gold answers, where it isn't all of them."""
+    if not report.text and not report.suspicious:
+        return []
+    counted = [
+        f"{report.readable:,} readable",
+        f"{len(report.text):,} text only",
+        f"{len(report.suspicious):,} suspicious",
+    ]
+    cure = ' (those that nothing is equal to are left out with on_bad = "skip")' if report.suspicious else ""
+    return [f"gold answers: {', '.join(counted)}{cure}"]
 
 
 def tell(task: object) -> None:

@@ -145,7 +145,7 @@ def boxes_in(text: str) -> list[str]:
     """What the boxes of a solution hold that are no list: each that is followed by words and another one, and the last."""
     boxes = _boxes(text)[0]
     joined = [_joined(text, before, box) for before, box in pairwise(boxes)]
-    return [box.inside for box, next_joined in zip(boxes, [*joined, False], strict=True) if not next_joined]
+    return [box.inside for box, next_joined in zip(boxes, [*joined, False], strict=False) if not next_joined]
 
 
 class Box(NamedTuple):

@@ -29,6 +29,8 @@ class Reading:
     kind: Kind
     """"readable": by value; "text": as words or as its text alone; "suspicious": probably no final answer"""
     reason: str = ""
+    usable: bool = True
+    """Whether a response could be right: nobody writes "proof" into a box"""
 
 
 def gold_reading(answer: str, worked: str | None = None) -> Reading:
@@ -36,10 +38,10 @@ def gold_reading(answer: str, worked: str | None = None) -> Reading:
     text = fold(answer)
     plain = text.strip(" .$*").casefold()
     if plain in _PLACEHOLDERS:
-        return Reading("suspicious", f"a placeholder: {one_line(answer, 30)!r}")
+        return Reading("suspicious", f"a placeholder: {one_line(answer, 30)!r}", usable=False)
     if len(text) > LONGEST_ANSWER or len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}\b", text)) > MOST_WORDS:
-        return Reading("suspicious", f"a worked answer without a mark: {one_line(answer, 60)!r}")
-    boxes = boxes_in(worked) if worked is not None else []
+        return Reading("suspicious", f"a worked answer without a mark: {one_line(answer, 60)!r}", usable=False)
+    boxes = boxes_in(worked) if worked is not None and worked.count("box") > 1 else []
     if len(set(boxes)) > 1:
         return Reading(
             "suspicious", f"several boxes in its solution: {', '.join(one_line(box, 20) for box in boxes[:4])}"
@@ -48,9 +50,9 @@ def gold_reading(answer: str, worked: str | None = None) -> Reading:
     if reading is UNSUPPORTED:
         return Reading("readable", "by math-verify")
     if isinstance(reading, str):
-        return Reading("suspicious", f"{reading}: {one_line(answer, 60)!r}")
+        return Reading("suspicious", one_line(f"{reading}: {text!r}"), usable=False)
     if not reading.parts:
         kind: Kind = "text" if reading.in_words else "suspicious"
-        return Reading(kind, f"{reading.reason}: {one_line(answer, 60)!r}")
+        return Reading(kind, f"{reading.reason}: {one_line(answer, 60)!r}", usable=kind == "text")
     words = not reading.choice and any(isinstance(part.form, Words) for part in reading.parts)
     return Reading("text" if words else "readable", one_line(answer, 60) if words else "")

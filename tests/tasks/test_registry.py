@@ -211,7 +211,8 @@ def test_a_gold_response_or_quick_verdict_that_raises_is_a_crash():
     ]
 
 
-def test_require_gold_names_rows_and_count():
+def test_require_gold_names_rows_and_count(monkeypatch):
+    monkeypatch.setattr("reasonloop.tasks.checks._NAMED", 3)
     with pytest.raises(InputError, match=r"task w: 6 gold answers .*f.jsonl line 1: answer '0' is wrong .*3 more"):
         require_gold(Wrong(), Wrong().problems(), name="task w")
     arithmetic = load_task("arithmetic", {"train": 20})

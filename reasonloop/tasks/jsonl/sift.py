@@ -13,6 +13,7 @@ from reasonloop.tasks.jsonl.rows import NO_ANSWER, folded, prompt_key, read_prob
 from reasonloop.tasks.report import BadRow, FileReport, counts, listed
 
 OTHER_ANSWER, SAME_ID, HELD_OUT = "same prompt with another answer", "same id for another problem", "held out too"
+FAILS = "gold answer that isn't right itself"
 _BESIDE_OTHERS = (OTHER_ANSWER, SAME_ID)
 """Kinds of which each row alone is good"""
 CURE = 'correct these rows, or leave them out with on_bad = "skip"'
@@ -28,10 +29,14 @@ class Sifted:
     problems: list[Problem] = field(default_factory=list)
     equal: int = 0
     bad: list[BadRow] = field(default_factory=list)
+    readable: int = 0
+    text: list[BadRow] = field(default_factory=list)
+    suspicious: list[BadRow] = field(default_factory=list)
 
     @property
     def report(self) -> FileReport:
-        return FileReport(self.file, self.split, self.rows, len(self.problems), self.equal, tuple(self.bad))
+        golds = self.readable, tuple(self.text), tuple(self.suspicious)
+        return FileReport(self.file, self.split, self.rows, len(self.problems), self.equal, tuple(self.bad), *golds)
 
     def drop(self, rows: dict[str, BadRow]) -> None:
         """Takes problems, by their places, out as bad rows."""
@@ -96,8 +101,9 @@ def refuse_bad(files: Iterable[Sifted]) -> None:
     bad = [row for sifted in files for row in sifted.bad]
     if not bad:
         return
-    layout = all(row.kind in _BESIDE_OTHERS for row in bad)
-    expected = "an id of its own and one answer for each problem" if layout else READ
+    expected = READ
+    if all(row.kind in _BESIDE_OTHERS for row in bad):
+        expected = "an id of its own and one answer for each problem"
     if len(bad) == 1:
         raise InputError(f"{bad[0]}; expected {expected}: {CURE}")
     where = f"{', '.join(sifted.file for sifted in files)}: {len(bad):,} of {sum(s.rows for s in files):,} rows are bad"

@@ -16,6 +16,7 @@ from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.tasks.base import DEMONSTRATIONS, SPLITS
 from reasonloop.tasks.files import locate
+from reasonloop.tasks.jsonl.golds import read_golds
 from reasonloop.tasks.jsonl.layouts import ID, KeyOptions
 from reasonloop.tasks.jsonl.rows import prompt_key
 from reasonloop.tasks.jsonl.sift import Sifted, overlap, refuse_bad, refuse_empty, refuse_overlap, sift
@@ -57,12 +58,14 @@ class Jsonl:
         """Where its own id is, if it has one. Empty: ids are hashes of the prompts."""
         on_bad: Literal["refuse", "skip"] = "refuse"
         """What to do with rows that are no problem, or contradict others: name them all and stop, or leave them out and
-        count them."""
+        count them; those with a suspicious gold answer ("proof", a whole solution), too."""
         verifier: Literal["math", "numeric", "exact"] = "math"
         """How answers are compared: as mathematics, as numbers, or as text."""
+        percent: Literal["lenient", "strict"] = "lenient"
+        """Whether 10 is right for the gold answer 10 %, and 10 % for 10 where the problem asks for a percentage."""
         extract: Literal["boxed", "hash", "last_number", "final", "bare", "all"] = "final"
-        """Where a response's answer is: in \\boxed{}, after ####, its last number, the first of these that there is
-        ("answer is" included), the box or else all of it, or all of it."""
+        """Where a response's answer is: in \\boxed{}, after ####, its last number, the first of <answer>, these, "answer is"
+        and the last formula that there is, the box or else all of it, or all of it."""
         prompt_template: str = "{prompt}"
         """Text around each prompt, which stands for {prompt}; rows with messages are left as they are."""
         system: str = ""
@@ -110,6 +113,8 @@ class Jsonl:
             split: sift(locate(name, _USUAL_SPLIT.get(split, split)), split, keys)
             for split, name in self.files().items()
         }
+        for sifted in found.values():
+            read_golds(sifted, self._verifier, skip=options.on_bad == "skip")
         if options.on_bad == "refuse":
             refuse_bad(found.values())
         held_out: list[Problem] = []
@@ -161,7 +166,9 @@ class Jsonl:
 
     @cached_property
     def _verifier(self) -> MathVerifier | NumericVerifier | ExactVerifier:
-        return _VERIFIERS[self.options.verifier](extract=self.options.extract)
+        if self.options.verifier == "exact":
+            return ExactVerifier(self.options.extract)
+        return _VERIFIERS[self.options.verifier](self.options.extract, self.options.percent)
 
     def prepare(self) -> None:
         """Slow imports, done by a worker before its first deadline starts."""

@@ -60,9 +60,8 @@ class _Parser:
         return self.tokens[self.at] if self.at < len(self.tokens) else _END
 
     def take(self) -> Token:
-        token = self.next
         self.at += 1
-        return token
+        return self.peek(-1)
 
     def sees(self, *texts: str) -> bool:
         token = self.next
@@ -147,8 +146,7 @@ class _Parser:
     def factor(self) -> Tree:
         if self.next.kind == "letters":
             return self.letters()
-        base = self.mixed() or self.primary()
-        return self.postfixed(base)
+        return self.postfixed(self.mixed() or self.primary())
 
     def letters(self) -> Tree:
         """Several variables side by side; what follows (a power, a subscript) belongs to the last."""

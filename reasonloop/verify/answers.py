@@ -18,7 +18,7 @@ from typing import Any
 
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.maths.answer import read, spelling
-from reasonloop.verify.maths.equal import Rules, drop_letter_units, equal
+from reasonloop.verify.maths.equal import Rules, equal, letter_free, units_of
 from reasonloop.verify.maths.forms import Answer, Quantity
 from reasonloop.verify.maths.tokens import Unreadable, Unsupported
 from reasonloop.verify.maths.tree import is_written_number
@@ -54,7 +54,7 @@ def fold(text: str) -> str:
     """`text` with compatible forms unified and white space folded: what `exact` compares.
 
     NFKC (full-width digits, ligatures, no-break spaces), then runs of white space become one space and the ends are
-    stripped. Superscripts, subscripts and vulgar fractions stay what they are: NFKC would read 10² as 102. Letter case,
+    stripped. Superscripts, subscripts, vulgar fractions and ℝ stay what they are: NFKC would read 10² as 102. Letter case,
     punctuation and NUL bytes count.
     """
     if not text.isascii() and len(text) <= MAX_FOLDED:
@@ -68,7 +68,7 @@ def fold(text: str) -> str:
 def _kept_forms() -> re.Pattern[str]:
     tags = ("<super>", "<sub>", "<fraction>")
     kept = (chr(code) for code in range(0x80, 0x11000) if unicodedata.decomposition(chr(code)).startswith(tags))
-    return re.compile(f"([{''.join(kept)}])")
+    return re.compile(f"([{''.join(kept)}ℝℤℕℚℂ˚])")
 
 
 def exact(answer: str, gold: str) -> Judgement:
@@ -89,7 +89,7 @@ class Number:
     """"integer" | "decimal" | "fraction": how it was written"""
 
 
-_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)"
+_INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})++|[0-9]++)"
 _PLAIN = re.compile(
     rf"(?P<sign>[-+])?\s?\$?\s?(?P<inner>[-+])?(?P<whole>{_INTEGER})?(?P<point>\.(?P<decimals>[0-9]*+))?"
     rf"(?:[eE](?P<exponent>[-+]?[0-9]++))?(?:\s?/\s?(?P<denominator>{_INTEGER}))?\s?(?P<percent>%|percent)?\.?"
@@ -175,7 +175,7 @@ def _same_numbers(number: Number, expected: Number, rules: Rules, answer: str) -
 
 def _written_number(text: str) -> tuple[Fraction, bool] | None:
     """(value, whether in percent) of a single number with whatever is written around it, or None."""
-    reading = read_answer(fold(text)) if len(text) <= MAX_NUMERAL else "too long"
+    reading = read_measured(fold(text)) if len(text) <= MAX_NUMERAL else "too long"
     if isinstance(reading, str) or len(reading.parts) != 1 or not isinstance(reading.parts[0].form, Quantity):
         return None
     quantity = reading.parts[0].form
@@ -202,7 +202,10 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
 
 
 def _compared(answer: str, gold: str, rules: Rules) -> Judgement | None:
-    """The verdict of `maths`. 1,234 may be a number or two: right as either."""
+    """The verdict of `maths`. 1,234 may be a number or two, and 1,5 two or a decimal: right as either."""
+    pointed = [_DECIMAL_COMMA.sub(r"\1.\2", text) for text in (answer, gold)]
+    if pointed != [answer, gold] and (a := parse_number(pointed[0])) and a == parse_number(pointed[1]):
+        return Judgement(Verdict.RIGHT, one_line(answer))
     apart = [_MAY_BE_TWO.sub(", ", text) if "," in text else text for text in (answer, gold)]
     verdict = _judged(answer, gold, rules)
     if verdict is not None and verdict.verdict is not Verdict.RIGHT and apart != [answer, gold]:
@@ -211,6 +214,7 @@ def _compared(answer: str, gold: str, rules: Rules) -> Judgement | None:
     return verdict
 
 
+_DECIMAL_COMMA = re.compile(r"\A\s*(-?[0-9]+),([0-9]+)\s*\Z")
 _MAY_BE_TWO = re.compile(r"(?<=[0-9]),(?=[0-9]{3})")
 
 
@@ -224,10 +228,8 @@ def _judged(answer: str, gold: str, rules: Rules) -> Judgement | None:
     if isinstance(ours, str) or isinstance(theirs, str):
         reason = f"the answer: {ours}" if isinstance(ours, str) else f"the gold answer: {theirs}"
         return Judgement(Verdict.UNPARSEABLE, one_line(f"{reason}: {plain if isinstance(ours, str) else expected}"))
-    as_gold = read_gold(answer)  # where a + b = 0 is an equation, and no value with a name
-    readings = [ours] if as_gold == ours or isinstance(as_gold, str) else [ours, as_gold]
     try:
-        right = any(equal(drop_letter_units(reading, theirs), theirs, rules) for reading in readings)
+        right = _equal(answer, gold, rules)
     except (Unreadable, RecursionError) as error:
         return Judgement(Verdict.UNPARSEABLE, one_line(f"can't be compared ({error}): {plain}"))
     if not right and not ours.parts and not ours.in_words:
@@ -235,13 +237,34 @@ def _judged(answer: str, gold: str, rules: Rules) -> Judgement | None:
     return Judgement(Verdict.RIGHT if right else Verdict.WRONG, one_line(plain))
 
 
+def _equal(answer: str, gold: str, rules: Rules) -> bool:
+    """Whether they are equal in one of the ways in which they can be read."""
+    ours, theirs = read_answer(answer), read_gold(gold)
+    assert not isinstance(ours, str)
+    assert not isinstance(theirs, str)
+    if equal(ours, theirs, rules):
+        return True
+    as_gold = read_gold(answer)  # where a + b = 0 is an equation, and no value with a name
+    if as_gold != ours and not isinstance(as_gold, str) and equal(as_gold, theirs, rules):
+        return True
+    measured = read_measured(answer) if letter_free(theirs) else ours  # 5 m for 5, and never 5 for 5 m
+    if measured != ours and not isinstance(measured, str) and equal(measured, theirs, rules):
+        return True
+    expected = theirs if letter_free(theirs) else read_measured(gold)  # 5 \\text{ m} for 5 m
+    return (
+        not isinstance(expected, str)
+        and units_of(ours) == units_of(expected) != frozenset()
+        and equal(ours, expected, rules)
+    )
+
+
 UNSUPPORTED = "mathematics of a kind that is not known here"
 
 
-def _read(text: str, gold: bool) -> Answer | str:
+def _read(text: str, gold: bool, bare: bool = False) -> Answer | str:
     """The structure of an answer, or why there is none."""
     try:
-        return read(text, gold)
+        return read(text, gold, bare)
     except Unsupported:
         return UNSUPPORTED
     except (Unreadable, RecursionError) as error:
@@ -256,6 +279,12 @@ def read_answer(text: str) -> Answer | str:
 @lru_cache(maxsize=KEPT_READINGS)
 def read_gold(text: str) -> Answer | str:
     return _read(text, gold=True)
+
+
+@lru_cache(maxsize=KEPT_READINGS)
+def read_measured(text: str) -> Answer | str:
+    """With letters behind a number as its unit."""
+    return _read(text, gold=False, bare=True)
 
 
 _PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
@@ -305,7 +334,17 @@ def symbolic(answer: str, gold: str) -> Judgement:
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}", 100)
         return Judgement(Verdict.WRONG, f"can't be compared with the gold answer ({reason})")
+    same = same and not _other_case(*texts)
     return Judgement(Verdict.RIGHT if same else Verdict.WRONG, one_line(answer.strip()))
+
+
+def _other_case(*texts: str) -> bool:
+    """Whether their variables differ in letter case alone, which math-verify doesn't see."""
+    ours, theirs = (set(_VARIABLE.findall(text)) for text in texts)
+    return ours != theirs and {name.casefold() for name in ours} == {name.casefold() for name in theirs}
+
+
+_VARIABLE = re.compile(r"(?<![A-Za-z\\\\])[A-Za-z](?![A-Za-z])")
 
 
 def _elements(text: str) -> tuple[int, int]:

@@ -21,20 +21,11 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
 from reasonloop.errors import InputError
+from reasonloop.verify.prose import after_phrase, last_number, last_value, stated
 
 Style = Literal["boxed", "hash", "last_number", "final", "bare", "all"]
 STYLES: tuple[str, ...] = get_args(Style)
 
-# Possessive quantifiers (`++`): a run of ten million digits is walked once, whatever follows it.
-_NUMERAL = (
-    r"(?:(?<![\w)\]}])[-+\u2212])?(?:\\?\$[-\u2212]?)?(?<![A-Za-z0-9_])"
-    r"(?:[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})++(?![0-9])|[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+|(?<!\.)\.[0-9]++)"
-    r"(?:[eE][-+]?[0-9]++(?![A-Za-z]))?+"
-    r"(?:\s?/\s?[0-9]++(?![.,]?[0-9]))?+"
-    r"(?:\s?\\?%|\s?percent\b)?+"
-)
-_NUMBER_IN_TEXT = re.compile(_NUMERAL)
-_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 THINKING = re.compile(r"<(?P<closes>/)?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _TAG = re.compile(r"<(?P<closes>/)?answer>", re.IGNORECASE)
 # a box behind a line break (\\) is one, too
@@ -51,30 +42,9 @@ _BETWEEN_BOXES = re.compile(
 )
 _OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60
-_PHRASE = re.compile(
-    r"\b(?:answers?|result)\b(?:"
-    r"\s{0,5}+(?:\*{0,3}:|=|\bis\b|\bare\b)"
-    r"|(?:\s{1,5}+(?:to|of|for|in)\b[^.:?!\n]{1,80}?|\s{1,5}+(?:must|will|would|should)\b[^.:?!\n]{0,20}?)\s(?:is\b|are\b|be\b|:|=)"
-    r"|\*{0,3}\s{0,5}\n"
-    r"|\s{1,5}+(?=[-$\\(]{0,3}[0-9]))"
-    r"(?:\s|[:*_#`>])*+"
-    r"(?!(?:not|still|yet|un(?:known|clear|likely)|wrong|incorrect|in?valid|right|correct|to|what|probably|likely)\b)",
-    re.IGNORECASE,
+_END_TOKEN = re.compile(
+    r"(?<=\S)\s*(?:<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>|<end_of_turn>)"
 )
-_SENTENCE = 1_000
-_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)[.!?]\*{0,3}\s|\n")
-_REASON = re.compile(
-    r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|as\s+(?:the|we|it))\b", re.IGNORECASE
-)
-_FORMULA = re.compile(
-    r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
-    r"|\\\((?P<round>(?:[^\\]|\\(?![()]))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?![\[\]]))*+)\\\]"
-)
-_BARE_FORMULA = re.compile(r"(?:\\[a-zA-Z]++|\\[,;! ]|[0-9{}()\[\]^_+\-*/=.,!|<>%°√π²³\u2212·×]|\b[a-zA-Z]\b|[ \t])++")
-_WORD = re.compile(r"[A-Za-z]{2,}")
-_PROSE = re.compile(r"[-+*/=(,:]$|^\s*[0-9.,]++\s++[A-Za-z]{2}|(?<![\\A-Za-z])[A-Za-z]{3,}\s++[A-Za-z]{2,}")
-_TEXT_INSIDE = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*+\{[^{}]*+\}")
-_STATES = re.compile(r"\b(?:is|are|was|were|equals?|be)\b|(?<![<>!=\\])=", re.IGNORECASE)
 
 
 def extract_answer(text: str, style: str) -> str | None:
@@ -89,21 +59,31 @@ def extract_answer(text: str, style: str) -> str | None:
     start = spoken_from(text)
     if start is None:
         return None
-    text = text[start:] if start else text
+    text = _without_end_tokens(text[start:] if start else text)
     if style == "boxed":
         return _boxed(text)
     if style == "hash":
         return _after_hash(text)
     if style == "last_number":
-        return _last_number(text)
+        return last_number(text)
     if style == "bare":
         return _boxed(text) if has_box(text) else text.strip() or None
     tagged = _in_tag(text)
     if tagged is not None:
-        return (_boxed(tagged) if has_box(tagged) else tagged.strip()) or None
+        return (_boxed(tagged) if has_box(tagged) else stated(tagged)) or None
     if has_box(text):
         return _boxed(text)
-    return _after_hash(text) or _after_phrase(text) or _last_value(text)
+    hashed = _after_hash(text)
+    if hashed:
+        return hashed
+    announced = after_phrase(text)
+    return (last_value(text) if announced is None else announced) or None
+
+
+def _without_end_tokens(text: str) -> str:
+    """Up to the first <|im_end|> or the like."""
+    end = _END_TOKEN.search(text) if ">" in text else None
+    return text[: end.start()] if end else text
 
 
 def gold_answer(text: str) -> str:
@@ -209,79 +189,3 @@ def _after_hash(text: str) -> str | None:
     start = at + 4
     end = text.find("\n", start)
     return text[start : end if end >= 0 else len(text)].strip() or None
-
-
-def _after_phrase(text: str) -> str | None:
-    last = None
-    for last in _PHRASE.finditer(text):  # noqa: B007  (the last match is the one that counts)
-        pass
-    if last is None:
-        return None
-    sentence = text[last.end() : last.end() + _SENTENCE]
-    end = _SENTENCE_END.search(sentence)
-    sentence = sentence[: end.start()] if end else sentence
-    reason = _REASON.search(sentence)
-    sentence = sentence[: reason.start()] if reason else sentence
-    return _value_in(sentence.strip().strip("*`").rstrip(".").strip())
-
-
-def _value_in(sentence: str) -> str | None:
-    """What a sentence says that the answer is: "The volume of the box is 120" is 120; text without a number is itself."""
-    plain = _FORMULA.sub(lambda formula: "0" * len(formula.group()), _TEXT_INSIDE.sub("", sentence))
-    first = re.search("[0-9]", plain)
-    if first is None or not re.search(
-        r"[A-Za-z]{2,}\s+\S*[A-Za-z]", plain[: first.start()] + " x"[: first.start() > 0]
-    ):
-        return sentence or None
-    stated = None
-    for stated in _STATES.finditer(sentence):  # noqa: B007
-        pass
-    if stated is not None and re.search("[0-9]|\\$", sentence[stated.end() :]):
-        return sentence[stated.end() :].strip()
-    return _last_value(sentence) if len(_NUMBER_IN_TEXT.findall(plain)) == 1 else sentence
-
-
-def _last_value(text: str) -> str | None:
-    """The last formula, or the last number that stands in none."""
-    formula = None
-    at = last_word = 0
-    for word in _WORD.finditer(text):
-        last_word = word.start()
-    while match := _FORMULA.search(text, at):
-        at = match.end()
-        inside = next(group for group in match.groups() if group is not None).strip()
-        if match["inline"] is not None and _PROSE.search(
-            _TEXT_INSIDE.sub("", inside)
-        ):  # $5 and then $6: two currencies
-            at = match.end() - 1
-        elif inside and not (len(inside) == 1 and inside.islower() and at <= last_word):
-            formula = (match.end(), inside)
-    start = formula[0] if formula else 0
-    behind = text[start:]
-    number = _last_number(behind)
-    if number is None:
-        return formula[1] if formula else None
-    return _bare_formula(behind) or number
-
-
-def _bare_formula(text: str) -> str | None:
-    r"""The formula without marks that the last number stands in: \frac{3}{4}, 2x^2, 3√7; None if it stands alone."""
-    run = None
-    for match in _BARE_FORMULA.finditer(text):
-        if any(character in "0123456789" for character in match.group()):
-            run = match.group()
-    if run is None or not re.search(r"\\[a-zA-Z]|[\^_√π²³]", run):
-        return None
-    return run.strip(" \t,;").rstrip(".") or None
-
-
-def _last_number(text: str) -> str | None:
-    last = None
-    for last in _NUMBER_IN_TEXT.finditer(text):  # noqa: B007
-        pass
-    if last is None:
-        return None
-    numeral = last.group().strip()
-    if "," in numeral and not _THOUSANDS.search(numeral):
-        numeral = numeral.rsplit(",", 1)[1]  # "3,4" is a list: its last number is 4
-    return numeral

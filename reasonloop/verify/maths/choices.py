@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _MARK = re.compile(
-    r"(?:^|(?<=[\s$}\\])|(?<=quad))(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?(?:\(([A-J])\)|([A-J])[.):])(?:\s*\})?[\s~\\:]*",
+    r"(?:^|(?<=[\s$}\\])|(?<=quad))(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?(?:\(([A-J])\)|([A-J])[.):])"
+    r"(?:\s*\})?(?:[\s~:]|\\[ ,;:!]|\\q?quad)*",
     re.MULTILINE,
 )
 _BEHIND = re.compile(r"(?:\\q?quad|\\[ ,;]|[\s,;$~]|\\\\)+$")

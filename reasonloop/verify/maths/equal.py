@@ -6,6 +6,7 @@ one of its elements. Names are dropped unless both sides have one; units too, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -26,11 +27,11 @@ from reasonloop.verify.maths.forms import (
     Words,
     uses_sign,
 )  # fmt: skip
+from reasonloop.verify.maths.names import variables_of
 from reasonloop.verify.maths.notations import same_based, same_colon, same_matrix, same_number
 from reasonloop.verify.maths.reals import reals_of, same_reals
 from reasonloop.verify.maths.tokens import Unreadable
-from reasonloop.verify.maths.tree import Tree, has, symbols
-from reasonloop.verify.maths.words import LETTER_UNITS
+from reasonloop.verify.maths.tree import Tree, has, renamed, symbols, variable
 
 MOST_ELEMENTS = 100
 _SCALES = frozenset(("deg", "rad", "u"))
@@ -52,10 +53,14 @@ class Rules:
 
 def equal(answer: Answer, gold: Answer, rules: Rules) -> bool:
     """Whether the answer is the gold answer. Raises Unreadable where that can't be told in bounds."""
-    if answer.phrase and answer.phrase == gold.phrase and not (answer.parts and gold.parts):
-        return True
-    if gold.choice and not gold.content and answer.choice:
+    if not (answer.parts and gold.parts):
+        same = answer.phrase == gold.phrase if gold.in_words else answer.spelled == gold.spelled
+        if same and answer.phrase:
+            return True
+    if gold.choice and answer.choice:
         return answer.choice == gold.choice
+    if gold.content is not None and equal(answer, gold.content, rules):
+        return True
     if len(gold.parts) == 1 and isinstance(gold.parts[0].form, Based) and not answer.parts:
         return answer.phrase.replace(" ", "").upper() == gold.parts[0].form.digits
     if answer.content is not None and equal(answer.content, gold, rules):
@@ -104,10 +109,9 @@ class _Comparison:
         return found
 
     def lists(self, ours: list[Part], theirs: list[Part]) -> bool:
-        if len(ours) == 1:
-            return self.bracketed(ours[0], theirs)
-        if len(theirs) == 1:
-            return self.bracketed(theirs[0], ours)
+        for single, others in ((ours, theirs), (theirs, ours)):
+            if len(single) == 1:
+                return self.bracketed(single[0], others) or _are_choices(single[0], others)
         records = _records(ours), _records(theirs)
         if records[0] and records[1]:
             return self.recorded(records[0], records[1])
@@ -123,6 +127,9 @@ class _Comparison:
             return self.unordered(self.expanded(form.parts), others)
         records = _records(others)
         if isinstance(form, Tuple):
+            named = _records([single])
+            if records and named:
+                return self.recorded(named, records)
             if records:
                 return len(records) == 1 and self.ordered(form.parts, list(records[0].values()))
             return (form.opening, form.closing) == ("(", ")") and self.ordered(form.parts, others)
@@ -154,8 +161,9 @@ class _Comparison:
 
     def part(self, a: Part, b: Part) -> bool:
         """`a` of the answer, `b` of the gold answer."""
-        if a.names and b.names and not set(a.names) & set(b.names) and not _functions(a, b):
-            return self.equations(a, b)
+        if a.names and b.names and not _same_names(a, b):
+            renamed = _functions(a, b)
+            return self.equations(a, b) if renamed is None else self.form(renamed, b.form)
         if isinstance(a.form, Relation) or isinstance(b.form, Relation):
             return self.equations(a, b) or self.named_relation(a, b)
         return self.form(a.form, b.form) or (
@@ -189,6 +197,8 @@ class _Comparison:
         if isinstance(a, Words) and isinstance(b, Words):
             return a.text == b.text
         for one, other in ((a, b), (b, a)):
+            if isinstance(one, Words) and one.letters and isinstance(other, Quantity):
+                return same_number(_product(one.letters), other.tree)
             if isinstance(one, Matrix):
                 return same_matrix(one, other)
             if isinstance(one, Based):
@@ -212,20 +222,19 @@ class _Comparison:
         if same_number(a.tree, b.tree):
             return True
         if {a.tree[0], b.tree[0]} <= {"sym", "const"} and not a.units and not b.units:
-            return _letter(a.tree).casefold() == _letter(b.tree).casefold() != ""
+            return _letter(a.tree).casefold() == _letter(b.tree).casefold() not in ("", "i")
         if "deg" in a.units ^ b.units:
             x, y = (("fn", "degrees", q.tree) if "deg" in q.units else q.tree for q in (a, b))
-            if has(x, "const", "pi") or has(y, "const", "pi"):
-                return agree(x, y)
-        return self.letter_unit(a, b) or self.letter_unit(b, a)
+            return (has(x, "const", "pi") or has(y, "const", "pi")) and agree(x, y)
+        return False
 
-    def letter_unit(self, a: Quantity, b: Quantity) -> bool:
-        """12 m against 12, and against 12 \\text{ m}: never the letter of a gold answer against a number alone."""
-        found = _without_letter(a.tree)
-        if found is None or a.units:
-            return False
-        tree, letter = found
-        return letter in b.units and same_number(tree, b.tree)
+
+def _product(letters: str) -> Tree:
+    """nRT as n R T"""
+    tree = variable(letters[0])
+    for letter in letters[1:]:
+        tree = ("*", tree, variable(letter))
+    return tree
 
 
 def _letter(tree: Tree) -> str:
@@ -233,29 +242,15 @@ def _letter(tree: Tree) -> str:
     return name if len(name) == 1 else ""
 
 
-def _without_letter(tree: Tree) -> tuple[Tree, str] | None:
-    """(the number, the letter) of a number times a letter that can be a unit, or over one more (5 m/s^2); else None."""
-    if tree[0] == "/" and _unit_letter(tree[2]):
-        tree = tree[1]
-    letter = _unit_letter(tree[2]) if tree[0] == "*" else ""
-    return (tree[1], letter) if letter and not symbols(tree[1]) else None
+def letter_free(answer: Answer) -> bool:
+    """Whether no letter stands in it that could be a variable."""
+    return not any(isinstance(part.form, Quantity) and symbols(part.form.tree) for part in answer.parts)
 
 
-def _unit_letter(tree: Tree) -> str:
-    letter = tree[1] if tree[0] == "^" else tree
-    return letter[1] if letter[0] == "sym" and letter[1] in LETTER_UNITS else ""
-
-
-def drop_letter_units(answer: Answer, gold: Answer) -> Answer:
-    """The answer without bare letters that are units behind numbers, where the gold answer has no letters."""
-    if any(isinstance(part.form, Quantity) and symbols(part.form.tree) for part in gold.parts):
-        return answer
-    parts = []
-    for part in answer.parts:
-        if isinstance(part.form, Quantity) and not part.form.units and (found := _without_letter(part.form.tree)):
-            part = replace(part, form=Quantity(found[0], frozenset((found[1],))))
-        parts.append(part)
-    return replace(answer, parts=tuple(parts))
+def units_of(answer: Answer) -> frozenset[str]:
+    """The units that it has, all together."""
+    found = [part.form.units for part in answer.parts if isinstance(part.form, Quantity)]
+    return frozenset().union(*found)
 
 
 def _in_words(quantity: Quantity, words: Words) -> bool:
@@ -265,14 +260,35 @@ def _in_words(quantity: Quantity, words: Words) -> bool:
     return tree[0] in ("sym", "const") and _letter(tree).casefold() == words.text
 
 
-def _functions(a: Part, b: Part) -> bool:
-    """Whether both are values of a function: f(x) = 2x and y = 2x."""
-    forms = [part.form for part in (a, b)]
-    if not all(isinstance(form, Quantity) and symbols(form.tree) for form in forms):
-        return False
-    return any("(" in name for part in (a, b) for name in part.names) and all(
-        "(" in name or name == "y" for part in (a, b) for name in part.names
-    )
+def _same_names(a: Part, b: Part) -> bool:
+    ours, theirs = ({name.casefold() for name in part.names} for part in (a, b))
+    return bool(ours & theirs)
+
+
+def _functions(a: Part, b: Part) -> Form | None:
+    """The first one's value in the second one's variable, if both are values of a function: f(t) = 2t, g(x) = 2x, y = 2x."""
+    if not (
+        isinstance(a.form, Quantity) and isinstance(b.form, Quantity) and symbols(a.form.tree) and symbols(b.form.tree)
+    ):
+        return None
+    arguments = [re.fullmatch(r"[A-Za-z](?:_\w)?\(([a-z])\)", part.names[-1]) for part in (a, b)]
+    if not any(arguments) or not all(
+        found or part.names[-1] == "y" for found, part in zip(arguments, (a, b), strict=True)
+    ):
+        return None
+    ours, theirs = arguments
+    if ours is None or theirs is None or ours[1] == theirs[1]:
+        return a.form
+    if theirs[1] in symbols(a.form.tree):
+        return None
+    return replace(a.form, tree=renamed(a.form.tree, ours[1], theirs[1]))
+
+
+def _are_choices(single: Part, others: Sequence[Part]) -> bool:
+    """ABD for A, B, D"""
+    letters = single.form.letters if isinstance(single.form, Words) else ""
+    named = [_letter(part.form.tree) for part in others if isinstance(part.form, Quantity) and not part.form.units]
+    return letters.isupper() and len(named) == len(others) and sorted(letters) == sorted(named)
 
 
 def _named_alike(parts: Sequence[Part]) -> list[Part]:
@@ -286,6 +302,10 @@ def _named_alike(parts: Sequence[Part]) -> list[Part]:
 
 def _records(parts: Sequence[Part]) -> list[dict[str, Part]]:
     """Elements with several names as assignments: x = 1, y = 2 is one, p = 5, q = 2, p = 7, q = 2 are two; else none."""
+    if len(parts) == 1 and parts[0].names and isinstance(parts[0].form, Tuple):
+        named = variables_of(parts[0].names[-1])
+        if len(named) == len(parts[0].form.parts):
+            return [dict(zip(named, parts[0].form.parts, strict=True))]
     if not all(part.names for part in parts) or len({part.names[-1] for part in parts}) < 2:
         return []
     records: list[dict[str, Part]] = [{}]

@@ -9,29 +9,12 @@ from fractions import Fraction
 
 from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, endless, number_token
 from reasonloop.verify.maths.tree import Tree, integer, variable
+from reasonloop.verify.maths.words import APPLIED, CONSTANTS, GREEK, UNSUPPORTED
 
 MOST_DEPTH, MOST_FACTORS = 60, 100
 _END = Token("end", "")
-_FUNCTIONS = frozenset(
-    (
-        "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth ln exp sqrt abs floor "
-        "ceil"
-    ).split()
-)
-_CONSTANTS = {"pi": "pi", "infty": "oo"}
-_TREES_OF_GREEK = frozenset(
-    (
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
-        "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar"
-    ).split()
-)
-_UNSUPPORTED = frozenset(
-    (
-        "int iint sum prod lim partial nabla oint begin end gcd lcm max min sup inf det dim deg angle triangle forall "
-        "exists mathbb cup cap setminus subset emptyset overline bar dot ddot underbrace overbrace stackrel perp "
-        "parallel odot oplus"
-    ).split()
-)
+_CALLED = frozenset("fghFGHPQTuvyIVNSE")
+"""Names that are functions where a number stands in brackets behind them"""
 _ACCENTS = frozenset(("bar", "dot", "ddot", "tilde", "overline"))
 _CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
 
@@ -222,7 +205,7 @@ class _Parser:
         if token.kind == "num":
             return self.number(token)
         if token.kind == "name":
-            return self.subscripted(token.text)
+            return self.called(token.text) or self.subscripted(token.text)
         if token.kind == "command":
             return self.command(token.text)
         if token.kind == "op" and token.text in ("(", "[", "{"):
@@ -237,6 +220,22 @@ class _Parser:
             f"{token.text!r} where a value should stand" if token.text else "an expression that breaks off"
         )
 
+    def called(self, name: str) -> Tree | None:
+        """f(2): a value of its own, and no product. C(10, 3): a binomial."""
+        if not self.sees("(") or self.next.spaced:
+            return None
+        end = next((i for i in range(self.at, len(self.tokens)) if self.tokens[i].text == ")"), 0)
+        inside = self.tokens[self.at + 1 : end]
+        commas = [i for i, token in enumerate(inside) if token.kind == "sep"]
+        if name == "C" and len(commas) == 1 and inside[commas[0]].text == ",":
+            self.at = end + 1
+            return ("binom", parsed(inside[: commas[0]]), parsed(inside[commas[0] + 1 :]))
+        plain = [token.text for token in inside if token.kind == "num" or token.text == "-"]
+        if not plain or len(plain) < len(inside) or not (name in _CALLED or plain == ["0"]):
+            return None
+        self.at = end + 1
+        return ("sym", f"{name}({''.join(plain)})")
+
     def group(self, opening: str) -> Tree:
         bars, self.bars = self.bars, 0
         inner = self.whole()
@@ -248,8 +247,9 @@ class _Parser:
         if self.sees("_"):
             raise Unreadable("a number with a subscript")
         assert token.value is not None
-        if self.sees("overline") or (self.sees("(") and token.decimals >= 0 and self.is_repetend()):
-            self.take()
+        lined = self.sees("overline", "bar", "dot")
+        if token.decimals >= 0 and (lined or (self.sees("(") and self.is_repetend())):
+            self.at += lined
             repeated = self.repetend()
             places = max(token.decimals, 0)
             period = Fraction(int(repeated), 10**places * (10 ** len(repeated) - 1))
@@ -272,7 +272,7 @@ class _Parser:
         if closing:
             self.take()
         digits = self.take()
-        if digits.kind != "num" or digits.decimals > 0 or len(digits.text) > 100:
+        if digits.kind != "num" or not digits.text.isdecimal() or len(digits.text) > 100:
             raise Unreadable("a repeating decimal without its digits")
         if closing:
             self.expect(closing)
@@ -317,19 +317,19 @@ class _Parser:
             return ("root", degree, self.argument())
         if name in ("log", "lg"):
             return self.logarithm(name)
-        if name in _FUNCTIONS:
+        if name in APPLIED:
             return self.function(name)
-        if name in _CONSTANTS:
-            return ("const", _CONSTANTS[name])
+        if name in CONSTANTS:
+            return ("const", CONSTANTS[name])
         if name in ("lfloor", "lceil"):
             inner = self.sum()
             self.expect("r" + name[1:])
             return ("fn", name[1:], inner)
-        if name in _TREES_OF_GREEK:
+        if name in GREEK:
             return self.subscripted("\\" + name)
         if name in _ACCENTS and self.sees("{"):
             return self.subscripted(f"{name} {self.subscript()}")
-        if name in _UNSUPPORTED:
+        if name in UNSUPPORTED:
             raise Unsupported(f"\\{name}")
         raise Unreadable(f"\\{name}")
 
@@ -368,9 +368,7 @@ class _Parser:
         return tree
 
     def begins_function(self) -> bool:
-        return self.next.kind == "command" and (
-            self.next.text in _FUNCTIONS - {"sqrt"} or self.next.text in ("log", "lg")
-        )
+        return self.next.kind == "command" and (self.next.text in APPLIED - {"sqrt"} or self.next.text in ("log", "lg"))
 
     def argument(self) -> Tree:
         """What an exponent, a root or a subscript takes: a group, or the next factor without what is behind it."""

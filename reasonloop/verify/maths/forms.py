@@ -91,6 +91,8 @@ class Based:
 @dataclass(frozen=True)
 class Words:
     text: str
+    letters: str = ""
+    """As they stand, where it is one run of letters, which may be a product: nRT"""
 
 
 Form = Quantity | Tuple | Set | Union | Operation | Relation | Matrix | Colon | Based | Words
@@ -114,6 +116,8 @@ class Answer:
     parts: tuple[Part, ...]
     phrase: str
     """The whole in words"""
+    spelled: tuple[str, ...] = ()
+    """The whole, sign by sign"""
     choice: str = ""
     """The letter in front of "C: 12" or "C) 12" """
     content: Answer | None = None

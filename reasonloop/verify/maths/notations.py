@@ -25,6 +25,10 @@ def same_matrix(matrix: Matrix, other: Form) -> bool:
         if any(len(row) != 1 for row in matrix.rows) or not all(isinstance(p.form, Quantity) for p in other.parts):
             return False
         other = Matrix(tuple((part.form.tree,) for part in other.parts))  # type: ignore[union-attr]
+    if isinstance(other, Tuple) and all(isinstance(part.form, Tuple) for part in other.parts):  # [[1, 2], [3, 4]]
+        rows = [part.form.parts for part in other.parts if isinstance(part.form, Tuple)]
+        if all(isinstance(cell.form, Quantity) for row in rows for cell in row):
+            other = Matrix(tuple(tuple(cell.form.tree for cell in row) for row in rows))  # type: ignore[union-attr]
     if not isinstance(other, Matrix) or [len(row) for row in matrix.rows] != [len(row) for row in other.rows]:
         return False
     pairs = zip(matrix.rows, other.rows, strict=True)
@@ -62,8 +66,10 @@ def same_colon(a: Form, b: Form) -> bool:
         clocks = a.half or b.half or all(len(colon.texts[-1]) == 2 and colon.texts[-1].isdigit() for colon in (a, b))
         return not clocks and _same_ratio(a.parts, b.parts)
     colon, other = (a, b) if isinstance(a, Colon) else (b, a)
-    if not isinstance(colon, Colon) or not isinstance(other, Quantity) or len(colon.parts) != 2 or colon.half:
+    if not isinstance(colon, Colon) or not isinstance(other, Quantity) or len(colon.parts) != 2:
         return False
+    if colon.half:  # 9:00 a.m. and 9 a.m.
+        return colon.half in other.units and agree(colon.parts[0], other.tree) and agree(colon.parts[1], integer(0))
     return agree(("/", colon.parts[0], colon.parts[1]), other.tree)
 
 

@@ -35,33 +35,23 @@ class Reals:
 def reals_of(parts: Sequence[Part], joined: frozenset[str]) -> Reals | None:
     """The set that the elements describe together, or None if they aren't sets of real numbers.
 
-    Inequalities that are joined by "or" hold one or the other, by "and" both; by a comma both if they can.
+    Inequalities that are joined by "or" hold one or the other, by "and" both; by a comma both if they can. Intervals side by
+    side are a union, if they have nothing in common (else they are points).
     """
     sets = [_intervals(part.form) for part in parts]
     if not sets or any(found is None for found in sets):
         return None
     known = [found for found in sets if found is not None]
-    if _says_too_much(parts, known):
+    if all(isinstance(part.form, Union) for part in parts):
+        result = known[0]
+        for found in known[1:]:
+            both = _intersection(result, found)
+            result = both if both and "or" not in joined else _union(result + found)
+        return Reals(tuple(result), _extended(result))
+    result = _union([interval for found in known for interval in found])
+    if len(parts) > 1 and len(result) < sum(map(len, known)):
         return None
-    result = known[0]
-    for found in known[1:]:
-        both = _intersection(result, found)
-        if "or" not in joined and both and any(_extended(found) for found in known):
-            result = both
-        else:
-            result = _union(result + found)
     return Reals(tuple(result), _extended(result))
-
-
-def _says_too_much(parts: Sequence[Part], sets: list[list[Interval]]) -> bool:
-    """Whether a number stands beside an interval that holds it: x > 1 or 17."""
-    if not any(_extended(found) for found in sets):
-        return False
-    for i, part in enumerate(parts):
-        others = [interval for j, found in enumerate(sets) if j != i for interval in found]
-        if isinstance(part.form, Quantity) and _intersection(sets[i], _union(others)):
-            return True
-    return False
 
 
 def same_reals(a: Reals, b: Reals) -> bool:
@@ -77,13 +67,15 @@ def _extended(intervals: Sequence[Interval]) -> bool:
 
 def _intervals(form: Form) -> list[Interval] | None:
     if isinstance(form, Union):
-        return _union(list(form.intervals))
+        ends = [end for interval in form.intervals for end in (interval.low, interval.high)]
+        real = all(symbols(end) or _is_real(end, True) for end in ends)
+        return _union(list(form.intervals)) if real else None
     if isinstance(form, Tuple):
         return _bracketed(form)
     if isinstance(form, Quantity):
         return None if form.units or not _is_real(form.tree) else [_point(form.tree)]
     if isinstance(form, Set):
-        points = [_intervals(part.form) for part in form.parts]
+        points = [_intervals(part.form) if isinstance(part.form, Quantity) else None for part in form.parts]
         if any(found is None for found in points):
             return None
         return _union([interval for found in points if found is not None for interval in found])

@@ -65,3 +65,10 @@ def is_numeral(tree: Tree) -> bool:
     while tree[0] == "neg":
         tree = tree[1]
     return bool(tree[0] == "num")
+
+
+def renamed(tree: Tree, old: str, new: str) -> Tree:
+    """The tree with another name for one of its variables."""
+    if tree == ("sym", old):
+        return ("sym", new)
+    return (tree[0], *(renamed(part, old, new) if isinstance(part, tuple) else part for part in tree[1:]))

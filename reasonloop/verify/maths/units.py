@@ -1,17 +1,20 @@
 r"""What stands around a value and isn't part of it: units, currencies, nouns, and words in front.
 
-A unit is words (12 \text{ cm}^2, 5 km/h, 12 apples), a sign (°, %, \$), or a fraction of words. Bare letters are never
-taken for one here: `m` may be a variable (see `equal`).
+A unit is words (12 \text{ cm}^2, 5 km/h, 12 apples), a sign (°, %, \$), or a fraction of words. Bare letters may be
+variables: they are units only where the reader is told so (12 m, 5 m/s).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reasonloop.verify.maths.tokens import Token
-from reasonloop.verify.maths.words import CURRENCY, LEADING, UNIT_OF
+from reasonloop.verify.maths.phrases import leads
+from reasonloop.verify.maths.tokens import Token, Unreadable
+from reasonloop.verify.maths.words import CURRENCY, LETTER_UNITS, MULTIPLES, NUMBERS, SHAPES, UNIT_OF
 
 _OPERATORS = frozenset("+-*/^_=<>")
+_ANGLE_FUNCTIONS = frozenset("sin cos tan cot csc arcsin arccos arctan".split())
+_BARE_COMMANDS = {"mu": "micro", "Omega": "ohm"}
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,32 @@ class Measured:
     """Signs of the units that are known: {"km", "h"}; "%" and "deg" among them"""
 
 
-def measured(tokens: list[Token]) -> Measured:
-    """The tokens of the value alone, with its units. Words alone are left as they are."""
+def measured(tokens: list[Token], bare: bool = False) -> Measured:
+    """The tokens of the value alone, with its units. Words alone are left as they are.
+
+    `bare`: letters behind a number are units if they can be. Raises Unreadable where a word changes the value (5 squared).
+    """
     tokens, front = _without_front(tokens)
-    start = len(tokens) if any(_is_angle_function(token) for token in tokens) else _unit_start(tokens)
+    angle = any(token.kind == "command" and token.text in _ANGLE_FUNCTIONS for token in tokens)
+    start = len(tokens) if angle else _unit_start(tokens, bare)
     core, unit = tokens[:start], tokens[start:]
     while unit and core and core[-1].kind == "op" and core[-1].text in "*.":
         core = core[:-1]
-    units = front | {known for token in unit for known in [_unit_of(token)] if known}
-    return Measured(core, frozenset(units)) if core else Measured(tokens)
+    if not core:
+        return Measured(tokens)
+    words = [token.text.casefold() for token in unit if token.kind in ("word", "letters")]
+    if words and words[0] in MULTIPLES:
+        core = _multiplied(core, MULTIPLES[words.pop(0)])
+    if any(word in NUMBERS or word in MULTIPLES for word in words) or words in (["squared"], ["cubed"]):
+        raise Unreadable("a number in words behind a number")
+    return Measured(core, frozenset(front | {sign for token in unit for sign in _signs(token)}))
+
+
+def _multiplied(core: list[Token], factor: int) -> list[Token]:
+    last = core[-1]
+    if last.kind != "num" or last.value is None:
+        raise Unreadable("a number in words behind a formula")
+    return [*core[:-1], last._replace(value=last.value * factor, decimals=-1)]
 
 
 def with_nouns(tokens: list[Token]) -> list[Token]:
@@ -39,13 +59,15 @@ def with_nouns(tokens: list[Token]) -> list[Token]:
     found: list[Token] = []
     subscript = 0
     """Braces open in a subscript, where words are names"""
-    for token in tokens:
+    for place, token in enumerate(tokens):
         before = found[-1] if found else None
-        below = before is not None and before.text == "_"
-        if subscript or below:
+        if subscript or (before is not None and before.text == "_"):
             subscript += {"{": 1, "}": -1}.get(token.text, 0)
             found.append(token._replace(kind="name") if token.kind == "word" else token)
             continue
+        follower = tokens[place + 1] if place + 1 < len(tokens) else None
+        if token.kind == "word" and len(token.text) == 1 and follower is not None and follower.text == "_":
+            token = token._replace(kind="name")
         noun = token.kind == "letters" and before is not None and token.spaced and token.text.isascii()
         if noun and before is not None and (before.kind == "word" or (before.kind == "num" and _is_noun(token.text))):
             token = token._replace(kind="word")
@@ -57,18 +79,17 @@ def _is_noun(letters: str) -> bool:
     return len(letters) >= 3 and (letters.endswith("s") or bool(set("aeiou") & set(letters[1:])))
 
 
-def _is_angle_function(token: Token) -> bool:
-    return token.kind == "command" and token.text in ("sin", "cos", "tan", "cot", "csc", "arcsin", "arccos", "arctan")
-
-
-def _unit_of(token: Token) -> str | None:
+def _signs(token: Token) -> list[str]:
     if token.kind == "unit":
-        return token.text
+        return [token.text]
     if token.kind == "command":
-        return {"circ": "deg", "sec": "s", "min": "min"}.get(token.text)
-    if token.kind == "name":
-        return None
-    return UNIT_OF.get(token.text) or UNIT_OF.get(token.text.casefold())
+        sign = {"circ": "deg", "sec": "s", "min": "min"}.get(token.text)
+        return [sign] if sign else []
+    if token.text.casefold() in ("am", "pm"):
+        return [token.text.casefold()]
+    if token.text in SHAPES or token.kind not in ("word", "letters", "name"):
+        return []
+    return (UNIT_OF.get(token.text) or UNIT_OF.get(token.text.casefold()) or "").split()
 
 
 def _without_front(tokens: list[Token]) -> tuple[list[Token], set[str]]:
@@ -77,55 +98,58 @@ def _without_front(tokens: list[Token]) -> tuple[list[Token], set[str]]:
     place = 0
     while place < len(tokens):
         token = tokens[place]
-        word = token.text.casefold()
-        known = _unit_of(token)
-        if known in CURRENCY:
-            front.add(known)
-        elif token.kind in ("word", "letters", "name") and word in LEADING and (len(word) > 1 or token.kind == "word"):
-            pass
-        elif not (token.kind == "op" and token.text in ":." and place):
+        money = [sign for sign in _signs(token) if sign in CURRENCY] if token.kind != "name" else []
+        dollars = place + 1 < len(tokens) and tokens[place + 1].text == "$" and token.text.isupper()  # US\$
+        if money:
+            front.update(money)
+        elif not (dollars or leads(tokens, place) or (place and token.kind == "op" and token.text in ":.")):
             break
         place += 1
-    signed = tokens[:1] if place == 0 and len(tokens) > 2 and tokens[0].text in "+-" else []
-    if signed and _unit_of(tokens[1]) in CURRENCY:  # -\$5
-        return signed + tokens[2:], {_unit_of(tokens[1]) or ""}
+    if place == 0 and len(tokens) > 2 and tokens[0].text in "+-" and set(_signs(tokens[1])) & CURRENCY:  # -\$5
+        return tokens[:1] + tokens[2:], set(_signs(tokens[1]))
     return (tokens[place:], front) if place < len(tokens) else (tokens, set())
 
 
-def _unit_start(tokens: list[Token]) -> int:
+def _unit_start(tokens: list[Token], bare: bool) -> int:
     """Where the unit at the end begins; len(tokens) if there is none."""
     start = len(tokens)
     for place in range(len(tokens) - 1, 0, -1):
-        if not _belongs(tokens, place):
+        if not _belongs(tokens, place, bare):
             break
-        if _begins(tokens, place):
+        if _begins(tokens, place, bare):
             start = place
     return start
 
 
-def _begins(tokens: list[Token], place: int) -> bool:
+def _begins(tokens: list[Token], place: int, bare: bool) -> bool:
     token, before = tokens[place], tokens[place - 1]
-    if before.kind == "op" and before.text in _OPERATORS and before.text != "*":
+    if before.kind == "op" and (before.text == "{" or (before.text in _OPERATORS and before.text != "*")):
         return False
-    if before.text == "{" and before.kind == "op":
-        return False
-    if token.kind in ("word", "unit"):
+    if token.kind in ("word", "unit") or _is_half(token) or (bare and _is_bare(token)):
         return True
     if token.kind == "command" and token.text in ("sec", "min"):
         return place == len(tokens) - 1
     if token.kind == "command" and token.text == "frac":
         return any(t.kind == "word" for t in tokens[place:])
-    return token.kind == "op" and token.text == "^" and _is_degree(tokens, place)
+    if token.kind == "command" and token.text == "circ":
+        return True
+    return token.text == "^" and any(t.text == "circ" for t in tokens[place + 1 : place + 3])
 
 
-def _is_degree(tokens: list[Token], place: int) -> bool:
-    return any(t.text == "circ" for t in tokens[place + 1 : place + 3])
+def _is_half(token: Token) -> bool:
+    return token.kind == "letters" and token.text.casefold() in ("am", "pm") and token.spaced
 
 
-def _belongs(tokens: list[Token], place: int) -> bool:
+def _is_bare(token: Token) -> bool:
+    if token.kind == "command":
+        return token.text in _BARE_COMMANDS
+    return (token.kind == "name" and token.text in LETTER_UNITS) or (token.kind == "letters" and bool(_signs(token)))
+
+
+def _belongs(tokens: list[Token], place: int, bare: bool) -> bool:
     """Whether a token can be part of a unit."""
     token, before = tokens[place], tokens[place - 1]
-    if token.kind in ("word", "unit"):
+    if token.kind in ("word", "unit") or _is_half(token) or (bare and _is_bare(token)):
         return True
     if token.kind == "command":
         return token.text in ("circ", "frac") or (token.text in ("sec", "min") and place == len(tokens) - 1)

@@ -208,7 +208,7 @@ class _Evaluation:
             exact = _exact_log(base, a)
             if exact is not None:
                 return exact
-        return self.log(a) / self.log(base)
+        return self.divide(self.log(a), self.log(base))
 
     def log(self, a: Value) -> Value:
         if a == 0:

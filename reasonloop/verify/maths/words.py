@@ -9,6 +9,28 @@ FUNCTIONS = frozenset(
     ).split()
 )
 
+APPLIED = frozenset(
+    (
+        "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth ln exp sqrt abs floor "
+        "ceil"
+    ).split()
+)
+CONSTANTS = {"pi": "pi", "infty": "oo"}
+GREEK = frozenset(
+    (
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
+        "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar"
+    ).split()
+)
+UNSUPPORTED = frozenset(
+    (
+        "int iint sum prod lim partial nabla oint begin end gcd lcm max min sup inf det dim deg angle triangle forall "
+        "exists mathbb cup cap setminus subset emptyset overline bar dot ddot underbrace overbrace stackrel perp "
+        "parallel odot oplus"
+    ).split()
+)
+"""Commands of mathematics that isn't calculated here"""
+
 SEPARATORS = {"and": "and", "or": "or"}
 
 _UNITS = {
@@ -43,7 +65,7 @@ _UNITS = {
     "$": "dollar dollars usd buck bucks",
     "cent": "cent cents",
     "EUR": "euro euros eur",
-    "Rs": "rupee rupees rs inr",
+    "Rs": "rupee rupees Rs inr",
     "yuan": "yuan rmb cny",
     "deg": "degree degrees deg",
     "rad": "radian radians rad",
@@ -56,8 +78,12 @@ _UNITS = {
     "K": "kelvin kelvins",
     "Hz": "hertz Hz",
     "mol": "mole moles mol",
-    "mph": "mph",
-    "kmh": "kmh kph",
+    "mi h": "mph",
+    "km h": "kmh kph kmph",
+    "dm": "dm decimeter decimeters decimetre decimetres",
+    "erg": "erg ergs",
+    "kWh": "kWh",
+    "ohm": "ohm ohms",
     "%": "percent pct percentage percents",
     "kW": "kW kilowatt kilowatts",
     "eV": "eV",
@@ -87,7 +113,8 @@ EXPLAINS = frozenset(("because", "since"))
 
 LEADING = frozenset(
     (
-        "the final answer result solution value total sum probability area number therefore thus hence so is are be "
+        "option choice point points interval coordinates the final answer result solution value total sum probability area "
+        "number therefore thus hence so is are be "
         "equals equal to given by about approximately approx roughly around exactly just simply only clearly now then "
         "also indeed that we get have it its about of"
     ).split()
@@ -106,7 +133,8 @@ MEANINGS = {
     "empty": "none", "empty set": "none", "no solution": "none", "no solutions": "none", "no real solution": "none",
     "no real solutions": "none", "none": "none", "no": "no", "not exist": "dne", "dne": "dne", "undefined": "undefined",
     "infinity": "infinity", "infinite": "infinity", "real": "reals", "real numbers": "reals", "reals": "reals",
-    "all real": "reals", "all reals": "reals", "all real numbers": "reals", "positive infinity": "infinity",
+    "infinitely many solutions": "infinitely many", "all real": "reals", "all reals": "reals", "all real numbers": "reals",
+    "positive infinity": "infinity",
 }  # fmt: skip
 """Phrases without their filler -> what they mean"""
 
@@ -127,24 +155,37 @@ MONTHS = frozenset(
     ).split()
 )
 
+MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+
+
+def in_words(words: list[str]) -> int | None:
+    """The number that some words say ("forty-two", "three hundred"), or None."""
+    total = current = 0
+    for word in words:
+        if word in NUMBERS:
+            current += NUMBERS[word]
+        elif word in TENS:
+            current += TENS[word]
+        elif word == "hundred" and current:
+            current *= 100
+        elif word in MULTIPLES and current:
+            total, current = total + current * MULTIPLES[word], 0
+        elif word != "and":
+            return None
+    return total + current if words else None
+
+
 HEDGES = frozenset(
     ("maybe", "perhaps", "possibly", "probably", "either", "not", "nor", "neither", "vs", "versus", "but")
 )
 """Words with which a value is no answer"""
 
-KNOWN_WORDS = (
-    UNIT_WORDS
-    | HEDGES
-    | EXPLAINS
-    | LEADING
-    | FILLER
-    | MONTHS
-    | NUMBERS.keys()
-    | SHAPES.keys()
-    | PER
-    | {word for phrase in MEANINGS for word in phrase.split()}
-    | frozenset(
-        ("yes no true false odd even none both none am pm base usd rs only never all left right cup cups").split()
-    )
-) - {"a", "is", "it", "in", "of", "be", "do", "an", "on", "we", "as"}
+KNOWN_WORDS = frozenset(
+    (
+        "yes no true false odd even none all both only never left right not nor but vs the of per and or for are was "
+        "has unit units feet foot inch mile yard gram year days day week hour ways way base each cent usd pct acre volt "
+        "watt mole sets"
+    ).split()
+)
 """Bare words of two to four letters that are no products of variables"""

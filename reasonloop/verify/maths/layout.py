@@ -1,0 +1,151 @@
+r"""The layout of an answer's text: one spelling for what LaTeX, Unicode and plain typing have several of.
+
+What only lays out is dropped (\left, \displaystyle, fonts, thin spaces, marks of formulas and environments).
+"""
+
+from __future__ import annotations
+
+import re
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎", "0123456789+-=()")
+_SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
+_SUB_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎]+")
+_VULGAR = {
+    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5), "⅘": (4, 5),
+    "⅙": (1, 6), "⅚": (5, 6), "⅐": (1, 7), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8), "⅑": (1, 9), "⅒": (1, 10),
+}  # fmt: skip
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": r"\times ", "✕": r"\times ", "·": r"\cdot ",
+    "∙": r"\cdot ", "⋅": r"\cdot ", "•": r"\cdot ", "∗": "*", "÷": "/", "∕": "/", "⁄": "/", "∶": ":", "°": r"^\circ ",
+    "º": r"^\circ ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ",
+    "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≃": r"\approx ", "≅": r"\approx ", "≡": r"\equiv ", "∪": r"\cup ",
+    "∩": r"\cap ", "∈": r"\in ", "∖": r"\setminus ", "∅": r"\emptyset ", "Ø": r"\emptyset ", "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "±": r"\pm ", "∓": r"\mp ",
+    "…": r"\ldots ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∨": r"\lor ", "∧": r"\land ",
+    "∠": r"\angle ", "△": r"\triangle ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"', "€": r"\$ ",
+    "£": r"\$ ", "¥": r"\$ ", "₹": r"\$ ", "¢": " cents ", "℃": r"^\circ C", "℉": r"^\circ F", "⟨": r"\langle ",
+    "≦": r"\le ", "≧": r"\ge ", "˚": r"^\circ ", "‒": "-",
+    "⟩": r"\rangle ", "∣": "|", "‖": "|", "→": r"\to ", "⇒": r"\Rightarrow ", "✓": "", "✅": "", "、": ",", "，": ",",
+    **{chr(0x2460 + i): f", {i + 1} ," for i in range(20)}, "。": ".", "；": ";", "：": ":", "（": "(", "）": ")", "ı": "i",
+}  # fmt: skip
+_GREEK = dict(
+    zip(
+        "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϵ",
+        (
+            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon "
+            "phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega phi epsilon"
+        ).split(),
+        strict=True,
+    )
+)
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062\u2063"))
+_ONE_FOR_ONE = str.maketrans({**_UNICODE, **{letter: f"\\{name} " for letter, name in _GREEK.items()}})
+
+# what only lays out
+_LAYOUT = re.compile(
+    r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|"
+    r"large|Large|LARGE|huge|Huge|normalsize|small|tiny|bf|it|rm|sf|boldmath|checkmark|centering|noindent|therefore|because)"
+    r"(?![a-zA-Z])\s?\.?(?=\.|)"
+)
+_SIZED = re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)\s*(?=[()\[\]|]|\\[{}|])")
+_WRAPPED = re.compile(
+    r"\\(?:mathbf|boldsymbol|bm|pmb|vec|overrightarrow|underline|mathit|mathsf|mathcal|mathscr|fbox|hbox|ensuremath|"
+    r"widehat|hat|mathop|mathrel|mathbin|mathord|smash|textnormal\*)\s*(?=\{)"
+)
+_SPACED = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}")
+_COLOUR = re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}")
+_FORMULA_IN_TEXT = re.compile(r"\\(?:text|mbox|textbf)\s*\{\s*\$([^${}]*(?:\{[^{}]*\}[^${}]*)*)\$\s*\}")
+_FONT_OF_FORMULA = re.compile(r"\\(?:mathrm|text|mathbf|mbox)\s*(?=\{\s*\\(?:d?frac|sqrt|pi))")
+_SET_LETTER = re.compile(r"\\(?:mathbb|mathbf(?=\s*\{?\s*[RZ]))\s*\{?\s*([A-Z])\s*\}?")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|gathered|split|eqnarray)\*?\}")
+_GOES_ON = re.compile(r"\\\\\s*(?=&?\s*=)")
+_SYSTEM = re.compile(
+    r"\\begin\{cases\}([^&]*?)\\end\{cases\}|\\\{\s*\\begin\{array\}\{[lcr]*\}([^&]*?)\\end\{array\}\s*(?:\\right)?\s*(?:\.|$)"
+)
+_LINE = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
+_HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\b\.?")
+_BRACKETED = re.compile(r"\\sqrt\s*\[[^\]]*\]|([\[\]])([^\[\],]*,[^\[\],]*)([\[\]])")
+_UNITED = re.compile(r"(?<=[\])])\s*(?:U|\\bigcup)\s*(?=[\[(])")
+_ORDINAL = re.compile(
+    r"(?<=[0-9])(?:(?:st|nd|rd|th)(?![A-Za-z])|\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}{1,2})"
+)
+_NUMBERED = re.compile(r"^\s*(?:No\.|\\?#)\s*(?=[0-9])")
+_WIDE_SPACE = re.compile(r"\\q?quad")
+_THIN_SPACE = re.compile(
+    r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~"
+)
+_GROUPED = re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))")
+_POINT_FIRST = re.compile(r"(?<![0-9])\.(?=\s*\\(?:overline|bar|dot)\b)")
+_DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
+_NEGATIVE_SPACE = re.compile(r"\\!")
+_TWICE, _ONCE = re.compile(r"\\\\[a-zA-Z]"), re.compile(r"(?<!\\)\\[a-zA-Z]")
+"""Commands escaped twice, and those that aren't"""
+_PRIMES = re.compile(r"\^\s*(?:\{\s*)?((?:\\prime\s*)+)\}?")
+_CIRCLED = re.compile(r"\\textcircled\s*\{?\s*([0-9]+)\s*\}?")
+_TIMES = re.compile(r"(?<=[0-9])(?:\s*[xX]\s*(?=10\s*(?:\^|\*\*))|\s+[xX]\s+(?=[0-9]))")
+_POWER = re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])")
+_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\*\*+")
+"""Of formulas: \\( \\), and of bold face"""
+_BOX = re.compile(r"\\boxed(?![a-zA-Z])\s*")
+_OPENS_MATRIX = re.compile(
+    r"\\begin\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}(?:\s*\{[lcr| ]*\}|\s*\[[lcr]\])?"
+)
+_CLOSES_MATRIX = re.compile(r"\\end\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}")
+_SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_NUM = re.compile(r"\\num\s*\{([^{}]*)\}")
+
+
+def cleaned(text: str) -> str:
+    """The text with one spelling for what has several, and without what only lays it out."""
+    if not text.isascii():
+        text = text.translate(_INVISIBLE)
+        for sign, (a, b) in _VULGAR.items():
+            if sign in text:
+                text = text.replace(sign, f"\\frac{{{a}}}{{{b}}}")
+        text = text.replace("³√", "∛")
+        text = _SUPER_RUN.sub(lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
+        text = _SUB_RUN.sub(lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text)
+        text = text.translate(_ONE_FOR_ONE)
+    if _TWICE.search(text) and not _ONCE.search(text):
+        text = text.replace("\\\\", "\\")
+    text = _CIRCLED.sub(r", \1 ,", text) if "circled" in text else text
+    if "\\prime" in text:
+        text = _PRIMES.sub(lambda primes: "'" * primes[1].count("prime"), text)
+    text = _trailing(_ORDINAL.sub("", _NUMBERED.sub("", text)))
+    text = _POWER.sub("^", _TIMES.sub(r"\\times ", text))
+    text = _SI.sub(r"\1 \\text{ \2 }", _NUM.sub(r"\1", text))
+    if "\\begin" in text:
+        text = _environments(text)
+    text = _HALF_OF_DAY.sub(lambda half: f" {half[1].lower()}m ", text)
+    text = _SET_LETTER.sub(r"\\mathbb{\1}", _FONT_OF_FORMULA.sub("", _FORMULA_IN_TEXT.sub(r" \1 ", text)))
+    text = _MARKS.sub(" ", _BOX.sub("", _SPACED.sub(" ", _COLOUR.sub("", text))))
+    text = _POINT_FIRST.sub("0.", _GROUPED.sub("", text))  # thousands
+    text = _DECIMAL_COMMA.sub(".", text)
+    text = _NEGATIVE_SPACE.sub("", text)
+    text = _WIDE_SPACE.sub(r" \\quad ", text)
+    text = _THIN_SPACE.sub(" ", text)
+    text = _WRAPPED.sub("", _LAYOUT.sub(" ", _SIZED.sub("", text)))
+    if "[" in text or "]" in text:
+        text = _BRACKETED.sub(_intervals, text)
+    return _UNITED.sub(r" \\cup ", text)
+
+
+def _trailing(text: str) -> str:
+    """Without half a command at the end, which white space that was stripped leaves of "\\ "."""
+    return text[:-1] if text.endswith("\\") and not text.endswith("\\\\") else text
+
+
+def _environments(text: str) -> str:
+    """Lines of aligned formulas as one chain, systems of equations as a list, matrices with marks of their own."""
+    text = _SYSTEM.sub(lambda system: " " + _LINE.sub(", ", system[1] or system[2]), text)
+    if _ENVIRONMENT.search(text):
+        text = _ENVIRONMENT.sub(" ", _LINE.sub(", ", _GOES_ON.sub(" ", text)).replace("&", " "))
+    return _CLOSES_MATRIX.sub(r"\\endmatrix ", _OPENS_MATRIX.sub(r"\\matrix ", _LINE.sub(r"\\\\ ", text)))
+
+
+def _intervals(brackets: re.Match[str]) -> str:
+    """]a, b[ and [a, b[ as (a, b) and [a, b)."""
+    if brackets[1] is None:
+        return brackets[0]
+    return f"{'(' if brackets[1] == ']' else '['}{brackets[2]}{')' if brackets[3] == '[' else ']'}"

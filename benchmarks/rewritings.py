@@ -119,7 +119,7 @@ SAME: dict[str, Rewriting] = {
     "without \\left and \\right": lambda text: _changed(re.sub(r"\\(?:left|right)(?![a-z])\s*", "", text), text),
     "without spaces": lambda t: None if "\\" in t or re.search("[A-Za-z]{2}", t) else _changed(t.replace(" ", ""), t),
     "a space between number and letter": _matched(r"(?<![\w{\\_^.])([0-9]+)([a-z])(?![a-z0-9-])", r"\1 \2"),
-    "unit dropped": lambda text: _changed(_UNITS.sub("", text), text),
+    "unit dropped": lambda text: _changed(_UNITS.sub("", text), text) or None,
     "degree sign for ^\\circ": lambda text: _changed(re.sub(r"\s*\^\{?\s*\\circ\s*\}?", "°", text), text),
     "words without \\text": lambda t: _TEXT.sub(r"\1", t) if re.fullmatch(r"\\text\{[A-Za-z, ]+\}", t) else None,
     "other letter case": lambda t: (
@@ -208,8 +208,8 @@ OTHER: dict[str, Rewriting] = {
         if re.fullmatch(r"[-+0-9a-z\\{}^ .]+", text) and not re.search("text|mbox|circ", text) and text != "0"
         else None
     ),
-    "or another": lambda text: f"{text} \\text{{ or }} 17" if text != "17" and "$" not in text else None,
-    "and another": lambda text: f"{text}, 17" if text != "17" and "$" not in text else None,
+    "or another": lambda text: f"{text} \\text{{ or }} 17" if "17" not in text and "$" not in text else None,
+    "and another": lambda text: f"{text}, 17" if "17" not in text and "$" not in text else None,
     "an element less": _listed(lambda parts: ", ".join(parts[1:])),
     "a bracket": _bracket_changed,
     "the order": _swapped,

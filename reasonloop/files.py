@@ -18,8 +18,8 @@ def write_atomically(
     """The file has either its old content or the new one, also after a crash: written beside its place, fsync, rename,
     fsync of the folder. Text is written as UTF-8.
 
-    `several`: other processes may write the same file at the same time. Raises OSError where the disk refuses; the old
-    file is then still whole, and nothing is left beside it.
+    `several`: other processes may write the same file at the same time; what killed ones left is removed. Raises OSError
+    where the disk refuses; the old file is then still whole, and nothing is left beside it.
     """
     data = content.encode() if isinstance(content, str) else content
     partial = partial_of(path, str(os.getpid()) if several else "")
@@ -33,7 +33,21 @@ def write_atomically(
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+    if several:
+        _clear_left(path)
     fsync_folder(path.parent)
+
+
+def _clear_left(path: Path) -> None:
+    """Removes what writers that are gone left of the file."""
+    for left in path.parent.glob(f".{path.name}.*.partial"):
+        writer = left.name.split(".")[-2]
+        try:
+            os.kill(int(writer), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            pass
 
 
 def partial_of(path: Path, writer: str = "") -> Path:

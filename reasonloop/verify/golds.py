@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from reasonloop.verify.answers import UNSUPPORTED, fold, one_line, read_gold
+from reasonloop.verify.answers import UNSUPPORTED, fold, one_line, parse_number, read_gold
 from reasonloop.verify.extract import boxes_in
 from reasonloop.verify.maths.forms import Words
 
@@ -46,6 +46,8 @@ def gold_reading(answer: str, worked: str | None = None) -> Reading:
         return Reading(
             "suspicious", f"several boxes in its solution: {', '.join(one_line(box, 20) for box in boxes[:4])}"
         )
+    if parse_number(text) is not None:
+        return Reading("readable")
     reading = read_gold(text)
     if reading is UNSUPPORTED:
         return Reading("readable", "by math-verify")

@@ -163,3 +163,42 @@ def test_what_was_left_out_is_told_everywhere(write, capsys, tmp_path):
     assert f"# {told}" in capsys.readouterr().out
     assert main(["run", "recipe.toml", "task.on_bad=skip", "--out", "out"]) == 0
     assert told in capsys.readouterr().err
+
+
+GOLDS = [
+    {"problem": "a", "answer": "12"},
+    {"problem": "b", "answer": "proof"},
+    {"problem": "c", "answer": "\\text{Friday}"},
+    {"problem": "d", "answer": "We add 1 and 1. So the answer is 2."},
+    {"problem": "e", "solution": "so \\boxed{5}. No: \\boxed{6}"},
+    {"problem": "f", "answer": "{12"},
+]
+
+
+def test_what_is_read_of_gold_answers_is_told_with_rows(write):
+    write("t.jsonl", GOLDS)
+    (report,) = load_task("file", {"test": "t.jsonl"}).reports()
+    assert (report.readable, len(report.text), len(report.suspicious), report.bad) == (1, 1, 4, ())
+    lines = report_lines(load_task("file", {"test": "t.jsonl"}))
+    assert lines[0].startswith(
+        "t.jsonl (test): 6 problems of 6 rows; gold answers: 1 readable, 1 text only, 4 suspicious"
+    )
+    assert "  t.jsonl line 2: a placeholder: 'proof'" in lines
+    assert "  t.jsonl line 5: several boxes in its solution: 5, 6" in lines
+    assert "  text only: t.jsonl line 3: \\text{Friday}" in lines
+    assert any("t.jsonl line 6: answer '{12' is unparseable" in line for line in lines)
+
+
+def test_gold_answers_that_nothing_is_equal_to_are_left_out_on_demand(write):
+    write("t.jsonl", GOLDS)
+    task = load_task("file", {"test": "t.jsonl", "on_bad": "skip"})
+    assert [problem.answer for problem in task.problems()] == ["12", "\\text{Friday}", "6"]
+    (report,) = task.reports()
+    assert [row.place for row in report.bad] == ["t.jsonl line 2", "t.jsonl line 4", "t.jsonl line 6"]
+
+
+@pytest.mark.parametrize("verifier", ["numeric", "exact"])
+def test_gold_answers_of_other_verifiers(write, verifier):
+    write("t.jsonl", GOLDS[:3])
+    (report,) = load_task("file", {"test": "t.jsonl", "verifier": verifier}).reports()
+    assert (report.readable, len(report.suspicious)) == ((1, 2) if verifier == "numeric" else (3, 0))

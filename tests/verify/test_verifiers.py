@@ -132,7 +132,8 @@ def test_mathematical_gold_answers(math_pool):
 
 def stream(kind: str, lines, **options) -> list[str]:
     out = io.StringIO()
-    run_stream(kind, lines, out, options.get("deadline", DEADLINE), options.get("workers", WORKERS))
+    deadline, workers = options.pop("deadline", DEADLINE), options.pop("workers", WORKERS)
+    run_stream(kind, lines, out, deadline, workers, **options)
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     assert all(set(row) <= {"verdict", "detail"} for row in rows)
     return [row["verdict"] for row in rows]
@@ -156,6 +157,28 @@ def test_a_stream_is_judged_in_order():
     assert stream("exact", [line(" a ", "a"), line("a", "A")]) == ["right", "wrong"]
     assert stream("numeric", [line("1,000", "1e3"), line("x", "1")]) == ["right", "unparseable"]
     assert stream("exact", []) == []
+
+
+def test_a_stream_of_whole_responses():
+    lines = [line("So it is $2\\pi$.", "2\\pi"), line("It is 2 or 3.", "3"), line("<think>5", "5")]
+    assert stream("math", lines, extract="final") == ["right", "wrong", "unparseable"]
+    assert stream("numeric", [line("Step 1\n#### 42 eggs", "42")], extract="hash") == ["right"]
+    asked = json.dumps({"answer": "20%", "gold": "20", "prompt": "What percent of 50 is 10?"})
+    assert stream("math", [asked]) == ["right"]
+    assert stream("math", [asked], percent="strict") == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("code", {"extract": "final"}, "--extract"),
+        ("exact", {"percent": "strict"}, "--percent"),
+        ("math", {"extract": "x"}, "'x'"),
+    ],
+)
+def test_options_of_a_stream_that_make_no_sense(kind, options, said):
+    with pytest.raises(InputError, match=said):
+        stream(kind, [line("1", "1")], **options)
 
 
 def test_a_stream_takes_numbers_and_ends_with_empty_lines():

@@ -1,0 +1,20 @@
+"""Files that are there whole or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from reasonloop.files import partial_of, write_atomically
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, living, other = (partial_of(path, str(pid)) for pid in (gone.pid, os.getppid(), "name"))
+    for partial in (dead, living, other):
+        partial.write_text("half")
+    write_atomically(path, "whole", several=True)
+    assert path.read_text() == "whole"
+    assert sorted(tmp_path.iterdir()) == sorted([path, living, other])

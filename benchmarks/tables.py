@@ -245,12 +245,47 @@ def verdicts() -> str:
         ]
         for one in result["workloads"]
     ]
+    before = ""
+    if "before" in result:
+        one = result["before"]
+        before = f"\nOn GSM8K's responses {one['peer']}, the comparison before, takes {ratio(one)} times as long.\n"
     return f"""## Verdicts against math-verify: `verify.py`
-One worker ({machine(result)}). GSM8K's solutions are judged by our bounded comparisons alone; of the expressions
-(fractions, roots, pairs, intervals) three in four need
-math-verify, in a process that can be killed.
+One worker ({machine(result)}). Whole responses, and expressions (fractions, roots, pairs, intervals).
 
-{table(("workload", "against", "it takes", "our verdicts/s", "judged otherwise", "by the worker"), rows)}"""
+{table(("workload", "against", "it takes", "our verdicts/s", "judged otherwise", "by the worker"), rows)}
+{before}
+{accuracy(result["accuracy"])}"""
+
+
+def accuracy(found: dict[str, Any]) -> str:
+    """Whether verdicts are right: on handed cases, and on gold answers written otherwise."""
+    handed, written = found["cases"], found["rewritings"]
+    cases = [
+        [name, f"{one['cases']}", str(one["right_refused"]), str(one["wrong_paid"])]
+        for name, one in handed["bare"].items()
+    ]
+    sides = list(handed["bare"])
+    rows = [
+        [
+            name if one["keeps_the_value"] else f"*{name}*",
+            str(one["pairs"]),
+            *(str(one["faults"][side]) for side in sides),
+        ]
+        for name, one in written.items()
+    ]
+    missed = handed["not_as_expected"]
+    named = "; ".join(f"`{one['answer']}` for `{one['gold']}`" for one in missed)
+    told = f"Not as expected: {named}." if missed else "All of ours are as expected."
+    return f"""## Accuracy of verdicts
+{handed["cases"]} cases that people stumbled over, decided by hand (they are no sample: the shares are no error rates).
+{told} Of the bare ones, which math-verify is given in a box:
+
+{table(("verifier", "cases", "right answers refused", "wrong answers paid"), cases)}
+
+Gold answers of {" and ".join(found["files"])} ({found["golds"]:,} distinct ones) written otherwise: verdicts that are
+not what they have to be. Rewritings in italics change the value: there a fault is a wrong answer that is paid.
+
+{table(("rewriting", "pairs", *sides), rows)}"""
 
 
 def store() -> str:

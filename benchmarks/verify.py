@@ -2,7 +2,8 @@
 
     python benchmarks/verify.py --data path/to/gsm8k/test.jsonl [--cases cases.jsonl] [--golds math500.jsonl ...]
 
-With --cases and --golds the verdicts themselves are compared, too (`accuracy.py`).
+With --cases and --golds the verdicts themselves are compared, too (`accuracy.py`). With --before, the folder of another
+checkout, its verdicts/s on the whole responses are measured in turn with ours.
 
 Two workloads. GSM8K: each problem is judged on two responses, its own worked solution (right) and the next problem's (wrong,
 but for the few with the same answer). Expressions: fractions, roots, pairs and intervals in LaTeX, each judged on another
@@ -18,9 +19,14 @@ in the warm-up. Disagreements are counted and listed. The main workload is GSM8K
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -87,6 +93,7 @@ def main() -> None:
     options.add_argument(
         "--golds", type=Path, nargs="+", default=[], help="files of problems whose golds are rewritten"
     )
+    options.add_argument("--before", type=Path, help="folder of another checkout to be measured against")
     options.add_argument("--most", type=int, default=200, help="pairs of each rewriting (default: 200)")
     args = options.parse_args()
     threads = prepare_threads(args.threads)
@@ -97,12 +104,64 @@ def main() -> None:
         "expressions": lambda turn: expressions(EXPRESSIONS, turn),
     }
     results = [result for name, items in workloads.items() for result in measure(name, items, args.pairs)]
+    before = {"before": against(args.before.resolve(), solutions, args.pairs)} if args.before else {}
     accuracy: dict[str, Any] = {}
     if args.cases:
         accuracy["cases"] = cases(args.cases)
     if args.golds:
         accuracy |= rewritten([*args.golds, args.data], args.most)
-    write({**results[0], "workloads": results, "accuracy": accuracy}, args.out, threads)
+    write({**results[0], "workloads": results, **before, "accuracy": accuracy}, args.out, threads)
+
+
+_SERVE = """
+import json, sys, time
+from reasonloop.records import Problem
+from reasonloop.verify.workers import VerifierPool, VerifierSpec
+
+items = [(Problem(str(i), "", answer=gold), response) for i, (gold, response) in enumerate(json.load(open(sys.argv[1])))]
+spec = VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "final"})
+with VerifierPool(spec, workers=1) as pool:
+    for line in sys.stdin:
+        began = time.perf_counter()
+        for _ in range(int(line)):
+            pool.verify(items)
+        print(time.perf_counter() - began, flush=True)
+"""
+REPEATS = 10
+"""Of all responses, in a round against another checkout"""
+
+
+def against(root: Path, items: list[tuple[Problem, str]], pairs: int) -> dict[str, Any]:
+    """Seconds of this checkout and of the one in `root`, each in a process of its own."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        file = Path(folder) / "items.json"
+        file.write_text(json.dumps([(problem.answer, response) for problem, response in items]))
+
+        def side(of: Path) -> Side:
+            server = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", _SERVE, str(file)],
+                    env={**os.environ, "PYTHONPATH": str(of)},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(server.stdin.close)  # type: ignore[union-attr]
+
+            def seconds(turn: int) -> float:
+                assert server.stdin is not None
+                assert server.stdout is not None
+                print(REPEATS, file=server.stdin, flush=True)
+                return float(server.stdout.readline())
+
+            return seconds
+
+        found = alternate({"ours": side(Path(__file__).parents[1]), "before": side(root)}, pairs)
+    commit = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    return paired(
+        found["ours"], found["before"], f"commit {commit.strip()}", {"responses": len(items), "times": REPEATS}
+    )
 
 
 def measure(name: str, items_in: Items, pairs: int) -> list[dict[str, Any]]:

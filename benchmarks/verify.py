@@ -141,6 +141,7 @@ def against(root: Path, items: list[tuple[Problem, str]], pairs: int) -> dict[st
             server = stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", _SERVE, str(file)],
+                    cwd=of,
                     env={**os.environ, "PYTHONPATH": str(of)},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

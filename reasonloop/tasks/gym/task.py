@@ -84,10 +84,14 @@ class Gym:
         self.options = validated(self.Options, options, "task gym")
         self._label = f"task gym: the generator {self.options.dataset!r}"
         sizes = {split: self._limit(getattr(self.options, split)) for split in SPLITS}
-        seeds = [(self.options.seed * len(SPLITS) + number) * _BLOCK for number in range(len(SPLITS))]
+        seeds = [self.first_number(split) for split in SPLITS]
         limits = Limits(self.options.timeout, self.options.memory_mib)
         splits = list(zip(seeds, sizes.values(), strict=True))
         self._scorer = GymScorer(self.options.dataset, self.options.config, splits, limits)
+
+    def first_number(self, split: str) -> int:
+        """The library's seed for a split: its problem i is drawn from this number + i, and from nothing else."""
+        return (self.options.seed * len(SPLITS) + SPLITS.index(split)) * _BLOCK
 
     @staticmethod
     def _limit(size: int) -> int:

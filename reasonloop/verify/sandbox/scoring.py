@@ -174,6 +174,7 @@ class _Scorer(namespaces.Helper):
         send(messages, ["made"])
         send(messages, ["started"])
         guest.silence(0, 1, 2)
+        os.environ.clear()
         send(messages, self._score())
 
     def _score(self) -> list[Any]:

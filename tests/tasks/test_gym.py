@@ -97,7 +97,7 @@ def test_the_answer_is_where_extract_says(made, extract, response) -> None:
     assert task.verify(problem, closed).verdict is Verdict.RIGHT
     assert task.verify(problem, task.gold_response(problem)).verdict is Verdict.RIGHT
     if extract == "answer":
-        assert task.answer_end(problem, "<answer>4</answer> or") == len("<answer>4</answer>")
+        assert task.answer_end(problem, "</answer><Answer>4</answer> or") == len("</answer><Answer>4</answer>")
         assert task.answer_end(problem, response) is None
 
 

@@ -190,8 +190,12 @@ class Gym:
             return None
         if self.options.extract == "boxed":
             return answer_end(text, "boxed")
-        end = text.find("</answer>", max(text.find("<answer>"), 0))
-        return end + len("</answer>") if end >= 0 else None
+        opened = False
+        for tag in _TAG.finditer(text):
+            if opened and tag["closes"]:
+                return tag.end()
+            opened = opened or not tag["closes"]
+        return None
 
     def _answer(self, response: str) -> str | None:
         """The answer, stripped; None if there is none."""

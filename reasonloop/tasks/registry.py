@@ -23,6 +23,7 @@ TASKS = {
     "code": "reasonloop.tasks.code.task:Code",
     "humaneval": "reasonloop.tasks.code.files:HumanEval",
     "mbpp": "reasonloop.tasks.code.files:Mbpp",
+    "gym": "reasonloop.tasks.gym.task:Gym",
 }
 """Registered names, and the class behind each as `module:Class`"""
 

@@ -38,7 +38,7 @@ def serve(requests: int, replies: int) -> None:
     Requests are ["load", source] and ["call", name, [argument...], {keyword: argument}]; replies are ["value", value],
     ["raised", builtin exception, its own name, text], and a key of _ENDS with its text.
     """
-    _silence(0, 1, 2)
+    silence(0, 1, 2)
     sys.argv, sys.path[:] = ["program"], [path for path in sys.path if path]
     os.environ.clear()
     random.seed(0)  # so that a program which guesses gets the same verdict every time
@@ -251,7 +251,7 @@ def check_over_stdio() -> None:
     descriptor 1: ["ready"], ["ask", request]..., then ["verdict", {...}].
     """
     out = os.dup(1)
-    _silence(1, 2)
+    silence(1, 2)
 
     def exchange(request: list[Any]) -> Any:
         send(out, ["ask", request])
@@ -270,7 +270,7 @@ def serve_over_stdio() -> None:
     serve(os.dup(0), os.dup(1))
 
 
-def _silence(*descriptors: int) -> None:
+def silence(*descriptors: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor)

@@ -55,11 +55,12 @@ class Limits:
                 raise InputError(f"sandbox {name}: got {getattr(self, name)}, expected at least {least}")
 
 
-def refusal(reason: str) -> InputError:
-    """The error of a machine that can't make a sandbox."""
+def refusal(reason: str, docker: bool = True, what: str = "model-written programs") -> InputError:
+    """The error of a machine that can't make a sandbox; `docker`: whether that would do instead."""
+    instead = ', or backend = "docker" where docker is installed' if docker else ""
     return InputError(
-        f"model-written programs can't be run safely here: {one_line(reason, 300)}; expected Linux >= 5.14 that lets this "
-        'user make user, mount, pid and network namespaces, or backend = "docker" where docker is installed'
+        f"{what} can't be run safely here: {one_line(reason, 300)}; expected Linux >= 5.14 that lets this "
+        f"user make user, mount, pid and network namespaces{instead}"
     )
 
 

@@ -20,7 +20,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -56,17 +56,17 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)
     try:
-        helper = _Helper(limits)
+        helper = Helper(limits)
         checker = helper.make()
         send(out, ["ready"])
         while helper.tell(*checker, out):
             checker = helper.make()
     except (OSError, EOFError, WireError) as error:
         # no going on: it isn't known whether the item that lies on the input was read
-        send(out, ["failed", _reason(error)])
+        send(out, ["failed", reason(error)])
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """With room for it in a pipe, as JSON and escaped."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[: guest.DETAIL_LIMIT]
 
@@ -78,15 +78,18 @@ def _last_words(messages: int) -> Iterator[None]:
         yield
     except BaseException as error:
         with suppress(OSError):
-            send(messages, ["failed", _reason(error)])
+            send(messages, ["failed", reason(error)])
     finally:
         os._exit(0)
 
 
-class _Helper:
-    """Makes a checker with its program, waits for its verdict, and leaves nothing of them."""
+class Helper:
+    """Makes a checker with its program, waits for its verdict, and leaves nothing of them.
 
-    def __init__(self, limits: Mapping[str, Any]) -> None:
+    `packages` are folders of installed packages that the new root shows, too. Raises OSError, WireError.
+    """
+
+    def __init__(self, limits: Mapping[str, Any], packages: Sequence[str] = ()) -> None:
         self._limits = limits
         self._cpu_seconds = int(limits["timeout"]) + 1
         release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
@@ -94,13 +97,17 @@ class _Helper:
             raise WireError(f"this is Linux {os.uname().release}, which doesn't count processes by user namespace")
         if not seccomp.supported():
             raise WireError(f"the system calls of {os.uname().machine} are not known to the filter")
-        for name in _WARM.split():
-            __import__(name)
+        self.load()
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # out of memory, the kernel should take a program and not the training run
             kernel.write(self._proc, "self/oom_score_adj", "1000")
-        _enter(self._proc)
+        _enter(self._proc, packages)
         kernel.prctl("PR_SET_CHILD_SUBREAPER", 1)  # the checkers' own parents end at once
+
+    def load(self) -> None:
+        """Whatever its forks should have in memory. Called once, when a sandbox seems possible and there is none yet."""
+        for name in _WARM.split():
+            __import__(name)
 
     def make(self) -> tuple[int, int]:
         """(process, descriptor of its messages) of a checker that is about to read an item. Raises OSError, WireError."""
@@ -111,16 +118,16 @@ class _Helper:
         made = receive(messages) if in_time else ["failed", "a sandbox could not be made in time"]
         if made != ["made"]:
             os.close(messages)
-            _kill(checker)
+            kill(checker)
             raise WireError(str(made[-1]))
         return checker, messages
 
     def tell(self, checker: int, messages: int, out: int) -> bool:
         """Send the verdict to `out` when everything that ran is gone. False if whoever sends items is gone."""
         try:
-            late = self._wait(messages)
+            late = self.wait(messages)
         finally:
-            _kill(checker)
+            kill(checker)
         if late is None:
             return False
         # Piped through, not read: it quotes the tests, and the next program is a fork of this process. The checker's
@@ -132,7 +139,7 @@ class _Helper:
         os.close(messages)
         return True
 
-    def _wait(self, messages: int) -> bool | None:
+    def wait(self, messages: int) -> bool | None:
         """Whether the deadline came before the verdict; None if whoever sends items is gone."""
         poll = select.poll()
         poll.register(messages, select.POLLIN)
@@ -156,7 +163,7 @@ class _Helper:
                         kernel.close_all_but((0, 1, 2, messages, go_read, self._proc))
                         if os.read(go_read, 1):  # only after this is the helper our parent
                             kernel.prctl("PR_SET_PDEATHSIG", signal.SIGKILL)
-                            self._check(messages)
+                            self.check(messages)
                 send(messages, ["forked", child])
         os.close(go_read)
         os.close(messages)
@@ -168,7 +175,7 @@ class _Helper:
         os.close(go)
         return int(forked[1]), messages_read
 
-    def _check(self, messages: int) -> None:
+    def check(self, messages: int) -> None:
         """The checker's life: makes the program's process, reads an item, tells its verdict."""
         requests_read, requests = os.pipe()
         replies_read, replies = os.pipe()
@@ -176,7 +183,7 @@ class _Helper:
         child = os.fork()
         if child == 0:
             with _last_words(replies):
-                self._lock_in(requests_read, replies)
+                self.lock_in(requests_read, replies)
                 guest.serve(requests_read, replies)
         kernel.close_all_but((0, 1, 2, messages, requests, replies_read))
         kernel.limit(AS=_TESTS_MEMORY, CORE=0, FSIZE=0, NOFILE=64)
@@ -211,8 +218,8 @@ class _Helper:
             return guest.Unfinished("timeout", f"more than {self._cpu_seconds} s of CPU time")
         return guest.ended(os.waitstatus_to_exitcode(status) if pid else None)
 
-    def _lock_in(self, requests: int, replies: int) -> None:
-        """Take everything from the program's process but two pipes, and the scratch folder that it gets."""
+    def lock_in(self, *pipes: int) -> None:
+        """Take everything from the program's process but its pipes, and the scratch folder that it gets."""
         os.setsid()
         spaces = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
         kernel.unshare(spaces, "user, mount, ipc, uts")
@@ -231,30 +238,31 @@ class _Helper:
             MSGQUEUE=0,
             SIGPENDING=64,
         )
-        kernel.close_all_but((0, 1, 2, requests, replies))  # the first three lead nowhere as soon as it serves
+        kernel.close_all_but((0, 1, 2, *pipes))  # the first three lead nowhere as soon as it serves
         kernel.give_up_privileges()
         seccomp.install()
 
 
-def _kill(checker: int) -> None:
+def kill(checker: int) -> None:
+    """Return when it is gone, and with it its whole pid namespace."""
     with suppress(ProcessLookupError):
         os.kill(checker, signal.SIGKILL)
-    os.waitpid(checker, 0)  # returns when its whole pid namespace is gone
+    os.waitpid(checker, 0)
 
 
-def _enter(proc: int) -> None:
+def _enter(proc: int, packages: Sequence[str]) -> None:
     """Move this process into the helper's namespaces. Raises OSError."""
     alone = kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
     if os.geteuid() == 0 and kernel.has_capability(kernel.CAP_SYS_ADMIN):
         # the root is built first: folders that only root may enter can lie on the way to Python's libraries
         kernel.unshare(kernel.CLONE_NEWNS, "mount")
-        _build_root()
+        _build_root(packages)
         _become_nobody(proc)
     else:
         ids = os.geteuid(), os.getegid()
         kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS, "user")
         kernel.map_ids(proc, "self", 0, ids, setgroups=False)
-        _build_root()
+        _build_root(packages)
     kernel.unshare(alone, "network, ipc, uts, cgroup")
 
 
@@ -286,23 +294,22 @@ def _become_nobody(proc: int) -> None:
     kernel.prctl("PR_SET_DUMPABLE", 1)  # its files in /proc stay its own
 
 
-def _build_root() -> None:
-    """A root that holds Python's libraries, four devices and an empty folder, read-only, in place of the real one."""
+def _build_root(packages: Sequence[str]) -> None:
+    """A root in place of the real one: Python's libraries, `packages`, four devices and an empty folder, read-only."""
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     root = next((folder for folder in _COVERED if os.path.isdir(folder)), None)
     if root is None:
         raise OSError(0, f"none of the folders {', '.join(_COVERED)} exists")
     kernel.mount("root", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for path in _shown():
+    for path in _shown(packages):
         if os.path.islink(path):
             os.makedirs(root + os.path.dirname(path), exist_ok=True)
             os.symlink(os.readlink(path), root + path)
         else:
             _show(path, root + path)
-            for packages in _packages(path):  # this project may be among them, with the answers to its own problems
-                kernel.mount(
-                    "nothing", root + packages, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4k,mode=755"
-                )
+            # this project may be among them, with the answers to its own problems
+            for hidden in sorted(set(_packages(path)).difference(packages)):
+                kernel.mount("nothing", root + hidden, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4k,mode=755")
             kernel.restrict_mount(root + path, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
     for name in _DEVICES:
         _show(f"/dev/{name}", f"{root}/dev/{name}")
@@ -311,11 +318,11 @@ def _build_root() -> None:
     kernel.restrict_mount("/", kernel.ATTR_RDONLY | kernel.ATTR_NOSUID, recursive=False)
 
 
-def _shown() -> list[str]:
-    """What the new root shows: the system's shared libraries, and Python's own."""
+def _shown(packages: Sequence[str]) -> list[str]:
+    """What the new root shows: the system's shared libraries, Python's own, and `packages`."""
     own = [f"{prefix}/{name}" for prefix in (sys.base_prefix, sys.base_exec_prefix) for name in ("lib", "lib64")]
     own += [os.path.dirname(os.__file__)]
-    wanted = [path for path in dict.fromkeys((*_LIBRARIES, *own)) if os.path.exists(path)]
+    wanted = [path for path in dict.fromkeys((*_LIBRARIES, *own, *packages)) if os.path.exists(path)]
     # a folder that lies in another one is shown with it
     return [path for path in wanted if not any(path.startswith(f"{other}/") for other in wanted)]
 

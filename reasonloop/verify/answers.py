@@ -1,7 +1,7 @@
 r"""Comparing an answer with the gold answer: as text, as a number, and as mathematics.
 
-`exact`, `numeric` and `quick_math` are pure and bounded: they may run in the process that samples. `symbolic`, math-verify's
-comparison for what `maths` doesn't know, is not bounded: it runs only in a worker that can be killed.
+`exact`, `numeric` and `quick_math` are pure and bounded: they may run in the process that samples. What
+`maths` doesn't know is left to `symbolic`, which is not bounded.
 
 10, 10% and 0.1 are three different answers; but a gold answer with a percent sign, and a problem that asks for a percentage,
 take the number with the sign and without (`Rules`).
@@ -14,7 +14,6 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.maths.answer import read, spelling
@@ -23,6 +22,7 @@ from reasonloop.verify.maths.forms import Answer, Quantity
 from reasonloop.verify.maths.tokens import Unreadable, Unsupported
 from reasonloop.verify.maths.tree import is_written_number
 from reasonloop.verify.maths.value import rational
+from reasonloop.verify.prose import stated
 
 MAX_DIGITS = 300
 MAX_EXPONENT = 400
@@ -34,10 +34,6 @@ texts only get their white space folded."""
 MAX_SYMBOLIC = 10_000
 """Characters; a longer answer is not parsed as mathematics."""
 DETAIL = 200
-KEPT_JUDGEMENTS = 2_000
-"""That `symbolic` keeps: the responses of a group often give the same answer."""
-KEPT_GOLDS = 200
-"""Gold answers that `symbolic` keeps parsed (answers aren't: they may be huge, and nobody has checked them)."""
 KEPT_READINGS = 2_000
 """Answers, and gold answers, whose structure is kept"""
 PLAIN = Rules()
@@ -115,7 +111,7 @@ def parse_number(text: str) -> Number | None:
 
 @lru_cache(maxsize=KEPT_READINGS)
 def _parse_number(text: str) -> Number | None:
-    text = _unwrap(fold(text))
+    text = unwrap(fold(text))
     match = _PLAIN.fullmatch(text) or _FRAC.fullmatch(text)
     if match is None:
         return None
@@ -136,7 +132,7 @@ def _parse_number(text: str) -> Number | None:
     return Number(value, parts["percent"] is not None, form)
 
 
-def _unwrap(text: str) -> str:
+def unwrap(text: str) -> str:
     r"""Take the mathematics out of its marks: **, $...$, \(...\), LaTeX's thousands separators, \$ and \%."""
     text = text.strip().removeprefix("**").removesuffix("**").strip()
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
@@ -154,7 +150,7 @@ def numeric(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement:
     No tolerance: 0.333333 is not 1/3. UNPARSEABLE if either is no single number ("5 or 6", "5-", "2 + 3"); percent signs as
     `rules` have it.
     """
-    number, expected = parse_number(answer.strip().removesuffix("!")), parse_number(gold)
+    number, expected = parse_number(answer) or parse_number(_DECIMAL_COMMA.sub(r"\1.\2", answer)), parse_number(gold)
     if number is not None and expected is not None:
         return _same_numbers(number, expected, rules, answer)
     found = []
@@ -175,7 +171,11 @@ def _same_numbers(number: Number, expected: Number, rules: Rules, answer: str) -
 
 def _written_number(text: str) -> tuple[Fraction, bool] | None:
     """(value, whether in percent) of a single number with whatever is written around it, or None."""
-    reading = read_measured(fold(text)) if len(text) <= MAX_NUMERAL else "too long"
+    if len(text) > MAX_NUMERAL:
+        return None
+    reading = read_measured(fold(text))
+    if isinstance(reading, str) or not reading.parts:
+        reading = read_measured(fold(stated(text)))
     if isinstance(reading, str) or len(reading.parts) != 1 or not isinstance(reading.parts[0].form, Quantity):
         return None
     quantity = reading.parts[0].form
@@ -202,13 +202,14 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
 
 
 def _compared(answer: str, gold: str, rules: Rules) -> Judgement | None:
-    """The verdict of `maths`. 1,234 may be a number or two, and 1,5 two or a decimal: right as either."""
-    pointed = [_DECIMAL_COMMA.sub(r"\1.\2", text) for text in (answer, gold)]
-    if pointed != [answer, gold] and (a := parse_number(pointed[0])) and a == parse_number(pointed[1]):
+    """The verdict of `maths`. 1,234 may be a number or two, and 1,5 of an answer two or a decimal: right as either."""
+    pointed = _DECIMAL_COMMA.sub(r"\1.\2", answer)
+    if pointed != answer and (a := parse_number(pointed)) and a == parse_number(gold):
         return Judgement(Verdict.RIGHT, one_line(answer))
     apart = [_MAY_BE_TWO.sub(", ", text) if "," in text else text for text in (answer, gold)]
     verdict = _judged(answer, gold, rules)
-    if verdict is not None and verdict.verdict is not Verdict.RIGHT and apart != [answer, gold]:
+    one_number = parse_number(gold) is not None
+    if verdict is not None and verdict.verdict is not Verdict.RIGHT and apart != [answer, gold] and not one_number:
         other = _judged(apart[0], apart[1], rules)
         return other if other is not None and other.verdict is Verdict.RIGHT else verdict
     return verdict
@@ -219,7 +220,7 @@ _MAY_BE_TWO = re.compile(r"(?<=[0-9]),(?=[0-9]{3})")
 
 
 def _judged(answer: str, gold: str, rules: Rules) -> Judgement | None:
-    plain, expected = _unwrap(answer), _unwrap(gold)
+    plain, expected = unwrap(answer), unwrap(gold)
     if plain == expected:
         return Judgement(Verdict.RIGHT, one_line(plain))
     ours, theirs = read_answer(answer), read_gold(gold)
@@ -244,6 +245,10 @@ def _equal(answer: str, gold: str, rules: Rules) -> bool:
     assert not isinstance(theirs, str)
     if equal(ours, theirs, rules):
         return True
+    if "%" in gold and "=" in gold and not rules.strict_percent:  # 0.56 = 56 %
+        number = read_answer(gold)
+        if not isinstance(number, str) and equal(ours, number, rules):
+            return True
     as_gold = read_gold(answer)  # where a + b = 0 is an equation, and no value with a name
     if as_gold != ours and not isinstance(as_gold, str) and equal(as_gold, theirs, rules):
         return True
@@ -285,107 +290,3 @@ def read_gold(text: str) -> Answer | str:
 def read_measured(text: str) -> Answer | str:
     """With letters behind a number as its unit."""
     return _read(text, gold=False, bare=True)
-
-
-_PERCENT = re.compile(r"\\?%|\\(?:text|mathrm)\s?\{\s*(?:percent|%|\\%)\s*\}|\bpercent\b")
-_PERCENT_LAST = re.compile(rf"(.*?\S)\s*(?:{_PERCENT.pattern})\s*", re.DOTALL)
-_SIDE_BY_SIDE = re.compile(r"(?<![\^_])[0-9](?:\s|~|\\[ ;:,!])+[0-9]++(?!\s*/)")
-_LEFT_OPEN = re.compile(
-    r"\b(?:or|and|nor|vs|but|maybe|perhaps)\b|\\(?:lor|vee|land|wedge|quad|qquad)\b|;|\\&", re.IGNORECASE
-)
-
-
-@lru_cache(maxsize=KEPT_JUDGEMENTS)
-def symbolic(answer: str, gold: str) -> Judgement:
-    r"""math-verify's comparison of two expressions. Unbounded in time and memory: only for a worker with a deadline.
-
-    math-verify's own alarms are off (they need the main thread, and can't interrupt one long multiplication). Both
-    sides are parsed whole, as the content of one box, so that "5, 6" is a set and not its last number. Known quirks
-    that are handled here: the percent sign is on both sides or none, and a symbol of its own (math-verify equates x, x %
-    and x/100); "1 2",
-    which it reads as 1 + 2, and unbalanced braces are refused. An answer that parses but can't be compared with the
-    gold answer is WRONG; running out of memory or stack while comparing is raised.
-    """
-    from math_verify import verify
-
-    texts = [_unwrap(fold(answer)), _unwrap(fold(gold))]
-    if _elements(texts[0]) != _elements(texts[1]):
-        return Judgement(Verdict.WRONG, "another number of elements")
-    if bool(_PERCENT.search(texts[0])) != bool(_PERCENT.search(texts[1])):
-        return Judgement(Verdict.WRONG, "a percent sign on one side only")
-    bare = [_PERCENT_LAST.fullmatch(text) for text in texts]
-    if bare[0] and bare[1]:  # "1/1 %" would be read as 1/(1 %)
-        texts = [bare[0].group(1), bare[1].group(1)]
-    sides = []
-    for name, text in zip(("answer", "gold answer"), texts, strict=True):
-        if not _balanced(text):
-            return Judgement(Verdict.UNPARSEABLE, f"unbalanced braces in the {name}: {one_line(text, 100)}")
-        if _SIDE_BY_SIDE.search(text):
-            return Judgement(Verdict.UNPARSEABLE, f"two numbers side by side in the {name}: {one_line(text, 100)}")
-        read = _parse if name == "answer" else _parse_gold
-        parsed = read(_PERCENT.sub(r" \\wp ", text))
-        if not parsed:
-            return Judgement(Verdict.UNPARSEABLE, f"the {name} is no mathematics: {one_line(text, 100)}")
-        sides.append(parsed)
-    try:
-        same = verify(sides[1], sides[0], timeout_seconds=None, raise_on_error=True)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}", 100)
-        return Judgement(Verdict.WRONG, f"can't be compared with the gold answer ({reason})")
-    same = same and not _other_case(*texts)
-    return Judgement(Verdict.RIGHT if same else Verdict.WRONG, one_line(answer.strip()))
-
-
-def _other_case(*texts: str) -> bool:
-    """Whether their variables differ in letter case alone, which math-verify doesn't see."""
-    ours, theirs = (set(_VARIABLE.findall(text)) for text in texts)
-    return ours != theirs and {name.casefold() for name in ours} == {name.casefold() for name in theirs}
-
-
-_VARIABLE = re.compile(r"(?<![A-Za-z\\\\])[A-Za-z](?![A-Za-z])")
-
-
-def _elements(text: str) -> tuple[int, int]:
-    """Commas outside of brackets, and words that leave an answer open: what math-verify reads past."""
-    depth = commas = 0
-    for sign in text.replace("\\,", " "):
-        depth += (sign in "([{") - (sign in ")]}")
-        commas += sign == "," and depth == 0
-    return commas, len(_LEFT_OPEN.findall(text))
-
-
-def prepare_symbolic() -> None:
-    """Import math-verify and run it once, so that the first real comparison doesn't pay for it; silence its log."""
-    import logging
-
-    for name in ("math_verify", "latex2sympy2_extended"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    symbolic(r"\frac{1}{2}x + 1", r"1 + x/2")
-    quick_math(r"\sin x", r"\cos x")
-
-
-def _parse(text: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    return parse(
-        f"\\boxed{{{text}}}",
-        extraction_config=(LatexExtractionConfig(boxed_match_priority=0),),
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,
-        raise_on_error=True,
-    )
-
-
-_parse_gold = lru_cache(maxsize=KEPT_GOLDS)(_parse)
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for brace in re.findall(r"\\.|[{}]", text, re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(brace, 0)
-        if depth < 0:
-            return False
-    return depth == 0

@@ -21,7 +21,7 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
     r"|\\\((?P<round>(?:[^\\]|\\(?![()]))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?![\[\]]))*+)\\\]"
-    r"|\\begin\{(?:align|aligned|equation|gather)\*?\}(?P<lines>(?:[^\\]|\\(?!begin|end))*+)\\end\{[a-z]++\*?\}"
+    r"|\\begin\{(?:align|aligned|equation|gather|[pb]?matrix|array|cases)\*?\}(?P<lines>(?:[^\\]|\\(?!begin|end))*+)\\end\{[a-z]++\*?\}"
 )
 _RUN = re.compile(
     r"(?:\\[a-zA-Z]++|\\[,;!%$ ]|\$(?=[-\u2212]?[0-9.])|[0-9{}()\[\]^_+\-*/=.,!|<>≤≥≠%°√π²³\u2212·×:]"
@@ -30,7 +30,7 @@ _RUN = re.compile(
 )
 _DIGIT = re.compile("[0-9]")
 _TORN = re.compile(r"^\S++")
-_IN_FRONT = re.compile(r"^(?:[ \t,;:*_]|\.(?![0-9]))++")
+_IN_FRONT = re.compile(r"^(?:[ \t,;:*_]|=>|\.(?![0-9]))++")
 _PERCENT_BEHIND = re.compile(r"\s?percent\b")
 _NOT_AROUND = " \t,;:.*_"
 _PARTING = re.compile(r"[\s,;]*(?:\b(?:and|or)\b)?[\s,;]*")
@@ -40,13 +40,13 @@ _TEXT_INSIDE = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*+\{[^{}]*+\}")
 _COMMAND, _LETTER_LEFT = re.compile(r"\\[a-zA-Z]++"), re.compile("[A-Za-z<>]")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _LEFT_OPEN = re.compile(
-    r"\b(?:not|n't|maybe|perhaps|possibly|probably|unknown|unclear|unlikely|up\s+to|over|under|almost|nearly"
+    r"(?:\bnot|n['’]t|cannot\s+be|\bmaybe|\bperhaps|possibly|probably|unknown|unclear|unlikely|up\s+to|over|under|almost|nearly"
     r"|at\s+(?:most|least)|(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than)\s*(?:\$|\\\(|\\\[)?\s*$",
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
     r"\b(?:answers?|result|(?:correct\s+)?(?:option|choice))\b(?:"
-    r"\s{0,5}+(?:\*{0,3}:|=|\bis\b|\bare\b)"
+    r"\s{0,5}+(?:\*{0,3}:|=|\bis(?=\b|n['’]t)|\bare(?=\b|n['’]t))|\s{1,3}-\s(?=\S)|\s{1,3}(?=can(?:not|['’]t)\s+be\b)"
     r"|(?:\s{1,5}+(?:to|of|for|in)\b[^.:?!\n]{1,80}?|\s{1,5}+(?:must|will|would|should)\b[^.:?!\n]{0,20}?)"
     r"\s(?:is\b|are\b|be\b|:|=)"
     r"|\*{0,3}\s{0,5}\n"
@@ -55,13 +55,23 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _NO_ANSWER = re.compile(r"(?:wrong|incorrect|in?valid|right|correct|to|what|yet)\b(?!\s*[:=])", re.IGNORECASE)
-_NEGATED = re.compile(r"(?:not|n't|still|un(?:known|clear|likely)|probably|likely|maybe|perhaps)\b", re.IGNORECASE)
-_OPTION = re.compile(r"\b(?:option|choice)\s+\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right|answer)", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:not|n['’]t|can(?:not|['’]t)\s+be|still|un(?:known|clear|likely)|probably|likely|maybe|perhaps)\b",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(
+    r"\b(?:[Oo]ption|[Cc]hoice)\s+\(?([A-J])(?![A-Za-z])|(?<![A-Za-z])\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)\b"
+)
+_DOUBTED = re.compile(r"\b(?:don['’]t|do\s+not|doubt)\b[^.!?\n]{0,30}$", re.IGNORECASE)
+_TAKEN_BACK = re.compile(r"[^.!?\n]{0,40}\?\s{0,3}(?:no|wait)\b", re.IGNORECASE)
+_DENIED_BEHIND = re.compile(r"\s{0,3}(?:is|are|was|were)(?:n['’]t|\s+(?:not|wrong|incorrect))\b", re.IGNORECASE)
 _LETTER = re.compile(r"[\s*_($\\]*([A-J])[\s*_.)$\\]*")
 _SENTENCE = 1_000
+_SHORT = 40
+"""Characters of a response that is its answer in words"""
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)[.!?]\*{0,3}\s|\n")
 _REASON = re.compile(
-    r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|i\.e\.|as\s+(?:the|we|it))(?![a-z])",
+    r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|i\.e\.|or\s+(?:about|approximately|roughly)|as\s+(?:the|we|it))(?![a-z])",
     re.IGNORECASE,
 )
 _STATES = re.compile(r"\b(?:is|are|was|were|equals?|be)\b|(?<![<>!=\\])=", re.IGNORECASE)
@@ -85,12 +95,14 @@ def after_phrase(text: str) -> str | None:
     start, denied = None, False
     for phrase in _PHRASE.finditer(text):
         if not _NO_ANSWER.match(text, phrase.end()):
-            start, denied = phrase.end(), _NEGATED.match(text, phrase.end()) is not None
+            doubted = _DOUBTED.search(text, max(0, phrase.start() - 60), phrase.start()) is not None
+            start = phrase.end()
+            denied = doubted or bool(_NEGATED.match(text, start) or _TAKEN_BACK.match(text, start))
     if start is None:
         option = None
         for option in _OPTION.finditer(text):  # noqa: B007
             pass
-        return option[1].upper() if option else None
+        return option[1] or option[2] if option else None
     sentence = text[start : start + _SENTENCE]
     formula = _FORMULA.match(sentence)
     end = _SENTENCE_END.search(sentence, formula.end() if formula else 0)
@@ -128,6 +140,9 @@ def last_value(text: str) -> str | None:
         return letter[1]
     values = values_in(text)
     if not values:
+        words = text.strip()
+        return words if len(words) <= _SHORT and "\n" not in words and words else None
+    if _DENIED_BEHIND.match(text, values[-1].end):
         return None
     first = values[-1]
     found = first.inside

@@ -12,10 +12,11 @@ import re
 
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
-from reasonloop.verify.answers import PLAIN, exact, numeric, prepare_symbolic, quick_math, symbolic
+from reasonloop.verify.answers import PLAIN, exact, numeric, quick_math
 from reasonloop.verify.extract import STYLES, extract_answer, gold_response
 from reasonloop.verify.maths.choices import choices_in
 from reasonloop.verify.maths.equal import Rules
+from reasonloop.verify.symbolic import prepare_symbolic, symbolic
 
 
 class _AnswerVerifier:

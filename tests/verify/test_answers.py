@@ -16,11 +16,10 @@ from reasonloop.verify.answers import (
     numeric,
     one_line,
     parse_number,
-    prepare_symbolic,
     quick_math,
-    symbolic,
 )
 from reasonloop.verify.maths.equal import Rules
+from reasonloop.verify.symbolic import prepare_symbolic, symbolic
 
 RIGHT, WRONG, UNPARSEABLE, TIMEOUT, CRASHED = Verdict
 
@@ -143,7 +142,7 @@ def test_what_is_no_single_number(text):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("5 cm", "5"), ("3 1/2", "7/2"), ("2\u00bd", "2.5"), ("USD 70,000", "70000"), ("1.5\u00d710^3", "1500"), ("18!", "18"),
+    [("5 cm", "5"), ("3 1/2", "7/2"), ("2\u00bd", "2.5"), ("USD 70,000", "70000"), ("1.5\u00d710^3", "1500"),
      ("\u22485", "5"), ("'5'", "5"), ("5\u00b0", "5"), ("70'000", "70000"), ("\ufeff5", "5"), ("12 apples", "12")],
 )  # fmt: skip
 def test_numbers_with_what_is_written_around_them(text, number):

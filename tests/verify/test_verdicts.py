@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reasonloop.records import Judgement, Problem, Verdict
-from reasonloop.verify.answers import prepare_symbolic, quick_math
+from reasonloop.verify.answers import quick_math
 from reasonloop.verify.golds import gold_reading
 from reasonloop.verify.maths.choices import choices_in
+from reasonloop.verify.symbolic import prepare_symbolic
 from reasonloop.verify.verifiers import MathVerifier, NumericVerifier
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -31,14 +31,14 @@ def agree(a: Tree, b: Tree, signs: tuple[Signs, Signs] = (1, 1)) -> bool:
 
 
 def near(a: Tree, b: Tree) -> bool:
-    """Whether two numbers are the same within 1 %, which is what an estimate claims."""
+    """Whether one number may be an estimate of the other, to one digit at least."""
     if symbols(a) | symbols(b):
         return False
     ctx = context(0)
     x, y = (number(tree) for tree in (a, b))
     if ctx.isinf(x) or ctx.isinf(y):
         return bool(x == y)
-    return bool(abs(x - y) <= max(abs(x), abs(y)) / 100)
+    return bool(abs(x - y) <= max(abs(x), abs(y)) / 8)
 
 
 def number(tree: Tree) -> Any:
@@ -117,6 +117,9 @@ def _agree(a: Tree, b: Tree, signs: tuple[Signs, Signs], names: frozenset[str], 
         except Undefined:
             return False
     complex_allowed = any(has(tree, "const", "i") for tree in (a, b))
+    steps = any(has(tree, "fn", whole) for tree in (a, b) for whole in ("floor", "ceil"))
+    if steps and _agreeing(pair, _whole_points(names), complex_allowed) is None:
+        return False
     good = _agreeing(pair, _points(names, POINTS, 1), complex_allowed)
     if good is None or good < NEEDED:
         if good is None or complex_allowed:

@@ -18,7 +18,7 @@ from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, token
 from reasonloop.verify.maths.tree import symbols
 from reasonloop.verify.maths.units import with_nouns
 from reasonloop.verify.maths.values import matrix, scalar
-from reasonloop.verify.maths.words import HEDGES, MONTHS
+from reasonloop.verify.maths.words import HEDGES, MONTHS, in_words
 
 _SET_SIGNS = ("cup", "cap", "setminus")
 
@@ -69,16 +69,26 @@ def _prose(tokens: list[Token]) -> Words | None:
     """Words without anything to be calculated, or a date."""
     kinds = {token.kind for token in tokens}
     first = tokens[0].text.casefold() if tokens else ""
-    if first in ("yes", "no") and len(tokens) > 1 and tokens[1].kind == "sep":
-        return Words(first)
+    if first in ("yes", "no") and len(tokens) > 1 and tokens[1].text in (",", ";"):
+        others = {token.text.casefold() for token in tokens[2:]}
+        return None if {"yes", "no", "maybe"} & others else Words(first)
     if any(token.kind == "word" and token.text.casefold() in MONTHS for token in tokens):
         return Words(phrase(tokens))
     if kinds == {"letters"} and len(tokens) == 1:
         text = tokens[0].text
         return Words(phrase(tokens), text) if not text.islower() or len(text) > 3 else None
+    if in_words([token.text.casefold() for token in tokens if token.text != "-"]) is not None:
+        return None
     plain = kinds <= {"word", "letters", "op"} and all(t.text in "().'-?!" for t in tokens if t.kind == "op")
     single = any(len(token.text) == 1 for token in tokens if token.kind in ("word", "name"))
     return Words(phrase(tokens)) if plain and "word" in kinds and not single else None
+
+
+def _says_nothing(tokens: list[Token]) -> bool:
+    r"""k \in \mathbb{Z}, (k \in \mathbb{Z}), "as required" """
+    inside = tokens[1:-1] if tokens[0].text == "(" and tokens[-1].text == ")" else tokens
+    words = [token.text.casefold() for token in tokens]
+    return is_domain(inside) or (len(words) == 2 and words[0] == "as" and words[1] in ("required", "desired", "needed"))
 
 
 class _Reader:
@@ -94,7 +104,8 @@ class _Reader:
             pieces, joined = split_at(tokens, lambda token: token.kind == "sep")
             if any(token.kind == "word" and token.text.casefold() in HEDGES for token in top_level(tokens)):
                 raise Unreadable("words that leave it open")
-            said = [piece for piece in pieces if piece and not is_domain(piece)]
+            said = [piece for piece in pieces if piece and not _says_nothing(piece)]
+            domains = [piece[0].text for piece in pieces if piece and is_domain(piece)]
             parts = tuple(part for piece in said or pieces if piece for part in self.part(piece))
             if not parts:
                 raise Unreadable("nothing")
@@ -102,7 +113,8 @@ class _Reader:
             if isinstance(error, Unsupported) and not lenient:
                 raise
             return Answer((), words, spelled, reason=str(error))
-        return Answer(parts, words, spelled, joined=frozenset(token.text for token in joined))
+        domain = domains[0] if len(domains) == 1 else ""
+        return Answer(parts, words, spelled, joined=frozenset(token.text for token in joined), domain=domain)
 
     def part(self, tokens: list[Token]) -> list[Part]:
         """The element that some tokens are: as a rule one, none for an "and" alone."""
@@ -113,10 +125,12 @@ class _Reader:
         sides, signs = split_at(tokens, lambda token: token.kind == "rel")
         sides = [without_condition(side) for side in sides]
         marks = [token.text for token in signs]
-        if marks and not sides[0] and marks[0] in ("=", "~"):  # "= 12"
+        if marks and not sides[0] and marks[0] in ("=", "~", "->", "=>"):  # "= 12"
             sides, marks = sides[1:], marks[1:]
-        if "=>" in marks or "<=>" in marks:
-            last = max(i for i, mark in enumerate(marks) if mark in ("=>", "<=>"))
+        if "=>" in marks:
+            last = max(i for i, mark in enumerate(marks) if mark == "=>")
+            if last == 0:
+                raise Unreadable("a consequence of a value")
             sides, marks = sides[last + 1 :], marks[last + 1 :]
         if not all(sides):
             raise Unreadable("a relation without one of its sides")
@@ -129,7 +143,7 @@ class _Reader:
             if not name:
                 raise Unreadable("an element that is no name")
             return [Part(self.form(sides[1]), (name,), words)]
-        if "in" in marks or "->" in marks or "!in" in marks:
+        if {"in", "->", "!in", "<=>"} & set(marks):
             raise Unsupported("a relation of that kind")
         return [Part(inequality(sides, marks), phrase=words)]
 
@@ -169,6 +183,12 @@ class _Reader:
                 form = Operation("setminus" if sign.text == "-" else sign.text, form, self.form(piece))
             return form
         texts = [token.text for token in tokens]
+        without = next((i for i, text in enumerate(texts) if text in ("except", "excluding") and i), 0)
+        if without and phrase(tokens[:without]) == "reals":
+            behind = tokens[without + 1 :]
+            return Operation(
+                "setminus", REALS, Set(self.parts(behind[1:] if behind[:1] and behind[0].text == "for" else behind))
+            )
         if texts[0] == "mathbb":
             if texts != ["mathbb", "{", "R", "}"]:
                 raise Unsupported("a set of numbers")
@@ -194,7 +214,7 @@ class _Reader:
         pieces, _ = split_at(inside, lambda token: token.kind == "sep")
         if len(pieces) > 1:
             parts = self.parts(inside)
-            return Set(parts) if opening == "{" else Tuple(opening, closing, parts)
+            return Set(parts, plain=True) if opening == "{" else Tuple(opening, closing, parts)
         if (opening, closing) not in (("(", ")"), ("{", "}"), ("[", "]")):
             raise Unreadable("brackets that don't match")
         found = self.part(inside)

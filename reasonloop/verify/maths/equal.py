@@ -13,12 +13,14 @@ from itertools import product
 from typing import Any
 
 from reasonloop.verify.maths.agree import agree, proportional
+from reasonloop.verify.maths.assignments import in_variable_of, named_alike, records_of, same_names, with_variable
 from reasonloop.verify.maths.forms import (
     Answer,
     Based,
     Colon,
     Form,
     Matrix,
+    Operation,
     Part,
     Quantity,
     Relation,
@@ -27,14 +29,13 @@ from reasonloop.verify.maths.forms import (
     Words,
     uses_sign,
 )  # fmt: skip
-from reasonloop.verify.maths.names import variables_of
 from reasonloop.verify.maths.notations import same_based, same_colon, same_matrix, same_number
 from reasonloop.verify.maths.reals import reals_of, same_reals
 from reasonloop.verify.maths.tokens import Unreadable
-from reasonloop.verify.maths.tree import Tree, has, renamed, symbols, variable
+from reasonloop.verify.maths.tree import Tree, has, integer, symbols, variable
 
 MOST_ELEMENTS = 100
-_SCALES = frozenset(("deg", "rad", "u"))
+_UNTOLD = frozenset(("deg", "rad", "%"))
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def equal(answer: Answer, gold: Answer, rules: Rules) -> bool:
         return True
     if not answer.parts or not gold.parts:
         return False
+    if answer.domain and gold.domain and answer.domain != gold.domain:
+        answer = with_variable(answer, gold.domain)
     return any(_Comparison(rules, together).answers(answer, gold) for together in _sign_modes(answer, gold))
 
 
@@ -88,7 +91,12 @@ class _Comparison:
         if len(ours) == len(theirs) == 1:
             return self.part(ours[0], theirs[0])
         sets = reals_of(ours, answer.joined), reals_of(theirs, gold.joined)
-        if sets[0] is not None and sets[1] is not None and sets[0].extended and same_reals(sets[0], sets[1]):
+        if (
+            sets[0] is not None
+            and sets[1] is not None
+            and (sets[0].extended or _has_operation(ours + theirs))
+            and same_reals(sets[0], sets[1])
+        ):
             return True
         return self.lists(ours, theirs)
 
@@ -112,7 +120,7 @@ class _Comparison:
         for single, others in ((ours, theirs), (theirs, ours)):
             if len(single) == 1:
                 return self.bracketed(single[0], others) or _are_choices(single[0], others)
-        records = _records(ours), _records(theirs)
+        records = records_of(ours), records_of(theirs)
         if records[0] and records[1]:
             return self.recorded(records[0], records[1])
         if records[0] or records[1]:
@@ -123,11 +131,13 @@ class _Comparison:
     def bracketed(self, single: Part, others: list[Part]) -> bool:
         """{1, 2} and (1, 2) against 1, 2."""
         form = single.form
+        records = records_of(others)
         if isinstance(form, Set):
+            if records and all(isinstance(part.form, Tuple) for part in form.parts):
+                return self.against_record(records, list(form.parts))
             return self.unordered(self.expanded(form.parts), others)
-        records = _records(others)
         if isinstance(form, Tuple):
-            named = _records([single])
+            named = records_of([single])
             if records and named:
                 return self.recorded(named, records)
             if records:
@@ -157,12 +167,12 @@ class _Comparison:
         return len(ours) == len(theirs) and all(self.part(a, b) for a, b in zip(ours, theirs, strict=True))
 
     def unordered(self, ours: Sequence[Part], theirs: Sequence[Part]) -> bool:
-        return _matched(_named_alike(ours), _named_alike(theirs), self.part)
+        return _matched(named_alike(ours), named_alike(theirs), self.part)
 
     def part(self, a: Part, b: Part) -> bool:
         """`a` of the answer, `b` of the gold answer."""
-        if a.names and b.names and not _same_names(a, b):
-            renamed = _functions(a, b)
+        if a.names and b.names and not same_names(a, b):
+            renamed = in_variable_of(a, b)
             return self.equations(a, b) if renamed is None else self.form(renamed, b.form)
         if isinstance(a.form, Relation) or isinstance(b.form, Relation):
             return self.equations(a, b) or self.named_relation(a, b)
@@ -192,6 +202,14 @@ class _Comparison:
             return ((a.opening, a.closing) == (b.opening, b.closing) and self.ordered(a.parts, b.parts)) or _both_reals(
                 a, b
             )
+        for one, other in ((a, b), (b, a)):
+            if (
+                isinstance(one, Set)
+                and one.plain
+                and isinstance(other, Tuple)
+                and other.opening + other.closing == "()"
+            ):
+                return self.ordered(one.parts, other.parts)
         if isinstance(a, Set) and isinstance(b, Set):
             return self.unordered(self.expanded(a.parts), self.expanded(b.parts))
         if isinstance(a, Words) and isinstance(b, Words):
@@ -216,8 +234,15 @@ class _Comparison:
     def quantity(self, a: Quantity, b: Quantity) -> bool:
         if not self.rules.percent_fits("%" in a.units, "%" in b.units):
             return False
-        units, others = (q.units - _SCALES - {"%"} for q in (a, b))
+        units, others = (_told(q.units) for q in (a, b))
+        if {*units, *others} == {"cent", "$"} and len(units) == len(others) == 1:
+            x, y = (("/", q.tree, integer(100)) if "cent" in q.units else q.tree for q in (a, b))
+            return agree(x, y)
         if units and others and units != others:
+            return False
+        if len({unit for q in (a, b) for unit in q.units if re.fullmatch("u[0-9]?", unit)}) > 1:
+            return False
+        if {"rad", "deg"} <= a.units | b.units and ("rad" in a.units) is not ("rad" in b.units):
             return False
         if same_number(a.tree, b.tree):
             return True
@@ -227,6 +252,11 @@ class _Comparison:
             x, y = (("fn", "degrees", q.tree) if "deg" in q.units else q.tree for q in (a, b))
             return (has(x, "const", "pi") or has(y, "const", "pi")) and agree(x, y)
         return False
+
+
+def _told(units: frozenset[str]) -> frozenset[str]:
+    """Units that have to be the same; any kind of unit is "unit", of whatever power."""
+    return frozenset(unit for unit in units if unit not in _UNTOLD and not re.fullmatch("u[0-9]?", unit))
 
 
 def _product(letters: str) -> Tree:
@@ -260,28 +290,8 @@ def _in_words(quantity: Quantity, words: Words) -> bool:
     return tree[0] in ("sym", "const") and _letter(tree).casefold() == words.text
 
 
-def _same_names(a: Part, b: Part) -> bool:
-    ours, theirs = ({name.casefold() for name in part.names} for part in (a, b))
-    return bool(ours & theirs)
-
-
-def _functions(a: Part, b: Part) -> Form | None:
-    """The first one's value in the second one's variable, if both are values of a function: f(t) = 2t, g(x) = 2x, y = 2x."""
-    if not (
-        isinstance(a.form, Quantity) and isinstance(b.form, Quantity) and symbols(a.form.tree) and symbols(b.form.tree)
-    ):
-        return None
-    arguments = [re.fullmatch(r"[A-Za-z](?:_\w)?\(([a-z])\)", part.names[-1]) for part in (a, b)]
-    if not any(arguments) or not all(
-        found or part.names[-1] == "y" for found, part in zip(arguments, (a, b), strict=True)
-    ):
-        return None
-    ours, theirs = arguments
-    if ours is None or theirs is None or ours[1] == theirs[1]:
-        return a.form
-    if theirs[1] in symbols(a.form.tree):
-        return None
-    return replace(a.form, tree=renamed(a.form.tree, ours[1], theirs[1]))
+def _has_operation(parts: Sequence[Part]) -> bool:
+    return any(isinstance(part.form, Operation) for part in parts)
 
 
 def _are_choices(single: Part, others: Sequence[Part]) -> bool:
@@ -289,31 +299,6 @@ def _are_choices(single: Part, others: Sequence[Part]) -> bool:
     letters = single.form.letters if isinstance(single.form, Words) else ""
     named = [_letter(part.form.tree) for part in others if isinstance(part.form, Quantity) and not part.form.units]
     return letters.isupper() and len(named) == len(others) and sorted(letters) == sorted(named)
-
-
-def _named_alike(parts: Sequence[Part]) -> list[Part]:
-    """n = 1, 2, 3 names all three."""
-    found: list[Part] = []
-    for part in parts:
-        names = part.names or (found[-1].names if found and not isinstance(part.form, Relation) else ())
-        found.append(replace(part, names=names))
-    return found
-
-
-def _records(parts: Sequence[Part]) -> list[dict[str, Part]]:
-    """Elements with several names as assignments: x = 1, y = 2 is one, p = 5, q = 2, p = 7, q = 2 are two; else none."""
-    if len(parts) == 1 and parts[0].names and isinstance(parts[0].form, Tuple):
-        named = variables_of(parts[0].names[-1])
-        if len(named) == len(parts[0].form.parts):
-            return [dict(zip(named, parts[0].form.parts, strict=True))]
-    if not all(part.names for part in parts) or len({part.names[-1] for part in parts}) < 2:
-        return []
-    records: list[dict[str, Part]] = [{}]
-    for part in parts:
-        if part.names[-1] in records[-1]:
-            records.append({})
-        records[-1][part.names[-1]] = replace(part, names=())
-    return records if len({frozenset(record) for record in records}) == 1 else []
 
 
 def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:

@@ -94,7 +94,7 @@ class _Parser:
 
     def follows_bracket(self) -> bool:
         before = self.tokens[self.at - 1]
-        return before.kind == "op" and before.text in ")]}"
+        return before.kind == "op" and before.text in ")]}!"
 
     def signed(self) -> Tree:
         if self.sees("-"):
@@ -285,10 +285,12 @@ class _Parser:
         if not self.sees("_"):
             return variable(name)
         self.take()
+        start = self.at
         subscript = self.subscript()
         if name == "C" and self.sees("^"):
+            below = parsed(self.tokens[start : self.at])
             self.take()
-            return ("binom", _number_or_symbol(subscript), self.argument())
+            return ("binom", below, self.argument())
         return ("sym", f"{name}_{subscript}")
 
     def subscript(self) -> str:
@@ -392,7 +394,3 @@ class _Parser:
             self.tokens[self.at] = number_token(token.text[1:])
             return integer(int(token.text[0]))
         return self.argument()
-
-
-def _number_or_symbol(text: str) -> Tree:
-    return integer(int(text)) if text.isdecimal() and len(text) < 10 else ("sym", text)

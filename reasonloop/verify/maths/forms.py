@@ -27,6 +27,8 @@ class Tuple:
 @dataclass(frozen=True)
 class Set:
     parts: tuple[Part, ...]
+    plain: bool = field(default=False, compare=False)
+    """Whether its braces only group, in LaTeX: {1, 2}"""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class Answer:
     """What stands behind that letter"""
     joined: frozenset[str] = field(default=frozenset())
     """What parts the elements"""
+    domain: str = ""
+    """The variable of k \\in \\mathbb{Z}, which any other could stand for"""
     reason: str = ""
     """Why it has no parts"""
 

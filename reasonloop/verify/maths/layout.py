@@ -23,8 +23,9 @@ _UNICODE = {
     "∩": r"\cap ", "∈": r"\in ", "∖": r"\setminus ", "∅": r"\emptyset ", "Ø": r"\emptyset ", "ℝ": r"\mathbb{R}",
     "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "±": r"\pm ", "∓": r"\mp ",
     "…": r"\ldots ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∨": r"\lor ", "∧": r"\land ",
-    "∠": r"\angle ", "△": r"\triangle ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"', "€": r"\$ ",
-    "£": r"\$ ", "¥": r"\$ ", "₹": r"\$ ", "¢": " cents ", "℃": r"^\circ C", "℉": r"^\circ F", "⟨": r"\langle ",
+    "∠": r"\angle ", "△": r"\triangle ", "′": "'", "″": "''", "’": "'", "‘": "'", "“": '"', "”": '"', "€": r" \text{EUR} ",
+    "£": r" \text{GBP} ", "¥": r" \text{yuan} ", "₹": r" \text{Rs} ", "∘": r"^\circ ",
+    "¢": " cents ", "℃": r"^\circ C", "℉": r"^\circ F", "⟨": r"\langle ",
     "≦": r"\le ", "≧": r"\ge ", "˚": r"^\circ ", "‒": "-",
     "⟩": r"\rangle ", "∣": "|", "‖": "|", "→": r"\to ", "⇒": r"\Rightarrow ", "✓": "", "✅": "", "、": ",", "，": ",",
     **{chr(0x2460 + i): f", {i + 1} ," for i in range(20)}, "。": ".", "；": ";", "：": ":", "（": "(", "）": ")", "ı": "i",
@@ -39,18 +40,22 @@ _GREEK = dict(
         strict=True,
     )
 )
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062\u2063"))
+_INVISIBLE = dict.fromkeys(
+    map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u2061\u2062\u2063\u202a\u202b\u202c\u2066\u2067\u2069")
+)
 _ONE_FOR_ONE = str.maketrans({**_UNICODE, **{letter: f"\\{name} " for letter, name in _GREEK.items()}})
 
 # what only lays out
 _LAYOUT = re.compile(
     r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|"
-    r"large|Large|LARGE|huge|Huge|normalsize|small|tiny|bf|it|rm|sf|boldmath|checkmark|centering|noindent|therefore|because)"
-    r"(?![a-zA-Z])\s?\.?(?=\.|)"
+    r"large|Large|LARGE|huge|Huge|normalsize|small|tiny|bf|it|rm|sf|boldmath|checkmark|centering|noindent|therefore|because|"
+    r"blacksquare|square|qed|Box)"
+    r"(?![a-zA-Z])\s?"
 )
+_NO_DELIMITER = re.compile(r"\\(?:left|right)\s*\.")
 _SIZED = re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)\s*(?=[()\[\]|]|\\[{}|])")
 _WRAPPED = re.compile(
-    r"\\(?:mathbf|boldsymbol|bm|pmb|vec|overrightarrow|underline|mathit|mathsf|mathcal|mathscr|fbox|hbox|ensuremath|"
+    r"\\(?:mathbf|boldsymbol|bm|pmb|vec|overrightarrow|underline|mathsf|mathcal|mathscr|fbox|hbox|ensuremath|"
     r"widehat|hat|mathop|mathrel|mathbin|mathord|smash|textnormal\*)\s*(?=\{)"
 )
 _SPACED = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}")
@@ -75,6 +80,34 @@ _WIDE_SPACE = re.compile(r"\\q?quad")
 _THIN_SPACE = re.compile(
     r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~"
 )
+_REWRITTEN = (
+    (re.compile(r"(?<!\\)\{\}"), ""),
+    (re.compile(r"\{\s*\\(?:rm|it|bf|sf)\s+([^{}]*)\}"), r"\\text{\1}"),
+    (re.compile(r"\\([RZNQC])(?![A-Za-z])"), r"\\mathbb{\1}"),
+    (re.compile(r"\\not\s*="), r"\\ne "),
+    (re.compile(r"\\not\s*\\in(?![a-z])"), r"\\notin "),
+    (re.compile(r"negative\s+infinity"), r"-\\infty "),
+    (re.compile(r"positive\s+infinity"), r"\\infty "),
+    (re.compile(r"\{:\}"), ":"),
+    (re.compile(r"\\text\s*\{\s*infinity\s*\}|(?<![A-Za-z])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"\\bbox\s*(?:\[[^\]]*\])?"), ""),
+    (re.compile(r"\^\s*\{?o\}?(?![A-Za-z])"), r"^\\circ "),
+    (re.compile(r"\b(?:US|HK|AU|NZ|CA)\s?\\?\$"), r"\\$"),
+    (re.compile(r"(?<=[0-9])_(?=[0-9]{3}(?![0-9]))"), ""),
+    (re.compile(r"\^\s*\{?\s*(?:T|\\top|\\intercal)\s*\}?\s*$"), ""),
+    (re.compile(r"(?<=[0-9.])\{(\\(?:overline|bar)\{[0-9]+\})\}"), r"\1"),
+    (re.compile(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
+    (
+        re.compile(r"(?:\{\}\s*)?(?<![A-Za-z0-9)}\]])[_^]\s*\{?([0-9]+)\}?\s*C\s*_?\s*\{?([0-9]+)\}?"),
+        r"\\binom{\1}{\2}",
+    ),
+    (re.compile(r"(?<![0-9A-Za-z_])([0-9]+)C_?\{?([0-9]+)\}?(?![0-9A-Za-z_])"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z])C\s*\^\s*\{?([0-9]+)\}?\s*_\s*\{?([0-9]+)\}?"), r"\\binom{\2}{\1}"),
+    (re.compile(r"(?<=[0-9])\{,\}(?=[0-9](?:\{,\}|[0-9]\{,\}))"), ", "),
+    (re.compile(r", [0-9]+\{,\}(?=[0-9]+$)"), lambda match: match[0].replace("{,}", ", ")),
+    (re.compile(r"\\q?quad(?=\s*\\(?:text|mathrm|mbox)\s*\{\s*[a-z]{1,3}\s*\}\s*(?:\^|$))"), " "),
+)
+"""Patterns and what stands for them"""
 _GROUPED = re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))")
 _POINT_FIRST = re.compile(r"(?<![0-9])\.(?=\s*\\(?:overline|bar|dot)\b)")
 _DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
@@ -112,6 +145,8 @@ def cleaned(text: str) -> str:
     text = _CIRCLED.sub(r", \1 ,", text) if "circled" in text else text
     if "\\prime" in text:
         text = _PRIMES.sub(lambda primes: "'" * primes[1].count("prime"), text)
+    for pattern, new in _REWRITTEN:
+        text = pattern.sub(new, text)
     text = _trailing(_ORDINAL.sub("", _NUMBERED.sub("", text)))
     text = _POWER.sub("^", _TIMES.sub(r"\\times ", text))
     text = _SI.sub(r"\1 \\text{ \2 }", _NUM.sub(r"\1", text))
@@ -125,7 +160,7 @@ def cleaned(text: str) -> str:
     text = _NEGATIVE_SPACE.sub("", text)
     text = _WIDE_SPACE.sub(r" \\quad ", text)
     text = _THIN_SPACE.sub(" ", text)
-    text = _WRAPPED.sub("", _LAYOUT.sub(" ", _SIZED.sub("", text)))
+    text = _WRAPPED.sub("", _LAYOUT.sub(" ", _SIZED.sub("", _NO_DELIMITER.sub(" ", text))))
     if "[" in text or "]" in text:
         text = _BRACKETED.sub(_intervals, text)
     return _UNITED.sub(r" \\cup ", text)
@@ -133,7 +168,7 @@ def cleaned(text: str) -> str:
 
 def _trailing(text: str) -> str:
     """Without half a command at the end, which white space that was stripped leaves of "\\ "."""
-    return text[:-1] if text.endswith("\\") and not text.endswith("\\\\") else text
+    return text.rstrip("\\")
 
 
 def _environments(text: str) -> str:

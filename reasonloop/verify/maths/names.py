@@ -13,7 +13,7 @@ from reasonloop.verify.maths.expression import parsed
 from reasonloop.verify.maths.tokens import Token, Unreadable
 from reasonloop.verify.maths.tree import symbols
 
-_SIGNS = frozenset("|(){}:',[]")
+_SIGNS = frozenset("|(){}:',[]/")
 _COMMANDS = frozenset("angle triangle overline bar dot tilde frac max min ldots circ".split())
 _GREEK = frozenset(
     "alpha beta gamma delta theta lambda mu phi omega rho sigma tau epsilon Delta Gamma Theta Phi Omega Sigma ell".split()
@@ -83,7 +83,7 @@ def variables_of(name: str) -> list[str]:
 
 def _same_for_all(name: str) -> str:
     """AB for |AB|, BA and \\overline{AB}."""
-    plain = re.sub(r"[|{}]|overline", "", name) if not re.fullmatch(r"\|[a-z]\|", name) else name
+    plain = re.sub(r"[|{}:/]|overline|frac", "", name) if not re.fullmatch(r"\|[a-z]\|", name) else name
     return "".join(sorted(plain)) if re.fullmatch("[A-Z]{2}", plain) else plain
 
 

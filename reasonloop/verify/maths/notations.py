@@ -25,6 +25,8 @@ def same_matrix(matrix: Matrix, other: Form) -> bool:
         if any(len(row) != 1 for row in matrix.rows) or not all(isinstance(p.form, Quantity) for p in other.parts):
             return False
         other = Matrix(tuple((part.form.tree,) for part in other.parts))  # type: ignore[union-attr]
+    if isinstance(other, Quantity) and other.tree[0] == "binom":
+        other = Matrix(tuple((tree,) for tree in other.tree[1:]))
     if isinstance(other, Tuple) and all(isinstance(part.form, Tuple) for part in other.parts):  # [[1, 2], [3, 4]]
         rows = [part.form.parts for part in other.parts if isinstance(part.form, Tuple)]
         if all(isinstance(cell.form, Quantity) for row in rows for cell in row):
@@ -61,6 +63,8 @@ def same_colon(a: Form, b: Form) -> bool:
     if isinstance(a, Colon) and isinstance(b, Colon):
         if len(a.parts) != len(b.parts) or (a.half and b.half and a.half != b.half):
             return False
+        if bool(a.half) != bool(b.half):
+            return _same_time(a, b) if a.half else _same_time(b, a)
         if all(agree(x, y) for x, y in zip(a.parts, b.parts, strict=True)):
             return True
         clocks = a.half or b.half or all(len(colon.texts[-1]) == 2 and colon.texts[-1].isdigit() for colon in (a, b))
@@ -71,6 +75,15 @@ def same_colon(a: Form, b: Form) -> bool:
     if colon.half:  # 9:00 a.m. and 9 a.m.
         return colon.half in other.units and agree(colon.parts[0], other.tree) and agree(colon.parts[1], integer(0))
     return agree(("/", colon.parts[0], colon.parts[1]), other.tree)
+
+
+def _same_time(halved: Colon, whole: Colon) -> bool:
+    """8:34 p.m. and 20:34; 8:34 alone may be either half of the day, 08:34 not."""
+    if not all(agree(x, y) for x, y in zip(halved.parts[1:], whole.parts[1:], strict=True)):
+        return False
+    if halved.half == "pm" and agree(("+", halved.parts[0], integer(12)), whole.parts[0]):
+        return True
+    return agree(halved.parts[0], whole.parts[0]) and not (halved.half == "pm" and whole.texts[0].startswith("0"))
 
 
 def _same_ratio(a: Sequence[Tree], b: Sequence[Tree]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from reasonloop.verify.maths.tokens import Token
 from reasonloop.verify.maths.words import EXPLAINS, FILLER, LEADING, MEANINGS, MONTHS, NUMBERS
 
+_REALS = re.compile(r"(?:set )?(?:all|any|every) reals?(?: numbers?)?(?: [a-z])?")
 _SAYS = frozenset(("answer", "answers", "option", "choice"))
 _KINDS = frozenset(("any", "arbitrary", "constant", "integer", "integers", "real"))
 
@@ -25,9 +28,13 @@ def phrase(tokens: list[Token]) -> str:
         word = token.text.casefold()
         words.append(str(NUMBERS[word]) if word in NUMBERS else word)
     if any(word in MONTHS for word in words):  # 4 July
-        words.sort()
+        words = sorted(word[:3] if word in MONTHS else word for word in words)
     kept = [word for word in words if word not in FILLER]
     text = " ".join(kept if kept else words)
+    if "no solution" in text or "no real solution" in text:
+        return "none"
+    if _REALS.fullmatch(text):
+        return "reals"
     return MEANINGS.get(text, text)
 
 
@@ -80,12 +87,12 @@ def trimmed(tokens: list[Token]) -> list[Token]:
             break
     while tokens and (tokens[-1].kind == "sep" or (tokens[-1].kind == "op" and tokens[-1].text in ".:")):
         tokens = tokens[:-1]
-    while tokens and (tokens[0].kind == "sep" or (tokens[0].kind == "op" and tokens[0].text in ":*'")):
+    if len(tokens) == 3 and tokens[0].text == tokens[2].text == "'":
+        tokens = tokens[1:2]
+    while tokens and (tokens[0].kind == "sep" or (tokens[0].kind == "op" and tokens[0].text in ":*")):
         tokens = tokens[1:]
     while len(tokens) > 1 and tokens[-1].kind == "op" and tokens[-1].text == "*":
         tokens = tokens[:-1]
-    if len(tokens) == 2 and tokens[0].kind == "num" and tokens[1].text == "'":
-        tokens = tokens[:1]
     first = 0
     while first < len(tokens) and leads(tokens, first):
         first += 1

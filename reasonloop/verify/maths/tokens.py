@@ -43,7 +43,8 @@ _AMBIGUOUS = frozenset(("min", "max", "sec", "exp", "floor", "abs", "ceil"))
 """Functions that are units or words, too"""
 _TYPED = {"inf": "infty", "acos": "arccos", "asin": "arcsin", "atan": "arctan"}
 _TEXT_COMMANDS = (
-    r"text|textbf|textit|textrm|textsf|textup|textnormal|mathrm|mbox|operatorname\*?|emph|mathtt|texttt|unit|textsc"
+    r"text|textbf|textit|textrm|textsf|textup|textsc|textnormal|texttt|mathrm|mathit|mathtt|mbox|emph|si|unit"
+    r"|operatorname\*?"
 )
 _TOKEN = re.compile(
     rf"(?P<space>\s+)"
@@ -80,7 +81,7 @@ def tokens_of(text: str) -> list[Token]:
     """The tokens of a text. Raises Unreadable where there are too many."""
     found: list[Token] = []
     spaced = False
-    for match in _TOKEN.finditer(cleaned(text)):
+    for match in _TOKEN.finditer(_with_e(cleaned(text))):
         if match["space"] is not None:
             spaced = True
             continue
@@ -89,6 +90,18 @@ def tokens_of(text: str) -> list[Token]:
         if len(found) > MOST_TOKENS:
             raise Unreadable(f"an answer of more than {MOST_TOKENS:,} signs")
     return _apart(found) if any(token.marked for token in found) else found
+
+
+_EXPONENT = re.compile(r"(?<=[0-9])[eE](?=[-+]?[0-9]+(?![a-zA-Z0-9]))")
+_E_ITSELF = re.compile(r"(?<![a-zA-Z])e(?![a-zA-Z])|\\frac")
+_E_PLUS = re.compile(r"[0-9]e\+[0-9](?![0-9])")
+
+
+def _with_e(text: str) -> str:
+    """2e+1 and e^2 - 2e-1 are formulas with e, 1e-7 is a number: e apart from the digits where it is one itself."""
+    if _EXPONENT.search(text) and (_E_PLUS.search(text) or _E_ITSELF.search(_EXPONENT.sub("", text))):
+        return _EXPONENT.sub(" e ", text)
+    return text
 
 
 def _apart(tokens: list[Token]) -> list[Token]:
@@ -147,9 +160,8 @@ def endless(token: Token) -> Fraction:
     assert token.value is not None
     decimals = token.text.partition(".")[2]
     for period in range(1, len(decimals) // 2 + 1):
-        repeats = 3 if period == 1 else 2
-        tail = decimals[-period * repeats :]
-        if len(tail) == period * repeats and tail == tail[:period] * repeats:
+        tail = decimals[-2 * period :]
+        if tail == tail[:period] * 2:
             return token.value + Fraction(int(tail[:period]), 10 ** len(decimals) * (10**period - 1))
     raise Unreadable("dots behind a number whose digits don't repeat")
 

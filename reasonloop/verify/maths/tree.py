@@ -50,6 +50,8 @@ def is_written_number(tree: Tree) -> bool:
     """Whether it is one number as people write it: -2.5, 3/4, 2\\frac12, 1.5 x 10^3; no sum or other calculation."""
     if tree[0] == "neg":
         tree = tree[1]
+    if tree[0] == "^" and tree[1] == integer(10):
+        return is_numeral(tree[2])
     if tree[0] == "*":
         power = tree[2]
         if power[:2] != ("^", integer(10)) or not is_written_number(power[2]):

@@ -12,6 +12,7 @@ from reasonloop.verify.maths.phrases import leads
 from reasonloop.verify.maths.tokens import Token, Unreadable
 from reasonloop.verify.maths.words import CURRENCY, LETTER_UNITS, MULTIPLES, NUMBERS, SHAPES, UNIT_OF
 
+_JUDGING = frozenset("is was are wrong incorrect not false".split())
 _OPERATORS = frozenset("+-*/^_=<>")
 _ANGLE_FUNCTIONS = frozenset("sin cos tan cot csc arcsin arccos arctan".split())
 _BARE_COMMANDS = {"mu": "micro", "Omega": "ohm"}
@@ -42,9 +43,33 @@ def measured(tokens: list[Token], bare: bool = False) -> Measured:
     words = [token.text.casefold() for token in unit if token.kind in ("word", "letters")]
     if words and words[0] in MULTIPLES:
         core = _multiplied(core, MULTIPLES[words.pop(0)])
-    if any(word in NUMBERS or word in MULTIPLES for word in words) or words in (["squared"], ["cubed"]):
-        raise Unreadable("a number in words behind a number")
-    return Measured(core, frozenset(front | {sign for token in unit for sign in _signs(token)}))
+    if any(word in NUMBERS or word in MULTIPLES or word in _JUDGING for word in words) or words in (
+        ["squared"],
+        ["cubed"],
+    ):
+        raise Unreadable("words behind a number that change it")
+    return Measured(core, frozenset(front | _units(unit)))
+
+
+def _units(tokens: list[Token]) -> set[str]:
+    """Signs of the units, with their powers: cm2 of cm^2, of square cm and of cm squared; degC of °C."""
+    found: list[str] = []
+    power = 1
+    for place, token in enumerate(tokens):
+        if token.text in SHAPES:
+            if token.text.endswith("ed") and found:
+                found[-1] += str(SHAPES[token.text])
+            else:
+                power = SHAPES[token.text]
+        elif token.text in ("C", "F") and any(before.text == "circ" for before in tokens[max(0, place - 3) : place]):
+            found.append(f"deg{token.text}")
+        elif token.kind == "num" and found and place and tokens[place - 1].text in "^{":
+            found[-1] += token.text
+        else:
+            signs = _signs(token)
+            found += [sign + (str(power) if power > 1 else "") for sign in signs]
+            power = 1 if signs else power
+    return set(found)
 
 
 def _multiplied(core: list[Token], factor: int) -> list[Token]:
@@ -68,9 +93,10 @@ def with_nouns(tokens: list[Token]) -> list[Token]:
         follower = tokens[place + 1] if place + 1 < len(tokens) else None
         if token.kind == "word" and len(token.text) == 1 and follower is not None and follower.text == "_":
             token = token._replace(kind="name")
-        noun = token.kind == "letters" and before is not None and token.spaced and token.text.isascii()
-        if noun and before is not None and (before.kind == "word" or (before.kind == "num" and _is_noun(token.text))):
-            token = token._replace(kind="word")
+        if token.kind == "letters" and before is not None and token.spaced and token.text.isascii():
+            value = before.kind == "num" or before.text in ("}", ")", "pi", "circ")
+            if before.kind == "word" or (value and (_is_noun(token.text) or token.text in SHAPES)):
+                token = token._replace(kind="word")
         found.append(token)
     return found
 
@@ -123,14 +149,16 @@ def _unit_start(tokens: list[Token], bare: bool) -> int:
 
 def _begins(tokens: list[Token], place: int, bare: bool) -> bool:
     token, before = tokens[place], tokens[place - 1]
-    if before.kind == "op" and (before.text == "{" or (before.text in _OPERATORS and before.text != "*")):
+    if before.kind == "op" and (before.text in "{(" or (before.text in _OPERATORS and before.text != "*")):
         return False
+    if token.kind == "op" and token.text in "{(" and place + 1 < len(tokens):
+        return tokens[place + 1].kind == "word"
     if token.kind in ("word", "unit") or _is_half(token) or (bare and _is_bare(token)):
         return True
     if token.kind == "command" and token.text in ("sec", "min"):
         return place == len(tokens) - 1
     if token.kind == "command" and token.text == "frac":
-        return any(t.kind == "word" for t in tokens[place:])
+        return any(t.kind == "word" or (bare and _is_bare(t)) for t in tokens[place:])
     if token.kind == "command" and token.text == "circ":
         return True
     return token.text == "^" and any(t.text == "circ" for t in tokens[place + 1 : place + 3])

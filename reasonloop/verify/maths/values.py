@@ -2,12 +2,12 @@ r"""Single values: numbers with units, matrices, digits in a base, ratios and ti
 
 from __future__ import annotations
 
-from reasonloop.verify.maths.agree import agree
+from reasonloop.verify.maths.agree import agree, near
 from reasonloop.verify.maths.brackets import split_at
 from reasonloop.verify.maths.expression import parsed
 from reasonloop.verify.maths.forms import Based, Colon, Form, Matrix, Quantity, Words
 from reasonloop.verify.maths.phrases import phrase
-from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported
+from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, number_token
 from reasonloop.verify.maths.tree import Tree, integer
 from reasonloop.verify.maths.units import measured
 from reasonloop.verify.maths.words import NUMBERS, UNIT_OF, in_words
@@ -18,7 +18,7 @@ def scalar(tokens: list[Token], bare: bool) -> Form:
     based = _based(tokens)
     if based is not None:
         return based
-    pieces, colons = split_at(tokens, lambda t: t.text == ":" or (t.kind == "word" and t.text == "to"))
+    pieces, colons = split_at(tokens, lambda t: t.text == ":" or (t.kind in ("word", "letters") and t.text == "to"))
     if colons and all(pieces):
         return _colon(pieces)
     found = measured(_without_aside(tokens), bare)
@@ -28,6 +28,10 @@ def scalar(tokens: list[Token], bare: bool) -> Form:
             return Quantity(integer(NUMBERS[word.casefold()]), found.units)
         if len(word) == 1:
             return Quantity(parsed([Token("name", word)]), found.units)
+    if all(token.kind in ("word", "letters") or token.text == "-" for token in tokens):
+        number = in_words([token.text.casefold() for token in tokens if token.text != "-"])
+        if number is not None:
+            return Quantity(integer(number))
     if any(token.kind == "word" for token in found.tokens):
         if any(token.kind not in ("word", "letters", "op") for token in found.tokens):
             raise Unreadable("words among numbers")
@@ -73,6 +77,10 @@ def _without_aside(tokens: list[Token]) -> list[Token]:
         if number is not None and agree(parsed(measured(value).tokens), integer(number)):
             return value
         return value if all(word in UNIT_OF for word in words) else tokens
+    if words[:1] in (["option"], ["choice"]) and len(words) == 2:
+        return value
+    if len(aside) > 1 and (aside[0].text == "~" or words[0] in ("about", "approximately", "approx")):
+        return value if near(parsed(measured(value).tokens), parsed(measured(aside[1:]).tokens)) else tokens
     if aside and aside[0].kind == "sep" and aside[0].text == "or" and len(aside) > 1:
         return value if agree(parsed(measured(value).tokens), parsed(measured(aside[1:]).tokens)) else tokens
     return tokens
@@ -83,11 +91,17 @@ def _based(tokens: list[Token]) -> Form | None:
     marks = [i for i, token in enumerate(tokens) if token.text == "_" or token.text.casefold() == "base"]
     if not marks or not marks[0]:
         return None
-    digits, base = tokens[: marks[0]], [token for token in tokens[marks[0] + 1 :] if token.text not in "{}"]
+    digits, base = tokens[: marks[0]], [token for token in tokens[marks[0] + 1 :] if token.text not in "{}()"]
+    while digits and digits[-1].text in ("(", "in"):
+        digits = digits[:-1]
+    if not digits:
+        return None
     if digits[0].text == "(" and digits[-1].text == ")":
         digits = digits[1:-1]
     while base and base[0].text.casefold() == "base":
         base = base[1:]
+    if len(base) == 1 and base[0].text.casefold() in NUMBERS:
+        base = [number_token(str(NUMBERS[base[0].text.casefold()]))]
     text = "".join(token.text for token in digits)
     plain = all(token.kind in ("num", "name", "letters", "word") for token in digits) and text.isalnum()
     if not plain or len(base) != 1 or base[0].kind != "num" or not base[0].text.isdigit():

@@ -64,10 +64,13 @@ _UNITS = {
     "ha": "hectare hectares ha",
     "$": "dollar dollars usd buck bucks",
     "cent": "cent cents",
-    "EUR": "euro euros eur",
+    "EUR": "euro euros eur EUR",
+    "GBP": "gbp GBP quid",
     "Rs": "rupee rupees Rs inr",
     "yuan": "yuan rmb cny",
     "deg": "degree degrees deg",
+    "degF": "fahrenheit Fahrenheit",
+    "degC": "celsius Celsius centigrade",
     "rad": "radian radians rad",
     "N": "newton newtons",
     "J": "joule joules",
@@ -83,6 +86,11 @@ _UNITS = {
     "dm": "dm decimeter decimeters decimetre decimetres",
     "erg": "erg ergs",
     "kWh": "kWh",
+    "tsp": "tsp teaspoon teaspoons",
+    "tbsp": "tbsp tablespoon tablespoons",
+    "rpm": "rpm",
+    "mi gal": "mpg",
+    "cc": "cc",
     "ohm": "ohm ohms",
     "%": "percent pct percentage percents",
     "kW": "kW kilowatt kilowatts",
@@ -106,7 +114,7 @@ SHAPES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 
 PER = frozenset(("per", "a", "an", "each", "every"))
 
-CURRENCY = frozenset(("$", "EUR", "Rs", "yuan"))
+CURRENCY = frozenset(("$", "EUR", "GBP", "Rs", "yuan"))
 
 EXPLAINS = frozenset(("because", "since"))
 """What stands behind them is no part of an answer"""
@@ -123,17 +131,19 @@ LEADING = frozenset(
 
 FILLER = frozenset(
     (
-        "a an the there is are was be it does do has have its this that of in on only just all such exactly number "
-        "numbers function functions integer integers value values"
+        "a an the there is are was be it does do has have its this that of in on only just such exactly number function "
+        "functions integer integers value values therefore thus hence so clearly simply equation system exists"
     ).split()
 )
 """Words without which an answer in words is the same answer"""
 
 MEANINGS = {
+    "infinite solutions": "infinitely many",
+    "infinitely many": "infinitely many",
     "empty": "none", "empty set": "none", "no solution": "none", "no solutions": "none", "no real solution": "none",
     "no real solutions": "none", "none": "none", "no": "no", "not exist": "dne", "dne": "dne", "undefined": "undefined",
-    "infinity": "infinity", "infinite": "infinity", "real": "reals", "real numbers": "reals", "reals": "reals",
-    "infinitely many solutions": "infinitely many", "all real": "reals", "all reals": "reals", "all real numbers": "reals",
+    "infinity": "infinity", "infinite": "infinity", "real numbers": "reals", "reals": "reals",
+    "infinitely many solutions": "infinitely many", "all reals": "reals",
     "positive infinity": "infinity",
 }  # fmt: skip
 """Phrases without their filler -> what they mean"""
@@ -185,7 +195,7 @@ KNOWN_WORDS = frozenset(
     (
         "yes no true false odd even none all both only never left right not nor but vs the of per and or for are was "
         "has unit units feet foot inch mile yard gram year days day week hour ways way base each cent usd pct acre volt "
-        "watt mole sets"
+        "watt mole sets june july may jan feb mar apr jun jul aug sep sept oct nov dec"
     ).split()
 )
 """Bare words of two to four letters that are no products of variables"""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 
 from reasonloop.errors import InputError
-from reasonloop.verify.extract import STYLES
+from reasonloop.verify.extract import ANSWER_TAG, STYLES, boxes_of, spoken_from
 
 # Possessive quantifiers: no character is walked twice, whatever follows.
-_BOX_OR_BRACE = re.compile(
-    r"\\boxed\s*+\{|\\(?!\\boxed).|[{}]", re.DOTALL
-)  # a box behind a line break (\\) is one, too
 _HASH = re.compile(r"####[ \t]*+(?=[^\s#])")
 _HASH_NUMBER = re.compile(r"####[ \t]*+(?=[-+$(.\\]{0,4}[0-9])")  # not a Markdown heading
 _PHRASE = re.compile(
@@ -26,10 +23,20 @@ _LONGEST_ANSWER = 200
 def default_answer_end(text: str) -> int | None:
     r"""Offset behind the first final answer: ``\boxed{...}``, ``#### 5``, "answer is 5", "answer: 5", "answer ( 2 + 3 )".
 
-    None if there is none of these. "The answer is not ..." and the like are no answers. Linear in len(text).
+    None if there is none of these. "The answer is not ..." and the like are no answers, nor is anything in the thinking.
+    Linear in len(text).
     """
-    ends = (_box_end(text), _mark_end(_HASH_NUMBER, text), _mark_end(_PHRASE, text))
+    start = spoken_from(text)
+    return None if start is None else _shifted(_default_end(text[start:]), start)
+
+
+def _default_end(text: str) -> int | None:
+    ends = (tag_end(text), _box_end(text), _mark_end(_HASH_NUMBER, text), _mark_end(_PHRASE, text))
     return min((end for end in ends if end is not None), default=None)
+
+
+def _shifted(end: int | None, start: int) -> int | None:
+    return None if end is None else start + end
 
 
 def answer_end(text: str, style: str) -> int | None:
@@ -40,29 +47,31 @@ def answer_end(text: str, style: str) -> int | None:
     """
     if style not in STYLES:
         raise InputError(f"answer extraction: got {style!r}, expected one of {', '.join(STYLES)}")
-    if style in ("boxed", "bare"):
-        return _box_end(text)
-    if style == "hash":
-        return _mark_end(_HASH, text)
-    if style == "all":
+    start = spoken_from(text)
+    if style == "all" or start is None:
         return None
-    end = default_answer_end(text) if style == "final" else None
-    return end if end is not None else max(text.rfind(digit) for digit in "0123456789") + 1 or None
+    text = text[start:]
+    if style in ("boxed", "bare"):
+        return _shifted(_box_end(text), start)
+    if style == "hash":
+        return _shifted(_mark_end(_HASH, text), start)
+    end = _default_end(text) if style == "final" else None
+    return _shifted(end or max(text.rfind(digit) for digit in "0123456789") + 1 or None, start)
+
+
+def tag_end(text: str) -> int | None:
+    """Behind the first <answer>...</answer>."""
+    opened = False
+    for tag in ANSWER_TAG.finditer(text):
+        if opened and tag["closes"]:
+            return tag.end()
+        opened = opened or not tag["closes"]
+    return None
 
 
 def _box_end(text: str) -> int | None:
-    """Behind the first box that is closed; braces are balanced as in `extract`."""
-    if "\\boxed" not in text:
-        return None
-    boxes: list[bool] = []  # the open braces, and which of them open a box
-    for mark in _BOX_OR_BRACE.finditer(text):
-        found = mark.group()
-        if found == "}":
-            if boxes and boxes.pop():
-                return mark.end()
-        elif found.endswith("{") and found != "\\{":
-            boxes.append(found != "{")
-    return None
+    """Behind the first box that is closed."""
+    return min((box.end for box in boxes_of(text)[0]), default=None) if "box" in text else None
 
 
 def _mark_end(mark: re.Pattern[str], text: str) -> int | None:

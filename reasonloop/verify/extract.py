@@ -26,10 +26,10 @@ from reasonloop.verify.prose import after_phrase, last_number, last_value, state
 Style = Literal["boxed", "hash", "last_number", "final", "bare", "all"]
 STYLES: tuple[str, ...] = get_args(Style)
 
-THINKING = re.compile(r"<(?P<closes>/)?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_TAG = re.compile(r"<(?P<closes>/)?answer>", re.IGNORECASE)
+_THINKING = re.compile(r"<(?P<closes>/)?(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+ANSWER_TAG = re.compile(r"<(?P<closes>/)?answer>", re.IGNORECASE)
 # a box behind a line break (\\) is one, too
-BOX_OR_BRACE = re.compile(
+_BOX_OR_BRACE = re.compile(
     r"\\[fd]?boxed\s*+\{|\\fbox\s*+\{|(?<![a-zA-Z])boxed\{|\\(?!\\?[fd]?boxed|\\?fbox).|[{}]", re.DOTALL
 )
 _UNBRACED = re.compile(
@@ -112,18 +112,18 @@ def spoken_from(text: str) -> int | None:
     start: int | None = 0
     if "<" not in text:
         return 0
-    for tag in THINKING.finditer(text):
+    for tag in _THINKING.finditer(text):
         start = tag.end() if tag["closes"] else None
     return start
 
 
 def has_box(text: str) -> bool:
-    return "box" in text and (bool(_boxes(text)[0]) or _boxes(text)[1])
+    return "box" in text and (bool(boxes_of(text)[0]) or boxes_of(text)[1])
 
 
 def boxes_in(text: str) -> list[str]:
     """What the boxes of a solution hold that are no list: each that is followed by words and another one, and the last."""
-    boxes = _boxes(text)[0]
+    boxes = boxes_of(text)[0]
     joined = [_joined(text, before, box) for before, box in pairwise(boxes)]
     return [box.inside for box, next_joined in zip(boxes, [*joined, False], strict=False) if not next_joined]
 
@@ -134,11 +134,11 @@ class Box(NamedTuple):
     inside: str
 
 
-def _boxes(text: str) -> tuple[list[Box], bool]:
+def boxes_of(text: str) -> tuple[list[Box], bool]:
     """(the closed boxes in the order in which they open, whether one that opens behind them is never closed)."""
     open_: list[tuple[int, int] | None] = []  # (start, start of what it holds) of a box, None for another brace
     found: list[Box] = []
-    for mark in BOX_OR_BRACE.finditer(text):
+    for mark in _BOX_OR_BRACE.finditer(text):
         sign = mark.group()
         if sign == "}":
             box = open_.pop() if open_ else None
@@ -154,7 +154,7 @@ def _boxes(text: str) -> tuple[list[Box], bool]:
 
 
 def _boxed(text: str) -> str | None:
-    boxes, cut_off = _boxes(text)
+    boxes, cut_off = boxes_of(text)
     if cut_off or not boxes:
         return None
     listed = boxes[-1].inside
@@ -174,7 +174,7 @@ def _joined(text: str, before: Box, box: Box) -> bool:
 
 def _in_tag(text: str) -> str | None:
     opening, found = None, None
-    for tag in _TAG.finditer(text):
+    for tag in ANSWER_TAG.finditer(text):
         if not tag["closes"]:
             opening = tag.end()
         elif opening is not None:

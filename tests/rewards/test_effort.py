@@ -200,6 +200,9 @@ def test_no_answer(text: str) -> None:
         ("last_number", "none", None),
         ("final", "1 and 22 ends", "1 and 22"),
         ("final", "\\boxed{5} 22", "\\boxed{5}"),
+        ("final", "<think>\\boxed{4}</think> <answer>5</answer> 6", "<think>\\boxed{4}</think> <answer>5</answer>"),
+        ("final", "<think>\\boxed{4} and 5", None),
+        ("boxed", "<think>\\boxed{4}</think> \\fbox{5} 6", "<think>\\boxed{4}</think> \\fbox{5}"),
         ("all", "the answer is 4. #### 3 \\boxed{5}", None),
     ],
 )

@@ -1,7 +1,5 @@
 """Bad rows, equal ones and ones that contradict others: all named at once, or left out and counted."""
 
-import json
-
 import pytest
 from run_fixtures import weak_model
 
@@ -9,18 +7,6 @@ from reasonloop.cli import main
 from reasonloop.errors import InputError
 from reasonloop.tasks import load_task, report_lines
 from reasonloop.tasks.jsonl.task import Jsonl
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def to_file(name, rows):
-        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return name
-
-    return to_file
 
 
 def sums(numbers, **extra):

@@ -12,18 +12,6 @@ from reasonloop.tasks import check_task, demonstrations, load_task, task_problem
 from reasonloop.tasks.jsonl.task import Jsonl
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def to_file(name, rows):
-        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return name
-
-    return to_file
-
-
 def sums(numbers, **extra):
     return [{"prompt": f"What is {n} + {n}?", "answer": str(2 * n), **extra} for n in numbers]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -14,13 +13,12 @@ from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.tasks.base import SPLITS
 from reasonloop.tasks.gym.sound import Asked, fault_of
-from reasonloop.verify.answer_end import answer_end
+from reasonloop.verify.answer_end import answer_end, tag_end
 from reasonloop.verify.answers import one_line
-from reasonloop.verify.extract import extract_answer, spoken_from
+from reasonloop.verify.extract import ANSWER_TAG, extract_answer, spoken_from
 from reasonloop.verify.gym import GymScorer
 from reasonloop.verify.sandbox.limits import Limits
 
-_TAG = re.compile(r"<(?P<closes>/)?answer>", re.IGNORECASE)
 _NO_ANSWER = Judgement(Verdict.UNPARSEABLE, "no answer where `extract` looks for it")
 _BLOCK = 4_000_000
 """Library seeds that belong to one split of one seed: the generators draw problem number i from seed + i."""
@@ -190,12 +188,7 @@ class Gym:
             return None
         if self.options.extract == "boxed":
             return answer_end(text, "boxed")
-        opened = False
-        for tag in _TAG.finditer(text):
-            if opened and tag["closes"]:
-                return tag.end()
-            opened = opened or not tag["closes"]
-        return None
+        return tag_end(text)
 
     def _answer(self, response: str) -> str | None:
         """The answer, stripped; None if there is none."""
@@ -218,7 +211,7 @@ def tagged(response: str) -> str | None:
     if start is None:
         return None
     opened, found = None, None
-    for tag in _TAG.finditer(response, start):
+    for tag in ANSWER_TAG.finditer(response, start):
         if not tag["closes"]:
             opened, found = tag.end(), None
         elif opened is not None:

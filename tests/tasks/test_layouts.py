@@ -197,11 +197,42 @@ def test_ids_are_those_that_rows_had_before(read):
         {"prompt": "b  c\n", "answer": "1"},
         {"messages": [SYSTEM, USER], "answer": "1", "ID": "other", "unique_id": "u"},
         {"prompt": "d", "response": "shown"},
-        {"question": "e", "answer": "1", "body": "lower case is nobody's body"},
+        {"question": "e", "answer": "1"},
     ]
     hashed = ["b c", f"system: Think. user: {ASK}", "e", "d\nshown"]
     expected = ["rows-7", *(f"rows-{sha256(text.encode()).hexdigest()[:12]}" for text in hashed)]
     assert [problem.id for problem in read(*rows)] == expected
+
+
+@pytest.mark.parametrize(
+    ("choices", "lines"),
+    [
+        ({"options": "A) 3 B) 4"}, ["A) 3 B) 4"]),
+        ({"choices": ["3", "4"]}, ["(A) 3", "(B) 4"]),
+        ({"options": ["A) 3", "B) 4"]}, ["A) 3", "B) 4"]),
+        ({"options": {"A": "3", "B": "4"}}, ["(A) 3", "(B) 4"]),
+        ({"choices": {"text": ["3", "4"], "label": ["A", "B"]}}, ["(A) 3", "(B) 4"]),
+        ({"options": ["What is it?"]}, []),
+        ({"options": None}, []),
+    ],
+)
+def test_choices_belong_to_the_prompt(read, choices, lines):
+    (problem,) = read({"question": "What is it?", "answer": "B", **choices})
+    assert problem.prompt == "\n".join(["What is it?", *lines])
+
+
+def test_the_body_of_a_question_belongs_to_it(read):
+    (problem,) = read({"body": "Ann has 3 pens.", "question": "How many?", "answer": "3"})
+    assert problem.prompt == "Ann has 3 pens. How many?"
+
+
+def test_one_gold_answer_in_two_spellings_is_one(read):
+    problems = read(
+        {"prompt": "a", "answer": "0.5"},
+        {"prompt": "a", "answer": "\\frac{1}{2}"},
+        {"prompt": "b", "answer": "\\dfrac{1}{9}", "gt": "\\frac{1}{9}"},
+    )
+    assert [problem.prompt for problem in problems] == ["a", "b"]
 
 
 def test_keys_that_are_named(read):
@@ -223,7 +254,7 @@ def test_keys_that_are_named(read):
         ({"prompt": "a", "problem": "b", "answer": "1"}, {}, "both 'prompt' and 'problem', which differ .*prompt_key"),
         ({"prompt": "a", "answer": "1", "final_answer": "2"}, {}, "'answer' .1. and 'final_answer' .2., .*answer_key"),
         (
-            {"prompt": "a", "answer": "So it is 2.", "reward_model": {"ground_truth": "2"}},
+            {"prompt": "a", "answer": "So it is 3.", "reward_model": {"ground_truth": "2"}},
             {},
             "'reward_model.ground_truth'",
         ),

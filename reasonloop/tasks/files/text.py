@@ -30,7 +30,8 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(lines, 1):  # split at \n alone: JSON's strings may hold U+2028
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path.name} line {number}: not UTF-8 text") from None
+        told = f"{path.name} line {number}: not UTF-8 text; expected UTF-8, which `iconv -f FROM -t UTF-8 {path.name}` gives"
+        raise InputError(told) from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); expected a file of problems") from None
@@ -61,9 +62,10 @@ def csv_rows(path: Path) -> Iterator[RawRow]:
     first = next(lines, "")
     csv.field_size_limit(MAX_CELL)
     delimiter = max(",;\t", key=first.count)
-    reader = csv.reader((f"{line}\n" for line in chain([first], lines)), delimiter=delimiter)
+    reader = csv.reader((f"{line}\n" for line in chain([first], lines)), delimiter=delimiter, strict=True)
+    start = 1
     try:
-        header = next(reader, [])
+        header = [name.strip() for name in next(reader, [])]
         if len(set(header)) < len(header):
             raise InputError(f"{path.name} line 1: two columns have the same name; expected a header with one for each")
         start = reader.line_num + 1
@@ -75,7 +77,10 @@ def csv_rows(path: Path) -> Iterator[RawRow]:
                 reason = f"{len(cells)} cells, and the header has {len(header)}"
                 yield RawRow(str(path), "line", number, Fault("wrong number of cells", reason))
     except csv.Error as error:
-        raise InputError(f"{path.name} line {reader.line_num}: not CSV ({error})") from None
+        opened = f"; the cell begins in line {start}" if reader.line_num > start else ""
+        raise InputError(
+            f"{path.name} line {reader.line_num}: not CSV ({error}){opened}; expected quotes that close"
+        ) from None
 
 
 def is_chat(value: Any) -> bool:

@@ -31,7 +31,7 @@ Tiers = tuple[tuple[str | Joined, ...], ...]
 CHAT = "conversations"
 """The key that is made up for a row that is a list of messages itself (Open-Reasoner-Zero)"""
 PROMPTS: Tiers = (
-    (Joined(("Body", "Question"), " "),),  # SVAMP
+    (Joined(("body", "question"), " "),),  # SVAMP, ASDiv
     ("prompt", "problem", "question"),
     ("messages", "context_messages", CHAT, "conversation"),  # OpenRLHF; ShareGPT
     (Joined(("instruction", "input"), "\n\n"),),  # Alpaca
@@ -57,6 +57,8 @@ RESPONSES: Tiers = (
     ("solution",),
     ("completion", "output", "generated_solution", "r1_solution_1", "gt_cot"),
 )
+CHOICES = ("options", "choices")
+"""Keys of the choices, which belong to the prompt: text, a list, or an object by letter"""
 MARKED = "solution"
 """The worked solution in which the answer may stand, marked with \\boxed{} or ####, where no other key gives one"""
 ID = "id"

@@ -6,17 +6,19 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from reasonloop.errors import InputError
-from reasonloop.records import Problem
+from reasonloop.records import Problem, Verdict
 from reasonloop.tasks.files import Fault, RawRow, shown
 from reasonloop.tasks.files.text import is_chat
-from reasonloop.tasks.jsonl.layouts import CHAT, ID, MARKED, PROMPTS, Fields, KeyOptions
+from reasonloop.tasks.jsonl.layouts import CHAT, CHOICES, ID, MARKED, PROMPTS, Fields, KeyOptions
 from reasonloop.text import is_text
+from reasonloop.verify.answers import quick_math
 from reasonloop.verify.extract import gold_answer
+from reasonloop.verify.maths.choices import LETTERS
 
 NO_PROMPT, NO_ANSWER = "no prompt", "no answer"
 NO_OBJECT, UNREADABLE, SEVERAL = "no JSON object", "value of another type", "several prompts or answers"
@@ -29,6 +31,9 @@ _ROLES = {
 }
 """By the role, or by ShareGPT's `from`"""
 _MESSAGES = "[{'role': 'system'|'user'|'assistant', 'content': text}, ...] with a user message at the end"
+_SHORT = 60
+"""Characters of a solution of one word that may be the answer itself"""
+_MARKED_CHOICE = re.compile(r"\s*\(?[A-J][).:]")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -98,7 +103,25 @@ def _prompt(fields: Fields, keys: KeyOptions) -> _Prompt:
     if len({prompt.question for prompt in found}) > 1:
         names = " and ".join(repr(prompt.key) for prompt in found)
         raise Fault(SEVERAL, f"both {names}, which differ ({fields}): name the right one with prompt_key")
-    return found[0]
+    return _with_choices(fields, found[0]) if not keys.prompt else found[0]
+
+
+def _with_choices(fields: Fields, prompt: _Prompt) -> _Prompt:
+    """With the choices that stand under a key of their own, unless the prompt lists them already."""
+    given = next((value for key in CHOICES if (value := fields.at(key))), None)
+    if prompt.text is None or given is None:
+        return prompt
+    if isinstance(given, Mapping) and isinstance(given.get("text"), list):  # {"text": [...], "label": [...]}
+        given = dict(zip(given.get("label") or LETTERS, given["text"], strict=False))
+    if isinstance(given, list):
+        plain = [str(choice) for choice in given]
+        marked = all(_MARKED_CHOICE.match(choice) for choice in plain)
+        lines = plain if marked else [f"({letter}) {choice}" for letter, choice in zip(LETTERS, plain, strict=False)]
+    else:
+        lines = [f"({key}) {value}" for key, value in given.items()] if isinstance(given, Mapping) else [str(given)]
+    if not lines or folded(lines[0]).split(maxsplit=1)[-1] in folded(prompt.text):
+        return prompt
+    return replace(prompt, text="\n".join([prompt.text.rstrip(), *(_whole("choices", line) for line in lines)]))
 
 
 def _read_prompt(key: str, value: Any) -> _Prompt:
@@ -145,10 +168,11 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
     answers = {key: _text(key, value) for key, value in fields.found(tiers)}
     if answers:
         golds = {key: _gold(text) for key, text in answers.items()}
-        if len({folded(gold) for gold in golds.values()}) > 1:
+        first = next(iter(golds.values()))
+        if not all(same_value(gold, first) for gold in golds.values()):
             got = " and ".join(f"{key!r} ({shown(gold)})" for key, gold in golds.items())
             raise Fault(SEVERAL, f"both {got}, which differ: name the right one with answer_key")
-        text, gold = next(iter(answers.values())), next(iter(golds.values()))
+        text, gold = min(zip(answers.values(), golds.values(), strict=True), key=lambda pair: len(pair[1]))
         if response is None and "####" in text:
             response = _without_notes(text)
         return gold, None if key == MARKED and folded(response) == folded(gold) else response
@@ -159,13 +183,21 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
         return _gold(solution), response
     if solution and key == MARKED and "####" in solution.strip().rpartition("\n")[2]:  # not a heading somewhere
         return _gold(solution), _without_notes(solution)
-    if solution and key == MARKED and len(solution.split()) == 1:
+    if solution and key == MARKED and len(solution.split()) == 1 and len(solution) <= _SHORT:
         return _gold(solution), None
     if response is None or (key == MARKED and not keys.response and shown_last is None):
         lack = f"{MARKED!r} has no \\boxed{{}} answer" if solution else "no 'answer'"
         hint = f': if it is the bare answer, answer_key = "{MARKED}"' if solution else ""
         raise Fault(NO_ANSWER, f"{lack} ({fields}){hint}")
     return "", response
+
+
+def same_value(a: str, b: str) -> bool:
+    """Whether two gold answers are one, written in two ways."""
+    if folded(a) == folded(b):
+        return True
+    judged = quick_math(a, b)
+    return judged is not None and judged.verdict is Verdict.RIGHT
 
 
 def _gold(text: str) -> str:

@@ -9,7 +9,7 @@ from reasonloop.errors import InputError
 from reasonloop.records import Problem
 from reasonloop.tasks.files import Fault, Source, row_name, shown
 from reasonloop.tasks.jsonl.layouts import READ, KeyOptions
-from reasonloop.tasks.jsonl.rows import NO_ANSWER, folded, prompt_key, read_problem
+from reasonloop.tasks.jsonl.rows import NO_ANSWER, folded, prompt_key, read_problem, same_value
 from reasonloop.tasks.report import BadRow, FileReport, counts, listed
 
 OTHER_ANSWER, SAME_ID, HELD_OUT = "same prompt with another answer", "same id for another problem", "held out too"
@@ -69,9 +69,23 @@ def sift(source: Source, split: str, keys: KeyOptions) -> Sifted:
             sifted.problems.append(problem)
     if not sifted.rows:
         raise InputError(f"{source.name}: the file is empty; expected a row for each problem: {READ}")
+    _merge_equal(sifted)
     _drop_conflicts(sifted, OTHER_ANSWER, lambda problem: prompt_key(problem) if problem.answer else row_name(problem))
     _drop_conflicts(sifted, SAME_ID, lambda problem: problem.id)
     return sifted
+
+
+def _merge_equal(sifted: Sifted) -> None:
+    """Takes out problems that differ from one before them only in how the same gold answer is written."""
+    first: dict[str, Problem] = {}
+    kept: list[Problem] = []
+    for problem in sifted.problems:
+        known = first.setdefault(prompt_key(problem), problem) if problem.answer else problem
+        if known is not problem and same_value(problem.answer, known.answer):
+            sifted.equal += 1
+        else:
+            kept.append(problem)
+    sifted.problems = kept
 
 
 def _drop_conflicts(sifted: Sifted, kind: str, key: Callable[[Problem], Hashable]) -> None:
@@ -103,7 +117,7 @@ def refuse_bad(files: Iterable[Sifted]) -> None:
         return
     expected = READ
     if all(row.kind in _BESIDE_OTHERS for row in bad):
-        expected = "an id of its own and one answer for each problem"
+        expected = 'one answer for each problem, and an id of its own (id_key = "" takes none)'
     if len(bad) == 1:
         raise InputError(f"{bad[0]}; expected {expected}: {CURE}")
     where = f"{', '.join(sifted.file for sifted in files)}: {len(bad):,} of {sum(s.rows for s in files):,} rows are bad"

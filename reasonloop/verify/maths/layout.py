@@ -70,7 +70,9 @@ _SYSTEM = re.compile(
 )
 _LINE = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\b\.?")
-_BRACKETED = re.compile(r"\\sqrt\s*\[[^\]]*\]|([\[\]])([^\[\],]*,[^\[\],]*)([\[\]])")
+_BRACKETED = re.compile(
+    r"\\sqrt\s*\[[^\]]*\]|([\[\]])((?:[^\[\],()]|\([^\[\]()]*\))*,(?:[^\[\],()]|\([^\[\]()]*\))*)([\[\]])"
+)
 _UNITED = re.compile(r"(?<=[\])])\s*(?:U|\\bigcup)\s*(?=[\[(])")
 _ORDINAL = re.compile(
     r"(?<=[0-9])(?:(?:st|nd|rd|th)(?![A-Za-z])|\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}{1,2})"
@@ -90,6 +92,7 @@ _REWRITTEN = (
     (re.compile(r"positive\s+infinity"), r"\\infty "),
     (re.compile(r"\{:\}"), ":"),
     (re.compile(r"\\text\s*\{\s*infinity\s*\}|(?<![A-Za-z])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"\\textdollar(?![a-z])"), r"\\$"),
     (re.compile(r"\\bbox\s*(?:\[[^\]]*\])?"), ""),
     (re.compile(r"\^\s*\{?o\}?(?![A-Za-z])"), r"^\\circ "),
     (re.compile(r"\b(?:US|HK|AU|NZ|CA)\s?\\?\$"), r"\\$"),

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from reasonloop.verify.maths.phrases import leads
 from reasonloop.verify.maths.tokens import Token, Unreadable
-from reasonloop.verify.maths.words import CURRENCY, LETTER_UNITS, MULTIPLES, NUMBERS, SHAPES, UNIT_OF
+from reasonloop.verify.maths.words import CURRENCY, JUDGING, LETTER_UNITS, MULTIPLES, NUMBERS, SHAPES, UNIT_OF
 
-_JUDGING = frozenset("is was are wrong incorrect not false".split())
 _OPERATORS = frozenset("+-*/^_=<>")
 _ANGLE_FUNCTIONS = frozenset("sin cos tan cot csc arcsin arccos arctan".split())
 _BARE_COMMANDS = {"mu": "micro", "Omega": "ohm"}
@@ -43,7 +42,7 @@ def measured(tokens: list[Token], bare: bool = False) -> Measured:
     words = [token.text.casefold() for token in unit if token.kind in ("word", "letters")]
     if words and words[0] in MULTIPLES:
         core = _multiplied(core, MULTIPLES[words.pop(0)])
-    if any(word in NUMBERS or word in MULTIPLES or word in _JUDGING for word in words) or words in (
+    if any(word in NUMBERS or word in MULTIPLES or word in JUDGING for word in words) or words in (
         ["squared"],
         ["cubed"],
     ):

@@ -10,7 +10,7 @@ from reasonloop.verify.maths.phrases import phrase
 from reasonloop.verify.maths.tokens import Token, Unreadable, Unsupported, number_token
 from reasonloop.verify.maths.tree import Tree, integer
 from reasonloop.verify.maths.units import measured
-from reasonloop.verify.maths.words import NUMBERS, UNIT_OF, in_words
+from reasonloop.verify.maths.words import JUDGING, NUMBERS, in_words
 
 
 def scalar(tokens: list[Token], bare: bool) -> Form:
@@ -76,7 +76,7 @@ def _without_aside(tokens: list[Token]) -> list[Token]:
         number = in_words(words)
         if number is not None and agree(parsed(measured(value).tokens), integer(number)):
             return value
-        return value if all(word in UNIT_OF for word in words) else tokens
+        return value if not any(word in JUDGING or word in NUMBERS for word in words) else tokens
     if words[:1] in (["option"], ["choice"]) and len(words) == 2:
         return value
     if len(aside) > 1 and (aside[0].text == "~" or words[0] in ("about", "approximately", "approx")):
@@ -102,14 +102,18 @@ def _based(tokens: list[Token]) -> Form | None:
         base = base[1:]
     if len(base) == 1 and base[0].text.casefold() in NUMBERS:
         base = [number_token(str(NUMBERS[base[0].text.casefold()]))]
+    sign = "-" if digits[0].text == "-" and len(digits) > 1 else ""
+    digits = digits[len(sign) :]
     text = "".join(token.text for token in digits)
-    plain = all(token.kind in ("num", "name", "letters", "word") for token in digits) and text.isalnum()
+    plain = (
+        all(token.kind in ("num", "name", "letters", "word") for token in digits) and text.replace(".", "").isalnum()
+    )
     if not plain or len(base) != 1 or base[0].kind != "num" or not base[0].text.isdigit():
         return None
     written = any(c.isdigit() for c in text) or (text.isupper() and len(text) > 1 and int(base[0].text) > 10)
     if not written or text[0].islower() or (digits[0].kind != "num" and len(text) < 2):
         return None
-    return Based(text.upper().lstrip("0") or "0", int(base[0].text)) if 2 <= int(base[0].text) <= 36 else None
+    return Based(sign + (text.upper().lstrip("0") or "0"), int(base[0].text)) if 2 <= int(base[0].text) <= 36 else None
 
 
 def _colon(pieces: list[list[Token]]) -> Form:

@@ -186,6 +186,8 @@ def in_words(words: list[str]) -> int | None:
     return total + current if words else None
 
 
+JUDGING = frozenset("is was are wrong incorrect not false maybe perhaps probably possibly".split())
+"""Words that say something of a value beside it"""
 HEDGES = frozenset(
     ("maybe", "perhaps", "possibly", "probably", "either", "not", "nor", "neither", "vs", "versus", "but")
 )

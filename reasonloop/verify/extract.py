@@ -42,6 +42,14 @@ _BETWEEN_BOXES = re.compile(
 )
 _OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60
+_MARKUP = re.compile(r"</?(?:b|i|em|strong|solution|final)>")
+_HASHED = re.compile(r"####(?!#)([^\n#]*+)")
+_HEADING = re.compile(
+    r"[ \t*]*(?:[0-9]{1,2}[.)][ \t*]+[A-Za-z]{3}"
+    r"|(?:step|final|answer|solution|conclusion|problem|part|check|verif|explan)[a-z]*(?![^\n]*[:=][^\n]*[0-9]))",
+    re.IGNORECASE,
+)
+"""A heading in Markdown, and no answer in GSM8K's style"""
 _END_TOKEN = re.compile(
     r"(?<=\S)\s*(?:<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>|<end_of_turn>)"
 )
@@ -83,7 +91,8 @@ def extract_answer(text: str, style: str) -> str | None:
 def _without_end_tokens(text: str) -> str:
     """Up to the first <|im_end|> or the like."""
     end = _END_TOKEN.search(text) if ">" in text else None
-    return text[: end.start()] if end else text
+    text = text[: end.start()] if end else text
+    return _MARKUP.sub("", text) if "</" in text else text
 
 
 def gold_answer(text: str) -> str:
@@ -183,9 +192,8 @@ def _in_tag(text: str) -> str | None:
 
 
 def _after_hash(text: str) -> str | None:
-    at = text.rfind("####")
-    if at < 0:
-        return None
-    start = at + 4
-    end = text.find("\n", start)
-    return text[start : end if end >= 0 else len(text)].strip() or None
+    last = None
+    for line in _HASHED.finditer(text):
+        if not _HEADING.match(text, line.start(1), line.end(1)):
+            last = line
+    return (last[1].strip() or None) if last else None

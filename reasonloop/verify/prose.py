@@ -41,17 +41,19 @@ _COMMAND, _LETTER_LEFT = re.compile(r"\\[a-zA-Z]++"), re.compile("[A-Za-z<>]")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _LEFT_OPEN = re.compile(
     r"(?:\bnot|n['’]t|cannot\s+be|\bmaybe|\bperhaps|possibly|probably|unknown|unclear|unlikely|up\s+to|over|under|almost|nearly"
+    r"|(?:root|half|third|quarter|square|cube|double|twice|triple|multiple|factorial|percent)\s+of|twice|half"
     r"|at\s+(?:most|least)|(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than)\s*(?:\$|\\\(|\\\[)?\s*$",
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
-    r"\b(?:answers?|result|(?:correct\s+)?(?:option|choice))\b(?:"
+    r"(?:答案(?:是|为)?[:：]?|故选[:：]?|\b(?:respuesta|réponse)\s+(?:es|est|final:|finale:)"
+    r"|\b(?:answers?|(?:correct\s+)?(?:option|choice))\b(?:"
     r"\s{0,5}+(?:\*{0,3}:|=|\bis(?=\b|n['’]t)|\bare(?=\b|n['’]t))|\s{1,3}-\s(?=\S)|\s{1,3}(?=can(?:not|['’]t)\s+be\b)"
     r"|(?:\s{1,5}+(?:to|of|for|in)\b[^.:?!\n]{1,80}?|\s{1,5}+(?:must|will|would|should)\b[^.:?!\n]{0,20}?)"
     r"\s(?:is\b|are\b|be\b|:|=)"
     r"|\*{0,3}\s{0,5}\n"
-    r"|\s{1,5}+(?=[-$\\(]{0,3}[0-9]))"
-    r"(?:\s|[:*_#`])*+",
+    r"|\s{1,5}+(?=[-$\\(]{0,3}[0-9])))"
+    r"(?:\s|[:*_#`}])*+",
     re.IGNORECASE,
 )
 _NO_ANSWER = re.compile(r"(?:wrong|incorrect|in?valid|right|correct|to|what|yet)\b(?!\s*[:=])", re.IGNORECASE)
@@ -63,15 +65,24 @@ _OPTION = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice)\s+\(?([A-J])(?![A-Za-z])|(?<![A-Za-z])\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)\b"
 )
 _DOUBTED = re.compile(r"\b(?:don['’]t|do\s+not|doubt)\b[^.!?\n]{0,30}$", re.IGNORECASE)
+_HAS_VALUE = re.compile(r"[^.\n]{0,200}?(?:[0-9]|\\|\$|(?<![A-Za-z])\(?[A-J]\)?(?![A-Za-z]))")
+_CORRECTED = re.compile(r"[.!?]?\s+(?:wait|actually|hmm|sorry|no,|correction|oops)\b", re.IGNORECASE)
+_NEGATIVE = re.compile(r"\b(?:negative|minus)\s+$", re.IGNORECASE)
+_MULTIPLE = re.compile(r"\s(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b")
+_OPEN_BEHIND = re.compile(r"\s+or\s+(?:more|less|fewer|greater|higher|lower)\b", re.IGNORECASE)
+_DENIED_OPTION = re.compile(r"\b(?:eliminate|exclude|not|rule\s+out|discard)\s*$", re.IGNORECASE)
 _TAKEN_BACK = re.compile(r"[^.!?\n]{0,40}\?\s{0,3}(?:no|wait)\b", re.IGNORECASE)
 _DENIED_BEHIND = re.compile(r"\s{0,3}(?:is|are|was|were)(?:n['’]t|\s+(?:not|wrong|incorrect))\b", re.IGNORECASE)
 _LETTER = re.compile(r"[\s*_($\\]*([A-J])[\s*_.)$\\]*")
 _SENTENCE = 1_000
 _SHORT = 40
 """Characters of a response that is its answer in words"""
-_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)[.!?]\*{0,3}\s|\n")
+_SENTENCE_END = re.compile(
+    r"(?<!\bRs)(?<!\bapprox)(?<!\bsq)(?<!\bNo)(?<!\b[ap]\.m)(?<!\bi\.e)(?<!\be\.g)[.!?]\*{0,3}\s|\n|。"
+)
 _REASON = re.compile(
-    r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|i\.e\.|or\s+(?:about|approximately|roughly)|as\s+(?:the|we|it))(?![a-z])",
+    r"(?<=\S)[,;]?\s+\(?(?:since|because|so|which|where|hence|thus|therefore|i\.e\.|or\s+(?:about|approximately|roughly)"
+    r"|as\s+(?:the|we|it|shown|required|desired|stated|above)|and\s+we\s+are\s+done|by\s+(?:the|our)|attained|achieved)(?![a-z])",
     re.IGNORECASE,
 )
 _STATES = re.compile(r"\b(?:is|are|was|were|equals?|be)\b|(?<![<>!=\\])=", re.IGNORECASE)
@@ -93,19 +104,26 @@ def after_phrase(text: str) -> str | None:
     "" where the last one denies or leaves open ("the answer is not 5") and nothing else is said behind it.
     """
     start, denied = None, False
+    valued: tuple[int, bool] | None = None
     for phrase in _PHRASE.finditer(text):
         if not _NO_ANSWER.match(text, phrase.end()):
             doubted = _DOUBTED.search(text, max(0, phrase.start() - 60), phrase.start()) is not None
             start = phrase.end()
             denied = doubted or bool(_NEGATED.match(text, start) or _TAKEN_BACK.match(text, start))
+            if denied or _HAS_VALUE.match(text, start):
+                valued = start, denied
+    start, denied = valued or (start, denied)
     if start is None:
         option = None
-        for option in _OPTION.finditer(text):  # noqa: B007
-            pass
+        for found in _OPTION.finditer(text):
+            front = _DENIED_OPTION.search(text, max(0, found.start() - 20), found.start())
+            option = option if front or _DENIED_BEHIND.match(text, found.end()) else found
         return option[1] or option[2] if option else None
     sentence = text[start : start + _SENTENCE]
     formula = _FORMULA.match(sentence)
     end = _SENTENCE_END.search(sentence, formula.end() if formula else 0)
+    if end and _CORRECTED.match(sentence, end.start()):
+        denied = True
     if denied:
         return (last_value(sentence[end.end() :]) if end else None) or ""
     sentence = sentence[: end.start()] if end else sentence
@@ -115,7 +133,8 @@ def after_phrase(text: str) -> str | None:
 
 def stated(sentence: str) -> str:
     """What a sentence says that the value is: "the volume of the box is 120" says 120. Without a value it is itself."""
-    sentence = sentence.strip().strip("*`").rstrip(".").strip()
+    sentence = sentence.strip().strip("*`_").rstrip(".").strip().strip("_")
+    sentence = sentence[:-1] if sentence.endswith(("$!", ")!", "}!", "*!")) else sentence
     exclaimed = _EXCLAIMED.fullmatch(sentence)
     if exclaimed and int(exclaimed[1].strip("$").replace(",", "")) > _SMALL_FACTORIAL:
         return exclaimed[1]
@@ -142,7 +161,7 @@ def last_value(text: str) -> str | None:
     if not values:
         words = text.strip()
         return words if len(words) <= _SHORT and "\n" not in words and words else None
-    if _DENIED_BEHIND.match(text, values[-1].end):
+    if _DENIED_BEHIND.match(text, values[-1].end) or _OPEN_BEHIND.match(text, values[-1].end):
         return None
     first = values[-1]
     found = first.inside
@@ -181,12 +200,15 @@ def _runs(text: str, start: int, end: int) -> list[Value]:
     for run in _RUN.finditer(text, start, end):
         if not _DIGIT.search(run.group()):
             continue
-        torn = run.start() > start and text[run.start() - 1].isalpha()  # K2
+        before = text[run.start() - 1 : run.start()] if run.start() > start else ""
+        torn = before.isalpha() and before.isascii()  # K2
         inside = _balanced(_TORN.sub("", run.group()) if torn else run.group())
         at = run.start() + run.group().find(inside)
-        percent = _PERCENT_BEHIND.match(text, at + len(inside))
+        percent = _PERCENT_BEHIND.match(text, at + len(inside)) or _MULTIPLE.match(text, at + len(inside))
         if percent:
             inside += percent.group()
+        if _NEGATIVE.search(text, max(0, at - 12), at):
+            inside = f"-{inside}"
         if _DIGIT.search(inside):
             found.append(Value(at, at + len(inside), _last_side(inside)))
     return found
@@ -195,6 +217,8 @@ def _runs(text: str, start: int, end: int) -> list[Value]:
 def _last_side(inside: str) -> str:
     """What a calculation in numbers comes to: 18 of 5 + 13 = 18, and of 5 = 5 + 13 = 18, as people write on."""
     side = inside.rpartition("=")[2].strip()
+    if "%" in side and "%" not in inside.rpartition("=")[0]:  # 3/4 = 75 %
+        return inside
     return side if side and side != inside and not _LETTER_LEFT.search(_COMMAND.sub(" ", inside)) else inside
 
 
@@ -202,11 +226,11 @@ def _balanced(run: str) -> str:
     """Without brackets at its ends that have no other, and signs that would stand alone then."""
     run = _IN_FRONT.sub("", run).rstrip(_NOT_AROUND)
     for opening, closing in ("()", "[]", "{}"):
-        while run.count(opening) > run.count(closing) and (run.startswith(opening) or run.endswith(opening)):
-            run = run[1:] if run.startswith(opening) else run[:-1]
-        while run.count(closing) > run.count(opening) and run.endswith(closing):
-            run = run[:-1]
-        run = _IN_FRONT.sub("", run).rstrip(_NOT_AROUND)
+        excess = run.count(opening) - run.count(closing)
+        front = min(max(excess, 0), len(run) - len(run.lstrip(opening)))
+        run, excess = run[front:], excess - front
+        behind = min(abs(excess), len(run) - len(run.rstrip(opening if excess > 0 else closing)))
+        run = _IN_FRONT.sub("", run[: len(run) - behind]).rstrip(_NOT_AROUND)
     return run.rstrip("=+-<>/").rstrip(_NOT_AROUND).lstrip("=").strip()
 
 

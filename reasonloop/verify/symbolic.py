@@ -42,6 +42,10 @@ def symbolic(answer: str, gold: str) -> Judgement:
     texts = [unwrap(fold(answer)), unwrap(fold(gold))]
     if _elements(texts[0]) != _elements(texts[1]):
         return Judgement(Verdict.WRONG, "another number of elements")
+    if _MASTER.search(texts[0]) and not _MASTER.search(texts[1]):
+        return Judgement(Verdict.WRONG, "an infinity or an implication that the gold answer doesn't have")
+    if "=" in texts[0] and "=" in texts[1]:  # 0 = 0 would be any equation
+        return Judgement(Verdict.WRONG, "equations of another spelling")
     if bool(_PERCENT.search(texts[0])) != bool(_PERCENT.search(texts[1])):
         return Judgement(Verdict.WRONG, "a percent sign on one side only")
     bare = [_PERCENT_LAST.fullmatch(text) for text in texts]
@@ -78,13 +82,19 @@ def _other_case(*texts: str) -> bool:
 _VARIABLE = re.compile(r"(?<![A-Za-z\\\\])[A-Za-z](?![A-Za-z])")
 
 
-def _elements(text: str) -> tuple[int, int]:
-    """Commas outside of brackets, and words that leave an answer open: what math-verify reads past."""
+_MASTER = re.compile(r"\\(?:infty|infin|iff|implies|to|Rightarrow|Leftrightarrow|rightarrow)(?![a-z])|∞|\boo\b|[→⇒⇔]")
+"""With which math-verify finds an answer equal to others"""
+
+
+def _elements(text: str) -> tuple[int, int, int, bool]:
+    """Commas outside of brackets, words that leave it open, environments, whether there is anything: what math-verify reads
+    past."""
     depth = commas = 0
     for sign in text.replace("\\,", " "):
         depth += (sign in "([{") - (sign in ")]}")
         commas += sign == "," and depth == 0
-    return commas, len(_LEFT_OPEN.findall(text))
+    something = re.search("[A-Za-z0-9]", re.sub(r"\\\\[a-zA-Z]+", "", text)) is not None
+    return commas, len(_LEFT_OPEN.findall(text)), text.count("\\begin"), something
 
 
 def prepare_symbolic() -> None:

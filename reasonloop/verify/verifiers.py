@@ -117,8 +117,8 @@ class MathVerifier(_AnswerVerifier):
 
 _LETTER = re.compile(r"(?:\$|\\(?:text|textbf|mathrm|mathbf)\s*\{|\()*([A-J])[.)}$:\s]*")
 _ASKS_FOR_PERCENT = re.compile(
-    r"(?:what|which|how\s+many|find|calculate|compute|determine|express|give|write|by)\b[^.?!]{0,120}\bpercent(?:age)?\b"
-    r"|\bpercent(?:age)?\b[^.!]{0,120}\?|\bas\s+a\s+percent",
+    r"\b(?:what|which|how\s+many|find|calculate|compute|determine|express|give|write)\b[^.?!,0-9]{0,100}\bpercent(?:age)?\b"
+    r"|\bas\s+a\s+percent|\bin\s+percent\b",
     re.IGNORECASE,
 )
 _LONGEST_PROMPT = 20_000

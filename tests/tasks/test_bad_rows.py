@@ -79,7 +79,8 @@ def test_one_prompt_with_several_answers(write):
     assert told.startswith("t.jsonl: 4 of 6 rows are bad (4 same prompt with another answer): t.jsonl line 1: ")
     assert "t.jsonl line 3: has the same prompt as t.jsonl line 1 and another answer ('9' and '1'); " in told
     assert (
-        "t.jsonl line 6: has the same prompt as t.jsonl line 2 and another answer ('8' and '2'); expected one answer" in told
+        "t.jsonl line 6: has the same prompt as t.jsonl line 2 and another answer ('8' and '2'); expected one answer"
+        in told
     )
     assert refused(test=path, on_bad="skip").startswith("t.jsonl: none of its 6 rows is left (4 same prompt")
     task = Jsonl(test=write("u.jsonl", [*rows, *sums([5])]), on_bad="skip")

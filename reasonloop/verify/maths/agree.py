@@ -198,6 +198,8 @@ def rounds_to(decimal: Tree, exact: Tree) -> bool:
     if numeral is None or symbols(exact):
         return False
     _, given, places = numeral
+    if given.denominator == 1:
+        return False  # 1.00000 for 1 - 2^-100
     digits = str(abs(given.numerator * 10 ** max(places, 0) // given.denominator)) if places < 400 else "0"
     if len(digits.lstrip("0")) < 6:
         return False

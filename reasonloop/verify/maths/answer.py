@@ -20,6 +20,8 @@ from reasonloop.verify.maths.units import with_nouns
 from reasonloop.verify.maths.values import matrix, scalar
 from reasonloop.verify.maths.words import HEDGES, MONTHS, in_words
 
+_OTHER_ANSWERS = frozenset(("yes", "no", "maybe"))
+_OTHERWISE = _OTHER_ANSWERS | frozenset(("not", "false", "incorrect", "impossible"))
 _SET_SIGNS = ("cup", "cap", "setminus")
 
 
@@ -31,7 +33,9 @@ def read(text: str, gold: bool = False, bare: bool = False) -> Answer:
     """
     tokens = trimmed(with_nouns(tokens_of(text)))
     choice, rest = _choice(tokens)
-    if rest and (rest[0].kind == "sep" or any(_is_letter(a) and b.text == ":" for a, b in pairwise(rest))):
+    if rest and (
+        rest[0].kind == "sep" or _choice(rest)[0] or any(_is_letter(a) and b.text == ":" for a, b in pairwise(rest))
+    ):
         choice, rest = "", []
     reader = _Reader(gold, bare)
     content = reader.answer(rest, lenient=True) if choice and rest else None
@@ -71,7 +75,7 @@ def _prose(tokens: list[Token]) -> Words | None:
     first = tokens[0].text.casefold() if tokens else ""
     if first in ("yes", "no") and len(tokens) > 1 and tokens[1].text in (",", ";"):
         others = {token.text.casefold() for token in tokens[2:]}
-        return None if {"yes", "no", "maybe"} & others else Words(first)
+        return None if ((_OTHERWISE if first == "yes" else _OTHER_ANSWERS) & others) else Words(first)
     if any(token.kind == "word" and token.text.casefold() in MONTHS for token in tokens):
         return Words(phrase(tokens))
     if kinds == {"letters"} and len(tokens) == 1:
@@ -151,7 +155,7 @@ class _Reader:
         """The value at the end of a chain of equals signs, with the names in front of it."""
         names: list[str] = []
         reader = gold_name_of if self.gold and len(sides) == 2 else answer_name_of
-        while len(sides) > 1 and (name := reader(sides[0])):
+        while len(sides) > 1 and (name := (name_of if names else reader)(sides[0])):
             names.append(name)
             sides, marks = sides[1:], marks[1:]
         if len(sides) == 2 and not names and marks == ["="] and len(sides[1]) == 1 and (name := name_of(sides[1])):

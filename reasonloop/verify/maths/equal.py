@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -32,9 +33,10 @@ from reasonloop.verify.maths.forms import (
 from reasonloop.verify.maths.notations import same_based, same_colon, same_matrix, same_number
 from reasonloop.verify.maths.reals import reals_of, same_reals
 from reasonloop.verify.maths.tokens import Unreadable
-from reasonloop.verify.maths.tree import Tree, has, integer, symbols, variable
+from reasonloop.verify.maths.tree import Tree, has, integer, is_numeral, symbols, variable
+from reasonloop.verify.maths.value import rational
 
-MOST_ELEMENTS = 100
+MOST_ELEMENTS, MOST_PAIRS = 100, 1_000
 _UNTOLD = frozenset(("deg", "rad", "%"))
 
 
@@ -167,6 +169,11 @@ class _Comparison:
         return len(ours) == len(theirs) and all(self.part(a, b) for a, b in zip(ours, theirs, strict=True))
 
     def unordered(self, ours: Sequence[Part], theirs: Sequence[Part]) -> bool:
+        numbers = [_plain_numbers(parts) for parts in (ours, theirs)]
+        if None not in numbers:
+            return numbers[0] == numbers[1]
+        if len(ours) * len(theirs) > MOST_PAIRS:
+            raise Unreadable("lists too long to be compared")
         return _matched(named_alike(ours), named_alike(theirs), self.part)
 
     def part(self, a: Part, b: Part) -> bool:
@@ -252,6 +259,16 @@ class _Comparison:
             x, y = (("fn", "degrees", q.tree) if "deg" in q.units else q.tree for q in (a, b))
             return (has(x, "const", "pi") or has(y, "const", "pi")) and agree(x, y)
         return False
+
+
+def _plain_numbers(parts: Sequence[Part]) -> set[Fraction] | None:
+    """The values of elements that are all numerals and nothing else."""
+    trees = [
+        part.form.tree for part in parts if isinstance(part.form, Quantity) and not part.form.units and not part.names
+    ]
+    if len(trees) < len(parts) or not all(is_numeral(tree) for tree in trees):
+        return None
+    return {value for tree in trees if (value := rational(tree)) is not None}
 
 
 def _told(units: frozenset[str]) -> frozenset[str]:

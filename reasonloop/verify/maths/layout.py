@@ -87,8 +87,11 @@ _REWRITTEN = (
     (re.compile(r"\{\s*\\(?:rm|it|bf|sf)\s+([^{}]*)\}"), r"\\text{\1}"),
     (re.compile(r"\\([RZNQC])(?![A-Za-z])"), r"\\mathbb{\1}"),
     (re.compile(r"\\not\s*="), r"\\ne "),
+    (re.compile(r"\\math(?:bb|bf|rm)\s*\{?\s*(P|E)\s*\}?(?=\s*\()"), r"\1"),
     (re.compile(r"\\not\s*\\in(?![a-z])"), r"\\notin "),
     (re.compile(r"negative\s+infinity"), r"-\\infty "),
+    (re.compile(r"\b[Nn]egative\s+(?=[0-9])"), "-"),
+    (re.compile(r"\bper\s+cent\b"), "percent"),
     (re.compile(r"positive\s+infinity"), r"\\infty "),
     (re.compile(r"\{:\}"), ":"),
     (re.compile(r"\\text\s*\{\s*infinity\s*\}|(?<![A-Za-z])infinity(?![A-Za-z])"), r"\\infty "),
@@ -176,7 +179,7 @@ def _trailing(text: str) -> str:
 
 def _environments(text: str) -> str:
     """Lines of aligned formulas as one chain, systems of equations as a list, matrices with marks of their own."""
-    text = _SYSTEM.sub(lambda system: " " + _LINE.sub(", ", system[1] or system[2]), text)
+    text = _SYSTEM.sub(lambda system: " " + _LINE.sub(", ", system[1] or system[2] or ""), text)
     if _ENVIRONMENT.search(text):
         text = _ENVIRONMENT.sub(" ", _LINE.sub(", ", _GOES_ON.sub(" ", text)).replace("&", " "))
     return _CLOSES_MATRIX.sub(r"\\endmatrix ", _OPENS_MATRIX.sub(r"\\matrix ", _LINE.sub(r"\\\\ ", text)))

@@ -14,7 +14,7 @@ from reasonloop.verify.maths.tokens import Token, Unreadable
 from reasonloop.verify.maths.tree import symbols
 
 _SIGNS = frozenset("|(){}:',[]/")
-_COMMANDS = frozenset("angle triangle overline bar dot tilde frac max min ldots circ".split())
+_COMMANDS = frozenset("det deg dim gcd lcm angle triangle overline bar dot tilde frac max min ldots circ".split())
 _GREEK = frozenset(
     "alpha beta gamma delta theta lambda mu phi omega rho sigma tau epsilon Delta Gamma Theta Phi Omega Sigma ell".split()
 )
@@ -26,6 +26,7 @@ def name_of(tokens: list[Token]) -> str:
     if not any(_is_letter(token) for token in tokens):
         return ""
     text, place, depth = "", 0, 0
+    probability = tokens[0].text in ("P", "Pr", "E")
     while place < len(tokens):
         token = tokens[place]
         depth += {"(": 1, ")": -1}.get(token.text, 0) if token.kind == "op" else 0
@@ -37,7 +38,7 @@ def name_of(tokens: list[Token]) -> str:
             text += f"{token.text}{script.strip('{}')}"
             place = end
             continue
-        called = depth > 0 and place > 1 and (token.kind == "num" or token.text in ("+", "-"))
+        called = depth > 0 and place > 1 and (probability or token.kind == "num" or token.text in ("+", "-"))
         if not (called or _fits(token)):
             return ""
         text += token.text

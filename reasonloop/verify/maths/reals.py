@@ -23,6 +23,9 @@ from reasonloop.verify.maths.tokens import Unreadable
 from reasonloop.verify.maths.tree import symbols
 from reasonloop.verify.maths.value import context
 
+MOST_SETS = 40
+"""That are brought to one form"""
+
 
 @dataclass(frozen=True)
 class Reals:
@@ -38,6 +41,8 @@ def reals_of(parts: Sequence[Part], joined: frozenset[str]) -> Reals | None:
     Inequalities that are joined by "or" hold one or the other, by "and" both; by a comma both if they can. Intervals side by
     side are a union, if they have nothing in common (else they are points).
     """
+    if len({part.names for part in parts if part.names}) > 1 or len(parts) > MOST_SETS:
+        return None
     sets = [_intervals(part.form) for part in parts]
     if not sets or any(found is None for found in sets):
         return None
@@ -46,7 +51,8 @@ def reals_of(parts: Sequence[Part], joined: frozenset[str]) -> Reals | None:
         result = known[0]
         for found in known[1:]:
             both = _intersection(result, found)
-            result = both if both and "or" not in joined else _union(result + found)
+            together = "or" not in joined and (bool(both) or "and" in joined)
+            result = both if together else _union(result + found)
         return Reals(tuple(result), _extended(result))
     result = _union([interval for found in known for interval in found])
     if len(parts) > 1 and len(result) < sum(map(len, known)):
@@ -121,6 +127,8 @@ def _union(intervals: list[Interval]) -> list[Interval]:
     """In order, and joined where they overlap or touch. Ends with variables only stand alone."""
     if any(symbols(end) for interval in intervals for end in (interval.low, interval.high)):
         return intervals
+    if len(intervals) > MOST_SETS:
+        raise Unreadable(f"a union of more than {MOST_SETS} intervals")
     kept = [i for i in intervals if i.low is i.high or number(i.low) < number(i.high)]
     found: list[Interval] = []
     for interval in sorted(kept, key=lambda i: (number(i.low), not i.low_in)):

@@ -74,15 +74,18 @@ def _without_aside(tokens: list[Token]) -> list[Token]:
     words = [token.text.casefold() for token in aside if token.text != "-"]
     if aside and all(token.kind in ("word", "letters") or token.text == "-" for token in aside):
         number = in_words(words)
-        if number is not None and agree(parsed(measured(value).tokens), integer(number)):
-            return value
-        return value if not any(word in JUDGING or word in NUMBERS for word in words) else tokens
+        if number is not None:
+            return value if agree(parsed(measured(value).tokens), integer(number)) else tokens
+        return tokens if any(word in JUDGING for word in words) else value
     if words[:1] in (["option"], ["choice"]) and len(words) == 2:
         return value
     if len(aside) > 1 and (aside[0].text == "~" or words[0] in ("about", "approximately", "approx")):
         return value if near(parsed(measured(value).tokens), parsed(measured(aside[1:]).tokens)) else tokens
     if aside and aside[0].kind == "sep" and aside[0].text == "or" and len(aside) > 1:
         return value if agree(parsed(measured(value).tokens), parsed(measured(aside[1:]).tokens)) else tokens
+    if aside and all(token.kind == "num" or token.text in "+-*/" for token in aside) and len(aside) > 2:  # 72 (48 + 24)
+        value_is = parsed(measured(value).tokens)
+        return value if value_is[0] == "num" and agree(value_is, parsed(aside)) else tokens
     return tokens
 
 

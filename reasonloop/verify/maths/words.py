@@ -107,7 +107,7 @@ UNIT_OF |= {
 UNIT_WORDS = frozenset(word.casefold() for word in UNIT_OF if len(word) > 1) - {"in"}
 """Spellings of two letters and more, which are no products of variables where they stand bare"""
 
-LETTER_UNITS = frozenset("mgshdlLtNJWVAKCFcmol")
+LETTER_UNITS = frozenset("mgshdlLtNJWVACFcol")
 """Letters that are units behind a number, where nothing else is a letter"""
 
 SHAPES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
@@ -121,8 +121,8 @@ EXPLAINS = frozenset(("because", "since"))
 
 LEADING = frozenset(
     (
-        "option choice point points interval coordinates the final answer result solution value total sum probability area "
-        "number therefore thus hence so is are be "
+        "there ans option choice point points interval coordinates the final answer result solution value total sum "
+        "probability area number therefore thus hence so is are be "
         "equals equal to given by about approximately approx roughly around exactly just simply only clearly now then "
         "also indeed that we get have it its about of"
     ).split()
@@ -165,7 +165,16 @@ MONTHS = frozenset(
     ).split()
 )
 
-MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+MULTIPLES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 1_000,
+    "lakh": 10**5,
+    "million": 10**6,
+    "crore": 10**7,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 
 
@@ -186,7 +195,12 @@ def in_words(words: list[str]) -> int | None:
     return total + current if words else None
 
 
-JUDGING = frozenset("is was are wrong incorrect not false maybe perhaps probably possibly".split())
+JUDGING = frozenset(
+    (
+        "is was are wrong incorrect not false maybe perhaps probably possibly halves thirds quarters fifths sixths "
+        "eighths tenths hundredths thousandths half third quarter factorial otherwise plus minus times"
+    ).split()
+)
 """Words that say something of a value beside it"""
 HEDGES = frozenset(
     ("maybe", "perhaps", "possibly", "probably", "either", "not", "nor", "neither", "vs", "versus", "but")

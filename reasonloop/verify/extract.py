@@ -43,6 +43,8 @@ _BETWEEN_BOXES = re.compile(
 _OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60
 _MARKUP = re.compile(r"</?(?:b|i|em|strong|solution|final)>")
+_CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
+"""GSM8K's notes, which models copy: 2*3=<<2*3=6>>6"""
 _HASHED = re.compile(r"####(?!#)([^\n#]*+)")
 _HEADING = re.compile(
     r"[ \t*]*(?:[0-9]{1,2}[.)][ \t*]+[A-Za-z]{3}"
@@ -89,10 +91,11 @@ def extract_answer(text: str, style: str) -> str | None:
 
 
 def _without_end_tokens(text: str) -> str:
-    """Up to the first <|im_end|> or the like."""
+    """Up to the first <|im_end|> or the like, and without what only marks up."""
     end = _END_TOKEN.search(text) if ">" in text else None
     text = text[: end.start()] if end else text
-    return _MARKUP.sub("", text) if "</" in text else text
+    text = _MARKUP.sub("", text) if "</" in text else text
+    return _CALCULATOR.sub("", text) if "<<" in text else text
 
 
 def gold_answer(text: str) -> str:

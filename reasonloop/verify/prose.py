@@ -25,15 +25,17 @@ _FORMULA = re.compile(
 )
 _RUN = re.compile(
     r"(?:\\[a-zA-Z]++|\\[,;!%$ ]|\$(?=[-\u2212]?[0-9.])|[0-9{}()\[\]^_+\-*/=.,!|<>≤≥≠%°√π²³\u2212·×:]"
-    r"|(?<![A-Za-z]\.)(?<![A-Za-z'’])(?![aAI](?:\s|$))[a-zA-Z](?![A-Za-z])(?!\.[A-Za-z])"
-    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|[ \t])++"
+    r"|(?<![A-Za-z]\.)(?<![A-Za-z'’])(?![aAI](?:\s|$))[a-zA-Z](?![A-Za-z&])(?!\.[A-Za-z])"
+    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|[ \t\u00a0])++"
 )
 _DIGIT = re.compile("[0-9]")
+_PLAIN = re.compile(r"\\?\$?[-\u2212]?[0-9][0-9.,/]*")
+_TIMES = re.compile(r"(?<=[0-9)\s])[xX](?=\s*\$?[.0-9(])")
 _TORN = re.compile(r"^\S++")
 _IN_FRONT = re.compile(r"^(?:[ \t,;:*_]|=>|\.(?![0-9]))++")
 _PERCENT_BEHIND = re.compile(r"\s?percent\b")
 _NOT_AROUND = " \t,;:.*_"
-_PARTING = re.compile(r"[\s,;]*(?:\b(?:and|or)\b)?[\s,;]*")
+_PARTING = re.compile(r"[ \t,;]*(?:\b(?:and|or)\b)?[ \t,;]*")
 _OR = re.compile(r"\bor\b")
 _PROSE = re.compile(r"[-+*/=(,:]$|^\s*[0-9.,]++\s++[A-Za-z]{2}|(?<![\\A-Za-z])[A-Za-z]{3,}\s++[A-Za-z]{2,}")
 _TEXT_INSIDE = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*+\{[^{}]*+\}")
@@ -68,7 +70,7 @@ _DOUBTED = re.compile(r"\b(?:don['’]t|do\s+not|doubt)\b[^.!?\n]{0,30}$", re.IG
 _HAS_VALUE = re.compile(r"[^.\n]{0,200}?(?:[0-9]|\\|\$|(?<![A-Za-z])\(?[A-J]\)?(?![A-Za-z]))")
 _CORRECTED = re.compile(r"[.!?]?\s+(?:wait|actually|hmm|sorry|no,|correction|oops)\b", re.IGNORECASE)
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+$", re.IGNORECASE)
-_MULTIPLE = re.compile(r"\s(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b")
+_MULTIPLE = re.compile(r"\s(?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b")
 _OPEN_BEHIND = re.compile(r"\s+or\s+(?:more|less|fewer|greater|higher|lower)\b", re.IGNORECASE)
 _DENIED_OPTION = re.compile(r"\b(?:eliminate|exclude|not|rule\s+out|discard)\s*$", re.IGNORECASE)
 _TAKEN_BACK = re.compile(r"[^.!?\n]{0,40}\?\s{0,3}(?:no|wait)\b", re.IGNORECASE)
@@ -201,7 +203,7 @@ def _runs(text: str, start: int, end: int) -> list[Value]:
         if not _DIGIT.search(run.group()):
             continue
         before = text[run.start() - 1 : run.start()] if run.start() > start else ""
-        torn = before.isalpha() and before.isascii()  # K2
+        torn = before.isalpha() and before.isascii() and text[run.start()].isdigit()  # K2
         inside = _balanced(_TORN.sub("", run.group()) if torn else run.group())
         at = run.start() + run.group().find(inside)
         percent = _PERCENT_BEHIND.match(text, at + len(inside)) or _MULTIPLE.match(text, at + len(inside))
@@ -217,9 +219,15 @@ def _runs(text: str, start: int, end: int) -> list[Value]:
 def _last_side(inside: str) -> str:
     """What a calculation in numbers comes to: 18 of 5 + 13 = 18, and of 5 = 5 + 13 = 18, as people write on."""
     side = inside.rpartition("=")[2].strip()
+    if inside.count("=") > 1 and _PLAIN.fullmatch(side):  # W = 6 / 2 = 3
+        return side
     if "%" in side and "%" not in inside.rpartition("=")[0]:  # 3/4 = 75 %
         return inside
-    return side if side and side != inside and not _LETTER_LEFT.search(_COMMAND.sub(" ", inside)) else inside
+    return (
+        side
+        if side and side != inside and not _LETTER_LEFT.search(_TIMES.sub("*", _COMMAND.sub(" ", inside)))
+        else inside
+    )
 
 
 def _balanced(run: str) -> str:

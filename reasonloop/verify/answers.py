@@ -201,6 +201,12 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
     return _compared(fold(answer), fold(gold), rules)
 
 
+def same_value(a: str, b: str) -> bool:
+    """Whether two answers are one, written in two ways, as far as `quick_math` can tell."""
+    judged = quick_math(a, b)
+    return judged is not None and judged.verdict is Verdict.RIGHT
+
+
 def _compared(answer: str, gold: str, rules: Rules) -> Judgement | None:
     """The verdict of `maths`. 1,234 may be a number or two, and 1,5 of an answer two or a decimal: right as either."""
     pointed = _DECIMAL_COMMA.sub(r"\1.\2", answer)

@@ -9,8 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from reasonloop.records import Verdict
-from reasonloop.verify.answers import UNSUPPORTED, fold, one_line, parse_number, quick_math, read_gold
+from reasonloop.verify.answers import UNSUPPORTED, fold, one_line, parse_number, read_gold, same_value
 from reasonloop.verify.extract import boxes_in
 from reasonloop.verify.maths.forms import Words
 
@@ -35,11 +34,6 @@ class Reading:
     """Whether a response could be right: nobody writes "proof" into a box"""
 
 
-def _same(box: str, answer: str) -> bool:
-    judged = quick_math(box, answer)
-    return judged is not None and judged.verdict is Verdict.RIGHT
-
-
 def gold_reading(answer: str, worked: str | None = None) -> Reading:
     """How `answer` is read as mathematics. `worked`: the worked solution that it was taken from, if there is one."""
     text = fold(answer)
@@ -50,7 +44,7 @@ def gold_reading(answer: str, worked: str | None = None) -> Reading:
     if len(text) > LONGEST_ANSWER or len(_WORD.findall(text)) > MOST_WORDS:
         return Reading("suspicious", f"a worked answer without a mark: {one_line(answer, 60)!r}", usable=False)
     boxes = boxes_in(worked) if worked is not None and worked.count("box") > 1 else []
-    if len(set(boxes)) > 1 and not all(_same(box, text) for box in boxes):
+    if len(set(boxes)) > 1 and not all(same_value(box, text) for box in boxes):
         return Reading(
             "suspicious", f"several boxes in its solution: {', '.join(one_line(box, 20) for box in boxes[:4])}"
         )

@@ -11,12 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 from reasonloop.errors import InputError
-from reasonloop.records import Problem, Verdict
+from reasonloop.records import Problem
 from reasonloop.tasks.files import Fault, RawRow, shown
 from reasonloop.tasks.files.text import is_chat
 from reasonloop.tasks.jsonl.layouts import CHAT, CHOICES, ID, MARKED, PROMPTS, Fields, KeyOptions
 from reasonloop.text import is_text
-from reasonloop.verify.answers import quick_math
+from reasonloop.verify.answers import same_value
 from reasonloop.verify.extract import gold_answer
 from reasonloop.verify.maths.choices import LETTERS
 
@@ -169,7 +169,7 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
     if answers:
         golds = {key: _gold(text) for key, text in answers.items()}
         first = next(iter(golds.values()))
-        if not all(same_value(gold, first) for gold in golds.values()):
+        if not all(same_gold(gold, first) for gold in golds.values()):
             got = " and ".join(f"{key!r} ({shown(gold)})" for key, gold in golds.items())
             raise Fault(SEVERAL, f"both {got}, which differ: name the right one with answer_key")
         text, gold = min(zip(answers.values(), golds.values(), strict=True), key=lambda pair: len(pair[1]))
@@ -192,12 +192,9 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
     return "", response
 
 
-def same_value(a: str, b: str) -> bool:
+def same_gold(a: str, b: str) -> bool:
     """Whether two gold answers are one, written in two ways."""
-    if folded(a) == folded(b):
-        return True
-    judged = quick_math(a, b)
-    return judged is not None and judged.verdict is Verdict.RIGHT
+    return folded(a) == folded(b) or same_value(a, b)
 
 
 def _gold(text: str) -> str:

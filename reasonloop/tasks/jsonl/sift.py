@@ -9,7 +9,7 @@ from reasonloop.errors import InputError
 from reasonloop.records import Problem
 from reasonloop.tasks.files import Fault, Source, row_name, shown
 from reasonloop.tasks.jsonl.layouts import READ, KeyOptions
-from reasonloop.tasks.jsonl.rows import NO_ANSWER, folded, prompt_key, read_problem, same_value
+from reasonloop.tasks.jsonl.rows import NO_ANSWER, folded, prompt_key, read_problem, same_gold
 from reasonloop.tasks.report import BadRow, FileReport, counts, listed
 
 OTHER_ANSWER, SAME_ID, HELD_OUT = "same prompt with another answer", "same id for another problem", "held out too"
@@ -81,7 +81,7 @@ def _merge_equal(sifted: Sifted) -> None:
     kept: list[Problem] = []
     for problem in sifted.problems:
         known = first.setdefault(prompt_key(problem), problem) if problem.answer else problem
-        if known is not problem and same_value(problem.answer, known.answer):
+        if known is not problem and same_gold(problem.answer, known.answer):
             sifted.equal += 1
         else:
             kept.append(problem)

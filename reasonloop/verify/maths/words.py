@@ -104,15 +104,10 @@ UNIT_OF |= {
     word.upper(): unit for word, unit in list(UNIT_OF.items()) if word in ("usd", "cm", "km", "kg", "inr", "eur")
 }
 
-UNIT_WORDS = frozenset(word.casefold() for word in UNIT_OF if len(word) > 1) - {"in"}
-"""Spellings of two letters and more, which are no products of variables where they stand bare"""
-
 LETTER_UNITS = frozenset("mgshdlLtNJWVACFcol")
 """Letters that are units behind a number, where nothing else is a letter"""
 
 SHAPES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-
-PER = frozenset(("per", "a", "an", "each", "every"))
 
 CURRENCY = frozenset(("$", "EUR", "GBP", "Rs", "yuan"))
 

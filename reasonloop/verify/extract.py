@@ -52,9 +52,7 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 """A heading in Markdown, and no answer in GSM8K's style"""
-_END_TOKEN = re.compile(
-    r"(?<=\S)\s*(?:<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>|<end_of_turn>)"
-)
+_END_TOKEN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>|<end_of_turn>")
 
 
 def extract_answer(text: str, style: str) -> str | None:
@@ -92,8 +90,10 @@ def extract_answer(text: str, style: str) -> str | None:
 
 def _without_end_tokens(text: str) -> str:
     """Up to the first <|im_end|> or the like, and without what only marks up."""
-    end = _END_TOKEN.search(text) if ">" in text else None
-    text = text[: end.start()] if end else text
+    for token in _END_TOKEN.finditer(text) if ">" in text else ():
+        if before := text[: token.start()].rstrip():
+            text = before
+            break
     text = _MARKUP.sub("", text) if "</" in text else text
     return _CALCULATOR.sub("", text) if "<<" in text else text
 

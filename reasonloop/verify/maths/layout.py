@@ -6,6 +6,9 @@ What only lays out is dropped (\left, \displaystyle, fonts, thin spaces, marks o
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+_Table = tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎", "0123456789+-=()")
@@ -46,43 +49,30 @@ _INVISIBLE = dict.fromkeys(
 _ONE_FOR_ONE = str.maketrans({**_UNICODE, **{letter: f"\\{name} " for letter, name in _GREEK.items()}})
 
 # what only lays out
-_LAYOUT = re.compile(
-    r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|"
-    r"large|Large|LARGE|huge|Huge|normalsize|small|tiny|bf|it|rm|sf|boldmath|checkmark|centering|noindent|therefore|because|"
-    r"blacksquare|square|qed|Box)"
-    r"(?![a-zA-Z])\s?"
-)
-_NO_DELIMITER = re.compile(r"\\(?:left|right)\s*\.")
-_SIZED = re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)\s*(?=[()\[\]|]|\\[{}|])")
-_WRAPPED = re.compile(
-    r"\\(?:mathbf|boldsymbol|bm|pmb|vec|overrightarrow|underline|mathsf|mathcal|mathscr|fbox|hbox|ensuremath|"
-    r"widehat|hat|mathop|mathrel|mathbin|mathord|smash|textnormal\*)\s*(?=\{)"
-)
-_SPACED = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}")
-_COLOUR = re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}")
-_FORMULA_IN_TEXT = re.compile(r"\\(?:text|mbox|textbf)\s*\{\s*\$([^${}]*(?:\{[^{}]*\}[^${}]*)*)\$\s*\}")
-_FONT_OF_FORMULA = re.compile(r"\\(?:mathrm|text|mathbf|mbox)\s*(?=\{\s*\\(?:d?frac|sqrt|pi))")
-_SET_LETTER = re.compile(r"\\(?:mathbb|mathbf(?=\s*\{?\s*[RZ]))\s*\{?\s*([A-Z])\s*\}?")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|gathered|split|eqnarray)\*?\}")
 _GOES_ON = re.compile(r"\\\\\s*(?=&?\s*=)")
 _SYSTEM = re.compile(
     r"\\begin\{cases\}([^&]*?)\\end\{cases\}|\\\{\s*\\begin\{array\}\{[lcr]*\}([^&]*?)\\end\{array\}\s*(?:\\right)?\s*(?:\.|$)"
 )
 _LINE = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
-_HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\b\.?")
-_BRACKETED = re.compile(
-    r"\\sqrt\s*\[[^\]]*\]|([\[\]])((?:[^\[\],()]|\([^\[\]()]*\))*,(?:[^\[\],()]|\([^\[\]()]*\))*)([\[\]])"
+_TWICE, _ONCE = re.compile(r"\\\\[a-zA-Z]"), re.compile(r"(?<!\\)\\[a-zA-Z]")
+"""Commands escaped twice, and those that aren't"""
+_OPENS_MATRIX = re.compile(
+    r"\\begin\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}(?:\s*\{[lcr| ]*\}|\s*\[[lcr]\])?"
 )
-_UNITED = re.compile(r"(?<=[\])])\s*(?:U|\\bigcup)\s*(?=[\[(])")
-_ORDINAL = re.compile(
-    r"(?<=[0-9])(?:(?:st|nd|rd|th)(?![A-Za-z])|\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}{1,2})"
-)
-_NUMBERED = re.compile(r"^\s*(?:No\.|\\?#)\s*(?=[0-9])")
-_WIDE_SPACE = re.compile(r"\\q?quad")
-_THIN_SPACE = re.compile(
-    r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~"
-)
-_REWRITTEN = (
+_CLOSES_MATRIX = re.compile(r"\\end\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}")
+
+
+def _intervals(brackets: re.Match[str]) -> str:
+    """]a, b[ and [a, b[ as (a, b) and [a, b)."""
+    if brackets[1] is None:
+        return brackets[0]
+    return f"{'(' if brackets[1] == ']' else '['}{brackets[2]}{')' if brackets[3] == '[' else ']'}"
+
+
+_BEFORE_ENVIRONMENTS: _Table = (
+    (re.compile(r"\\textcircled\s*\{?\s*([0-9]+)\s*\}?"), r", \1 ,"),
+    (re.compile(r"\^\s*(?:\{\s*)?((?:\\prime\s*)+)\}?"), lambda primes: "'" * primes[1].count("prime")),
     (re.compile(r"(?<!\\)\{\}"), ""),
     (re.compile(r"\{\s*\\(?:rm|it|bf|sf)\s+([^{}]*)\}"), r"\\text{\1}"),
     (re.compile(r"\\([RZNQC])(?![A-Za-z])"), r"\\mathbb{\1}"),
@@ -104,7 +94,7 @@ _REWRITTEN = (
     (re.compile(r"(?<=[0-9.])\{(\\(?:overline|bar)\{[0-9]+\})\}"), r"\1"),
     (re.compile(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
     (
-        re.compile(r"(?:\{\}\s*)?(?<![A-Za-z0-9)}\]])[_^]\s*\{?([0-9]+)\}?\s*C\s*_?\s*\{?([0-9]+)\}?"),
+        re.compile(r"(?<![A-Za-z0-9)}\]])[_^]\s*\{?([0-9]+)\}?\s*C\s*_?\s*\{?([0-9]+)\}?"),
         r"\\binom{\1}{\2}",
     ),
     (re.compile(r"(?<![0-9A-Za-z_])([0-9]+)C_?\{?([0-9]+)\}?(?![0-9A-Za-z_])"), r"\\binom{\1}{\2}"),
@@ -112,27 +102,65 @@ _REWRITTEN = (
     (re.compile(r"(?<=[0-9])\{,\}(?=[0-9](?:\{,\}|[0-9]\{,\}))"), ", "),
     (re.compile(r", [0-9]+\{,\}(?=[0-9]+$)"), lambda match: match[0].replace("{,}", ", ")),
     (re.compile(r"\\q?quad(?=\s*\\(?:text|mathrm|mbox)\s*\{\s*[a-z]{1,3}\s*\}\s*(?:\^|$))"), " "),
+    (re.compile(r"^\s*(?:No\.|\\?#)\s*(?=[0-9])"), ""),  # No. 5
+    (
+        re.compile(
+            r"(?<=[0-9])(?:(?:st|nd|rd|th)(?![A-Za-z])|\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}{1,2})"
+        ),
+        "",
+    ),
+    (re.compile(r"\\+\Z"), ""),  # half a command at the end, which white space that was stripped leaves of "\\ "
+    (re.compile(r"(?<=[0-9])(?:\s*[xX]\s*(?=10\s*(?:\^|\*\*))|\s+[xX]\s+(?=[0-9]))"), r"\\times "),
+    (re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])"), "^"),
+    (re.compile(r"\\num\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1 \\text{ \2 }"),
 )
-"""Patterns and what stands for them"""
-_GROUPED = re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))")
-_POINT_FIRST = re.compile(r"(?<![0-9])\.(?=\s*\\(?:overline|bar|dot)\b)")
-_DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")
-_NEGATIVE_SPACE = re.compile(r"\\!")
-_TWICE, _ONCE = re.compile(r"\\\\[a-zA-Z]"), re.compile(r"(?<!\\)\\[a-zA-Z]")
-"""Commands escaped twice, and those that aren't"""
-_PRIMES = re.compile(r"\^\s*(?:\{\s*)?((?:\\prime\s*)+)\}?")
-_CIRCLED = re.compile(r"\\textcircled\s*\{?\s*([0-9]+)\s*\}?")
-_TIMES = re.compile(r"(?<=[0-9])(?:\s*[xX]\s*(?=10\s*(?:\^|\*\*))|\s+[xX]\s+(?=[0-9]))")
-_POWER = re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])")
-_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\*\*+")
-"""Of formulas: \\( \\), and of bold face"""
-_BOX = re.compile(r"\\boxed(?![a-zA-Z])\s*")
-_OPENS_MATRIX = re.compile(
-    r"\\begin\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}(?:\s*\{[lcr| ]*\}|\s*\[[lcr]\])?"
+"""Patterns and what stands for them, one after the other"""
+_BEHIND_ENVIRONMENTS: _Table = (
+    (re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\b\.?"), lambda half: f" {half[1].lower()}m "),
+    (re.compile(r"\\(?:text|mbox|textbf)\s*\{\s*\$([^${}]*(?:\{[^{}]*\}[^${}]*)*)\$\s*\}"), r" \1 "),
+    (re.compile(r"\\(?:mathrm|text|mathbf|mbox)\s*(?=\{\s*\\(?:d?frac|sqrt|pi))"), ""),
+    (re.compile(r"\\(?:mathbb|mathbf(?=\s*\{?\s*[RZ]))\s*\{?\s*([A-Z])\s*\}?"), r"\\mathbb{\1}"),
+    (re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}"), ""),
+    (re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}"), " "),
+    (re.compile(r"\\boxed(?![a-zA-Z])\s*"), ""),
+    (re.compile(r"(?<!\\)\\[()\[\]]|\*\*+"), " "),  # marks of formulas and of bold face
+    (re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))"), ""),  # thousands
+    (re.compile(r"(?<![0-9])\.(?=\s*\\(?:overline|bar|dot)\b)"), "0."),
+    (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),
+    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\q?quad"), r" \\quad "),
+    (
+        re.compile(r"(?<!\\)\\(?:[ ,;:>]|(?:thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![a-zA-Z]))|~"),
+        " ",
+    ),
+    (re.compile(r"\\(?:left|right)\s*\."), " "),
+    (re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)\s*(?=[()\[\]|]|\\[{}|])"), ""),
+    (
+        re.compile(
+            r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|"
+            r"large|Large|LARGE|huge|Huge|normalsize|small|tiny|bf|it|rm|sf|boldmath|checkmark|centering|noindent|therefore|because|"
+            r"blacksquare|square|qed|Box)"
+            r"(?![a-zA-Z])\s?"
+        ),
+        " ",
+    ),
+    (
+        re.compile(
+            r"\\(?:mathbf|boldsymbol|bm|pmb|vec|overrightarrow|underline|mathsf|mathcal|mathscr|fbox|hbox|ensuremath|"
+            r"widehat|hat|mathop|mathrel|mathbin|mathord|smash|textnormal\*)\s*(?=\{)"
+        ),
+        "",
+    ),
+    (
+        re.compile(
+            r"\\sqrt\s*\[[^\]]*\]|([\[\]])((?:[^\[\],()]|\([^\[\]()]*\))*,(?:[^\[\],()]|\([^\[\]()]*\))*)([\[\]])"
+        ),
+        _intervals,
+    ),
+    (re.compile(r"(?<=[\])])\s*(?:U|\\bigcup)\s*(?=[\[(])"), r" \\cup "),
 )
-_CLOSES_MATRIX = re.compile(r"\\end\s*\{(?:[pbB]?matrix|smallmatrix|array|pmatrix\*|bmatrix\*)\}")
-_SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_NUM = re.compile(r"\\num\s*\{([^{}]*)\}")
+"""Patterns and what stands for them, one after the other"""
 
 
 def cleaned(text: str) -> str:
@@ -148,33 +176,13 @@ def cleaned(text: str) -> str:
         text = text.translate(_ONE_FOR_ONE)
     if _TWICE.search(text) and not _ONCE.search(text):
         text = text.replace("\\\\", "\\")
-    text = _CIRCLED.sub(r", \1 ,", text) if "circled" in text else text
-    if "\\prime" in text:
-        text = _PRIMES.sub(lambda primes: "'" * primes[1].count("prime"), text)
-    for pattern, new in _REWRITTEN:
+    for pattern, new in _BEFORE_ENVIRONMENTS:
         text = pattern.sub(new, text)
-    text = _trailing(_ORDINAL.sub("", _NUMBERED.sub("", text)))
-    text = _POWER.sub("^", _TIMES.sub(r"\\times ", text))
-    text = _SI.sub(r"\1 \\text{ \2 }", _NUM.sub(r"\1", text))
     if "\\begin" in text:
         text = _environments(text)
-    text = _HALF_OF_DAY.sub(lambda half: f" {half[1].lower()}m ", text)
-    text = _SET_LETTER.sub(r"\\mathbb{\1}", _FONT_OF_FORMULA.sub("", _FORMULA_IN_TEXT.sub(r" \1 ", text)))
-    text = _MARKS.sub(" ", _BOX.sub("", _SPACED.sub(" ", _COLOUR.sub("", text))))
-    text = _POINT_FIRST.sub("0.", _GROUPED.sub("", text))  # thousands
-    text = _DECIMAL_COMMA.sub(".", text)
-    text = _NEGATIVE_SPACE.sub("", text)
-    text = _WIDE_SPACE.sub(r" \\quad ", text)
-    text = _THIN_SPACE.sub(" ", text)
-    text = _WRAPPED.sub("", _LAYOUT.sub(" ", _SIZED.sub("", _NO_DELIMITER.sub(" ", text))))
-    if "[" in text or "]" in text:
-        text = _BRACKETED.sub(_intervals, text)
-    return _UNITED.sub(r" \\cup ", text)
-
-
-def _trailing(text: str) -> str:
-    """Without half a command at the end, which white space that was stripped leaves of "\\ "."""
-    return text.rstrip("\\")
+    for pattern, new in _BEHIND_ENVIRONMENTS:
+        text = pattern.sub(new, text)
+    return text
 
 
 def _environments(text: str) -> str:
@@ -183,10 +191,3 @@ def _environments(text: str) -> str:
     if _ENVIRONMENT.search(text):
         text = _ENVIRONMENT.sub(" ", _LINE.sub(", ", _GOES_ON.sub(" ", text)).replace("&", " "))
     return _CLOSES_MATRIX.sub(r"\\endmatrix ", _OPENS_MATRIX.sub(r"\\matrix ", _LINE.sub(r"\\\\ ", text)))
-
-
-def _intervals(brackets: re.Match[str]) -> str:
-    """]a, b[ and [a, b[ as (a, b) and [a, b)."""
-    if brackets[1] is None:
-        return brackets[0]
-    return f"{'(' if brackets[1] == ']' else '['}{brackets[2]}{')' if brackets[3] == '[' else ']'}"

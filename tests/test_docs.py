@@ -15,12 +15,13 @@ from reasonloop.records import Verdict
 from reasonloop.store.schema import SCHEMA
 from reasonloop.store.segments import TrajectoryStore
 
-PAGE = (Path(__file__).parent.parent / "docs" / "your-own.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = "\n".join((DOCS / name).read_text(encoding="utf-8") for name in ("your-own.md", "your-method.md"))
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with every file of the page in it."""
+    """A folder with every file of the pages in it."""
     for language, text in re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL):
         name = text.split("\n", 1)[0].rpartition("# ")[2]
         assert name.endswith({"toml": ".toml", "python": ".py"}[language])

@@ -14,19 +14,19 @@ from typing import Any
 
 from pairs import RESULTS
 
-HEAD = """# Speed, measured
+HEAD = """# Speed
 
-Made from `benchmarks/results/*.json` by `python benchmarks/tables.py` (`make docs`). Each file names machine, versions
-and every pair of
-timings; each table names the script that makes it. Sides take turns in one process each, on the same cores, in
-float32; ratios are medians
-over pairs, with the lowest and the highest pair in brackets: *how many times as long the other side takes*. 1 is
-level, more is better for us.
+How long do others take for the same work, on the same two CPU cores? Ratios say *how many times as long the other side
+takes*: 1 is level, more is better for us.
+
+Each is the median over pairs of timings, with the lowest and the highest pair in brackets. The sides take turns, in
+float32. `benchmarks/results/*.json` names the machine, the versions and every timing; this page is made from these
+files by `make docs`. **No GPU has been measured**: none was at hand.
 """
 
 
 def main() -> None:
-    sections = (steps, sampling, learning, limits, equal, ideas, matmul, verdicts, store)
+    sections = (summary, steps, sampling, learning, limits, equal, ideas, matmul, verdicts, store)
     page = HEAD + "\n" + "\n".join(section() for section in sections)
     print(re.sub(r"(?<=\d)%", " %", page), end="")
 
@@ -61,33 +61,62 @@ def seconds(result: dict[str, Any], side: str) -> str:
     return f"{digits(median(pair[side] for pair in result['pairs']))} s"
 
 
+def summary() -> str:
+    """The page in one table: the main workload of each section."""
+    steps = {name: read(f"step{name}") for name in ("-mixed", "", "-avx2", "-smollm2")}
+    samples, learned = read("sample-smollm2"), read("learn-smollm2")
+    grouped = {
+        one["peer"]: one
+        for one in samples["workloads"]
+        if one["workload"]["prompts"] == "shared" and one["workload"]["lengths"] == "long-tailed"
+    }
+    updates = {one["workload"]["kind"]: one for one in learned["workloads"]}
+    sampled = grouped["vLLM (CPU), blocks of 32"]["workload"]["batch"]
+    rows = [
+        ["a whole RL step, bundled model, as in real runs", "TRL", ratio(steps["-mixed"])],
+        ["the same, no group of equal rewards", "TRL", ratio(steps[""])],
+        ["that on a processor without AVX-512", "TRL", ratio(steps["-avx2"])],
+        ["a whole RL step, SmolLM2-135M", "TRL", ratio(steps["-smollm2"])],
+        [f"sampling SmolLM2-135M, {sampled} responses", "transformers", ratio(grouped["transformers generate"])],
+        [f"sampling SmolLM2-135M, {sampled} responses", "vLLM at its best", ratio(grouped["vLLM (CPU), blocks of 32"])],
+        ["an RL update, SmolLM2-135M", "TRL", ratio(updates["rl"])],
+        ["an SFT update, SmolLM2-135M", "TRL", ratio(updates["sft"])],
+    ]
+    return f"""## In short
+
+{table(("work", "against", "takes"), rows)}"""
+
+
 def steps() -> str:
-    rows, all_of_them = [], []
+    rows, all_of_them, notes = [], [], []
     for name in ("step", "step-mixed", "step-smollm2", "step-avx2"):
         result = read(name)
         work, settings = result["workload"], result["peer_settings"]
-        mixed = "" if work["mixed_groups"] == 1 else f", {work['mixed_groups']:.0%} of the groups mixed"
+        mixed = "all" if work["mixed_groups"] == 1 else f"{work['mixed_groups']:.0%}"
         tried = ", ".join(f"{how} {digits(sum(took.values()))} s" for how, took in settings["tried"].items())
+        kernels = result["machine"]["kernels"].partition(",")[0]
         rows.append(
             [
-                f"{work['model']}: {work['problems']} problems x {work['group']}, "
-                f"responses of {work['response_tokens']:.0f} tokens, at most {work['longest']}{mixed}; "
-                f"{result['machine']['kernels'].partition(',')[0]}",
+                f"{work['model']}, {work['problems']} x {work['group']}, {work['response_tokens']:.0f} tokens",
+                *(mixed, kernels),
                 *(seconds(result, "ours"), seconds(result, "peer"), ratio(result), str(len(result["pairs"]))),
-                f"{settings['engine']}, {settings['responses_a_pass']} responses a pass"
-                + (f" (tried: {tried})" if tried else ""),
             ]
         )
+        chosen = f"{settings['engine']}, {settings['responses_a_pass']} responses a pass"
+        notes.append(f"- Row {len(rows)}: {chosen}" + (f". Tried: {tried}" if tried else "") + ".")
         all_of_them.append(result)
+    settings_of_all = "\n".join(notes)
     return f"""## A whole RL step against TRL: `step.py`
-Sample, verify, learn ({machine(*all_of_them)}; processors with vectors of 16 floats have
-AVX-512). Every response's length is drawn and forced on both sides; verdicts
-are stored ones, so that each group, or the share
-said, has right and wrong responses. Groups of equal rewards never reach our forward pass, and do reach TRL's. Aims: 8
-with the bundled
-model, 5 with SmolLM2-135M.
+Sample, verify, learn ({machine(*all_of_them)}). Work is problems x group, and the mean length of a response. Every
+response's length is drawn and forced on both sides. Verdicts are stored ones, so that each group, or the share said,
+has right and wrong responses. Groups of equal rewards never reach our forward pass, and do reach TRL's. A vector of 16
+floats is AVX-512.
 
-{table(("workload", "ours", "TRL", "TRL takes", "pairs", "TRL's settings"), rows)}"""
+{table(("work", "mixed groups", "vector", "ours", "TRL", "TRL takes", "pairs"), rows)}
+TRL's settings, the fastest of those tried:
+
+{settings_of_all}
+"""
 
 
 def sampling() -> str:
@@ -117,12 +146,9 @@ def sampling() -> str:
     work = measured[0]["workload"]
     return f"""## Sampling against transformers and vLLM: `sample.py`
 SmolLM2-135M, prompts of {work["prompt"]} tokens, responses of {work["response"]} on average ({machine(*results)}); all
-responses of a row are given at once. "Equal": all of
-the same length; "long-tailed": drawn from a log-normal, at most 4 times the mean. Ours also keeps every token's
-log-prob. vLLM shares
-prompts by blocks, 128 tokens long unless told otherwise: with blocks of 32 it shares these, too. Aims: 2.5 against
-`generate` on
-groups with long tails; not behind vLLM.
+responses of a row are given at once. "Equal": all of the same length. "Long-tailed": drawn from a log-normal, at most
+4 times the mean. Ours also keeps every token's log-prob. vLLM shares prompts by blocks of 128 tokens unless told
+otherwise; with blocks of 32 it shares these, too.
 
 {table(("responses", "ours, tokens/s", "`generate`", "continuous batching", "vLLM", "vLLM, blocks of 32"), rows)}"""
 
@@ -173,9 +199,8 @@ def limits() -> str:
                 ]
             )
     return f"""## Against the machine's limits: `reasonloop bench`
-{machine(*found)}. torch's products come from MKL, which has AVX-512 for Intel's processors alone, so that ours may
-pass "the peak". Aims: decoding 64 at once
-at 0.8 of the products alone, learning at 70 % of the peak with SmolLM2-135M in RL.
+{machine(*found)}. torch's products come from MKL, which has AVX-512 for Intel's processors alone: so ours may pass
+"the peak" of torch's.
 
 {table(("work", "rate", "share"), rows)}"""
 
@@ -300,7 +325,7 @@ def store() -> str:
         ]
     ]
     return f"""## The store: `store.py`
-{machine(result)}. Aims: 60 s and 2 GB.
+{machine(result)}.
 
 {table(("store", "written", "experts selected in", "peak memory"), rows)}"""
 

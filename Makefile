@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test lint types docs model clean
+.PHONY: install quickstart quickstart-short test lint types docs site linkcheck model clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -42,6 +42,21 @@ types: install
 docs: install
 	$(BIN)/python -c "from reasonloop.config.manual import manual; print(manual(), end='')" > docs/recipes.md
 	$(BIN)/python benchmarks/tables.py > docs/speed.md
+	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_badges.py
+
+# the documentation as a site, docs/_build/html; a link within it that leads nowhere fails
+site: $(BIN)/.docs
+	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# links to elsewhere: needs a network
+linkcheck: $(BIN)/.docs
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/linkcheck
+
+$(BIN)/.docs: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
 
 # makes the bundled model again (about half an hour on two cores)
 model: install

@@ -9,13 +9,13 @@ seeds and problems for what comes from counts, over seeds (t) for the rest, and 
 from __future__ import annotations
 
 import json
-from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from counts import HERE, Stop, stops
 from numpy.typing import NDArray
+from quoted import by_seeds
 
 from reasonloop.compare.bootstrap import interval, over_seeds, resampled_means
 from reasonloop.evaluation.metrics import pass_at_k
@@ -36,7 +36,6 @@ QUANTITIES = (
     "base_reachable_lost", "train_minus_held_out", "entropy_first", "entropy_last", "grad_norm_median", "grad_norm_p99",
     "spikes", "collapses",
 )  # fmt: skip
-T95 = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # Student's t, two-sided, by degrees of freedom
 
 
 def missed(stop: Stop, tries: int) -> NDArray[np.float64]:
@@ -67,9 +66,8 @@ def counted(study: str, rloop: str, vanilla: str) -> dict[str, Any]:
 
 def over(values: list[float]) -> dict[str, Any]:
     found: dict[str, Any] = {"value": fmean(values), "seeds": values}
-    if len(values) - 1 in T95:
-        half = T95[len(values) - 1] * stdev(values) / sqrt(len(values))
-        found["ci95"] = [found["value"] - half, found["value"] + half]
+    if len(values) > 2:
+        found["ci95"] = list(by_seeds(values)[1:])
     return found
 
 

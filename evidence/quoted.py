@@ -5,6 +5,7 @@ A figure in the text stands behind an HTML comment, which no reader sees and whi
     <!--rloop-room: rloop - vanilla, avg@32, relative-->+23 % [15, 31]     a comparison; without "relative" the difference
     <!--rloop-room: rloop, avg@32-->0.394                                  an arm
     <!--rloop-confirm: rloop - vanilla, avg@32, ahead-->8 of 8 seeds       the seeds in which the first is ahead
+    <!--rloop: rloop - vanilla, avg@32, by seeds-->-0.010 [-0.052, 0.033]  the difference by its seeds alone, Student's t
     <!--rloop/finishing#/arms/base/cut_off-->89 %                          a place in any other file (a list: its mean)
 
 `rloop-room` is evidence/rloop-room/results.json, `rloop-room/stops` evidence/rloop-room/stops.json. `<!--table NAME-->` to
@@ -20,8 +21,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +33,7 @@ FIGURE = rf"(?P<mean>{NUMBER})(?P<percent> ?%)?(?:(?P<bold>\*\*)? \[(?P<low>{NUM
 QUOTED = re.compile(rf"<!--(?P<where>[^<>]+?)-->(?P<before>\**){FIGURE}")
 TABLE = re.compile(r"<!--table (?P<name>[\w-]+)-->\n(?P<text>.*?)<!--end-->\n", re.DOTALL)
 OTHERS = "paper"
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # by degrees of freedom
 
 
 class Unfounded(Exception):
@@ -66,8 +69,8 @@ def find(where: str) -> Found:
     results = read(name)[part] if part else read(name)
     arms, comma, rest = rest.partition(", ")
     metric, _, kind = rest.partition(", ")
-    if not colon or not comma or kind not in {"", "relative", "ahead"}:
-        raise Unfounded(f"{where}: expected FILE: ARM[ - ARM], METRIC[, relative|ahead] or FILE#/place")
+    if not colon or not comma or kind not in {"", "relative", "ahead", "by seeds"}:
+        raise Unfounded(f"{where}: expected FILE: ARM[ - ARM], METRIC[, relative|ahead|by seeds] or FILE#/place")
     a, minus, b = arms.partition(" - ")
     return difference(results, a, b, metric, kind) if minus else own(results, a, metric)
 
@@ -89,10 +92,10 @@ def at(value: Any, pointer: str, where: str) -> Found:
 def own(results: dict[str, Any], arm: str, metric: str) -> Found:
     try:
         values = results["arms"][arm]
-        bounds = values["ci95"]
+        bounds = values.get("ci95", {})  # of results of older versions there are none
         if not metric.startswith("avg@"):
-            values, bounds, metric = values["pass@k"], bounds["pass@k"], metric.removeprefix("pass@")
-        return Found(fmean(values[metric]), *bounds[metric])
+            values, bounds, metric = values["pass@k"], bounds.get("pass@k", {}), metric.removeprefix("pass@")
+        return Found(fmean(values[metric]), *bounds.get(metric, ()))
     except KeyError:
         raise Unfounded(f"{arm}, {metric}: no such arm or metric; arms: {', '.join(results['arms'])}") from None
 
@@ -107,10 +110,18 @@ def difference(results: dict[str, Any], a: str, b: str, metric: str, kind: str) 
         if kind == "ahead" and forward:
             pairs = row.get("pairs", ())
             return Found(row["ahead_in"] if "ahead_in" in row else sum(pair["a"] > pair["b"] for pair in pairs))
+        if kind == "by seeds" and forward:
+            return Found(*by_seeds([pair["a"] - pair["b"] for pair in row["pairs"]]))
         if not kind:
             low, high = row["ci95_absolute"]
             return Found(row["absolute"], low, high) if forward else Found(-row["absolute"], -high, -low)
     raise Unfounded(f"{a} - {b}, {metric}, {kind or 'absolute'}: not compared")
+
+
+def by_seeds(values: list[float]) -> tuple[float, float, float]:
+    """The mean, and its 95 % interval by Student's t."""
+    half = T95[len(values) - 1] * stdev(values) / sqrt(len(values))
+    return fmean(values), fmean(values) - half, fmean(values) + half
 
 
 def number(value: float, like: str) -> str:
@@ -167,11 +178,12 @@ def bare(page: str) -> list[str]:
 
 def main() -> int:
     from tables import TABLES
+    from tables_of_studies import STUDIES
 
     check, stale = "--check" in sys.argv, False
     for name in PAGES:
         page = (ROOT / name).read_text(encoding="utf-8")
-        new = renewed(page, TABLES)
+        new = renewed(page, TABLES | STUDIES)
         if new != page:
             stale = True
             print(f"{name}: {'not as the result files have it: make docs' if check else 'written anew'}")

@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input."""
     _prepare_streams()
     try:
+        if sys.platform == "win32":
+            raise InputError("Windows lacks what runs need (file locks, signals); expected Linux, in WSL, or macOS")
         arguments = _parse(argv)
         arguments.verb(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no news
@@ -105,7 +107,9 @@ def _verb(
 def _add_runs(verbs: argparse._SubParsersAction[_Parser]) -> None:
     """What is done with a run."""
     run = _verb(verbs, _run, "run", "start a recipe, or continue what --out holds")
-    run.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    run.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="a .toml file, or the name of a bundled recipe: quickstart, ..."
+    )
     run.add_argument("overrides", nargs="*", metavar="section.key=value")
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
     run.add_argument(
@@ -195,10 +199,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from reasonloop.execute import dry_run, execute
     from reasonloop.methods import checked_method
 
-    recipe = config.load(arguments.recipe, arguments.overrides)
-    sys.path.append(str(arguments.recipe.resolve().parent))  # at the end: it stands in for nothing that is installed
-    checked_method(recipe, str(arguments.recipe))
-    folder = arguments.out or Path("runs") / arguments.recipe.stem
+    file = config.recipe_file(arguments.recipe)
+    recipe = config.load(file, arguments.overrides)
+    sys.path.append(str(file.resolve().parent))  # at the end: it stands in for nothing that is installed
+    checked_method(recipe, str(file))
+    folder = arguments.out or Path("runs") / file.stem
     (dry_run if arguments.dry_run else execute)(recipe, folder)
 
 

@@ -350,7 +350,8 @@ def test_out_that_is_taken(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_finished_run_refuses_another_recipe(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(finished)
     line = refusal(capsys, "run", recipe_file(), "rl.steps=2", "task.max_number=7", "--out", finished)
-    assert "holds another run: task.max_number = 6 there, 7 here" in line
+    assert "holds another run, which is finished: task.max_number = 6 there, 7 here" in line
+    assert f"model.path={finished} --out OTHER" in line  # how it is gone on with
     assert content(finished) == before
 
 
@@ -363,7 +364,7 @@ def test_checkpoint_seconds_may_differ(finished: Path) -> None:
     [
         ([], "required: VERB"),
         (["fly"], "invalid choice: 'fly'"),
-        (["run"], "required: RECIPE.toml"),
+        (["run"], "required: RECIPE"),
         (["run", "x.toml", "--fast"], "unknown argument --fast"),
         (["report", "x", "y=1"], "unknown argument y=1"),
         (["eval", "nowhere", "--task", "countdown"], "model nowhere: no such folder"),

@@ -65,6 +65,7 @@ def evaluate(
 
 
 def show_held_out(run: Session, evaluation: dict[str, Any]) -> None:
-    """Puts an evaluation's avg@n into the live display."""
-    values = {key: value["value"] for key, value in evaluation["metrics"].items() if key.startswith("avg@")}
+    """Puts an evaluation's avg@n into the live display, under its split's name."""
+    split, metrics = evaluation["split"], evaluation["metrics"]
+    values = {f"{split} {key}": value["value"] for key, value in metrics.items() if key.startswith("avg@")}
     run.progress.held_out(**values)

@@ -185,10 +185,12 @@ class Exploration:
         self.state = replace(self.state, step=self.state.step + 1)
         self.place = replace(self.place, step=self.state.step)
         self.run.progress.advance(len(spent) * (RL_ROLLOUT if self.budget.learn else 1))
+        # refills spend the rollouts of later steps: an exploration that is over has had all of its steps
+        planned = self.state.step if self.over else max(self.state.step + 1, self.planned)
         self.run.progress.step(
             self.arm.label,
-            min(self.state.step, self.planned),
-            self.planned,
+            self.state.step,
+            planned,
             iteration=self.place.iteration if "rloop" in self.arm.uses else None,
             reward=line["reward"],
             tokens_per_second=line["tokens_per_second"],

@@ -16,6 +16,9 @@ from reasonloop.run.session import Session
 from reasonloop.run.stages import Arm, Examples, Source
 from reasonloop.stages.common import shuffled, tell_skipped
 
+FEW = 8
+"""Fewer examples than this are worth a warning"""
+
 
 def finetune(
     run: Session,
@@ -44,6 +47,9 @@ def finetune(
     first = state["step"] if state else 0
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration, from_step=first)
     count, seed = len(found.pairs), run.recipe.seed
+    if count < FEW and not state:
+        told = "1 example" if count == 1 else f"{count} examples"
+        run.progress.say(f"{place.stage}: {epochs:g} epochs on {told} alone: too few to learn more than what they say")
     batch = min(options.batch_size, count)
     total = max(1, round(epochs * count / batch))
     run.progress.total_units += total * batch * TRAINED_EXAMPLE - expected

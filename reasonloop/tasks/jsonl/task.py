@@ -22,7 +22,7 @@ from reasonloop.tasks.jsonl.rows import prompt_key
 from reasonloop.tasks.jsonl.sift import Sifted, overlap, refuse_bad, refuse_empty, refuse_overlap, sift
 from reasonloop.tasks.report import FileReport
 from reasonloop.verify.answer_end import answer_end
-from reasonloop.verify.extract import gold_response
+from reasonloop.verify.extract import extract_answer, gold_response
 from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier
 
 _VERIFIERS: dict[str, Any] = {"math": MathVerifier, "numeric": NumericVerifier, "exact": ExactVerifier}
@@ -180,6 +180,9 @@ class Jsonl:
 
     def quick(self, problem: Problem, response: str) -> Judgement | None:
         return self._verifier.quick(problem, response) if problem.answer else _NO_ANSWER
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        return extract_answer(response, self.options.extract)
 
     def answer_end(self, problem: Problem, text: str) -> int | None:
         return answer_end(text, self.options.extract)

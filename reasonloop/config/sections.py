@@ -50,7 +50,7 @@ class EngineOptions(OpenSection):
 
 
 class TaskConfig(OpenSection):
-    """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
+    """All keys beside these are the task's own options (`reasonloop tasks list NAME` shows them)."""
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""

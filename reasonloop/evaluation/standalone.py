@@ -19,6 +19,7 @@ from reasonloop.records import Group
 from reasonloop.run.ran_on import describe_machine
 
 if TYPE_CHECKING:
+    from reasonloop.engine.protocol import Engine
     from reasonloop.engine.sample import Sampler
     from reasonloop.policy.codec import Codec
     from reasonloop.tasks import Task
@@ -97,25 +98,33 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
         there = ", ".join(sorted({problem.split for problem in every})) or "none"
         raise InputError(f"task {chosen.name!r} has no {split} problems; it has: {there}")
 
-    from reasonloop.engine.registry import engine_of
     from reasonloop.engine.sample import Sampler
+
+    with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
+        if gold:
+            require_gold(task, problems, pool, chosen.name)
+        with loaded(model, recipe) as (codec, engine):
+            prompts = [Group(problem, codec.encode_prompt(problem)) for problem in problems]
+            for group in prompts:
+                codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
+            tell(task)
+            sampler = Sampler(engine, codec, recipe.eval_sampling, recipe.seed, pool)
+            yield Opened(recipe, task, prompts, codec, sampler)
+
+
+@contextmanager
+def loaded(model: str, recipe: Recipe) -> Iterator[tuple[Codec, Engine]]:
+    """The model's codec, and the recipe's engine with the model's weights, until the end of the block."""
+    from reasonloop.engine.registry import engine_of
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
     from reasonloop.policy.policy import Policy, Weights
 
     prepare_threads(recipe.threads)
-    pool = verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
-    with pool, closing(engine_of(recipe.engine)) as engine:
-        if gold:
-            require_gold(task, problems, pool, chosen.name)
+    with closing(engine_of(recipe.engine)) as engine:
         policy = Policy.load(model, resolve_device(recipe.model.device), recipe.model.dtype)
-        prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
-        for group in prompts:
-            policy.codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
-        tell(task)
-        engine.load(Weights(policy=policy))
-        sampler = Sampler(engine, policy.codec, recipe.eval_sampling, recipe.seed, pool)
-        yield Opened(recipe, task, prompts, policy.codec, sampler)
+        engine.load(Weights(policy=policy))  # which keeps no policy alive: this frame does
+        yield policy.codec, engine
 
 
 def recipe_of(verb: str, model: str, task: str | None, samples: int | None, overrides: list[str]) -> Recipe:

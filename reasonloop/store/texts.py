@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from reasonloop.errors import RunError
 from reasonloop.files import write_atomically
 from reasonloop.records import Problem
-from reasonloop.tasks import row_name
+from reasonloop.tasks import prompt_of, row_name
 
 _ROW_GROUP = 20_000
 
@@ -73,13 +73,6 @@ def read_checked(path: Path) -> pa.Schema:
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it") from error
-
-
-def prompt_of(problem: Problem) -> str:
-    """A problem's prompt for a reader: its text, or its messages as `role: content`."""
-    if problem.messages is None:
-        return problem.prompt or ""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in problem.messages)
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

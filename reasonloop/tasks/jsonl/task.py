@@ -64,8 +64,9 @@ class Jsonl:
         percent: Literal["lenient", "strict"] = "lenient"
         """Whether 10 is right for the gold answer 10 %, and 10 % for 10 where the problem asks for a percentage."""
         extract: Literal["boxed", "hash", "last_number", "final", "bare", "all"] = "final"
-        """Where a response's answer is: in \\boxed{}, after ####, its last number, the first of <answer>, these, "answer is"
-        and the last formula that there is, the box or else all of it, or all of it."""
+        """Where a response's answer is. boxed: in \\boxed{}. hash: after ####. last_number: its last number. final: the
+        first that there is of <answer>, these, "answer is" and the last formula. bare: the box, or else all of it. all: all
+        of it."""
         prompt_template: str = "{prompt}"
         """Text around each prompt, which stands for {prompt}; rows with messages are left as they are."""
         system: str = ""

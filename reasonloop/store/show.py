@@ -49,6 +49,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def readable(text: str) -> str:
+    """The same with line breaks and tabs left as they are."""
+    return re.sub(f"(?![\n\t]){_CONTROL.pattern}", lambda match: visible(match[0]), text)
+
+
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.console import Console
     from rich.table import Table

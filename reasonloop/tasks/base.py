@@ -23,6 +23,8 @@ class Task(Protocol):
       time; None leaves the response to `verify` in a killable worker.
     - `prepare() -> None`: slow imports, called once in a worker before the first deadline starts.
     - `demonstrations(n, seed, **options) -> Iterator[tuple[Problem, str]]`: problems with responses for SFT.
+    - `answer(problem, response) -> str | None`: the final answer in a response, in bounded time. Evaluations let responses
+      vote by it (maj@n), so that answers of one value should be as right as one another.
     - `answer_end(problem, text) -> int | None`: where in a response the first final answer ends (a character offset).
     - `gold_response(problem) -> str`: a response that must verify as right.
     """
@@ -47,6 +49,13 @@ def gold_response(task: Task, problem: Problem) -> str | None:
     if own is not None:
         return own(problem)
     return problem.response or problem.answer or None
+
+
+def prompt_of(problem: Problem) -> str:
+    """A problem's prompt for a reader: its text, or its messages as `role: content`."""
+    if problem.messages is None:
+        return problem.prompt or ""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in problem.messages)
 
 
 def demonstrations(task: Task, n: int, seed: int, **options: Any) -> Iterator[tuple[Problem, str]]:

@@ -119,6 +119,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     compare.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one recipe are one arm")
     compare.add_argument("--out", type=_new_file, metavar="FILE.html", help="also write a page with plots there")
     compare.add_argument("--json", type=_new_file, metavar="FILE", help="also write all numbers there")
+    compare.add_argument("--baseline", metavar="NAME", help="the arm to compare each with (default: the first with each)")
     compare.add_argument("--all", action="store_true", help="also RLoop's last explored policy")
 
     report = _verb(verbs, _report, "report", "write a run's HTML report")
@@ -295,7 +296,7 @@ def _sample(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from reasonloop.compare.command import compare_runs
 
-    compare_runs(arguments.runs, arguments.out, arguments.json, arguments.all)
+    compare_runs(arguments.runs, arguments.out, arguments.json, arguments.all, arguments.baseline)
 
 
 def _report(arguments: argparse.Namespace) -> None:

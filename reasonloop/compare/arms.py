@@ -48,6 +48,11 @@ class ComparedArm:
         return self.arm not in STARTS
 
     @property
+    def product(self) -> bool:
+        """Whether it is what runs were given for, and doesn't only stand beside one."""
+        return any(entry.product for entry in self.entries)
+
+    @property
     def rollouts(self) -> int:
         """Training rollouts of a run; of adaptive runs, which differ from one another, the mean."""
         return round(float(np.mean([entry.rollouts for entry in self.entries])))
@@ -64,7 +69,7 @@ class ComparedArm:
 
 @dataclass
 class Arms:
-    """All arms of a comparison, products first, and what a reader must know of how they came about."""
+    """All arms of a comparison, and what a reader must know of how they came about."""
 
     arms: list[ComparedArm]
     machine: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +81,8 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
     """The arms of the run folders in `arguments`, each a path or NAME=PATH.
 
     A run with vanilla RL beside it is two arms; what runs started from are the arms "base" and, where SFT came first,
-    "sft". `every`: also RLoop's last explored policy. The result doesn't depend on the order of `arguments`.
+    "sft". `every`: also RLoop's last explored policy. The arm of the first argument is the first; then come products,
+    vanilla RL, SFT and the base, of each the named ones in the order of `arguments`.
     Raises InputError for folders that hold no finished run, seeds that an arm has twice, problems or samples that
     differ between arms, and training rollouts that do.
     """
@@ -86,18 +92,27 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
     runs = [(name, read_finished(path)) for name, path in sorted(named, key=lambda item: str(item[1]))]
     groups: dict[Key, list[Entry]] = {}
     given: dict[Key, str] = {}
+    asked: dict[Key, int] = {}  # the first argument whose run an arm is the product of
+    places = {str(path): place for place, (_, path) in enumerate(named)}
     for name, run in runs:
         for entry in entries(run, every):
             key = (entry.arm, _frozen(entry.identity))
             groups.setdefault(key, []).append(entry)
+            if entry.product:
+                asked[key] = min(places[entry.run], asked.get(key, len(places)))
             if name and entry.product and given.setdefault(key, name) != name:
                 raise InputError(f"{run.folder}: one recipe under two names, {given[key]!r} and {name!r}")
     names = _names(groups, given)
     _same_problems([entry for found in groups.values() for entry in found])
     notes: list[str] = []
-    arms = [ComparedArm(names[key], key[0], _one_a_seed(names[key], found, notes)) for key, found in groups.items()]
-    order = {arm: place for place, arm in enumerate(SHORT, 1)}
-    arms.sort(key=lambda arm: (order.get(arm.arm, 0), arm.name))
+    kinds = {arm: place for place, arm in enumerate(SHORT, 1)}
+
+    def place(key: Key) -> tuple[bool, int, int, str]:
+        at = asked.get(key, len(places))
+        return at > min(asked.values()), kinds.get(key[0], 0), at, names[key]
+
+    keys = sorted(groups, key=place)
+    arms = [ComparedArm(names[key], key[0], _one_a_seed(names[key], groups[key], notes)) for key in keys]
     _equal_rollouts(arms)
     machine, versions = _machine([run for _, run in runs])
     return Arms(arms, machine, versions, notes + _unlike(arms))

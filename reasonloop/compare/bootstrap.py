@@ -100,9 +100,12 @@ def paired(a_SD: Floats, b_SD: Floats, a: float, b: float, seed: int = 0) -> Dif
 
 
 def _relative_interval(a_D: Floats, b_D: Floats) -> tuple[float | None, float | None]:
-    """Of a/b - 1; draws in which B solves nothing count as infinitely better, and a bound that falls on one is None."""
+    """Of a/b - 1; draws in which B solves nothing count as infinitely better, and a bound that falls on one is None.
+
+    Scaled to the variance of a mean (`over_seeds`), a draw's mean can be below 0: it is 0, so that no bound is below -1.
+    """
     ratio_D = np.full(a_D.shape, np.inf)
-    np.divide(a_D, b_D, out=ratio_D, where=b_D > 0)
+    np.divide(np.maximum(a_D, 0.0), b_D, out=ratio_D, where=b_D > 0)
     # no interpolation: between a number and an infinity there is nothing
     lo, hi = np.quantile(ratio_D, [0.025, 0.975], method="linear" if np.isfinite(ratio_D).all() else "nearest") - 1
     return (float(lo) if np.isfinite(lo) else None), (float(hi) if np.isfinite(hi) else None)

@@ -13,11 +13,16 @@ from reasonloop.files import write_atomically
 
 
 def compare_runs(
-    arguments: Sequence[str], out: Path | None = None, json_file: Path | None = None, every: bool = False
+    arguments: Sequence[str],
+    out: Path | None = None,
+    json_file: Path | None = None,
+    every: bool = False,
+    baseline: str | None = None,
 ) -> None:
-    """The verb: prints the tables; writes the HTML page and the result file where they are asked for."""
+    """The verb: prints the tables; writes the HTML page and the result file where they are asked for. The arm of the first
+    argument is compared with each of the others, or each arm with `baseline`; all other pairs follow."""
     found = read_arms(arguments, every)
-    comparisons = compare_arms(found.arms)
+    comparisons = compare_arms(found.arms, baseline=baseline)
     if json_file is not None:
         write_atomically(json_file, json.dumps(results(found, comparisons), indent=1, allow_nan=False) + "\n")
     if out is not None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from reasonloop.compare.arms import ComparedArm
 from reasonloop.compare.policies import Point
-from reasonloop.compare.study import Comparison, Resampled, difference_pairs
+from reasonloop.compare.study import Comparison, difference_pairs, estimate
+from reasonloop.compare.words import share
 from reasonloop.report.figures import Figure, rounded
 
 PALETTE = 7  # colours of the style sheet for arms that have none of their own
-BAND_DRAWS = 2000
 
 
 def arm_colours(arms: Sequence[ComparedArm]) -> dict[str, str]:
@@ -41,7 +41,8 @@ def forests(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], metr
             relative = c.difference.relative
             if relative is not None:
                 row = {"x": [rounded(relative)], "lo": [rounded(lo)], "hi": [rounded(hi)], "y": [[c.a.name, c.b.name]]}
-                text = [f"P {c.difference.probability:.2f}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}"]
+                leads = f"leads in {share(c.difference.probability)} of resamples"
+                text = [f"{leads}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}"]
                 traces.append({"series": colours[c.a.name], "name": c.a.name, "kind": "forest", "text": text, **row})
         figures.append({"id": f"forest-{metric}", "x": "relative difference", "forest": len(traces), "traces": traces})
     return [figure for figure in figures if figure["traces"]]
@@ -52,10 +53,9 @@ def pass_at_k(arms: Sequence[ComparedArm]) -> Figure:
     n, colours = arms[0].samples, arm_colours(arms)
     ticks = [1 << i for i in range(n.bit_length())]
     ks = sorted({*ticks, *range(1, min(n, 8) + 1), n})
-    resampled = Resampled(arms, [f"pass@{k}" for k in ks], BAND_DRAWS)
     traces: list[Figure] = []
     for arm in reversed(arms):  # the first arm is drawn last, on top
-        found = [resampled.estimate(arm, f"pass@{k}") for k in ks]
+        found = [estimate(arm, f"pass@{k}") for k in ks]
         head = {"series": colours[arm.name], "name": arm.name, "x": ks}
         band = {"lo": [rounded(e["ci95"][0]) for e in found], "hi": [rounded(e["ci95"][1]) for e in found]}
         traces.append({**head, "kind": "band", "y": [], **band})

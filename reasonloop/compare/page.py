@@ -9,8 +9,8 @@ from typing import Any
 
 from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.figures import arm_colours, forests, held_out, pass_at_k
-from reasonloop.compare.study import Comparison, Resampled, metrics_of, notes
-from reasonloop.report.figures import signed
+from reasonloop.compare.study import Comparison, estimate, metrics_of
+from reasonloop.compare.words import TYPESET, certain, headline, notes, number, percent, share
 from reasonloop.report.page import facts
 from reasonloop.report.results import estimate_cell, heading_cell, html_table
 from reasonloop.report.sections import plots_section
@@ -28,13 +28,14 @@ def render(found: Arms, comparisons: Sequence[Comparison]) -> str:
     metrics = [metric for metric in metrics_of(arms[0].samples) if metric != "pass@1"]
     figures = [*forests(arms, comparisons, metrics), *held_out(arms), pass_at_k(arms)]
     places = {f"forest-{metric}": (metric, "relative difference, 95 % intervals") for metric in metrics}
+    told = "".join(f'<p class="lead">{escape(line)}</p>' for line in headline(arms, comparisons, TYPESET))
     body = [
-        f'<header><h1>{escape(_title(arms))}</h1><p class="lead">{escape(sentence(arms))}</p></header>',
+        f"<header><h1>{escape(_title(arms))}</h1>{told}<p>{escape(sentence(arms))}</p></header>",
         _results(arms, metrics, notes(found)),
         plots_section(
             "differences",
             "Who leads, and how surely",
-            "The first arm against the second, relative to the second. An interval that leaves out zero is a difference "
+            "The first arm against the second, in percent of the second. An interval that leaves out zero is a difference "
             "that other seeds and other problems of this kind should show, too.",
             places,
             figures,
@@ -81,12 +82,12 @@ def _title(arms: Sequence[ComparedArm]) -> str:
 
 
 def _results(arms: Sequence[ComparedArm], metrics: Sequence[str], words: Sequence[str]) -> str:
-    resampled, colours = Resampled(arms, metrics), arm_colours(arms)
+    colours = arm_colours(arms)
     same = " = pass@1" if metrics[0] != "avg@1" else ""
     head = [heading_cell(metrics[0] + same), *(heading_cell(metric) for metric in metrics[1:])]
     body = []
     for arm in arms:
-        cells = "".join(estimate_cell(resampled.estimate(arm, metric)) for metric in metrics)
+        cells = "".join(estimate_cell(estimate(arm, metric)) for metric in metrics)
         spent = f"{arm.rollouts:,}" if arm.trained else "–"
         seeds = f"{len(arm.seeds)} seed{'s' * (len(arm.seeds) > 1)}"
         body.append(
@@ -111,26 +112,37 @@ def _differences(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison],
         for (a, b), cells in rows.items()
     ]
     return (
-        '<section id="pairs"><h2>Every pair</h2><p>Relative difference, then the absolute one, each with its 95 % interval; '
-        "P is the share of resamples in which the first arm leads. A difference whose interval leaves out zero is marked."
-        f"</p>{html_table([heading_cell(metric) for metric in metrics], body, 'differences')}</section>"
+        f'<section id="pairs"><h2>Every pair</h2><p>{_legend(comparisons)}</p>'
+        f"{html_table([heading_cell(metric) for metric in metrics], body, 'differences')}</section>"
     )
+
+
+def _legend(comparisons: Sequence[Comparison]) -> str:
+    found = [c.difference for c in comparisons]
+    lines = [
+        "The first arm minus the second: in percent of the second, then the absolute difference, each with its 95 % "
+        "interval; then the share of resamples in which the first arm leads."
+    ]
+    if any(map(certain, comparisons)):
+        lines.append("▲ and ▼ mark a lead and a loss whose interval leaves out zero.")
+    if any(d.relative is not None and None in d.ci95 for d in found):
+        lines.append("A question mark is a bound that there isn't: in some resamples the second arm solves nothing.")
+    if any(d.relative is None for d in found):
+        lines.append("Where the second arm solves nothing there is no relative difference.")
+    return escape(" ".join(lines))
 
 
 def _difference(c: Comparison) -> str:
     d = c.difference
-    lo, hi = d.ci95_absolute
-    mark = "up" if lo > 0 else "down" if hi < 0 else ""
-    relative = f"{_percent(d.relative)} %" if d.relative is not None else signed(d.absolute)
-    bounds = f"<small>{_percent(d.ci95[0])} to {_percent(d.ci95[1])} %</small>" if d.relative is not None else ""
+    absolute, lo, hi = (number(value, 3, TYPESET) for value in (d.absolute, *d.ci95_absolute))
+    mark = {1: "up", -1: "down", 0: ""}[certain(c)]
+    relative = f"{percent(d.relative, TYPESET)} %" if d.relative is not None else absolute
+    lower, upper = (percent(bound, TYPESET) for bound in d.ci95)
+    bounds = f"<small>{lower} to {upper} %</small>" if d.relative is not None else ""
     return (
-        f'<td class="{mark}"><b>{relative}</b>{bounds}<small>{signed(d.absolute)}: {signed(lo)} to {signed(hi)}</small>'
-        f"<small>P {d.probability:.2f}</small></td>"
+        f'<td class="{mark}"><b>{relative}</b>{bounds}<small>{absolute}: {lo} to {hi}</small>'
+        f"<small>leads in {share(d.probability)}</small></td>"
     )
-
-
-def _percent(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _runs(found: Arms) -> str:

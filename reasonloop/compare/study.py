@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop.compare.arms import Arms, ComparedArm
-from reasonloop.compare.bootstrap import DRAWS, Difference, interval, over_seeds, paired, resampled_means
+from reasonloop.compare.bootstrap import DRAWS, Difference, paired, resampled_means
 from reasonloop.errors import InputError
-from reasonloop.evaluation.metrics import DEFAULT_KS, pass_at_k
+from reasonloop.evaluation.metrics import DEFAULT_KS, mean_interval, pass_at_k
 from reasonloop.evaluation.table import TABLE_KS
 
 Floats = NDArray[np.float64]
-# More pairs than this fill screens: then tables and plots show each arm against the reference only.
+# More pairs than this fill screens: of many, tables and plots show those that were asked for only.
 MAX_PAIRS = 6
 
 
@@ -52,6 +52,13 @@ def per_problem(arm: ComparedArm, metric: str) -> Floats:
     return np.asarray(by_count[correct_SP], dtype=np.float64)
 
 
+def estimate(arm: ComparedArm, metric: str) -> dict[str, Any]:
+    """An arm's own result: "value", its mean over seeds and problems; "ci95" over both; "seeds", the mean at each."""
+    values_SP = per_problem(arm, metric)
+    means_S = values_SP.mean(axis=1)
+    return {"value": float(means_S.mean()), "ci95": list(mean_interval(values_SP)), "seeds": means_S.tolist()}
+
+
 class Resampled:
     """One set of resampled problems for all arms and metrics, so that every comparison is of the same draws."""
 
@@ -60,12 +67,6 @@ class Resampled:
         means_RD = resampled_means(np.concatenate([*cells.values()]), draws)
         draws_SD = np.split(means_RD, np.cumsum([len(values_SP) for values_SP in cells.values()])[:-1])
         self._means = {cell: (cells[cell].mean(axis=1), own_SD) for cell, own_SD in zip(cells, draws_SD, strict=True)}
-
-    def estimate(self, arm: ComparedArm, metric: str) -> dict[str, Any]:
-        """An arm's own result: "value", its mean over seeds and problems; "ci95" over both; "seeds", the mean at each."""
-        means_S, means_SD = self._means[arm.name, metric]
-        ci95 = np.clip(interval(over_seeds(means_SD)), 0.0, 1.0)
-        return {"value": float(means_S.mean()), "ci95": ci95.tolist(), "seeds": means_S.tolist()}
 
     def compare(self, a: ComparedArm, b: ComparedArm, metric: str) -> Comparison:
         seeds = sorted(set(a.seeds) & set(b.seeds))
@@ -82,40 +83,52 @@ class Resampled:
         return Comparison(a, b, metric, tuple(seeds), means, result)
 
 
-def compare_arms(arms: Sequence[ComparedArm], draws: int = DRAWS) -> list[Comparison]:
-    """Every pair of arms in every metric, in the arms' order (products, vanilla RL, SFT, base).
+def compare_arms(arms: Sequence[ComparedArm], draws: int = DRAWS, baseline: str | None = None) -> list[Comparison]:
+    """Every pair of arms in every metric. The first arm against each of the others comes first, with `baseline` each of
+    the others against the arm of that name; then the rest, in the arms' order.
 
-    InputError for a pair without a common seed.
+    InputError for a baseline that there isn't, and for a pair without a common seed.
     """
     metrics = metrics_of(arms[0].samples)
+    pairs = _pairs(arms, baseline)
     resampled = Resampled(arms, metrics, draws)
-    return [resampled.compare(a, b, metric) for a, b in combinations(arms, 2) for metric in metrics]
+    return [resampled.compare(a, b, metric) for a, b in pairs for metric in metrics]
+
+
+def _pairs(arms: Sequence[ComparedArm], baseline: str | None) -> list[tuple[ComparedArm, ComparedArm]]:
+    if baseline is None:
+        return list(combinations(arms, 2))
+    others = [arm for arm in arms if arm.name != baseline]
+    if len(others) == len(arms):
+        raise InputError(f"--baseline {baseline!r}: no such arm; expected one of {', '.join(arm.name for arm in arms)}")
+    reference = next(arm for arm in arms if arm.name == baseline)
+    return [*((arm, reference) for arm in others), *combinations(others, 2)]
+
+
+def asked_pairs(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Those of the first arm, or with the baseline: as many pairs as there are other arms."""
+    return list(comparisons[: (len(arms) - 1) * len(metrics_of(arms[0].samples))])
 
 
 def difference_pairs(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """What has room where all pairs haven't: every pair of a few arms, of many each one's with the reference, which is
-    vanilla RL, or else the base, or else the last arm."""
-    if len(arms) * (len(arms) - 1) // 2 <= MAX_PAIRS:
-        return list(comparisons)
-    reference = [*(arm for kind in ("vanilla", "base") for arm in arms if arm.arm == kind), arms[-1]][0]
-    return [c for c in comparisons if reference.name in (c.a.name, c.b.name)]
+    """What has room where all pairs haven't: those that were asked for, and more up to `MAX_PAIRS`."""
+    return list(comparisons[: max(len(arms) - 1, MAX_PAIRS) * len(metrics_of(arms[0].samples))])
 
 
-def results(found: Arms, comparisons: Sequence[Comparison], draws: int = DRAWS) -> dict[str, Any]:
+def results(found: Arms, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """A study's result file: machine, versions, arms (a value per seed, and the mean's interval) and comparisons."""
     samples = found.arms[0].samples
     average, ks = f"avg@{samples}", [k for k in DEFAULT_KS if k <= samples]
-    resampled = Resampled(found.arms, [average, *(f"pass@{k}" for k in ks)], draws)
     arms: dict[str, Any] = {}
     for arm in found.arms:
-        own = resampled.estimate(arm, average)
-        passes = {str(k): resampled.estimate(arm, f"pass@{k}") for k in ks}
+        own = estimate(arm, average)
+        passes = {str(k): estimate(arm, f"pass@{k}") for k in ks}
         arms[arm.name] = {
             "rollouts": arm.rollouts,
             "seeds": arm.seeds,
             average: own["seeds"],
-            "pass@k": {k: estimate["seeds"] for k, estimate in passes.items()},
-            "ci95": {average: own["ci95"], "pass@k": {k: estimate["ci95"] for k, estimate in passes.items()}},
+            "pass@k": {k: one["seeds"] for k, one in passes.items()},
+            "ci95": {average: own["ci95"], "pass@k": {k: one["ci95"] for k, one in passes.items()}},
         }
     rows = [
         {
@@ -128,29 +141,6 @@ def results(found: Arms, comparisons: Sequence[Comparison], draws: int = DRAWS) 
         for c in comparisons
     ]
     return {"machine": found.machine, "versions": found.versions, "arms": arms, "comparisons": rows}
-
-
-def notes(found: Arms) -> list[str]:
-    """What a reader must know to read the intervals right."""
-    arms = found.arms
-    problems, seeds = len(arms[0].entries[0].ids), {tuple(arm.seeds) for arm in arms}
-    counts = [len(set(a.seeds) & set(b.seeds)) for a, b in combinations(arms, 2)] or [len(arms[0].seeds)]
-    lines = [
-        f"{problems} problems x {arms[0].samples} samples. 95 % intervals: bootstrap over seeds and problems, paired by "
-        "both. P is the share of resamples in which the first arm leads."
-    ]
-    if min(counts) == 1:
-        lines.append(
-            "Of pairs with one seed in common the intervals are over problems only: they say nothing of how another "
-            "seed would come out."
-        )
-    if max(counts) > 1 and min(counts) < 5:
-        lines.append("With fewer than 5 seeds the intervals are too narrow where seeds differ more than problems do.")
-    if len(seeds) > 1:
-        every = sorted({seed for arm in arms for seed in arm.seeds})
-        short = [f"{arm.name} lacks {_list(sorted(set(every) - set(arm.seeds)))}" for arm in arms if arm.seeds != every]
-        lines.append(f"Not every arm has every seed ({'; '.join(short)}): pairs are over the seeds that both have.")
-    return [*lines, *found.notes]
 
 
 def _list(seeds: Sequence[int]) -> str:

@@ -12,46 +12,56 @@ from rich.table import Table
 from rich.text import Text
 
 from reasonloop.compare.arms import Arms, ComparedArm
-from reasonloop.compare.study import Comparison, Resampled, difference_pairs, metrics_of, notes
+from reasonloop.compare.study import Comparison, difference_pairs, estimate, metrics_of
+from reasonloop.compare.words import certain, headline, legend, notes, number, percent, share
 from reasonloop.evaluation.table import WIDTH, format_estimate, plain_table
 from reasonloop.store.show import visible
 
 
 def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = None) -> None:
-    """Prints arms, differences and notes to `file` (default: standard output)."""
+    """Prints headline, arms, differences and notes to `file` (default: standard output)."""
     file = sys.stdout if file is None else file
     console = Console(file=file, width=None if file.isatty() else WIDTH)
     chosen = difference_pairs(found.arms, comparisons)
+    for sentence in headline(found.arms, comparisons):
+        _write(console, sentence, "bold")
+    console.print()
     for table in (arm_table(found.arms), difference_table(chosen)):
         if table.rows:
             console.print(table, "")
-    sentences = notes(found)
+    sentences = [*(legend(chosen) if chosen else []), *notes(found)]
     shown, every = ({(c.a.name, c.b.name) for c in some} for some in (chosen, comparisons))
     if len(shown) < len(every):
-        sentences.append(f"{len(shown)} of {len(every)} pairs are shown; --json and --out have all of them.")
+        sentences.append(
+            f"{len(shown)} of {len(every)} pairs are shown, all of {found.arms[0].name} or with --baseline NAME all of "
+            "NAME among them; --json and --out have every one."
+        )
     for sentence in sentences:
-        # A path is one word, however long.
-        lines = textwrap.fill(visible(sentence), console.width, break_long_words=False, break_on_hyphens=False)
-        console.print(Text(lines, "dim"), overflow="ignore", crop=False)
+        _write(console, sentence, "dim")
+
+
+def _write(console: Console, sentence: str, style: str) -> None:
+    # A path is one word, however long.
+    lines = textwrap.fill(visible(sentence), console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(Text(lines, style), overflow="ignore", crop=False)
 
 
 def arm_table(arms: Sequence[ComparedArm]) -> Table:
     """A row an arm: estimates with intervals, seeds, rollouts of a run."""
     metrics = metrics_of(arms[0].samples)
     columns = [metrics[0], *(metric for metric in metrics[1:] if metric != "pass@1")]
-    resampled = Resampled(arms, metrics)
     first = f"{metrics[0]} = pass@1" if metrics[0] != "avg@1" else metrics[0]
     table = _table("Arms", [first, *columns[1:], "seeds", "rollouts"])
     for arm in arms:
-        cells = [format_estimate(resampled.estimate(arm, metric)) for metric in columns]
+        cells = [format_estimate(estimate(arm, metric)) for metric in columns]
         cells += [str(len(arm.seeds)), f"{arm.rollouts:,}" if arm.trained else "-"]
         table.add_row(Text(visible(arm.name)), *map(Text, cells))
     return table
 
 
 def difference_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row a pair, in it a line for each metric, in bold where the interval leaves out zero."""
-    columns = ["metric", "relative", "95 % interval", "absolute", "95 % interval", "P", "seeds"]
+    """A row a pair, in it a line for each metric, starred and in bold where the interval leaves out zero."""
+    columns = ["metric", "relative", "95 % interval", "absolute", "95 % interval", "leads", "seeds"]
     table = _table("Differences", columns)
     lines: dict[str, list[list[Text]]] = {}
     for c in comparisons:
@@ -60,22 +70,18 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
         d, (lo, hi) = c.difference, c.difference.ci95_absolute
         cells = [
             c.metric,
-            "-" if d.relative is None else _percent(d.relative),
-            "-" if d.ci95 == (None, None) else f"[{_percent(d.ci95[0])}, {_percent(d.ci95[1])}]",
-            f"{d.absolute:+.3f}",
-            f"[{lo:+.3f}, {hi:+.3f}]",
-            f"{d.probability:.2f}",
+            "-" if d.relative is None else f"{percent(d.relative)} %",
+            "-" if d.relative is None else f"[{percent(d.ci95[0])}, {percent(d.ci95[1])}]",
+            f"{'*' * abs(certain(c))} {number(d.absolute, 3)}",
+            f"[{number(lo, 3)}, {number(hi, 3)}]",
+            share(d.probability),
             str(len(c.seeds)),
         ]
-        style = "bold" if lo > 0 or hi < 0 else ""
+        style = "bold" if certain(c) else ""
         lines.setdefault(f"{c.a.name} - {c.b.name}", []).append([Text(cell, style) for cell in cells])
     for pair, own in lines.items():
         table.add_row(Text(visible(pair)), *(Text("\n").join(column) for column in zip(*own, strict=True)))
     return table
-
-
-def _percent(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:+.1f}%"
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

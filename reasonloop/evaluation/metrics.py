@@ -1,4 +1,4 @@
-"""What a set of sampled answers says of a policy: avg@k, unbiased pass@k, and intervals by bootstrap over problems.
+"""What a set of sampled answers says of a policy: avg@k, unbiased pass@k, and intervals over problems.
 
 Every function takes counts per problem (n samples, c of them right), because problems, not samples, are the unit
 that a held-out result generalises over: samples of one problem are no independent evidence about other problems.
@@ -7,6 +7,8 @@ that a held-out result generalises over: samples of one problem are no independe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 DEFAULT_KS = (1, 2, 4, 8, 16, 32)
+# Squared deviations that are taken as seen before any were: near 0 and 1 a handful of problems alone would say how much
+# problems differ, and mostly too little. Coverage by simulation: tests/evaluation/test_metrics.py.
+_PRIOR = 0.1
 # Resampled problem indices held in memory at once; results don't depend on it.
 _CELLS = 4_000_000
 
@@ -78,14 +83,35 @@ def paired_bootstrap(
     return float(delta_P.mean()), lo, hi, probability
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Interval (lo, hi) for the mean over problems of an arm's own metric, whose values lie in [0, 1].
+
+    `values` [problems], or [seeds, problems] of several runs on the same problems. Wilson's score interval (1927) at the
+    effective number of problems: as many independent right-or-wrong problems as would leave the mean as uncertain as the
+    spread over problems (and over seeds) does. Where every sample of every problem is wrong it reaches from 0 to
+    1 - (1 - level)^(1/problems), about 3/problems: problems are the independent units, however many samples each has.
+    ValueError for no values, or values outside [0, 1].
+    """
+    values_SP = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if values_SP.ndim != 2 or not values_SP.size or not ((values_SP >= 0) & (values_SP <= 1)).all():
+        raise ValueError("an interval needs a value from 0 to 1 for each problem")
+    seeds, problems = values_SP.shape
+    mean, end = float(values_SP.mean()), 1 - (1 - _checked(level)) ** (1 / problems)
+    if values_SP.max() == 0 or values_SP.min() == 1:
+        return (0.0, end) if mean == 0 else (1 - end, 1.0)
+    most = mean * (1 - mean)  # the variance of problems that are always right or always wrong
+    variance = float(values_SP.mean(axis=0).var(ddof=1)) / problems if problems > 1 else most
+    variance += float(values_SP.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    n = problems * (problems * most + _PRIOR) / (problems**2 * variance + _PRIOR)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre, half = mean + z * z / (2 * n), z * sqrt(most / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
 def summarise(
-    problems: Sequence[Mapping[str, Any]],
-    ks: Iterable[int] = DEFAULT_KS,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    problems: Sequence[Mapping[str, Any]], ks: Iterable[int] = DEFAULT_KS, level: float = 0.95
 ) -> dict[str, dict[str, Any]]:
-    """The `metrics` of an evaluation file: {"avg@n": {"value", "ci95": [lo, hi]}, "pass@1": ..., ...}.
+    """The `metrics` of an evaluation file: {"avg@n": {"value", "ci95": [lo, hi]}, "pass@1": ..., ...}; see `mean_interval`.
 
     `problems` are {"id", "n", "correct"}, and with partial credit "score", its sum over the samples: then there is also
     "score", the mean. All must have the same n, since avg@n and pass@k of mixed n would average estimates of different
@@ -102,12 +128,12 @@ def summarise(
     rows = {f"avg@{n}": avg_at_k(c_P, n_P)}
     rows |= {f"pass@{k}": pass_at_k(n_P, c_P, k) for k in sorted(set(ks)) if k <= n}
     if "score" in problems[0]:
-        rows["score"] = np.array([p["score"] for p in problems], dtype=np.float64) / n_P
-    means_MD = _resampled_means(np.stack(list(rows.values())), draws, seed)
-    summary = {}
-    for (key, values_P), means_D in zip(rows.items(), means_MD, strict=True):
-        summary[key] = {"value": float(values_P.mean()), "ci95": list(_percentiles(means_D, level))}
-    return summary
+        scores_P = np.array([p["score"] for p in problems], dtype=np.float64) / n_P
+        rows["score"] = np.clip(scores_P, 0.0, 1.0)  # sums of many floats end a last bit above 1
+    return {
+        key: {"value": float(values_P.mean()), "ci95": list(mean_interval(values_P, level))}
+        for key, values_P in rows.items()
+    }
 
 
 def _counts(n: ArrayLike, c: ArrayLike) -> tuple[Floats, Floats]:
@@ -141,7 +167,12 @@ def _resampled_means(values_MP: Floats, draws: int, seed: int) -> Floats:
 
 
 def _percentiles(means_D: Floats, level: float) -> tuple[float, float]:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    level = _checked(level)
     lo, hi = np.quantile(means_D, [(1 - level) / 2, (1 + level) / 2])
     return float(lo), float(hi)
+
+
+def _checked(level: float) -> float:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    return level

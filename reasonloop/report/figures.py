@@ -144,7 +144,7 @@ def _pass_at_k(run: RunData) -> Figure:
             n = int(last[arm]["problems"][0]["n"])
             powers = [1 << i for i in range(n.bit_length())]
             ks = sorted({*powers, *range(1, min(n, 8) + 1), n})
-            summary = summarise(last[arm]["problems"], ks=ks, draws=1000)
+            summary = summarise(last[arm]["problems"], ks=ks)
         except (ValueError, KeyError):
             continue
         rows, name = [summary[f"pass@{k}"] for k in ks], run.name(arm)

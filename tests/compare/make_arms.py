@@ -75,7 +75,7 @@ def make_run(
         evaluation = {
             **kept.get(name, {}), "name": name, "order": order,
             "stage": stage, "branch": branch, "iteration": iteration, "rollouts": spent,
-            "task": "countdown", "split": "test", "samples": n, "metrics": summarise(problems, draws=20),
+            "task": "countdown", "split": "test", "samples": n, "metrics": summarise(problems),
             "sampling": drawn or {"temperature": 1.0},
             "problems": problems,
         }  # fmt: skip

@@ -202,7 +202,7 @@ def test_pairs_are_over_common_seeds_and_there_must_be_one(tmp_path: Path, pair:
     short = make_run(tmp_path / "short", seed=2, main=[3] * 30, base=[4] * 30, rloop={"cap": 2})
     found = read_arms([*pair, str(short)])
     rows = {(c.a.name, c.b.name): c.seeds for c in compare_arms(found.arms, draws=50)}
-    assert rows["rloop cap=2", "rloop cap=8"] == (2,)
+    assert rows["rloop cap=8", "rloop cap=2"] == (2,)
     assert rows["rloop cap=8", "vanilla"] == (0, 1, 2)
     lone = make_run(tmp_path / "lone", seed=5, main=[3] * 30, base=[4] * 30, rloop={"cap": 3})
     with pytest.raises(InputError, match="no seed in common"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonloop.evaluation import metrics
-from reasonloop.evaluation.metrics import avg_at_k, bootstrap_ci, paired_bootstrap, pass_at_k, summarise
+from reasonloop.evaluation.metrics import avg_at_k, bootstrap_ci, mean_interval, paired_bootstrap, pass_at_k, summarise
 
 
 @pytest.mark.parametrize("n", range(1, 10))
@@ -107,7 +107,7 @@ def test_summary_has_the_file_format_and_leaves_out_k_above_n() -> None:
     for metric in summary.values():
         lo, hi = metric["ci95"]
         assert lo <= metric["value"] <= hi
-    assert tuple(summary["avg@8"]["ci95"]) == bootstrap_ci([1.0, 0.0, 0.5])
+    assert tuple(summary["avg@8"]["ci95"]) == mean_interval([1.0, 0.0, 0.5])
 
 
 def test_summary_refuses_mixed_sample_counts_by_name() -> None:
@@ -115,3 +115,62 @@ def test_summary_refuses_mixed_sample_counts_by_name() -> None:
         summarise([{"id": "x", "n": 8, "correct": 1}, {"id": "odd", "n": 4, "correct": 1}])
     with pytest.raises(ValueError, match="at least one"):
         summarise([])
+
+
+@pytest.mark.parametrize("k", [1, 8])
+@pytest.mark.parametrize("mean", [0.002, 0.01, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("unlike", [0.3, 3.0, 30.0])
+@pytest.mark.parametrize("problems", [10, 40, 128])
+def test_an_arm_s_own_interval_holds_the_truth_as_often_as_it_says(
+    problems: int, unlike: float, mean: float, k: int
+) -> None:
+    """Problems whose shares of right samples are beta distributed; the smaller `unlike`, the more nearly 0 or 1 each."""
+    rng, trials, n = np.random.default_rng(3), 400, 16
+    shares = rng.beta(mean * unlike, (1 - mean) * unlike, size=(trials, problems))
+    values = pass_at_k(n, np.arange(n + 1), k)[rng.binomial(n, shares)]
+    truth = mean if k == 1 else 1 - np.mean((1 - rng.beta(mean * unlike, (1 - mean) * unlike, size=200_000)) ** k)
+    hits = sum(lo <= truth <= hi for lo, hi in map(mean_interval, values))
+    # 0.92 to 1.00 with more trials; the bootstrap over problems has 0.02 to 0.9 with few problems or near 0 and 1
+    assert hits / trials >= 0.88
+
+
+@pytest.mark.parametrize("problems", [1, 5, 80, 1000])
+def test_at_the_ends_the_interval_has_the_problems_to_go_by_and_not_their_samples(problems: int) -> None:
+    lo, hi = mean_interval(np.zeros(problems))
+    assert lo == 0
+    # so much of the probability that none of the problems was solved is left: exact
+    assert (1 - hi) ** problems == pytest.approx(0.05)
+    assert hi <= 3 / problems
+    assert mean_interval(np.ones((3, problems))) == pytest.approx((1 - hi, 1))
+    if problems > 1:  # hardly a step: one right sample of very many moves it by less than one problem more would
+        assert mean_interval([1e-6, *np.zeros(problems - 1)])[1] == pytest.approx(hi, abs=1 / problems)
+
+
+@given(st.lists(st.integers(0, 32), min_size=1, max_size=30))
+def test_an_interval_lies_in_0_to_1_holds_the_mean_and_is_the_same_from_either_end(correct: list[int]) -> None:
+    values = avg_at_k(correct, 32)
+    lo, hi = mean_interval(values)
+    assert 0 <= lo < hi <= 1
+    assert lo - 1e-9 <= np.mean(values) <= hi + 1e-9
+    back = mean_interval(1 - values)
+    assert back == pytest.approx((1 - hi, 1 - lo), abs=1e-6)
+
+
+def test_away_from_the_ends_it_is_the_bootstrap_s() -> None:
+    rng = np.random.default_rng(6)
+    for values in (rng.beta(1, 8, 128), rng.beta(2, 2, 128), rng.binomial(1, 0.5, 384)):
+        assert mean_interval(values) == pytest.approx(bootstrap_ci(values), abs=0.006)
+
+
+def test_seeds_share_their_problems_and_add_what_they_differ_by() -> None:
+    one = np.random.default_rng(7).beta(1, 3, 100)
+    same = np.repeat(one[None], 8, axis=0)
+    assert mean_interval(same) == pytest.approx(mean_interval(one))
+    apart = np.clip(same + np.linspace(-0.1, 0.1, 8)[:, None], 0, 1)
+    assert np.ptp(mean_interval(apart)) > 1.1 * np.ptp(mean_interval(same))
+
+
+@pytest.mark.parametrize("values", [[], [0.5, 1.5], [-0.1], [float("nan")]])
+def test_values_that_are_no_shares_have_no_interval(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        mean_interval(values)

@@ -182,7 +182,7 @@ def _evaluate(
     record = {
         "name": name, **place.keys, **kept[name], "rollouts": rollouts,
         "seconds": seconds, "task": "countdown", "split": "test", "samples": 32, "sampling": {"temperature": 1.0},
-        "metrics": summarise(problems, draws=300), "mean_tokens": 40.0, "cut_off": 0.1, "verdicts": {},
+        "metrics": summarise(problems), "mean_tokens": 40.0, "cut_off": 0.1, "verdicts": {},
         "problems": problems,
     }  # fmt: skip
     values = {key: metric["value"] for key, metric in record["metrics"].items()}

@@ -1,0 +1,125 @@
+"""What a comparison says in words: its headline, and what its numbers and marks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from reasonloop.compare.arms import Arms, ComparedArm
+from reasonloop.compare.study import Comparison, asked_pairs, metrics_of, per_problem
+
+ASCII = "-"
+TYPESET = "−"
+"""Signs for what is below zero: a terminal's, and a page's"""
+
+
+def number(value: float, digits: int, minus: str = ASCII) -> str:
+    """ "+0.123"; what rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", minus)
+
+
+def percent(value: float | None, minus: str = ASCII) -> str:
+    """ "+12.3"; "?" for a bound that there isn't."""
+    return "?" if value is None else number(100 * value, 1, minus)
+
+
+def share(probability: float) -> str:
+    """ "98 %"; never "0 %" or "100 %" where it isn't exactly that."""
+    if 0 < probability < 0.005:
+        return "<1 %"
+    return ">99 %" if 0.995 <= probability < 1 else f"{100 * probability:.0f} %"
+
+
+def certain(c: Comparison) -> int:
+    """1 where the first arm leads and -1 where it is behind, by an interval that leaves out zero; else 0."""
+    lo, hi = c.difference.ci95_absolute
+    return (lo > 0) - (hi < 0)
+
+
+def headline(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], minus: str = ASCII) -> list[str]:
+    """Who leads, by how much, and how surely: a sentence for the average and one for the largest k.
+
+    The arm that was named first against the best of the others; with a baseline the best arm against it. What merely stands
+    beside a run, and what RL starts from, counts where there is nothing else.
+    """
+    metrics = metrics_of(arms[0].samples)
+    sentences = []
+    for metric in dict.fromkeys((metrics[0], metrics[-1])):
+        pairs = [c for c in asked_pairs(arms, comparisons) if c.metric == metric]
+        trained = [c for c in pairs if c.a.trained and c.b.trained] or pairs
+        pairs = [c for c in trained if c.a.product and c.b.product] or trained
+        if not pairs or metric == "pass@1":
+            continue
+        against_one = len({c.b.name for c in pairs}) == 1 and len(pairs) > 1  # a baseline
+        best = max(pairs, key=lambda c: _mean(c, 0 if against_one else 1))
+        others = ", the best of the others," if len(pairs) > 1 else ""
+        names = (best.a.name + others * against_one, best.b.name + others * (not against_one))
+        sentences.append(_sentence(best, names, minus) + _above(arms, best))
+    return sentences
+
+
+def _sentence(c: Comparison, names: tuple[str, str], minus: str) -> str:
+    a, b = names
+    how = {1: f"{a} leads {b}", -1: f"{a} is behind {b}", 0: f"{a} and {b} can't be told apart"}[certain(c)]
+    bounds = ", ".join(number(bound, 3, minus) for bound in c.difference.ci95_absolute)
+    one = " (of one seed's problems: another seed may come out otherwise)" if len(c.seeds) == 1 else ""
+    return (
+        f"In {c.metric} {how.rstrip(',')}: {_mean(c, 0):.3f} against {_mean(c, 1):.3f}, "
+        f"{number(c.difference.absolute, 3, minus)} [{bounds}]; {c.a.name} leads in "
+        f"{share(c.difference.probability)} of resamples{one}."
+    )
+
+
+def _above(arms: Sequence[ComparedArm], c: Comparison) -> str:
+    """A policy that RL starts from and that beats both."""
+    starts = [arm for arm in arms if not arm.trained and arm not in (c.a, c.b)]
+    mean, name = max(((float(per_problem(arm, c.metric).mean()), arm.name) for arm in starts), default=(0.0, ""))
+    return f" {name}, from where RL starts, has {mean:.3f}." if mean > max(_mean(c, 0), _mean(c, 1)) else ""
+
+
+def _mean(c: Comparison, side: int) -> float:
+    return sum(pair[side] for pair in c.means) / len(c.means)
+
+
+def legend(comparisons: Sequence[Comparison]) -> list[str]:
+    """What the marks of a table of these differences mean, those that are in it."""
+    found = [c.difference for c in comparisons]
+    lines = [
+        "Differences: the first arm minus the second; relative: in percent of the second. leads: the share of resamples in "
+        "which the first arm is ahead."
+    ]
+    if any(map(certain, comparisons)):
+        lines.append("* the 95 % interval leaves out zero.")
+    if any(d.relative is not None and None in d.ci95 for d in found):
+        lines.append("? no bound: in some resamples the second arm solves nothing.")
+    if any(d.relative is None for d in found):
+        lines.append("- no relative difference: the second arm solves nothing.")
+    return lines
+
+
+def notes(found: Arms) -> list[str]:
+    """What a reader must know to read the intervals right."""
+    arms = found.arms
+    problems, seeds = len(arms[0].entries[0].ids), {tuple(arm.seeds) for arm in arms}
+    counts = [len(set(a.seeds) & set(b.seeds)) for a, b in combinations(arms, 2)] or [len(arms[0].seeds)]
+    lines = [
+        f"{problems} problems x {arms[0].samples} samples. 95 % intervals: of an arm's own results Wilson's, with problems "
+        "and seeds as the independent units; of differences by bootstrap over seeds and problems, paired by both."
+    ]
+    if min(counts) == 1:
+        lines.append(
+            "Of pairs with one seed in common the intervals are over problems only: they say nothing of how another "
+            "seed would come out."
+        )
+    if max(counts) > 1 and min(counts) < 5:
+        lines.append("With fewer than 5 seeds the intervals are too narrow where seeds differ more than problems do.")
+    if len(seeds) > 1:
+        every = sorted({seed for arm in arms for seed in arm.seeds})
+        short = [f"{arm.name} lacks {_list(sorted(set(every) - set(arm.seeds)))}" for arm in arms if arm.seeds != every]
+        lines.append(f"Not every arm has every seed ({'; '.join(short)}): pairs are over the seeds that both have.")
+    return [*lines, *found.notes]
+
+
+def _list(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

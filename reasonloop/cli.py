@@ -129,7 +129,9 @@ def _add_runs(verbs: argparse._SubParsersAction[_Parser]) -> None:
     report = _verb(verbs, _report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path)
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
-    report.add_argument("--follow", action="store_true", help="keep it fresh while the run goes on; Ctrl-C ends")
+    report.add_argument(
+        "--follow", action="store_true", help="keep it fresh while the run goes on, or wait for it; Ctrl-C ends"
+    )
 
     query = _verb(verbs, _query, "query", "DuckDB SQL over a run's rollouts, metrics, evals, eval_problems")
     query.add_argument("run", type=Path)
@@ -220,9 +222,14 @@ def _report(arguments: argparse.Namespace) -> None:
     from reasonloop.report.follow import follow
     from reasonloop.report.page import write_report
 
-    if not (arguments.run / "config.toml").is_file():
+    if arguments.follow:
+        written = follow(arguments.run, arguments.out)
+    elif (arguments.run / "config.toml").is_file():
+        written = write_report(arguments.run, arguments.out)
+    else:
         raise InputError(f"{arguments.run}: no run folder (no config.toml in it)")
-    print((follow if arguments.follow else write_report)(arguments.run, arguments.out))
+    if written is not None:
+        print(written)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:

@@ -153,6 +153,7 @@ def _work(run: Session) -> None:
     run.planned = dry.finetunings
     with Progress(dry.units) as progress, run.stoppable():
         run.progress = progress
+        progress.kept = run.folder.path / "progress.json"
         if run.folder.resumed:
             state = run.folder.state
             progress.say(f"continuing {run.folder.path} at: {state.get('stage')}, step {state.get('step')}")

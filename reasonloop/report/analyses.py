@@ -161,16 +161,14 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
         )
         found.note("diversity-section", f"Over one in {share} of the training problems, drawn at random.")
     branches = [r[0] for r in database.execute("SELECT DISTINCT branch FROM rollouts ORDER BY branch DESC").fetchall()]
+    empty = False
     for branch in branches:
         arm = run.branches().get(branch, branch)
         result = diversity(database, branch, most_per_bin=RESPONSES_PER_BIN)
         if result.between is None and result.within is None:
             continue
         labels = [f"{first + 1}–{last + 1}" if last > first else f"{first + 1}" for first, last in result.bins]
-        if any(value is None for row in result.matrix for value in row):
-            found.note(
-                "diversity-section", f"{run.name(arm)}: an empty cell has no problem with right responses in both."
-            )
+        empty = empty or any(value is None for row in result.matrix for value in row)
         heat = _heat(arm, labels, result.matrix, "steps %{y} against %{x}: %{z:.3f}")
         found.figures.append(of_arm(run, arm, "diversity", x="RL steps", rows=len(labels), traces=[heat]))
         if result.excess is not None and result.excess_ci95 is not None:
@@ -181,6 +179,8 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
                 f"by {result.between or 0:.3f}; on the same problems, moving on adds {signed(result.excess)} "
                 f"({signed(lo)} to {signed(hi)}).",
             )
+    if empty:
+        found.note("diversity-section", "Where a cell is empty, no problem has right responses to compare in it.")
 
 
 def _heat(series: str, names: Sequence[str], z: Sequence[Sequence[float | None]], hover: str) -> Figure:

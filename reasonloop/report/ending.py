@@ -14,18 +14,21 @@ from reasonloop.report.run import read_run
 from reasonloop.report.sample import latest
 from reasonloop.store.show import visible
 
+_ASCII = str.maketrans({"−": "-", "\xa0": " "})
+
 SHOWN = 300
 """Characters of a prompt (its end) and of a response (its start)"""
 
 
 def ending(run_folder: Path) -> list[str]:
-    """Lines of plain text, at most WIDTH wide."""
+    """Lines of plain text, at most WIDTH wide; all but what models and tasks say is ASCII."""
     run = read_run(run_folder)
     findings = diagnose(run.evidence())
     told = [] if nothing_learned(findings) else headline(run)
     lines = [line for text in told for line in _wrapped(text)]
     for finding in findings:
-        lines += ["", finding.title, *(line for text in finding.evidence for line in _wrapped(text, "  "))]
+        lines += [*([""] if lines else []), finding.title]
+        lines += [line for text in finding.evidence for line in _wrapped(text, "  ")]
         lines += _wrapped(finding.why, "  ")
         lines += [line for text in finding.tries for line in _wrapped(text, "    ", "  - ")]
     verdict = shown_verdict(run, findings)
@@ -46,4 +49,4 @@ def _sample(sample: dict[str, Any]) -> list[str]:
 
 def _wrapped(text: str, indent: str = "", first: str | None = None) -> list[str]:
     start = indent if first is None else first
-    return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=indent)
+    return textwrap.wrap(text.translate(_ASCII), WIDTH, initial_indent=start, subsequent_indent=indent)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reasonloop.analysis.arms import EvaluatedPolicy, on_shared_problems
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import paired_bootstrap
 from reasonloop.evaluation.table import PASSED, STARTS, Record, arm_of, label_of, metric_keys, result_rows
-from reasonloop.report.figures import signed
 from reasonloop.report.run import RunData
 
 
@@ -59,7 +57,7 @@ def headline(run: RunData) -> list[str]:
         return []
     so_far = "" if run.done else "So far: "
     seeds = (
-        "Certain: the 95 % interval over the problems leaves out zero. It is one seed: another may turn out otherwise; "
+        "Certain: the 95\xa0% interval over the problems leaves out zero. It is one seed: another may turn out otherwise; "
         "`reasonloop compare` takes runs of several."
     )
     return [so_far + sentences[0], *sentences[1:], seeds]
@@ -74,8 +72,12 @@ def _compared(run: RunData, own: Record, other: Record, *, first: bool) -> list[
     spent = [float(row.get("rollouts") or 0) for row in (own, other)]
     unequal = arm_of(other) not in STARTS and abs(spent[0] - spent[1]) > 0.02 * max(spent)
     after = f", after {spent[0]:,.0f} rollouts against {spent[1]:,.0f}" if unequal else ""
-    told = "; ".join(map(_told, leads))
-    return [f"{_named(run, own) if first else 'It'} {_verdict(leads, _named(run, other))}{after}: {told}."]
+    name, rival = _named(run, own), _named(run, other)
+    certain = any(found.sign for found in leads)
+    told = " and ".join(_told(found, rival if certain and found is leads[0] else "") for found in leads)
+    if certain:
+        return [f"{name if first else 'It'} is {told}{after}."]
+    return [f"{name} and {rival} can't be told apart: {name} is {told}{after}."]
 
 
 def _named(run: RunData, row: Record) -> str:
@@ -84,36 +86,19 @@ def _named(run: RunData, row: Record) -> str:
     return run.name(arm_of(row)) if run.done else label_of(row)
 
 
-def _verdict(leads: Sequence[Lead], rival: str) -> str:
-    """What the leads come to, in a few words."""
-    signs = {found.sign for found in leads}
-    if len(leads) > 1 and {1, -1} <= signs:
-        return f"is ahead of {rival} in {_words(leads, 1)} and behind in {_words(leads, -1)}"
-    if 1 in signs:
-        return f"is ahead of {rival}" + (f" in {_words(leads, 1)}" if len(leads) > 1 and signs != {1} else "")
-    if -1 in signs:
-        return f"is behind {rival}" + (f" in {_words(leads, -1)}" if len(leads) > 1 and signs != {-1} else "")
-    return f"and {rival} can't be told apart"
-
-
-def _words(leads: Sequence[Lead], sign: int) -> str:
-    return " and ".join(_name(found.metric) for found in leads if found.sign == sign)
-
-
-def _name(key: str) -> str:
-    return "the average" if key.startswith("avg@") else key
-
-
-def _told(found: Lead) -> str:
-    low, high = found.ci95
-    name = "average" if found.metric.startswith("avg@") else found.metric
+def _told(found: Lead, rival: str) -> str:
+    """ "ahead of the base by 0.062 in the average (in 98 % of resamples: certain)"; the rival may be left out."""
+    name = "the average" if found.metric.startswith("avg@") else found.metric
+    if abs(found.difference) < 0.0005:
+        return f"level {f'with {rival} ' if rival else ''}in {name}"
+    way, part = ("ahead", found.share) if found.difference > 0 else ("behind", 1 - found.share)
+    who = f" {'of ' if way == 'ahead' else ''}{rival}" if rival else ""
     sure = "certain" if found.sign else "not certain"
-    ahead = f"ahead in {share(found.share)}" if found.share >= 0.5 else f"behind in {share(1 - found.share)}"
-    return f"{name} {signed(found.difference)} ({signed(low)} to {signed(high)}), {sure}, {ahead} of resamples"
+    return f"{way}{who} by {abs(found.difference):.3f} in {name} (in {share(part)} of resamples: {sure})"
 
 
 def share(value: float) -> str:
     """A share of resamples: "98 %"; the ends are never quite reached."""
     if value > 0.995:
-        return "over 99 %"
-    return "under 1 %" if value < 0.005 else f"{value:.0%}".replace("%", " %")
+        return "over 99\xa0%"
+    return "under 1\xa0%" if value < 0.005 else f"{100 * value:.0f}\xa0%"

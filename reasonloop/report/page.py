@@ -28,8 +28,8 @@ SOURCES = {
 }
 
 HEALTHY = (
-    "Diagnosis: something was right, nothing got lost on the way, responses came to an end, groups differed, entropy is "
-    "there, experts were found, the verifier worked, the gradient was calm."
+    "The diagnosis (right answers, losses on the way, cut-off responses, equal groups, entropy, experts, verifier, "
+    "gradient) found nothing amiss."
 )
 
 # Keys of a "select" line in the order in which the selection narrows, with what a reader calls them.

@@ -125,7 +125,9 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     report = _verb(verbs, _report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
-    report.add_argument("--follow", action="store_true", help="keep it fresh while the run goes on; Ctrl-C ends")
+    report.add_argument(
+        "--follow", action="store_true", help="keep it fresh while the run goes on, or wait for it; Ctrl-C ends"
+    )
 
     about = "SQL (DuckDB) over a run's rollouts, problems, metrics, evals, eval_problems, eval_rollouts"
     query = _verb(verbs, _query, "query", about)
@@ -303,9 +305,14 @@ def _report(arguments: argparse.Namespace) -> None:
     from reasonloop.report.follow import follow
     from reasonloop.report.page import write_report
 
-    if not (arguments.run / "config.toml").is_file():
+    if arguments.follow:
+        written = follow(arguments.run, arguments.out)
+    elif (arguments.run / "config.toml").is_file():
+        written = write_report(arguments.run, arguments.out)
+    else:
         raise InputError(f"{arguments.run}: no run folder (no config.toml in it)")
-    print((follow if arguments.follow else write_report)(arguments.run, arguments.out))
+    if written is not None:
+        print(written)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:

@@ -158,6 +158,7 @@ def _work(run: Session) -> None:
         write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
     with Progress(dry.units) as progress, run.stoppable():
         run.progress = progress
+        progress.kept = run.folder.path / "progress.json"
         if run.folder.resumed:
             state = run.folder.state
             step = f", step {state['step']}" if "step" in state else ""
@@ -176,12 +177,14 @@ def _work(run: Session) -> None:
 
 
 def show_results(run: Session) -> None:
-    """Writes the report; prints the table of all evaluations, and where things are."""
+    """Writes the report; prints the table of all evaluations, who leads, what went wrong, and where things are."""
+    from reasonloop.report.ending import ending
     from reasonloop.report.page import write_report
 
     path = run.folder.path
     report = write_report(path)
     print_results(run)
+    print("\n".join(["", *ending(path)]))
     print(f"model     {path / 'model'}")
     print(f"report    {report}")
     print(f"rollouts  {path / 'trajectories'}, for example:")

@@ -25,6 +25,8 @@ class Forgetting:
     matrix: list[list[float]]
     """T x T: [s][t] = |solved_s minus solved_t| / |solved_s|; NaN where solved_s is empty. Forgetting proper is s < t; for
     s > t it is the share of solved_s that t had not learned yet"""
+    lost: list[list[int]]
+    """T x T: |solved_s minus solved_t|"""
     ever_solved: int
     """|union of all solved sets|"""
     ever_solved_gap: int
@@ -43,5 +45,7 @@ def forgetting(checkpoints: Sequence[EvaluatedPolicy], *, reachable: bool = Fals
     solved_TP = (accuracy_TP > 0 if reachable else accuracy_TP >= SOLVED).astype(np.float64)
     kept_ST, size_S1 = solved_TP @ solved_TP.T, solved_TP.sum(axis=1, keepdims=True)
     matrix_ST = np.divide(size_S1 - kept_ST, size_S1, out=np.full_like(kept_ST, np.nan), where=size_S1 > 0)
+    lost_ST = (size_S1 - kept_ST).round().astype(int)
     solved, ever = size_S1[:, 0].astype(int).tolist(), int(solved_TP.any(axis=0).sum())
-    return Forgetting(solved, matrix_ST.tolist(), ever, ever - solved[-1], largest_k(checkpoints) < SAMPLES)
+    few = largest_k(checkpoints) < SAMPLES
+    return Forgetting(solved, matrix_ST.tolist(), lost_ST.tolist(), ever, ever - solved[-1], few)

@@ -97,8 +97,9 @@ def sentence(options: Mapping[str, Any]) -> str:
         each = f"{options['rl.problems_per_step']} problems × {options['rl.group_size']} responses"
         rl = f"sampling the starting policy, without RL: {options['rl.steps']} steps of {each}"
     beside = ", with vanilla RL beside it to the same number of rollouts" if options["rloop.vanilla"] else ""
+    iterations = f"{options['rloop.iterations']} iteration{'s' * (options['rloop.iterations'] != 1)}"
     return (
-        f"RLoop on {where}: {options['rloop.iterations']} iterations of exploration ({rl}) and fine-tuning on its experts, "
+        f"RLoop on {where}: {iterations} of exploration ({rl}) and fine-tuning on its experts, "
         f"each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
     )
 

@@ -14,7 +14,7 @@ from reasonloop.analysis.stability import SPIKE, stability
 from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.evaluation.table import PASSED, label_of, result_rows
 from reasonloop.report.behaviours import behaviours
-from reasonloop.report.figures import Analyses, Figure, of_arm, rounded, signed, thinned
+from reasonloop.report.figures import FEW_SOLVED, Analyses, Figure, of_arm, rounded, signed, thinned
 from reasonloop.report.generalisation import scaling_figures, specialisation_figures
 from reasonloop.report.run import RunData, number
 
@@ -69,7 +69,7 @@ def _reward_parts(run: RunData, arm: str) -> list[Figure]:
         ys = [rounded(number(table, name)) for _, table in parts]
         colour = PART_COLOURS.get(name, f"arm-{place % 7 + 1}")
         traces.append({"series": colour, "name": name, "kind": "line", "x": [step for step, _ in parts], "y": ys})
-    return [of_arm(run, arm, "parts", x="RL step", traces=traces)] if traces else []
+    return [of_arm(run, arm, "parts", x="RL step", xWhole=True, traces=traces)] if traces else []
 
 
 def _forgetting(run: RunData, found: Analyses) -> None:
@@ -84,8 +84,12 @@ def _forgetting(run: RunData, found: Analyses) -> None:
     if len(checkpoints) < 2:
         return
     result, labels = forgetting(checkpoints), [e.label for e in checkpoints]
-    heat = _heat("vanilla", labels, result.matrix, "%{y} → %{x}: %{z:.1%} lost")
-    found.figures.append({"id": "forgetting", "x": "the later policy", "rows": len(labels), "traces": [heat]})
+    heat = _heat("vanilla", labels, result.matrix, "%{customdata} problems that %{y} solves,<br>%{x} doesn't")
+    heat["text"] = [
+        [f"{count} of {solved}" for count in row] for row, solved in zip(result.lost, result.solved, strict=True)
+    ]
+    heat["grey"] = [[solved < FEW_SOLVED] * len(labels) for solved in result.solved]
+    found.figures.append({"id": "forgetting", "x": "not solved by", "rows": len(labels), "traces": [heat]})
     for arm, own in by_arm(checkpoints).items():
         if len(own) < 2 or arm in PASSED:
             continue
@@ -157,14 +161,16 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
         )
         found.note("diversity-section", f"Over one in {share} of the training problems, drawn at random.")
     branches = [r[0] for r in database.execute("SELECT DISTINCT branch FROM rollouts ORDER BY branch DESC").fetchall()]
+    empty = False
     for branch in branches:
         arm = run.branches().get(branch, branch)
         result = diversity(database, branch, most_per_bin=RESPONSES_PER_BIN)
         if result.between is None and result.within is None:
             continue
-        labels = [f"{first + 1}–{last + 1}" for first, last in result.bins]
+        labels = [f"{first + 1}–{last + 1}" if last > first else f"{first + 1}" for first, last in result.bins]
+        empty = empty or any(value is None for row in result.matrix for value in row)
         heat = _heat(arm, labels, result.matrix, "steps %{y} against %{x}: %{z:.3f}")
-        found.figures.append(of_arm(run, arm, "diversity", x="RL step", rows=len(labels), traces=[heat]))
+        found.figures.append(of_arm(run, arm, "diversity", x="RL steps", rows=len(labels), traces=[heat]))
         if result.excess is not None and result.excess_ci95 is not None:
             lo, hi = result.excess_ci95
             found.note(
@@ -173,6 +179,8 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
                 f"by {result.between or 0:.3f}; on the same problems, moving on adds {signed(result.excess)} "
                 f"({signed(lo)} to {signed(hi)}).",
             )
+    if empty:
+        found.note("diversity-section", "Where a cell is empty, no problem has right responses to compare in it.")
 
 
 def _heat(series: str, names: Sequence[str], z: Sequence[Sequence[float | None]], hover: str) -> Figure:

@@ -100,4 +100,4 @@ def _figure(
                 traces.append(
                     {"series": colour, "name": label, "kind": kind, "x": middles, "y": list(map(rounded, ys))}
                 )
-    return of_arm(run, arm, "behaviours", x="RL step", yRange=[0, None], traces=traces)
+    return of_arm(run, arm, "behaviours", x="RL step", xWhole=True, yRange=[0, None], traces=traces)

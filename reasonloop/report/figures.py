@@ -1,9 +1,10 @@
 """The report's plots as plain data: named traces that the page's script colours for light or dark and hands to plotly.
 
-A figure is {"id", "x": axis title, "traces": [...]} with optional "xType": "log", "xTicks", "yRange", "yType", "marks"
-(x positions of iteration starts); where each arm has one of a kind, with "group" (that kind) and "arm" (its name). A trace
-is {"series": colour, "name", "kind", "x", "y"}; kinds: "line", "faint", "dashed", "points" and "open" (with "lo" and "hi"
-for intervals), "band" (with "lo" and "hi"), "area", "heat".
+A figure is {"id", "x": axis title, "traces": [...]} with optional "xType": "log", "xTicks", "xWhole" (whole numbers alone),
+"yRange", "yType", "marks" (x positions of iteration starts); where each arm has one of a kind, with "group" (that kind) and
+"arm" (its name). A trace is {"series": colour, "name", "kind", "x", "y"}; kinds: "line", "faint", "dashed", "points" and
+"open" (with "lo" and "hi" for intervals), "band" (with "lo" and "hi"), "area", "heat" (with "z", and optional "text" and
+"grey": what stands in a cell, and whether its value means nothing).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ VERDICTS = ("right", "wrong", "unparseable", "timeout", "crashed")
 # A line has at most so many points, an area so many steps: enough for any screen, and a long run's report stays small.
 MAX_POINTS = 1500
 MAX_STEPS = 300
+FEW_SOLVED = 5
+"""Problems; of fewer a share means nothing"""
 
 
 @dataclass
@@ -72,7 +75,8 @@ def _per_step(run: RunData, name: str, key: str, x: str = "RL step", **layout: A
         layout = {"yRange": [0, None]}
     if key == "kl" and not any(values):  # nothing holds the policy to where it began
         traces = []
-    return {"id": name, "x": x, "traces": traces, "marks": sorted(marks), **layout}
+    whole = {"xWhole": True} if x == "RL step" else {}
+    return {"id": name, "x": x, "traces": traces, "marks": sorted(marks), **whole, **layout}
 
 
 def _held_out(run: RunData, name: str, metric: str) -> Figure:
@@ -171,7 +175,7 @@ def _verdicts(run: RunData, arm: str) -> Figure:
         shares = [rounded(table.get(verdict, 0) / sum(table.values())) for _, table in counted]
         if any(shares):
             traces.append(_trace(verdict, verdict, "area", steps, shares))
-    return of_arm(run, arm, "verdicts", x="RL step", yRange=[0, 1], traces=traces)
+    return of_arm(run, arm, "verdicts", x="RL step", xWhole=True, yRange=[0, 1], traces=traces)
 
 
 def of_arm(run: RunData, arm: str, group: str, **figure: Any) -> Figure:
@@ -191,7 +195,7 @@ def _finetuning(run: RunData) -> Figure:
         if any(y is not None for y in loss):
             traces.append(_trace(arm, stage.upper(), "line", *_thin(range(at, at + len(loss)), loss)))
             at += len(loss)
-    return {"id": "loss", "x": "update", "traces": traces}
+    return {"id": "loss", "x": "update", "xWhole": True, "traces": traces}
 
 
 def _faint_and_smooth(

@@ -48,7 +48,8 @@ def scaling_figures(run: RunData, found: Analyses) -> None:
             points = [(places[e.name], gain, ci95, e.label) for e, gain, ci95 in gains(arms[arm], metric)]
             traces.append(with_intervals(arm, run.name(arm), "points", points))
         title = f"avg@{k}" if metric == "avg" else metric
-        found.figures.append({"id": figure, "x": "iterations, or as many rollouts", "metric": title, "traces": traces})
+        figured = {"id": figure, "x": "iterations, or as many rollouts", "xWhole": True, "metric": title}
+        found.figures.append({**figured, "traces": traces})
     for before, after in pairwise(tuned):
         told = []
         for metric in metrics.values():

@@ -8,14 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from reasonloop.analysis.diagnosis import diagnose
 from reasonloop.config import Recipe, flat
 from reasonloop.errors import InputError
 from reasonloop.report.analyses import analyse
 from reasonloop.report.figures import all_figures
+from reasonloop.report.findings import findings_section, nothing_learned, shown_verdict, with_code
+from reasonloop.report.headline import headline
 from reasonloop.report.results import duration, heading_cell, html_table, results_section
 from reasonloop.report.run import RunData, number, read_run
 from reasonloop.report.sample import browse
-from reasonloop.report.sections import SECTIONS, plots_section
+from reasonloop.report.sections import SECTIONS, contents, plots_section
 from reasonloop.report.shell import document, write_page
 
 SOURCES = {
@@ -23,6 +26,11 @@ SOURCES = {
     "last_step": "all from the last RL step",
     "base_policy": "sampled from the policy that started the iteration, without RL",
 }
+
+HEALTHY = (
+    "The diagnosis (right answers, losses on the way, cut-off responses, equal groups, entropy, experts, verifier, "
+    "gradient) found nothing amiss."
+)
 
 # Keys of a "select" line in the order in which the selection narrows, with what a reader calls them.
 SELECTION = {
@@ -50,21 +58,23 @@ def write_report(run_folder: Path, out: Path | None = None, version: str = "") -
 
 def render(run: RunData, version: str = "") -> str:
     """The whole page as a string."""
+    findings = diagnose(run.evidence())
     found = analyse(run)
+    if not findings and run.rl_steps():
+        found.note("stability", HEALTHY)
     figures = [*all_figures(run), *found.figures]
-    rollouts = browse(run)
+    rollouts = browse(run, shown_verdict(run, findings))
     names = {branch: run.name(arm) for branch, arm in run.branches().items()}
-    body = "\n".join(
-        [
-            _header(run, bool(version)),
-            _missing(run),
-            results_section(run),
-            *(plots_section(*section, figures, found.notes) for section in SECTIONS),
-            _experts(run, rollouts["experts"]),
-            _browser(rollouts),
-            _configuration(run),
-        ]
-    )
+    sections = [
+        findings_section(findings, bool(rollouts["samples"])),
+        results_section(run),
+        *(plots_section(*section, figures, found.notes) for section in SECTIONS),
+        _experts(run, rollouts["experts"]),
+        _browser(rollouts),
+        _configuration(run),
+    ]
+    told = [findings[0].title + "."] if nothing_learned(findings) else headline(run)
+    body = "\n".join([_header(run, told, bool(version)), _missing(run), contents(sections), *sections])
     return document(_title(run), body, {"figures": figures, "names": names, "version": version, **rollouts})
 
 
@@ -72,10 +82,25 @@ def _title(run: RunData) -> str:
     return f"{run.title} on {run.option('task', 'name', 'a task')}"
 
 
-def _header(run: RunData, followed: bool) -> str:
-    following = '<p role="status">The run goes on; this page keeps up with it.</p>' if followed else ""
+def _header(run: RunData, told: Sequence[str], followed: bool) -> str:
+    following = f'<p role="status">{escape(_whereabouts(run))}</p>' if followed else ""
+    first, rest = told[:1], told[1:]
+    head = "".join(f'<p class="headline">{with_code(text)}</p>' for text in first)
+    head += f'<p class="sure">{with_code(" ".join(rest))}</p>' if rest else ""
     lead = f'<p class="lead">{escape(sentence(run))}</p>'
-    return f"<header>\n<h1>{escape(_title(run))}</h1>\n{lead}{following}\n</header>"
+    return f"<header>\n<h1>{escape(_title(run))}</h1>\n{following}{head}{lead}\n</header>"
+
+
+def _whereabouts(run: RunData) -> str:
+    """Where a run that is followed is, and how long it will take yet."""
+    known = run.progress
+    where = str(known.get("stage") or "")
+    if where and known.get("steps"):
+        turn = f" {int(known['iteration']) + 1}" if known.get("iteration") is not None else ""
+        where = f": {where}{turn}, step {known.get('step')}/{known['steps']}"
+    left = number(known, "seconds_left")
+    about = f"; about {duration(left)} left" if left is not None else ""
+    return f"The run goes on{where}{about}. This page keeps up with it."
 
 
 def sentence(run: RunData) -> str:
@@ -86,22 +111,31 @@ def sentence(run: RunData) -> str:
     told = run.method.sentence if run.method else None
     with suppress(InputError, KeyError):  # another version's recipe
         what = told(flat(run.recipe().model_dump(mode="json"))) if told else what
-    spent = {line["branch"]: number(line, "rollouts") or 0 for line in run.stage("explore")}
-    # What two arms share was sampled once.
-    shared = [number(line, "rollouts") or 0 for line in run.stage("explore") if line.get("shared_with")]
-    total = sum(spent.values()) - (max(shared, default=0) if len(spent) > 1 else 0)
     seconds = sum(s for line in run.lines if (s := number(line, "seconds")))
-    amount = f" {total:,.0f} training rollouts" if total else ""
+    amount = _rollouts_spent(run)
     amount += f"; their steps and the fine-tuning took {duration(seconds)}" if amount and seconds else ""
     seed = f" Seed {run.config['seed']}." if "seed" in run.config else ""
     return f"{what}.{seed}{amount + '.' if amount else ''}"
+
+
+def _rollouts_spent(run: RunData) -> str:
+    """Training rollouts in all, and of each arm where two share some, which were sampled once."""
+    spent = {line["branch"]: number(line, "rollouts") or 0 for line in run.stage("explore")}
+    common = [number(line, "rollouts") or 0 for line in run.stage("explore") if line.get("shared_with")]
+    shared = max(common, default=0) if len(spent) > 1 else 0
+    total = sum(spent.values()) - shared
+    arms = run.branches()
+    each = " and ".join(f"{run.name(arms[branch])} {count:,.0f}" for branch, count in spent.items())
+    split = f" ({each}; the first {shared:,.0f} are the same ones, counted once)" if shared else ""
+    return f" {total:,.0f} training rollouts{split}" if total else ""
 
 
 def _missing(run: RunData) -> str:
     if not run.missing:
         return ""
     items = "".join(f"<li>{escape(text)}</li>" for text in run.missing)
-    return f'<aside class="missing"><h2>Not here yet</h2><ul>{items}</ul></aside>'
+    title = "Could not be shown" if run.done else "Not here yet"
+    return f'<aside class="missing"><h2>{title}</h2><ul>{items}</ul></aside>'
 
 
 def _experts(run: RunData, examples: Sequence[Mapping[str, Any]]) -> str:
@@ -112,8 +146,10 @@ def _experts(run: RunData, examples: Sequence[Mapping[str, Any]]) -> str:
     head = [heading_cell(SELECTION[key]) for key in shown]
     body = []
     for line in lines:
-        counts = (number(line, key) for key in shown)
-        cells = "".join("<td>–</td>" if count is None else f"<td>{count:,.0f}</td>" for count in counts)
+        counts = {SELECTION[key]: number(line, key) for key in shown}
+        cells = "".join(
+            f'<td data-name="{name}">{"–" if count is None else f"{count:,.0f}"}</td>' for name, count in counts.items()
+        )
         body.append(f'<tr><th scope="row">iteration {line["iteration"] + 1}</th>{cells}</tr>')
     threshold, cap = run.option("rloop", "hard_threshold", "?"), run.option("rloop", "cap", "?")
     source = SOURCES.get(str(run.option("rloop", "experts")), SOURCES["all_steps"])
@@ -137,9 +173,13 @@ def _browser(rollouts: Mapping[str, Any]) -> str:
         f'<label>{name}<select id="filter-{name}"><option value="">all</option></select></label>'
         for name in ("problem", "step", "verdict", "branch")
     )
+    unknown = sum("gold" not in rollout for rollout in rollouts["rollouts"])
+    which = "any" if unknown == len(rollouts["rollouts"]) else f"{unknown:,}"
+    gold = f" The task, as it is here and now, has no gold answer for {which} of them." if unknown else ""
     return (
         f'<section id="browser"><h2>Rollouts</h2><p>{len(rollouts["rollouts"]):,} of {rollouts["stored"]:,} stored '
-        "rollouts, spread over problems, iterations and verdicts. <code>reasonloop query</code> reads them all.</p>"
+        "rollouts, spread over problems, iterations and verdicts. <code>reasonloop query</code> reads them all; its columns "
+        f"count iterations and steps from 0, this page from 1.{escape(gold)}</p>"
         f'<form class="filters">{selects}</form><p id="shown" aria-live="polite"></p>'
         '<div id="rollouts" class="cards"></div><button id="more" type="button" hidden>Show more</button></section>'
     )

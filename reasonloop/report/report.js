@@ -6,6 +6,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const style = getComputedStyle(document.documentElement);
 const colour = (name) => (style.getPropertyValue("--" + name) || style.getPropertyValue("--soft")).trim();
 
+const SPARSE = 12; // points; a line of no more is drawn with a mark at each
 const BEYOND = 1e6; // how far an interval without a bound is drawn: past any axis
 
 function translucent(hex, alpha) {
@@ -25,9 +26,43 @@ function element(tag, className, text) {
 
 // ---- figures
 
+// A point between gaps is no line: it would vanish, as a line of one point does.
+function needsMarks(ys) {
+  const there = (y) => y !== null && y !== undefined;
+  return ys.filter(there).length <= SPARSE || ys.some((y, i) => there(y) && !there(ys[i - 1]) && !there(ys[i + 1]));
+}
+
+function heatTraces(trace, width, ink) {
+  const grey = (i, j) => Boolean(trace.grey && trace.grey[i][j]);
+  const pick = (wanted) => trace.z.map((row, i) => row.map((value, j) => (grey(i, j) === wanted ? value : null)));
+  const z = pick(false);
+  const roomy = width > 160 + (trace.text ? 58 : 42) * trace.x.length;
+  const cells = {
+    type: "heatmap", x: trace.x.map(plain), y: trace.y.map(plain), zmin: 0, xgap: 2, ygap: 2, hoverongaps: false,
+    customdata: trace.text, text: trace.text, textfont: { color: colour("text"), size: 11 },
+    texttemplate: roomy ? (trace.text ? "%{text}" : "%{z:.2f}") : undefined,
+    hovertemplate: trace.hover + "<extra></extra>",
+  };
+  const found = [{
+    ...cells, z, zmax: Math.max(...z.flat().filter((value) => value !== null), 0.01),
+    colorscale: [[0, translucent(ink, 0.04)], [1, translucent(ink, 0.85)]], showscale: !roomy,
+    colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: colour("soft") }, nticks: 5 },
+  }];
+  if (trace.grey && trace.grey.flat().some(Boolean)) {
+    // where the matrix has a value or not: what is grey has too little behind it for one
+    const flat = trace.z.map((row, i) => row.map((_, j) => (grey(i, j) ? 0 : null)));
+    const pale = translucent(colour("soft"), 0.16);
+    found.push({ ...cells, z: flat, zmax: 1, colorscale: [[0, pale], [1, pale]], showscale: false, textfont: { color: colour("soft"), size: 11 } });
+  }
+  return found;
+}
+
 function plotlyTraces(trace, width) {
   const ink = colour(trace.series);
   const common = { x: trace.x, y: trace.y, name: plain(trace.name), connectgaps: false, hovertemplate: "%{y:.4~g}", mode: "lines" };
+  if (["line", "dashed", "area"].includes(trace.kind) && needsMarks(trace.y)) {
+    Object.assign(common, { mode: "lines+markers", marker: { size: trace.kind === "line" ? 5 : 4, color: ink } });
+  }
   if (trace.text) common.customdata = trace.text;
   switch (trace.kind) {
     case "faint":
@@ -40,17 +75,8 @@ function plotlyTraces(trace, width) {
     }
     case "area":
       return [{ ...common, stackgroup: "all", line: { width: 0.5, color: ink }, fillcolor: translucent(ink, 0.72), hovertemplate: "%{y:.1%}" }];
-    case "heat": {
-      const all = trace.z.flat().filter((value) => value !== null);
-      const few = width > 160 + 42 * trace.x.length;
-      return [{
-        type: "heatmap", x: trace.x.map(plain), y: trace.y.map(plain), z: trace.z, zmin: 0, zmax: Math.max(...all, 0.01),
-        colorscale: [[0, translucent(ink, 0.04)], [1, translucent(ink, 0.85)]], showscale: !few, xgap: 2, ygap: 2,
-        colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: colour("soft") }, nticks: 5 },
-        texttemplate: few ? "%{z:.2f}" : undefined, textfont: { color: colour("text"), size: 11 },
-        hovertemplate: trace.hover + "<extra></extra>", hoverongaps: false,
-      }];
-    }
+    case "heat":
+      return heatTraces(trace, width, ink);
     case "forest":
       return [{
         ...common, y: trace.y.map(([a, b]) => `${plain(a)}<br>– ${plain(b)}`), mode: "markers",
@@ -93,6 +119,8 @@ function draw(node, figure) {
   const font = { family: colour("sans"), size: 12, color: soft };
   const axis = { gridcolor: line, linecolor: line, zeroline: false, ticks: "", automargin: true, fixedrange: coarse, tickfont: font };
   const x = { ...axis, showgrid: false, title: { text: figure.x, font, standoff: 8 }, nticks: node.clientWidth < 420 ? 5 : 8, hoverformat: ",.0f", showspikes: false };
+  const xs = figure.traces.flatMap((trace) => trace.x).filter((value) => typeof value === "number");
+  if (figure.xWhole && Math.max(...xs) - Math.min(...xs) <= 8) Object.assign(x, { dtick: 1, tick0: 0, tickformat: "d" });
   if (figure.xType) Object.assign(x, { type: figure.xType, tickvals: figure.xTicks });
   const y = { ...axis, nticks: 6 };
   if (figure.yRange) Object.assign(y, { range: figure.yRange, autorangeoptions: {} });
@@ -156,8 +184,23 @@ for (const figure of data.figures) {
   const node = document.querySelector(`[data-legend="${CSS.escape(figure.id)}"]`);
   if (node) legend(node, figure);
 }
-drawAll();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+
+// The library comes packed, a third of its size. What it unpacks to is the one script that the page's policy names.
+async function load() {
+  const node = document.getElementById("plotly");
+  if (!node) return;
+  if (typeof DecompressionStream === "undefined") {
+    for (const plot of document.querySelectorAll(".plot")) plot.textContent = "This browser is too old to draw it (needed: one of 2023).";
+    return;
+  }
+  const packed = Uint8Array.from(atob(node.textContent), (sign) => sign.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = element("script", "", await new Response(unpacked).text());
+  document.head.append(script);
+  drawAll();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+}
+load();
 
 // ---- rollouts
 
@@ -211,12 +254,17 @@ function card(rollout) {
   if (rollout.prompt) node.append(modelText(rollout.prompt, "prompt"));
   node.append(modelText(rollout.text));
   if (rollout.hidden) node.append(element("div", "note", `… ${rollout.hidden.toLocaleString("en")} more characters are in the store`));
-  if (rollout.detail) node.append(element("div", "note", `verifier: ${rollout.detail}`));
+  const told = element("dl", "told");
+  const rows = [["verifier", rollout.detail], ["gold", rollout.gold]];
+  for (const [name, text] of rows) if (text) told.append(element("dt", "", name), element("dd", "", text));
+  if (told.children.length) node.append(told);
   return node;
 }
 
-const experts = document.getElementById("experts");
-if (experts) experts.append(...data.experts.map(card));
+for (const name of ["experts", "samples"]) {
+  const place = document.getElementById(name);
+  if (place) place.append(...data[name].map(card));
+}
 
 const list = document.getElementById("rollouts");
 if (list) {

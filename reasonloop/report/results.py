@@ -7,11 +7,9 @@ from html import escape
 from itertools import combinations
 from typing import Any
 
-from reasonloop.analysis.arms import EvaluatedPolicy, on_shared_problems
-from reasonloop.errors import InputError
-from reasonloop.evaluation.metrics import paired_bootstrap
 from reasonloop.evaluation.table import PASSED, Record, arm_of, label_of, metric_keys, result_rows
 from reasonloop.report.figures import signed
+from reasonloop.report.headline import lead, share
 from reasonloop.report.run import RunData, number
 
 
@@ -34,10 +32,11 @@ def results_section(run: RunData) -> str:
     e = rows[-1]
     problems = f"{len(e['problems'])} held-out problems" if e.get("problems") else "Held-out problems"
     samples = f" × {e['samples']} samples" if e.get("samples") else ""
+    product = " In bold: the policy that the run delivers." if any(row.get("product") for row in rows) else ""
     return (
         '<section id="results"><h2>Results</h2>'
-        f"<p>{escape(problems + samples)}; small figures are 95 % intervals (bootstrap over problems). "
-        "The last column is what training had spent by then.</p>"
+        f"<p>{escape(problems + samples)}; small figures are 95 % intervals over problems. "
+        f"The last column is what training had spent by then.{product}</p>"
         f"{html_table([*head, '<th>rollouts<small>time</small></th>'], body)}"
         f"{_differences(rows, [key for key, _ in columns])}</section>"
     )
@@ -77,22 +76,21 @@ def _differences(rows: Sequence[Record], keys: Sequence[str]) -> str:
         return ""
     return (
         "<h3>Differences on the same problems</h3>"
-        "<p>An interval that leaves out zero is marked; P is the share of resamples in which the first one leads.</p>"
+        "<p>The first minus the second, its 95 % interval, and in how many resamples of the problems the first one leads. "
+        "An interval that leaves out zero is marked.</p>"
         f"{html_table([heading_cell(key) for key in keys], body, 'differences')}"
     )
 
 
 def _difference(a: Record, b: Record, key: str) -> str:
-    metric = "avg" if key.startswith("avg@") else key
-    try:
-        values = on_shared_problems([EvaluatedPolicy.of(a), EvaluatedPolicy.of(b)], metric)
-        diff, lo, hi, p = paired_bootstrap(*values)
-    except (InputError, KeyError, TypeError, ValueError):  # no problem in common, or too few samples for this k
+    found = lead(a, b, key)
+    if found is None:
         return "<td>–</td>"
-    mark = "up" if lo > 0 else "down" if hi < 0 else ""
+    low, high = found.ci95
+    mark = {1: "up", -1: "down", 0: ""}[found.sign]
     return (
-        f'<td class="{mark}"><b>{signed(diff)}</b><small>{signed(lo)} to {signed(hi)}</small>'
-        f"<small>P {p:.2f}</small></td>"
+        f'<td class="{mark}"><b>{signed(found.difference)}</b><small>{signed(low)} to {signed(high)}</small>'
+        f"<small>leads in {share(found.share)}</small></td>"
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reasonloop import config
-from reasonloop.config import Recipe, stored_recipe
+from reasonloop.analysis.diagnosis import Evidence
+from reasonloop.config import Recipe, flat, stored_recipe
 from reasonloop.errors import InputError, first_line
 from reasonloop.evaluation.table import ORDER, PASSED, arm_of, arms_of, label_of, reported
 from reasonloop.files import read_object
@@ -34,6 +36,10 @@ class RunData:
     """Of evals/*.json, by rollouts spent"""
     missing: list[str] = field(default_factory=list)
     """What a reader would look for in the report and won't find, each as a sentence"""
+    done: bool = False
+    """Whether the run has come to its end"""
+    progress: dict[str, Any] = field(default_factory=dict)
+    """Of a run that goes on: progress.json"""
 
     @property
     def method(self) -> Method | None:
@@ -96,6 +102,15 @@ class RunData:
     def stage(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line.get("stage") == name]
 
+    def evidence(self) -> Evidence:
+        """What a diagnosis is made from."""
+        return Evidence(
+            {self.name(arm): lines for arm, lines in self.rl_steps().items()},
+            self.stage("select"),
+            [e for e in self.evals if e.get("problems")],
+            flat(stored_recipe(self.config)),
+        )
+
 
 def read_run(folder: Path) -> RunData:
     """Read what there is of the run in `folder`.
@@ -123,7 +138,11 @@ def read_run(folder: Path) -> RunData:
         except InputError as error:
             run.missing.append(f"An evaluation: {error}.")
     run.evals.sort(key=lambda e: (float(e.get("rollouts") or 0), float(e.get("iteration") or 0), str(e["name"])))
-    for stage in run.method.stages if run.method else ():
+    with suppress(InputError):
+        run.done = bool(read_object(folder / "state.json").get("stage") == "done")
+    with suppress(InputError):
+        run.progress = read_object(folder / "progress.json")
+    for stage in run.method.stages if run.method and not run.done else ():
         if not run.stage(stage):
             run.missing.append(f"{TRAINING.get(stage, stage)}: nothing of it is finished yet.")
     if not run.results:

@@ -1,8 +1,9 @@
-"""Which rollouts the report carries: a bounded sample of the trajectory store, and examples of experts."""
+"""Which rollouts the report carries: a bounded sample of the store, examples of experts, and of what went wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import duckdb
 
 from reasonloop.errors import InputError, RunError, first_line
-from reasonloop.records import Rollout
+from reasonloop.records import Problem, Rollout
+from reasonloop.report.problems import problems_of
 from reasonloop.report.run import RunData
 from reasonloop.store.database import connect
 from reasonloop.store.experts import SuccessRate, chosen_experts
+from reasonloop.verify.verifiers import prompt_text
 
 Address = tuple[Any, ...]
 """(problem id, branch, iteration, step, sample)"""
@@ -22,6 +25,7 @@ MAX_ROLLOUTS = 300
 RARE_ROLLOUTS = 60
 SAMPLED_PROBLEMS = 24
 MAX_CHARS = 4000
+MAX_GOLD = 600
 EXAMPLES = 3
 
 # Reproducible and independent of the order of rows: the same store always gives the same sample.
@@ -55,33 +59,56 @@ ORDER BY a.branch, a.iteration, a.step, a.problem_id, a.sample
 """
 
 
-def browse(run: RunData) -> dict[str, Any]:
-    """{"stored": rollouts in the store, "rollouts": [at most MAX_ROLLOUTS], "experts": examples with their "rate"}.
+# The last ones with a verdict, of different problems.
+_LATEST = f"""
+SELECT problem_id, branch, iteration, step, sample FROM (
+    SELECT problem_id, branch, iteration, step, sample,
+           row_number() OVER (PARTITION BY problem_id ORDER BY iteration DESC, step DESC, {_SHUFFLED}) AS turn
+    FROM rollouts WHERE verdict = $verdict
+) WHERE turn = 1 ORDER BY iteration DESC, step DESC, {_SHUFFLED} LIMIT {EXAMPLES}
+"""
+
+
+def browse(run: RunData, verdict: str = "") -> dict[str, Any]:
+    """{"stored": rollouts in the store, "rollouts": [at most MAX_ROLLOUTS], "experts": examples with their "rate",
+    "samples": the last few with this `verdict`}; each with its problem's "gold" answer where the task has it.
 
     What can't be read is named in `run.missing`, and the report goes on without it.
     """
-    empty: dict[str, Any] = {"stored": 0, "rollouts": [], "experts": []}
+    empty: dict[str, Any] = {"stored": 0, "rollouts": [], "experts": [], "samples": []}
     if not any((run.folder / "trajectories").glob("*.parquet")):
-        run.missing.append("Rollouts: none has been stored yet.")
+        if "explore" in (run.method.stages if run.method else ("explore",)):
+            run.missing.append("Rollouts: none has been stored yet.")
         return empty
     try:
         with connect(run.folder) as database:
             stored = database.execute("SELECT count(*) FROM rollouts").fetchone()
-            decode = prompt_decoder(run.folder)
-            rollouts = _rollouts(database, database.execute(_SAMPLE).fetchall(), decode)
+            cards = _Cards(database, prompt_decoder(run.folder), problems_of(run))
+            rollouts = cards.of(database.execute(_SAMPLE).fetchall())
+            samples = cards.of(database.execute(_LATEST, {"verdict": verdict}).fetchall())
             chosen: dict[Address, SuccessRate] = {}
             try:
                 chosen = _examples(run)
             except (InputError, RunError) as error:  # another version's recipe, or a store that isn't whole
                 run.missing.append(f"Examples of experts: they could not be chosen again ({error}).")
-            experts = _rollouts(database, list(chosen), decode)
+            experts = cards.of(list(chosen))
             for example in experts:
                 rate = chosen[tuple(example[key] for key in ("problem", "branch", "iteration", "step", "sample"))]
                 example["rate"], example["seen"] = rate.rate, rate.seen
     except (duckdb.Error, InputError, RunError) as error:
         run.missing.append(f"Rollouts: the store could not be read ({first_line(error)}).")
         return empty
-    return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts}
+    return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts, "samples": samples}
+
+
+def latest(run: RunData, verdict: str) -> list[dict[str, Any]]:
+    """The "samples" of `browse` alone; none where the store can't be read."""
+    try:
+        with connect(run.folder) as database:
+            cards = _Cards(database, prompt_decoder(run.folder), problems_of(run))
+            return cards.of(database.execute(_LATEST, {"verdict": verdict}).fetchall())
+    except (duckdb.Error, InputError, RunError):
+        return []
 
 
 def _shuffled(rollout: Rollout) -> bytes:
@@ -102,23 +129,34 @@ def _examples(run: RunData) -> dict[Address, SuccessRate]:
     return found
 
 
-def _rollouts(
-    database: duckdb.DuckDBPyConnection, addresses: Sequence[Address], decode: Callable[[Sequence[int]], str]
-) -> list[dict[str, Any]]:
-    if not addresses:
-        return []
-    columns = ("problem_id", "branch", "iteration", "step", "sample")
-    lists = [list(column) for column in zip(*addresses, strict=True)]
-    unnest = ", ".join(f"unnest(${i + 1}) AS {name}" for i, name in enumerate(columns))
-    # Parameters, not literals: problem ids are the user's text.
-    found = database.execute(f"WITH addresses AS (SELECT {unnest}) {_FULL}", lists)
-    names = [column[0] for column in found.description or []]
-    rollouts = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    for rollout in rollouts:
-        rollout["hidden"] = max(0, len(rollout["text"]) - MAX_CHARS)
-        rollout["prompt"] = decode(rollout.pop("prompt_tokens"))[-MAX_CHARS:]
+@dataclass(frozen=True)
+class _Cards:
+    """Makes what a card shows of rollouts."""
+
+    database: duckdb.DuckDBPyConnection
+    decode: Callable[[Sequence[int]], str]
+    problems: Mapping[str, Problem]
+
+    def of(self, addresses: Sequence[Address]) -> list[dict[str, Any]]:
+        """In the order of branches and steps."""
+        if not addresses:
+            return []
+        columns = ("problem_id", "branch", "iteration", "step", "sample")
+        lists = [list(column) for column in zip(*addresses, strict=True)]
+        unnest = ", ".join(f"unnest(${i + 1}) AS {name}" for i, name in enumerate(columns))
+        # Parameters, not literals: problem ids are the user's text.
+        found = self.database.execute(f"WITH addresses AS (SELECT {unnest}) {_FULL}", lists)
+        names = [column[0] for column in found.description or []]
+        return [self._card(dict(zip(names, row, strict=True))) for row in found.fetchall()]
+
+    def _card(self, rollout: dict[str, Any]) -> dict[str, Any]:
+        problem = self.problems.get(rollout["problem"])
+        prompt = self.decode(rollout.pop("prompt_tokens")) or (prompt_text(problem) if problem else "")
+        rollout |= {"hidden": max(0, len(rollout["text"]) - MAX_CHARS), "prompt": prompt[-MAX_CHARS:]}
         rollout |= {key: rollout[key][:MAX_CHARS] for key in ("text", "detail")}
-    return rollouts
+        if problem is not None and problem.answer:
+            rollout["gold"] = problem.answer[:MAX_GOLD]
+        return rollout
 
 
 def prompt_decoder(folder: Path) -> Callable[[Sequence[int]], str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from reasonloop.report.figures import Figure
+from reasonloop.report.figures import FEW_SOLVED, Figure
 
 # The page's sections: id, title, the sentences that a reader needs, and by figure's id (or group) its heading and unit.
 SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
@@ -50,9 +51,11 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
     (
         "forgetting-section",
         "What is forgotten",
-        "A problem is solved where at least half of a policy's samples are right. A cell is the share of the problems that "
-        "the row's policy solves and the column's doesn't.",
-        {"forgetting": ("Lost from row to column", "share of held-out problems solved")},
+        "A problem is solved where at least half of a policy's samples are right. A cell counts the problems that the row's "
+        f"policy solves and the column's doesn't; the darker, the larger their share. Grey: of fewer than {FEW_SOLVED} that "
+        "the row's solves, too few for a share. Right of the diagonal is what was forgotten, left of it what wasn't learned "
+        "yet.",
+        {"forgetting": ("Solved by the row's policy, not by the column's", "of the problems that the row's solves")},
     ),
     (
         "diversity-section",
@@ -102,6 +105,17 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
         },
     ),
 ]
+
+
+_HEADING = re.compile(r'<section id="([^"]+)"><h2>(.*?)</h2>')
+
+
+def contents(sections: Sequence[str]) -> str:
+    """A page's table of contents: links to those of its sections that there are."""
+    links = "".join(
+        f'<li><a href="#{found[1]}">{found[2]}</a></li>' for text in sections if (found := _HEADING.match(text))
+    )
+    return f'<nav aria-label="Contents"><ol>{links}</ol></nav>' if links else ""
 
 
 def plots_section(

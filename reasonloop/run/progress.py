@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 from typing import Any, TextIO
 
@@ -15,10 +18,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from reasonloop.files import partial_of, write_atomically
+
 # The estimate forgets with a length of this share of the run: long enough to be calm, short enough to notice that
 # responses have grown longer.
 MEMORY = 0.1
 LINE_SECONDS = 1.0
+KEEP_SECONDS = 3.0
 
 
 class Progress:
@@ -41,6 +47,9 @@ class Progress:
         self._late: list[str] = []
         self._last_line = -math.inf
         self._where: tuple[str, int | None, int, int] | None = None
+        self.kept: Path | None = None
+        """A file for other processes, as a report that follows the run: where it is, and the seconds left"""
+        self._last_kept = monotonic()
         self._shown: dict[str, float] = {}
 
     def __enter__(self) -> Progress:
@@ -51,6 +60,9 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self.kept is not None:
+            for left in (self.kept, partial_of(self.kept)):
+                left.unlink(missing_ok=True)
         self._write_late_line()
         if self._live is not None:
             self._live.stop()
@@ -86,6 +98,7 @@ class Progress:
         self._shown |= {name: value for name, value in values.items() if value is not None}
         if units:
             self.advance(units)
+        self._keep()
         if self._live is None:
             self._late = [self.line()]
             if monotonic() - self._last_line >= LINE_SECONDS:
@@ -119,6 +132,14 @@ class Progress:
         # Time already spent on the unit at work is no longer ahead, but a slow unit must not eat the others' share.
         at_work = min(monotonic() - self._last_advance, min(1.0, left) * self._seconds / self._units)
         return max(0.0, ahead - at_work)
+
+    def _keep(self) -> None:
+        if self.kept is None or self._where is None or monotonic() - self._last_kept < KEEP_SECONDS:
+            return
+        self._last_kept = monotonic()
+        known = dict(zip(("stage", "iteration", "step", "steps"), self._where, strict=True))
+        with suppress(OSError):  # a full disk is the run's own to tell
+            write_atomically(self.kept, json.dumps({**known, "seconds_left": self.seconds_left()}) + "\n")
 
     def line(self) -> str:
         """What is known now, as one plain line."""

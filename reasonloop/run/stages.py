@@ -58,6 +58,9 @@ class Arm:
 
 BASE = Arm("base", "base", ("model", "task"))
 
+FEW_EXAMPLES = 8
+"""A fine-tuning on fewer is worth a warning"""
+
 
 @dataclass(frozen=True)
 class Examples:

@@ -1,4 +1,7 @@
-"""Two held-out problems before and after, and one rollout taken apart: python evidence/quickstart/example.py RUN
+"""Two held-out problems before and after, and one rollout taken apart.
+
+    python evidence/quickstart/example.py RUN     # makes example.json beside this file, and prints it for a reader
+    python evidence/quickstart/example.py         # prints it again
 
 Samples a finished quickstart's base policy and product on the held-out problems again. The draws are those of the run's
 evaluations, so that these are the very responses that were counted there; the counts are compared, and a difference ends
@@ -8,7 +11,7 @@ the script. Then, without looking at a response:
 - the middle one of those that gained and the middle one of those that lost are shown (the later of two middles);
 - of each policy's tries the first with its commonest verdict on that problem.
 
-The rollout is the first right one of the run's first step, by problem id. Writes example.json beside this file.
+The rollout is the first right one of the run's first step, by problem id.
 """
 
 from __future__ import annotations
@@ -34,8 +37,10 @@ from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task, task_problems
 from reasonloop.tasks.show import verifier_pool
 
+HERE = Path(__file__).parent / "example.json"
 
-def main(run: Path) -> None:
+
+def make(run: Path) -> None:
     stored = tomllib.loads((run / "config.toml").read_text())
     ran_on = stored.pop("ran_on")
     recipe = config.parse(stored, [], where=str(run))
@@ -60,7 +65,7 @@ def main(run: Path) -> None:
         found[name] = {"problem": before[place].problem.id, "prompt": before[place].problem.prompt}
         found[name] |= {"base": typical(before[place]), "product": typical(after[place])}
     found["rollout"] = taken_apart(run, recipe.model.path)
-    (Path(__file__).parent / "example.json").write_text(json.dumps(found, indent=1) + "\n")
+    HERE.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def sampled(recipe: config.Recipe, source: str | Path, evaluation: dict[str, Any]) -> list[Group]:
@@ -117,5 +122,23 @@ def taken_apart(run: Path, model: str) -> dict[str, Any]:
     }
 
 
+def told(found: dict[str, Any]) -> str:
+    """The two problems with both policies' typical responses, as text."""
+    lines = []
+    for name in ("gained", "lost"):
+        lines.append(found[name]["prompt"])
+        for policy, label in (("base", "base "), ("product", "RLoop")):
+            shown = found[name][policy]
+            verdicts = shown["verdicts"]
+            ending = f"{shown['text']} ..." if shown["finish"] == "length" else shown["text"]
+            verdict = "cut off" if shown["finish"] == "length" else shown["verdict"]
+            tries = f"{verdicts.get('right', 0)} of {sum(verdicts.values())} tries right"
+            lines += [f"  {label}  {ending}", f"         -> {verdict}; {tries}"]
+    counts = ", ".join(f"{count} {name}" for name, count in found["problems"].items())
+    return "\n".join([*lines, f"(of {sum(found['problems'].values())} held-out problems: {counts})"])
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        make(Path(sys.argv[1]))
+    print(told(json.loads(HERE.read_text())))

@@ -1,10 +1,10 @@
-# make quickstart · make test (README.md) · make lint · make types · make docs (recipes.md and speed.md) · make model · make clean
+# make quickstart · make test (README.md) · make lint · make types · make docs (what pages say was measured) · make model · make clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test lint types docs model clean
+.PHONY: install quickstart quickstart-short test lint types docs evidence-docs model clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -39,9 +39,17 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-docs: install
+docs: install evidence-docs
 	$(BIN)/python -c "from reasonloop.config.manual import manual; print(manual(), end='')" > docs/recipes.md
 	$(BIN)/python benchmarks/tables.py > docs/speed.md
+
+# from committed counts, in seconds: results on the way, pictures, and each figure and table of README.md and docs/evidence*
+evidence-docs: install
+	$(BIN)/python evidence/stops.py
+	$(BIN)/python evidence/forgetting.py
+	$(BIN)/python evidence/tradeoff.py
+	for folder in evidence/*/figure.svg; do $(BIN)/python evidence/figure.py $$(dirname $$folder) || exit 1; done
+	$(BIN)/python evidence/quoted.py
 
 # makes the bundled model again (about half an hour on two cores)
 model: install

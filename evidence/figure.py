@@ -1,6 +1,6 @@
 """The figure of a study: python evidence/figure.py FOLDER     (FOLDER/results.json -> FOLDER/figure.svg)
 
-Two panels, one below the other, average and pass@k with the largest k: a row an arm, a ring a seed, a bar the mean over seeds.
+Two panels, average above pass@k with the largest k: a row an arm, a ring a seed, a bar the mean over seeds.
 """
 
 from __future__ import annotations

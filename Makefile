@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test wheel-test lint types docs site linkcheck model clean
+.PHONY: install quickstart quickstart-short test wheel-test lint types docs evidence-docs site linkcheck model clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -44,7 +44,7 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-docs: install
+docs: install evidence-docs
 	$(BIN)/python -c "from reasonloop.config.manual import manual; print(manual(), end='')" > docs/recipes.md
 	$(BIN)/python benchmarks/tables.py > docs/speed.md
 	$(BIN)/python docs/make_cli.py > docs/cli.md
@@ -62,6 +62,14 @@ linkcheck: $(BIN)/.docs
 $(BIN)/.docs: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
+
+# from committed counts, in seconds: results on the way, pictures, and each figure and table of README.md and docs/evidence*
+evidence-docs: install
+	$(BIN)/python evidence/stops.py
+	$(BIN)/python evidence/forgetting.py
+	$(BIN)/python evidence/tradeoff.py
+	for folder in evidence/*/figure.svg; do $(BIN)/python evidence/figure.py $$(dirname $$folder) || exit 1; done
+	$(BIN)/python evidence/quoted.py
 
 # makes the bundled model again (about half an hour on two cores)
 model: install

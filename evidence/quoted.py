@@ -9,8 +9,8 @@ A figure in the text stands behind an HTML comment, which no reader sees and whi
     <!--rloop/finishing#/arms/base/cut_off-->89 %                          a place in any other file (a list: its mean)
 
 `rloop-room` is evidence/rloop-room/results.json, `rloop-room/stops` evidence/rloop-room/stops.json. `<!--table NAME-->` to
-`<!--end-->` is a table of evidence/tables.py. `<!--paper-->` marks what others have published. This script writes figures
-and tables anew, as many digits of each as the page has; --check, like the tests, only says what isn't so.
+`<!--end-->` is a table of page_tables.py or study_tables.py. `<!--paper-->` marks what others have published. This script
+writes figures and tables anew, as many digits of each as the page has; --check, like the tests, only says what isn't so.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def renewed(page: str, tables: dict[str, Callable[[], str]]) -> str:
 
     def table(match: re.Match[str]) -> str:
         if match["name"] not in tables:
-            raise Unfounded(f"no table {match['name']!r} in evidence/tables.py")
+            raise Unfounded(f"no table {match['name']!r} in evidence/page_tables.py")
         return f"<!--table {match['name']}-->\n{tables[match['name']]()}<!--end-->\n"
 
     return TABLE.sub(table, QUOTED.sub(quoted, page))
@@ -177,8 +177,8 @@ def bare(page: str) -> list[str]:
 
 
 def main() -> int:
-    from tables import TABLES
-    from tables_of_studies import STUDIES
+    from page_tables import TABLES
+    from study_tables import STUDIES
 
     check, stale = "--check" in sys.argv, False
     for name in PAGES:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from statistics import fmean
 
-from quoted import read
-from tables import (
+from page_tables import (
     AVG,
     PASS8,
     PASS32,
@@ -23,6 +22,7 @@ from tables import (
     table,
     value,
 )  # fmt: skip
+from quoted import read
 
 CONFIRM = (
     ("base", "base"), ("vanilla RL at 1e-4", "vanilla-1e-4"), ("RLoop, exploring at 1e-4", "rloop-1e-4"),

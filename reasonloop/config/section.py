@@ -56,7 +56,10 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     got = error.get("input")
     if isinstance(got, dict):  # its keys are told apart by the message
         return f"{key}: {message}"
-    shown = repr(got) if len(repr(got)) < 80 else repr(got)[:77] + "..."
+    got = repr(got).lower() if isinstance(got, bool) else repr(got)  # texts and lists as TOML takes them, too
+    if error["type"] in ("model_type", "model_attributes_type"):
+        message = f"expected a table: [{key}], or {key}.KEY"
+    shown = got if len(got) < 80 else got[:77] + "..."
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 

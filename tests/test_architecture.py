@@ -19,6 +19,7 @@ ORDER = (
     ("stages", "analysis"),
     ("report",),
     ("execute", "compare"),
+    ("study",),
     ("cli",),
     ("__main__",),
 )
@@ -32,7 +33,7 @@ EXCEPTIONS = {
 
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "run", "methods",
-    "evaluation", "analysis", "report", "compare", "execute", "cli",
+    "evaluation", "analysis", "report", "compare", "execute", "study", "cli",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate"}

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tomllib
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from study import arguments_of, unpack
-
 from reasonloop.compare.policies import read_finished
+from reasonloop.study import arguments_of, load_study, unpack
 
 SHARES = ("right", "wrong", "no_answer", "cut_off", "right_of_finished")
 
@@ -43,12 +41,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", type=Path)
     arguments = parser.parse_args()
-    study = tomllib.loads((arguments.folder / "study.toml").read_text())
-    arguments.runs.mkdir(parents=True, exist_ok=True)
-    unpack(arguments.folder / "finished", arguments.runs)
+    study = load_study(arguments.folder)
+    unpack(study, arguments.runs)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     seconds: dict[str, list[float]] = defaultdict(list)
-    for argument in arguments_of(arguments.runs, study["arms"], study["seeds"]):
+    for argument in arguments_of(study, arguments.runs):
         arm, _, folder = argument.partition("=")
         products = {}
         evaluations = read_finished(Path(folder)).results  # in the order in which they were made

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from study import arguments_of, unpack
 
 from reasonloop import config
 from reasonloop.compare.arms import Arms, ComparedArm, read_arms
 from reasonloop.compare.study import compare_arms, results
+from reasonloop.study import arguments_of, load_study, unpack
 from reasonloop.tasks import load_task, task_problems
 
 
@@ -30,10 +29,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--seen", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
-    study = tomllib.loads((arguments.folder / "study.toml").read_text())
-    arguments.runs.mkdir(parents=True, exist_ok=True)
-    unpack(arguments.folder / "finished", arguments.runs)
-    found = read_arms(arguments_of(arguments.runs, study["arms"], study["seeds"]))
+    study = load_study(arguments.folder)
+    unpack(study, arguments.runs)
+    found = read_arms(arguments_of(study, arguments.runs))
     seen = {name for recipe in arguments.seen for name in test_problems(recipe)}
     ids = found.arms[0].entries[0].ids
     out = {}

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import tomllib
+from dataclasses import replace
 from pathlib import Path
-
-from study import arguments_of, unpack
 
 from reasonloop.compare.arms import Arms, read_arms
 from reasonloop.compare.study import compare_arms, results
+from reasonloop.study import arguments_of, load_study, unpack
 
 
 def main() -> None:
@@ -25,13 +24,12 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
     places = ((arguments.folder, arguments.runs), (arguments.other, arguments.other_runs))
-    studies = [tomllib.loads((folder / "study.toml").read_text()) for folder, _ in places]
-    seeds = sorted(set.intersection(*(set(study["seeds"]) for study in studies)))
+    studies = [load_study(folder) for folder, _ in places]
+    seeds = tuple(sorted(set.intersection(*(set(study.seeds) for study in studies))))
     found = []
-    for study, (folder, runs) in zip(studies, places, strict=True):
-        runs.mkdir(parents=True, exist_ok=True)
-        unpack(folder / "finished", runs)
-        found.append(read_arms(arguments_of(runs, study["arms"], seeds)))
+    for study, (_, runs) in zip(studies, places, strict=True):
+        unpack(study, runs)
+        found.append(read_arms(arguments_of(replace(study, seeds=seeds), runs)))
     first, second = found
     if first.arms[0].entries[0].ids != second.arms[0].entries[0].ids:
         parser.error("the two studies have other held-out problems")

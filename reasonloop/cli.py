@@ -119,8 +119,24 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     compare.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one recipe are one arm")
     compare.add_argument("--out", type=_new_file, metavar="FILE.html", help="also write a page with plots there")
     compare.add_argument("--json", type=_new_file, metavar="FILE", help="also write all numbers there")
-    compare.add_argument("--baseline", metavar="NAME", help="the arm to compare each with (default: the first with each)")
+    compare.add_argument(
+        "--baseline", metavar="NAME", help="the arm to compare each with (default: the first with each)"
+    )
     compare.add_argument("--all", action="store_true", help="also RLoop's last explored policy")
+
+    study = _verb(verbs, _study, "study", "arms x seeds, each an ordinary run, and their comparison")
+    study.add_argument("study", type=Path, metavar="STUDY.toml", help="or a folder that holds study.toml")
+    study.add_argument("--runs", type=Path, metavar="DIR", help="where the runs go (default: runs/study-<its name>)")
+    study.add_argument("--arms", nargs="+", metavar="ARM", help="only these (default: all)")
+    study.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these (default: all)")
+    study.add_argument("--jobs", type=_positive, help="runs at a time (default: cores / threads of a run; on a GPU 1)")
+    study.add_argument(
+        "--dry-run", action="store_true", help="check all arms, list the runs and what they cost, and stop"
+    )
+    study.add_argument("--compare-only", action="store_true", help="compare what is finished; train nothing")
+    study.add_argument(
+        "--train-again", action="store_true", help="also finished runs of which only the counts are there (finished/)"
+    )
 
     report = _verb(verbs, _report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
@@ -299,6 +315,21 @@ def _compare(arguments: argparse.Namespace) -> None:
     from reasonloop.compare.command import compare_runs
 
     compare_runs(arguments.runs, arguments.out, arguments.json, arguments.all, arguments.baseline)
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    from reasonloop.study.command import Wanted, run_study
+
+    wanted = Wanted(
+        arguments.runs,
+        arguments.seeds,
+        arguments.arms,
+        arguments.jobs,
+        arguments.dry_run,
+        arguments.compare_only,
+        arguments.train_again,
+    )
+    run_study(arguments.study, wanted)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "evidence"))
-
-from upgrade import Recorder
-from upgrade import recorded as recorded_of
-
 from reasonloop import config
+from reasonloop.study.earlier import Recorder
+from reasonloop.study.earlier import recorded as recorded_of
 
 
 def recorded(recipe: Mapping[str, Any]) -> Recorder:

@@ -19,7 +19,7 @@ ORDER = (
     ("stages", "analysis"),
     ("report",),
     ("execute", "compare"),
-    ("scaffold", "usage"),
+    ("scaffold", "usage", "study"),
     ("cli",),
     ("__main__",),
 )
@@ -33,7 +33,7 @@ EXCEPTIONS = {
 
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "run", "methods",
-    "evaluation", "analysis", "report", "compare", "execute", "cli", "scaffold", "usage",
+    "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "cli",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate"}

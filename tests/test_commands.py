@@ -7,14 +7,17 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_fixtures import small_recipe, temporary, weak_model
+from run_fixtures import small_recipe
+from tiny_models import tiny_policy
 
 from reasonloop.cli import main
 
@@ -64,4 +67,70 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"extra_info": {"question": f"{n} + 1", "index": n}, "reward_model": {"ground_truth": str(n + 1)}} for n in (1, 2)
     ]
     pq.write_table(pa.Table.from_pylist(rows), here / "rl.parquet")
+    for page in PAGES:  # files of their own that the pages show, named in their first line
+        for text in re.findall(r"(?ms)^```(?:toml|python)\n(.*?)^```$", page.read_text(encoding="utf-8")):
+            name = text.split("\n", 1)[0].rpartition("# ")[2]
+            if re.fullmatch(r"[\w-]+\.(toml|py)", name):
+                (here / name).write_text(text)
+    model = chat_model(here / "path" / "to" / "hf-folder")
+    for name in ("path/to/model", "MODEL"):
+        (here / name).symlink_to(model)
+    recipe = small_recipe(here)
+    for name, overrides in {"quickstart": [], "slower": ["rl.learning_rate=1e-4"]}.items():
+        assert main(["run", str(recipe), "rloop.iterations=1", *overrides, "--out", str(here / "runs" / name)]) == 0
+    for name in ("runs/my", "runs/my-run", "runs/other", "RUN"):
+        (here / name).symlink_to(here / "runs" / "quickstart")
+    for study in (ROOT / "evidence").iterdir():  # what they hold is committed, and must not be written by a test
+        if study.is_dir():
+            shutil.copytree(study, here / "evidence" / study.name)
+        else:
+            (here / "evidence").mkdir(exist_ok=True)
+            shutil.copy(study, here / "evidence")
     return here
+
+
+def chat_model(folder: Path) -> Path:
+    """A tiny random model with a chat template, as a Hugging Face folder."""
+    policy = tiny_policy("qwen2")
+    policy.codec.tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    policy.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("line", "page"), sorted(all_commands().items()))
+def test_a_command_runs(line: str, page: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before, _, command = line.rpartition(" | ")
+    words = shlex.split(command, comments=True)
+    if before:
+        said = shlex.split(before)
+        assert said[0] == "echo"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said[1].encode() + b"\n")))
+    match words:
+        case ["reasonloop", *argv]:
+            assert main([*argv, *quick(argv)]) == 0, capsys.readouterr().err
+        case ["make", *targets]:
+            known = re.findall(r"(?m)^([\w-]+):", (ROOT / "Makefile").read_text())
+            assert {word for word in targets if "=" not in word} <= {*known}
+        case ["python" | "torchrun", *rest]:
+            script = next(word for word in rest if not word.startswith("-"))
+            assert (ROOT / script).exists() or "-m" in rest
+        case [name, *_]:
+            assert name in SHELL
+
+
+def quick(argv: list[str]) -> list[str]:
+    """What makes a command a matter of a moment."""
+    match argv:
+        case ["run", *_]:
+            return [] if "--dry-run" in argv else ["--dry-run"]
+        case ["study", *_]:
+            return [] if {"--dry-run", "--compare-only"} & {*argv} else ["--dry-run"]
+        case ["eval" | "sample", *_]:
+            return ["eval.problems=2", "sampling.max_tokens=4", *([] if "--samples" in argv else ["--samples", "1"])]
+        case ["bench", *_]:
+            return ["--help"]
+    return []

@@ -77,7 +77,9 @@ def sentence(arms: Sequence[ComparedArm]) -> str:
 
 
 def _title(arms: Sequence[ComparedArm]) -> str:
-    names = [arm.name for arm in arms if arm.arm not in ("base", "explored")] or [arms[0].name]
+    products = [arm.name for arm in arms if arm.product]
+    names = products if len(products) > 1 else [arm.name for arm in arms if arm.arm not in ("base", "explored")]
+    names = names or [arms[0].name]
     return " against ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
 
 
@@ -140,7 +142,7 @@ def _difference(c: Comparison) -> str:
     lower, upper = (percent(bound, TYPESET) for bound in d.ci95)
     bounds = f"<small>{lower} to {upper} %</small>" if d.relative is not None else ""
     return (
-        f'<td class="{mark}"><b>{relative}</b>{bounds}<small>{absolute}: {lo} to {hi}</small>'
+        f'<td class="{mark}"><b>{relative}</b>{bounds}<small>{absolute}</small><small>{lo} to {hi}</small>'
         f"<small>leads in {share(d.probability)}</small></td>"
     )
 

@@ -93,6 +93,13 @@ def entries(run: RunData, every: bool = False) -> list[Entry]:
     return [_entry(run, evaluation, evaluation is products[-1]) for evaluation in chosen]
 
 
+def identity_of(arm: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the options that a policy depends on those that set arms apart: how a run was executed and watched doesn't."""
+    # What the probe says counts where it ends explorations.
+    passed_over = EXECUTION.union(() if arm == "early" or options.get("rloop.adaptive") else PROBING)
+    return {key: value for key, value in options.items() if key not in passed_over}
+
+
 def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
     where, arm = f"{run.folder / 'evals' / str(evaluation.get('name'))}.json", arm_of(evaluation)
     try:
@@ -109,8 +116,6 @@ def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
         raise InputError(
             f"{where}: doesn't say what its policy depends on; expected a run of this version of reasonloop"
         )
-    # What the probe says counts where it ends explorations.
-    passed_over = EXECUTION.union(() if arm == "early" or options.get("rloop.adaptive") else PROBING)
     starts = [e for e in run.results if arm_of(e) in STARTS]
     way = [*starts[-1:], *(e for e in run.results if arm_of(e) == arm)]
     trained = "main" if arm == "explored" else arm  # explored policies are on the way of their method's arm
@@ -120,7 +125,7 @@ def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
         run=str(run.folder),
         seed=int(run.config.get("seed", 0)),
         rollouts=int(number(evaluation, "rollouts") or 0),
-        identity={key: value for key, value in options.items() if key not in passed_over},
+        identity=identity_of(arm, options),
         samples=ns.pop(),
         drawn={key: value for key, value in (evaluation.get("sampling") or {}).items() if key != "slots"},
         ids=ids,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,125 @@ def test_the_command_prints_within_100_columns_and_writes_both_files(
     for place in ("forest-avg@32", "forest-pass@32", "pass-at-k", "held-out-avg"):
         assert f'data-figure="{place}"' in text
     assert all(ord(c) < 128 for c in text.split('id="data">')[1].split("</script>")[0])
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[str]:
+    """Four named arms, two of them with a vanilla RL of their own beside them: 7 arms and 21 pairs."""
+    made: dict[str, dict[str, Any]] = {
+        "zeta": {"vanilla": [8] * 6},
+        "alpha": {"vanilla": [9] * 6, "rl": {"objective": "grpo"}},
+        "mid": {"rloop": {"cap": 2}},
+        "late": {"method": "rl", "rl": {"learning_rate": 1e-5}},
+    }
+    runs = []
+    for i, (name, options) in enumerate(made.items()):
+        for seed in (0, 1):
+            right = {"main": [16, 10 + i, 2, 30, 3 * i, 5 + seed], "base": [4] * 6}
+            runs.append(f"{name}={make_run(tmp_path / f'{name}-{seed}', seed=seed, **right, **options)}")
+    return runs
+
+
+def told(argv: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, list[tuple[str, str]], str]:
+    """What `compare` says of these runs: on the terminal, as pairs in the JSON's order, and on the page."""
+    page, file = folder / "c.html", folder / "c.json"
+    assert main(["compare", *argv, "--out", str(page), "--json", str(file)]) == 0
+    pairs = dict.fromkeys((row["a"], row["b"]) for row in json.loads(file.read_text())["comparisons"])
+    return capsys.readouterr().out, list(pairs), page.read_text()
+
+
+def test_the_first_arm_s_pairs_come_first_and_none_is_left_out(
+    tmp_path: Path, many: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, pairs, page = told(many, tmp_path, capsys)
+    arms = list(json.loads((tmp_path / "c.json").read_text())["arms"])
+    assert arms[:3] == ["zeta", "alpha", "mid"]  # as given, not by name
+    assert len(arms) == 7
+    assert pairs[:6] == [("zeta", other) for other in arms[1:]]
+    assert len(pairs) == 21
+    table = out.partition("Differences")[2]
+    for other in arms[1:]:
+        assert re.search(rf"zeta -\s.*?{re.escape(other.split()[0])}", table, re.DOTALL), other
+    assert "6 of 21 pairs are shown" in out
+    shown = json.loads(page.split('id="data">')[1].split("</script>")[0])["figures"]
+    (forest,) = [figure for figure in shown if figure["id"] == "forest-avg@32"]
+    assert [tuple(trace["y"][0]) for trace in forest["traces"]] == pairs[:6]
+    heads = re.findall(r'<th scope="row">([^<]*) <span class="against">against</span> (.*?)</th>', page)
+    assert heads == pairs
+    last, *others = [many[-1], *many[:-1]]
+    assert told([last, *others], tmp_path, capsys)[1][0][0] == "late"
+
+
+def test_with_a_baseline_every_arm_is_compared_with_it_first(
+    tmp_path: Path, many: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("mid", "base"):
+        out, pairs, _ = told([*many, "--baseline", name], tmp_path, capsys)
+        assert [b for _, b in pairs[:6]] == [name] * 6
+        assert len({frozenset(pair) for pair in pairs}) == 21
+        assert out.splitlines()[0].startswith("In avg@32 ")
+        assert f" {name}" in out.splitlines()[0]
+    file = tmp_path / "none.json"
+    assert main(["compare", *many, "--baseline", "mit", "--json", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--baseline 'mit': no such arm; expected one of zeta, alpha, mid, late, " in error
+    assert not file.exists()
+
+
+def test_the_headline_says_who_leads_by_how_much_and_how_surely(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 8, 40)
+    runs = [
+        f"{name}={make_run(tmp_path / f'{name}-{seed}', seed=seed, main=list(right), base=[32] * 40, rloop=options)}"
+        for name, right, options in (
+            ("better", low + 6, {"cap": 1}), ("worse", low, {"cap": 2}), ("same", low[::-1], {"cap": 3}),
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    better, worse, same = runs[:2], runs[2:4], runs[4:]
+    mean = low.mean() / 32
+    for argv, expected in (
+        (
+            [*better, *worse],
+            f"In avg@32 better leads worse: {mean + 6 / 32:.3f} against {mean:.3f}, +0.188 [+0.18",
+        ),
+        ([*worse, *better], f"In avg@32 worse is behind better: {mean:.3f} against {mean + 6 / 32:.3f}, -0.188"),
+        ([*worse, *same, *better], "In avg@32 worse is behind better, the best of the others:"),
+        ([*worse, *same], "In avg@32 worse and same can't be told apart: "),
+        ([*better, *same, *worse, "--baseline", "worse"], "In avg@32 better, the best of the others, leads worse:"),
+    ):
+        out = " ".join(told(argv, tmp_path, capsys)[0].split())
+        assert out.startswith(expected)
+        assert "base, from where RL starts, has 1.000." in out  # the base is above both
+    assert "leads in 100 % of resamples" in " ".join(told([*better, *worse], tmp_path, capsys)[2].split())
+
+
+def test_every_sign_is_explained_and_none_is_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An arm that hardly ever solves anything, beside one that never does, and two that are equal."""
+    rare, equal = [0] * 11 + [1], [3] * 12
+    runs = [
+        f"{name}={make_run(tmp_path / f'{name}-{seed}', seed=seed, main=main_, base=[0] * 12, rloop={'cap': i + 1})}"
+        for i, (name, of) in enumerate(
+            {"rare": lambda seed: rare if seed else [0] * 12, "one": lambda _: equal, "two": lambda _: equal}.items()
+        )
+        for seed in (0, 1, 2)
+        for main_ in (of(seed),)
+    ]
+    out, _, page = told([*runs, "--baseline", "rare"], tmp_path, capsys)
+    relative = [row["ci95"] for row in json.loads((tmp_path / "c.json").read_text())["comparisons"]]
+    assert min(lo for lo, _ in relative if lo is not None) >= -1
+    for text in (out, page.replace("−", "-")):
+        assert not re.search(r"[-+]0\.0+\b(?!\d)", text.partition("<style")[0] + text.partition("<main")[2])
+        assert "P 0." not in text
+    assert "?]" in out
+    assert "? no bound: in some resamples the second arm solves nothing." in out
+    assert "- no relative difference: the second arm solves nothing." in out
+    assert "* the 95 % interval leaves out zero" in out
+    assert "leads: the share of resamples" in " ".join(out.split())
+    assert "solves nothing" in page
 
 
 def test_one_run_alone_and_one_seed_are_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

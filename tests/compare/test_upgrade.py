@@ -7,14 +7,13 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-import made_arms  # noqa: F401  (puts evidence/ where it can be imported from)
 import pytest
-from upgrade import upgrade
 
 from reasonloop import config
 from reasonloop.compare.arms import read_arms
 from reasonloop.config import stored_recipe
 from reasonloop.errors import InputError
+from reasonloop.study.earlier import upgrade
 
 ARCHIVES = Path(__file__).parents[2] / "evidence"
 

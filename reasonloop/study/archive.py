@@ -1,0 +1,94 @@
+"""A study's runs: which are finished, and what is kept of them beside the study, so that arms and seeds can be added later,
+elsewhere, without training the others again."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+import tomllib
+from pathlib import Path
+
+from reasonloop import config
+from reasonloop.config import Recipe, flat, stored_recipe
+from reasonloop.errors import InputError
+from reasonloop.files import read_object
+from reasonloop.study.definition import Study
+from reasonloop.study.earlier import upgrade
+
+KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")
+"""What a comparison reads of a run"""
+
+
+def stage_of(run: Path) -> str | None:
+    """Where a run is: "done" at its end; None for one that hasn't begun."""
+    path = run / "state.json"
+    return str(read_object(path).get("stage")) if path.is_file() else None
+
+
+def seconds_of(run: Path) -> float:
+    """Seconds of work on the run so far"""
+    path = run / "state.json"
+    return float(read_object(path).get("seconds", 0.0)) if path.is_file() else 0.0
+
+
+def finished(run: Path) -> bool:
+    return stage_of(run) == "done"
+
+
+def counts_alone(run: Path) -> bool:
+    """Whether it is a finished run of which only what a comparison reads is there."""
+    return finished(run) and not (run / "trajectories").is_dir()
+
+
+def arguments_of(study: Study, runs: Path) -> list[str]:
+    """The study's finished runs as `reasonloop compare` takes them: NAME=RUN."""
+    every = ((arm, runs / f"{arm}-{seed}") for arm in study.arms for seed in study.seeds)
+    return [f"{arm}={run}" for arm, run in every if finished(run)]
+
+
+def packed(study: Study, run: str) -> Path:
+    """Where the run of this name is kept."""
+    return study.archive / f"{run}.tar.gz"
+
+
+def pack(study: Study, run: Path) -> None:
+    """Keeps a finished run's recipe, evaluations and metrics beside the study, where that hasn't been done."""
+    file = packed(study, run.name)
+    if file.exists():
+        return
+    file.parent.mkdir(exist_ok=True)
+    partial = file.with_suffix(".partial")
+    with tarfile.open(partial, "w:gz") as tar:
+        for name in KEPT:
+            tar.add(run / name, f"{run.name}/{name}")
+    partial.rename(file)
+
+
+def unpack(study: Study, runs: Path) -> None:
+    """Puts the runs that were finished elsewhere, or by an earlier version, into RUNS, where they aren't there already."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for file in sorted(study.archive.glob("*.tar.gz")):
+        name = file.name.removesuffix(".tar.gz")
+        if (runs / name).exists():
+            continue
+        with tempfile.TemporaryDirectory(dir=runs, prefix=".unpacking-") as folder:
+            try:
+                with tarfile.open(file) as tar:
+                    tar.extractall(folder, filter="data")
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise InputError(f"{file}: cannot be unpacked ({error}); restore it, or delete it") from None
+            upgrade(Path(folder) / name)
+            (Path(folder) / name).rename(runs / name)
+
+
+def another_recipe(run: Path, recipe: Recipe) -> str | None:
+    """An option that a run had otherwise; options that its version didn't know are passed over."""
+    try:
+        there = flat(stored_recipe(tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run / 'config.toml'}: cannot be read: {error}") from None
+    here = flat(tomllib.loads(config.dumps(recipe)))
+    return next(
+        (f"{key} = {there[key]!r} there, {here[key]!r} here" for key in here if there.get(key, here[key]) != here[key]),
+        None,
+    )

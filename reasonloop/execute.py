@@ -166,7 +166,7 @@ def _work(run: Session) -> None:
             if changed := run.folder.changed():
                 progress.say(f"  it may end with other bytes than an unbroken run ({'; '.join(changed)})")
             for evaluation in run.folder.evaluations()[-1:]:
-                show_held_out(run, evaluation)
+                show_held_out(run, evaluation["split"], evaluation["metrics"])
         if resolve_device(run.recipe.model.device) == "cpu" and (advice := build.advice()):
             progress.say(advice)
         if not run.engine.exact:

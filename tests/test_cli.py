@@ -64,6 +64,29 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     return lines[0].removeprefix("reasonloop: ")
 
 
+# recipes that come with the package
+
+
+def test_a_bundled_recipe_is_run_by_its_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--dry-run"]) == 0
+    assert "# into runs/quickstart" in capsys.readouterr().out
+    Path("quickstart").mkdir()  # a folder is no recipe
+    assert main(["run", "quickstart", "--dry-run"]) == 0
+    Path("quickstart").rmdir()
+    Path("quickstart").write_text("[rl")  # a file of one's own comes first
+    assert refusal(capsys, "run", "quickstart").startswith("quickstart: not valid TOML")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["quickstrat", "quickstrat.toml", "mine/quickstrat.toml"])
+def test_an_unknown_recipe_is_answered_with_those_that_there_are(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, "run", name) == (
+        f"{name}: no such recipe file; did you mean 'quickstart'? bundled, by name: {', '.join(config.bundled_recipes())}"
+    )
+
+
 # bad input
 
 

@@ -209,7 +209,7 @@ class Exploration:
         """Evaluates on the probe problems; adaptive exploration ends when pass@k is significantly below its best."""
         run = self.run
         result = evaluate_policy(run, self.learner.weights, "probe", run.recipe.eval.probe_samples)
-        show_held_out(run, result)
+        show_held_out(run, "probe", result["metrics"])
         metrics = {name: value["value"] for name, value in result["metrics"].items()}
         keys = {**self.place.keys, "stage": "probe", "step": self.state.step - 1}
         run.folder.log(**keys, **self._keys(), **metrics)

@@ -49,7 +49,7 @@ def finetune(
     count, seed = len(found.pairs), run.recipe.seed
     if count < FEW and not state:
         told = "1 example" if count == 1 else f"{count} examples"
-        run.progress.say(f"{place.stage}: {epochs:g} epochs on {told} alone: too few to learn more than what they say")
+        run.progress.say(f"{place.stage}: only {told} for {epochs:g} epochs: the policy will learn them by heart")
     batch = min(options.batch_size, count)
     total = max(1, round(epochs * count / batch))
     run.progress.total_units += total * batch * TRAINED_EXAMPLE - expected

@@ -9,7 +9,7 @@ A figure in the text stands behind an HTML comment, which no reader sees and whi
     <!--rloop/finishing#/arms/base/cut_off-->89 %                          a place in any other file (a list: its mean)
 
 `rloop-room` is evidence/rloop-room/results.json, `rloop-room/stops` evidence/rloop-room/stops.json. `<!--table NAME-->` to
-`<!--end-->` is a table of page_tables.py or study_tables.py. `<!--paper-->` marks what others have published. This script
+`<!--end-->` is a table of page_tables.py, study_tables.py or run_tables.py. `<!--paper-->` marks what others have published. This script
 writes figures and tables anew, as many digits of each as the page has; --check, like the tests, only says what isn't so.
 """
 
@@ -27,7 +27,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/evidence.md", "docs/evidence/studies.md")
+PAGES = ("README.md", "docs/evidence.md", "docs/evidence/studies.md", "docs/evidence/runs.md")
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 FIGURE = rf"(?P<mean>{NUMBER})(?P<percent> ?%)?(?:(?P<bold>\*\*)? \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\])?"
 QUOTED = re.compile(rf"<!--(?P<where>[^<>]+?)-->(?P<before>\**){FIGURE}")
@@ -178,12 +178,13 @@ def bare(page: str) -> list[str]:
 
 def main() -> int:
     from page_tables import TABLES
+    from run_tables import RUNS
     from study_tables import STUDIES
 
     check, stale = "--check" in sys.argv, False
     for name in PAGES:
         page = (ROOT / name).read_text(encoding="utf-8")
-        new = renewed(page, TABLES | STUDIES)
+        new = renewed(page, TABLES | STUDIES | RUNS)
         if new != page:
             stale = True
             print(f"{name}: {'not as the result files have it: make docs' if check else 'written anew'}")

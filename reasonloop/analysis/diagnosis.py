@@ -270,7 +270,7 @@ def gradient(run: Evidence) -> Finding | None:
     for arm, lines in run.arms.items():
         s = stability(lines)
         if len(s.spikes) >= max(LEAST_SPIKES, SPIKES * len(lines)) or s.skipped_updates:
-            skipped = f", {s.skipped_updates:,} updates skipped (not finite)" if s.skipped_updates else ""
+            skipped = f", {s.skipped_updates:,} skipped (not finite)" if s.skipped_updates else ""
             evidence.append(
                 f"{arm}: {len(s.spikes):,} of {len(lines):,} steps above {SPIKE:g} running medians{skipped}."
             )

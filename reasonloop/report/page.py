@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
@@ -73,7 +74,10 @@ def render(run: RunData, version: str = "") -> str:
         _browser(rollouts),
         _configuration(run),
     ]
-    told = [findings[0].title + "."] if nothing_learned(findings) else headline(run)
+    titles = [finding.title for finding in findings]
+    told = [f"{titles[0]}."] if nothing_learned(findings) else headline(run)
+    if titles and not nothing_learned(findings):
+        told.append(f"Diagnosis: {'; '.join(titles).lower()}.")
     body = "\n".join([_header(run, told, bool(version)), _missing(run), contents(sections), *sections])
     return document(_title(run), body, {"figures": figures, "names": names, "version": version, **rollouts})
 
@@ -99,7 +103,7 @@ def _whereabouts(run: RunData) -> str:
         turn = f" {int(known['iteration']) + 1}" if known.get("iteration") is not None else ""
         where = f": {where}{turn}, step {known.get('step')}/{known['steps']}"
     left = number(known, "seconds_left")
-    about = f"; about {duration(left)} left" if left is not None else ""
+    about = f"; about {duration(left)} left at {time.strftime('%H:%M')}" if left is not None else ""
     return f"The run goes on{where}{about}. This page keeps up with it."
 
 
@@ -127,6 +131,8 @@ def _rollouts_spent(run: RunData) -> str:
     arms = run.branches()
     each = " and ".join(f"{run.name(arms[branch])} {count:,.0f}" for branch, count in spent.items())
     split = f" ({each}; the first {shared:,.0f} are the same ones, counted once)" if shared else ""
+    if common and not shared:  # all of them
+        split = f" (the same ones for {' and '.join(map(run.name, run.rl_steps()))})"
     return f" {total:,.0f} training rollouts{split}" if total else ""
 
 

@@ -77,7 +77,7 @@ def browse(run: RunData, verdict: str = "") -> dict[str, Any]:
     """
     empty: dict[str, Any] = {"stored": 0, "rollouts": [], "experts": [], "samples": []}
     if not any((run.folder / "trajectories").glob("*.parquet")):
-        if "explore" in (run.method.stages if run.method else ("explore",)):
+        if not run.done or run.stage("explore"):
             run.missing.append("Rollouts: none has been stored yet.")
         return empty
     try:

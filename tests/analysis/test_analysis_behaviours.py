@@ -65,7 +65,8 @@ def test_no_loop_counts_more_than_there_are_places(units: list[str]) -> None:
     assert found.behaviours["verification"] <= 1
     assert found.behaviours["alternative"] == 0
     assert found.behaviours["backtracking"] <= 3
-    assert found.behaviours["self_correction"] <= 4
+    # a step that isn't possible, once for each place and text (2 at the root, 3 and 4 below it), and the leaf's verdict
+    assert found.behaviours["self_correction"] <= 2 + 3 + 4 + 1
 
 
 @pytest.mark.parametrize(

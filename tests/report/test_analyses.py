@@ -73,6 +73,8 @@ def test_the_forgetting_map_says_what_each_policy_lost(tmp_path: Path) -> None:
     trace = figures(found)["forgetting"]["traces"][0]
     assert trace["y"] == trace["x"] == ["base", "vanilla RL"]
     assert trace["z"] == [[0.0, pytest.approx(2 / 3, abs=1e-4)], [0.5, 0.0]]
+    assert trace["text"] == [["0 of 3", "2 of 3"], ["1 of 2", "0 of 2"]]
+    assert trace["grey"] == [[True, True], [True, True]]  # of three or two problems there is no share
     assert (
         "of 4 problems that one of its 2 evaluated policies solved, 2 are lost" in found.notes["forgetting-section"][0]
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reasonloop.cli import main
-from reasonloop.report.follow import SECONDS, SHARE, follow
+from reasonloop.report.follow import SECONDS, SHARE, WAIT_SECONDS, follow
 
 STEP = {"stage": "explore", "branch": "main", "iteration": 0, "rollouts": 256, "reward": 0.25}
 
@@ -158,6 +158,48 @@ def test_a_finished_run_s_report_is_written_once(run: Path, during: Callable[...
     assert slept == []
 
 
-def test_no_folder_is_bad_input(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(run / "nowhere"), "--follow"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_it_waits_for_a_run_that_has_no_folder_yet_and_says_so_once(
+    run: Path, tmp_path: Path, during: Callable[..., list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = tmp_path / "later" / "run"
+
+    def lock_only() -> None:
+        later.mkdir(parents=True)
+        (later / ".lock").touch()
+
+    def begun() -> None:
+        (later / ".lock").unlink()
+        later.rmdir()
+        run.rename(later)
+
+    slept = during(lambda: None, lock_only, begun, lambda: end(later))
+    assert main(["report", str(later), "--follow"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"waiting for a run in {later} (Ctrl-C ends)"
+    assert said[1:] == [f"{later / 'report.html'} keeps up with the run (Ctrl-C ends)", str(later / "report.html")]
+    assert slept == [WAIT_SECONDS] * 3 + [slept[-1]]
+
+
+def test_ctrl_c_ends_the_wait(tmp_path: Path, during: Callable[..., list[float]]) -> None:
+    during()
+    assert main(["report", str(tmp_path / "nowhere"), "--follow"]) == 0
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_of_something_else_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no run")
+    assert main(["report", str(tmp_path), "--follow"]) == 2
+    assert main(["report", str(tmp_path / "notes.txt"), "--follow"]) == 2
+    assert capsys.readouterr().err.count("no run folder") == 2
+
+
+def test_the_page_says_where_the_run_is_and_how_long_it_takes_yet(
+    run: Path, during: Callable[..., list[float]]
+) -> None:
+    known = {"stage": "RLoop", "iteration": 1, "step": 7, "steps": 12, "seconds_left": 316.2}
+    (run / "progress.json").write_text(json.dumps(known))
+    pages: list[str] = []
+    during(lambda: (pages.append((run / "report.html").read_text(encoding="utf-8")), end(run)))
+    pages.append(follow(run).read_text(encoding="utf-8"))
+    assert "RLoop 2, step 7/12; about 5 min 16 s left at " in pages[0]
+    assert "left at " not in pages[1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,9 @@ def test_steps_that_vanilla_rl_shares_with_rloop_are_drawn_for_both_and_counted_
     assert len(vanilla["x"]) == 24
     assert (vanilla["x"][:12], vanilla["y"][:12]) == (main["x"][:12], main["y"][:12])
     spent = max(main["x"]) + max(vanilla["x"]) - main["x"][11]
-    assert f"{spent:,.0f} training rollouts" in page.text
+    ends = f"RLoop {max(main['x']):,.0f} and vanilla RL {max(vanilla['x']):,.0f}"
+    each = f"{ends}; the first {main['x'][11]:,.0f} are the same"
+    assert f"{spent:,.0f} training rollouts ({each}" in page.text
 
 
 def test_the_page_needs_nothing_but_itself(page: Page) -> None:
@@ -125,14 +129,33 @@ def test_the_page_needs_nothing_but_itself(page: Page) -> None:
         for name, value in attrs.items():
             assert not name.startswith("on")
             if name in ("src", "href"):
-                assert value == "data:,"
+                assert value is not None
+                assert value.startswith("#") if tag == "a" else value == "data:,"
     policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv"))
     assert policy is not None
     assert policy.startswith("default-src 'none'")
-    assert len(page.scripts) == 3
-    for script in page.scripts[1:]:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        assert f"'sha256-{digest}'" in policy
+    data, packed, own = page.scripts
+    assert json.loads(data)["figures"]
+    # the two that may run: the page's own, and what its own unpacks
+    for script in (own.encode(), gzip.decompress(base64.b64decode(packed))):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" in policy
+    assert policy.count("sha256-") == 2
+
+
+def test_a_page_is_small_enough_to_mail(made: Path) -> None:
+    assert (made / "report.html").stat().st_size < 1_500_000
+
+
+def test_plotly_is_the_one_that_its_readme_names() -> None:
+    folder = files("reasonloop.report") / "plotly"
+    script = gzip.decompress((folder / "plotly-cartesian.min.js.gz").read_bytes())
+    assert hashlib.sha256(script).hexdigest() in (folder / "README.md").read_text()
+    assert b"plotly.js (cartesian - minified) v4.1.1" in script[:200]
+
+
+def test_the_contents_lead_to_every_section(page: Page) -> None:
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert links == ["#" + str(attrs["id"]) for tag, attrs in page.tags if tag == "section"]
 
 
 def test_text_of_models_stays_text(page: Page, made: Path) -> None:
@@ -182,6 +205,29 @@ def test_the_sample_of_rollouts_is_bounded_reproducible_and_spread(made: Path) -
     assert {r["verdict"] for r in rollouts} == {"right", "wrong", "unparseable", "crashed"}
     assert {r["iteration"] for r in rollouts if r["branch"] == "main"} == {0, 1}
     assert all(re.fullmatch(r"\d+ from( \d+)+ :", r["prompt"]) for r in rollouts)
+
+
+def test_cards_have_the_gold_answer_where_the_task_is_at_hand(copy: Path, tmp_path: Path) -> None:
+    task = tmp_path / "train.jsonl"
+    rows = ({"id": f"{i:05}", "prompt": f"{i}?", "answer": str(7 * i)} for i in range(35))
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = f'name = "jsonl"\nverifier = "numeric"\ntrain = "{task}"'
+    (copy / "config.toml").write_text((copy / "config.toml").read_text().replace('name = "countdown"', chosen))
+    run = read_run(copy)
+    found = browse(run, "wrong")
+    assert run.missing == []
+    assert [rollout["verdict"] for rollout in found["samples"]] == ["wrong"] * 3
+    assert len({rollout["problem"] for rollout in found["samples"]}) == 3
+    for rollout in (*found["rollouts"], *found["samples"]):
+        number = int(rollout["problem"].split("-")[1])
+        assert rollout.get("gold") == (str(7 * number) if number < 35 else None)
+    unknown = sum("gold" not in rollout for rollout in found["rollouts"])
+    assert unknown > 0
+    assert f"has no gold answer for {unknown} of them" in text_of(copy)
+    (copy / "config.toml").write_text((copy / "config.toml").read_text().replace("train.jsonl", "gone.jsonl"))
+    text = text_of(copy)
+    assert "Gold answers: the task could not be loaded" in text
+    assert "RLoop 2, after RFT" in text
 
 
 @pytest.mark.parametrize("source", ["all_steps", "last_step"])

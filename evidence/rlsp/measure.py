@@ -1,9 +1,9 @@
 """What the policies of the RLSP study do on held-out problems: python evidence/rlsp/measure.py RUNS
 
 RUNS: the folder that `reasonloop study evidence/rlsp` has filled. Each arm's policy of each seed answers the test problems;
-counted are accuracy, response length, behaviours per 1,000 tokens in right and wrong responses, and search effort (nodes of the
-search tree that were visited) against difficulty (how many distinct solutions a problem has). Self-consistency of the SFT
-policy gets as many tokens a problem as the RLSP policy spends on 4 samples. Writes evidence/rlsp/behaviours.json.
+counted are accuracy, response length, behaviours per 1,000 tokens in right and wrong responses, and search effort (nodes
+of the search tree that were visited) against difficulty (how many distinct solutions a problem has). Self-consistency of
+the SFT policy gets as many tokens a problem as the RLSP policy spends on 4 samples. Writes evidence/rlsp/behaviours.json.
 """
 
 from __future__ import annotations

@@ -52,15 +52,17 @@ class Job:
         """What the run prints, of all tries"""
         return self.run.with_name(f"{self.run.name}.log")
 
+    def command(self, recipe: Path) -> list[str]:
+        return [sys.executable, "-m", "reasonloop", "run", str(recipe), *self.overrides, "--out", str(self.run)]
+
     def start(self, recipe: Path, threads: int) -> None:
-        command = [sys.executable, "-m", "reasonloop", "run", str(recipe), *self.overrides, "--out", str(self.run)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self.code = None
         with self.log.open("ab") as log:
             self._log_from = log.tell()
             # A session of its own: Ctrl-C reaches us alone, and we ask the runs to stop.
             self.process = subprocess.Popen(
-                command,
+                self.command(recipe),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

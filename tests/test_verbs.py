@@ -1,4 +1,4 @@
-"""What a model says and what is kept of it: `sample`, its `--chat`, the texts of evaluations. And `init`, help, completion."""
+"""What a model says and what is kept of it: `sample`, its `--chat`, the texts of evaluations. `init`, help, completion."""
 
 from __future__ import annotations
 

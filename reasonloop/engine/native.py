@@ -178,8 +178,9 @@ class _Generation:
             raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
         self.tokens[rows, places], self.logprobs[rows, places] = tokens, logprobs
         self.count[rows] += 1
-        for slot in rows.tolist() if self.on_token is not None else ():
-            self.on_token(int(self.request[slot]), self.tokens[slot, : self.count[slot]])
+        if self.on_token is not None:
+            for slot in rows.tolist():
+                self.on_token(int(self.request[slot]), self.tokens[slot, : self.count[slot]])
 
     def _admit(self) -> None:
         """Fills free slots with the next samples, and draws their first tokens from their prompt's hidden state."""

@@ -119,7 +119,9 @@ def summary(rows: Sequence[dict[str, Any]], samples: int) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     for row in rows:
         verdicts.update(row["verdicts"])
-    problems = [{key: row[key] for key in ("id", "n", "correct", "majority") if key in row} for row in rows]
+    problems: list[dict[str, Any]] = [
+        {key: row[key] for key in ("id", "n", "correct", "majority") if key in row} for row in rows
+    ]
     if any("score" in row for row in rows):  # where a problem has none, it is the right ones
         problems = [own | {"score": row.get("score", row["correct"])} for own, row in zip(problems, rows, strict=True)]
     metrics = summarise(problems)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import numpy as np
 
 from reasonloop.records import Problem
 from reasonloop.verify.answers import MAX_SYMBOLIC, fold, parse_number, same_value
 
+AnswerT = TypeVar("AnswerT", bound=Hashable)
 Answers = Callable[[Problem, str], str | None]
 """What a response answers: the answer's text, None where it has none"""
 COMPARED = 8
@@ -59,9 +61,9 @@ def samples_in_budget(tokens: Sequence[int], budget: float) -> int:
     return max(1, int(np.searchsorted(np.cumsum(tokens), budget, side="right")))
 
 
-def vote(answers: Sequence[Hashable | None]) -> Hashable | None:
+def vote(answers: Sequence[AnswerT | None]) -> AnswerT | None:
     """The most frequent answer; of equally frequent ones that which came first. None (no answer) has no vote."""
-    counts: dict[Hashable, int] = {}
+    counts: dict[AnswerT, int] = {}
     for answer in answers:
         if answer is not None:
             counts[answer] = counts.get(answer, 0) + 1

@@ -54,8 +54,8 @@ def list_tasks(spec: str | None = None) -> None:
 
 def _print_options(console: Console, name: str) -> None:
     cls = task_class(name)
-    console.print(name, style="bold", end="  ", soft_wrap=True)
-    console.print(" ".join((cls.__doc__ or "").split()))
+    console.print(name, style="bold", soft_wrap=True)
+    console.print(_indented(" ".join((cls.__doc__ or "").split()), 2, console.width), soft_wrap=True)
     for model in _option_models(cls):
         if model.__name__ == "DemonstrationOptions":
             console.print("\nOf its demonstrations (sft.options.KEY in a recipe):")

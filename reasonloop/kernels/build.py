@@ -32,7 +32,7 @@ FLAGS = (
 """No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
 SWITCH = "REASONLOOP_KERNELS"
 """Environment variable: "off", or the library to load in place of one that is built here."""
-SLOWER = "sampling takes 1.3 to 4.5 times as long"
+SLOWER = "sampling takes 1.3 to 4.9 times as long"
 """With many responses at once, and with one (benchmarks/results/ideas.json)"""
 _FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, AttributeError)
 

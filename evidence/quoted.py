@@ -9,8 +9,9 @@ A figure in the text stands behind an HTML comment, which no reader sees and whi
     <!--rloop/finishing#/arms/base/cut_off-->89 %                          a place in any other file (a list: its mean)
 
 `rloop-room` is evidence/rloop-room/results.json, `rloop-room/stops` evidence/rloop-room/stops.json. `<!--table NAME-->` to
-`<!--end-->` is a table of page_tables.py, study_tables.py or run_tables.py. `<!--paper-->` marks what others have published. This script
-writes figures and tables anew, as many digits of each as the page has; --check, like the tests, only says what isn't so.
+`<!--end-->` is a table of page_tables.py, study_tables.py or run_tables.py. `<!--paper-->` marks what others have
+published. This script writes figures and tables anew, as many digits of each as the page has; --check, like the tests,
+only says what isn't so.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")], key=str)
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+IMAGE = re.compile(r'<img [^>]*src="([^"]+)"')
 ELSEWHERE = ("http://", "https://", "mailto:")
 
 
@@ -37,7 +38,9 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> Iterator[str]:
-    yield from (target for target in LINK.findall(without_code(page.read_text(encoding="utf-8"))))
+    text = without_code(page.read_text(encoding="utf-8"))
+    yield from LINK.findall(text)
+    yield from IMAGE.findall(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -56,17 +59,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_on_the_site() -> None:
-    """In a table of contents, reached from the site's first page."""
+    """Reached from the site's first page: by its contents, or by a link."""
     reached, todo = {DOCS / "index.md"}, [DOCS / "index.md"]
     while todo:
         page = todo.pop()
-        for tree in re.findall(r"(?ms)^```\{toctree\}$(.*?)^```$", page.read_text(encoding="utf-8")):
-            names = [line.strip() for line in tree.splitlines() if line.strip() and not line.startswith(":")]
-            found = {page.parent / f"{name.removesuffix('.md')}.md" for name in names} - {DOCS / "notebook.md"}
-            assert all(one.exists() for one in found), found
-            todo += sorted(found - reached)
-            reached |= found
-    assert {page for page in PAGES if page.is_relative_to(DOCS)} == reached
+        contents = re.findall(r"(?ms)^```\{toctree\}$(.*?)^```$", page.read_text(encoding="utf-8"))
+        names = [line.strip() + ".md" for tree in contents for line in tree.splitlines() if line and line[0] != ":"]
+        found = {(page.parent / name.partition("#")[0]).resolve() for name in [*names, *links(page)]} & {*PAGES}
+        todo += sorted(found - reached)
+        reached |= found
+    assert {page for page in PAGES if page.is_relative_to(DOCS)} <= reached
 
 
 @pytest.mark.parametrize(("script", "page"), [("make_cli", "cli.md")])

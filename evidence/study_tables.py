@@ -50,7 +50,7 @@ FEW = (
     ("MaxRL advantages", "maxrl"), ("pass@4 advantages", "pass-k"), ("experts of all iterations", "accumulate"),
 )  # fmt: skip
 PROBED = (
-    ("base", "base"), ("vanilla RL", "vanilla"), ("RLoop, RFT 1e-3 x 2", "gentle"),
+    ("base", "base"), ("vanilla RL", "vanilla"), ("RLoop, 1e-3 x 2", "gentle"),
     ("hard <= 0.9", "gentle-nine-tenths"), ("RFT from the base, all experts", "gentle-base"),
     ("RFT at 3e-4", "gentle-rft-3e-4"),
 )  # fmt: skip
@@ -60,7 +60,7 @@ SWEPT = (
     ("RFT for 8 epochs", "epochs-8"), ("RFT at 3e-4", "rate-3e-4"), ("RFT at 2e-3", "rate-2e-3"),
 )  # fmt: skip
 ROOM = (
-    ("RLoop, RFT 1e-3 x 4", "rloop - vanilla"), ("RLoop, RFT 3e-4 x 2", "rloop-gentle-rft - vanilla"),
+    ("RLoop, 1e-3 x 4", "rloop - vanilla"), ("RLoop, 3e-4 x 2", "rloop-gentle-rft - vanilla"),
 )  # fmt: skip
 
 
@@ -166,12 +166,12 @@ STUDIES: dict[str, Callable[[], str]] = {
     "room-96-relative": lambda: table(("96 problems, - vanilla RL", *THREE), pairs("rloop-room-96", THREE, ROOM, relative)),
     "room-finishing": partial(
         finishing, "rloop-room",
-        (("base", "base"), ("vanilla RL", "vanilla"), ("RLoop, RFT 1e-3 x 4", "rloop"),
-         ("RLoop, RFT 3e-4 x 2", "rloop-gentle-rft")),
+        (("base", "base"), ("vanilla RL", "vanilla"), ("RLoop, 1e-3 x 4", "rloop"),
+         ("RLoop, 3e-4 x 2", "rloop-gentle-rft")),
     ),
     "room-96-finishing": partial(
         finishing, "rloop-room-96",
-        (("vanilla RL", "vanilla"), ("RLoop, RFT 1e-3 x 4", "rloop"), ("RLoop, RFT 3e-4 x 2", "rloop-gentle-rft")),
+        (("vanilla RL", "vanilla"), ("RLoop, 1e-3 x 4", "rloop"), ("RLoop, 3e-4 x 2", "rloop-gentle-rft")),
     ),
     "iterations": iterations,
     "during": during,

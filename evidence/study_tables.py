@@ -92,28 +92,25 @@ def iterations() -> str:
     return table(("policy", "after 1", "2", "3", "4", "the last RL policy"), rows)
 
 
+def plain(where: str) -> str:
+    """Unmarked: of two seeds."""
+    return between(where).replace("**", "")
+
+
 def sweep() -> str:
     rows = []
     for label, arm in SWEPT:
         cells = [value(f"sweep: {arm}, {metric}") for metric in THREE]
-        ahead = (
-            ["", ""] if arm == "centre" else [between(f"sweep: centre - {arm}, {metric}") for metric in (AVG, PASS32)]
-        )
+        shape = between if arm in {"base", "nine-tenths"} else plain  # those have four seeds
+        ahead = ["", ""] if arm == "centre" else [shape(f"sweep: centre - {arm}, {metric}") for metric in (AVG, PASS32)]
         rows.append([label, *cells, *ahead])
     return table(("setting", *THREE, f"centre - it, {AVG}", f"centre - it, {PASS32}"), rows)
 
 
-def unlike() -> str:
-    """Two rates of RFT, against vanilla RL, on probe problems."""
-    shown = (
-        ("RLoop", "gentle"),
-        ("hard <= 0.9", "gentle-nine-tenths"),
-        ("RFT from the base, all experts", "gentle-base"),
-    )
-    rows = [*shown, ("RFT at 3e-4", "gentle-rft-3e-4")]
-    return table(
-        ("- vanilla RL", *THREE), pairs("sweep-long", THREE, [(name, f"{arm} - vanilla") for name, arm in rows])
-    )
+def probed() -> str:
+    """RLoop's variants against vanilla RL, on probe problems."""
+    rows = [("RLoop" if arm == "gentle" else name, f"{arm} - vanilla") for name, arm in PROBED[2:]]
+    return table(("- vanilla RL", *THREE), pairs("sweep-long", THREE, rows, plain))
 
 
 def search() -> str:
@@ -160,7 +157,7 @@ STUDIES: dict[str, Callable[[], str]] = {
     "long": lambda: controls("rloop-long", THREE, (FEW[0], *FEW[1:4]), "rloop"),
     "long-finishing": partial(finishing, "rloop-long", FEW[:4]),
     "probed": lambda: table(("arm", *THREE), arms("sweep-long", THREE, PROBED)),
-    "probed-differences": unlike,
+    "probed-differences": probed,
     "probed-finishing": partial(finishing, "sweep-long", PROBED),
     "room-relative": lambda: table(("2,048 problems, - vanilla RL", *THREE), pairs("rloop-room", THREE, ROOM, relative)),
     "room-96-relative": lambda: table(("96 problems, - vanilla RL", *THREE), pairs("rloop-room-96", THREE, ROOM, relative)),

@@ -13,7 +13,10 @@ from quoted import find, number, read
 
 AVG, PASS8, PASS32 = "avg@32", "pass@8", "pass@32"
 THREE = (AVG, PASS8, PASS32)
-GENTLE = "RLoop, RFT 3e-4 x 2"
+GENTLE = "RLoop, 3e-4 x 2"
+
+
+SPACE = "\u00a0"  # an interval isn't broken over two lines
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -25,10 +28,6 @@ def value(where: str, like: str = "0.000") -> str:
     return number(find(where).value, like)
 
 
-def percent(where: str) -> str:
-    return f"{number(100 * find(where).value, '0')} %"
-
-
 def sure(found_low: float, found_high: float, text: str) -> str:
     """Bold where the interval leaves out zero."""
     return f"**{text}**" if found_low > 0 or found_high < 0 else text
@@ -38,14 +37,14 @@ def between(where: str, like: str = "+0.000") -> str:
     """A difference with its interval."""
     found = find(where)
     low, high = found.low or 0.0, found.high or 0.0
-    bounds = f"[{number(low, like[1:])}, {number(high, like[1:])}]"
+    bounds = f"[{number(low, like[1:])},{SPACE}{number(high, like[1:])}]"
     return sure(low, high, f"{number(found.value, like)} {bounds}")
 
 
 def relative(where: str) -> str:
     found = find(f"{where}, relative")
     low, high = found.low or 0.0, found.high or 0.0
-    text = f"{number(100 * found.value, '+0')} % [{number(100 * low, '0')}, {number(100 * high, '0')}]"
+    text = f"{number(100 * found.value, '+0')} % [{number(100 * low, '0')},{SPACE}{number(100 * high, '0')}]"
     return sure(low, high, text)
 
 
@@ -87,7 +86,7 @@ def headline() -> str:
                 *(relative(f"{room}: {pair}, {metric}") for metric in (AVG, PASS32)),
             ],
             [
-                "Countdown, 96",
+                "Countdown, 96; vanilla RL stopped at a third",
                 *(both(few, arm) for arm in ("base", "vanilla@12800", "rloop@38400")),
                 *(relative(f"{few}: {stopped}, {metric}") for metric in (AVG, PASS32)),
             ],
@@ -132,7 +131,7 @@ def way(study: str) -> str:
     listed = [("base", "base")]
     listed += [("vanilla RL", f"vanilla@{n}") for n in (12800, 25600, 38400)]
     listed += [("vanilla RL", "vanilla-275-steps@70400")] * (study == "rloop-room")
-    listed += [("RLoop, RFT 1e-3 x 4", f"rloop@{n}") for n in (12800, 25600, 38400)]
+    listed += [("RLoop, 1e-3 x 4", f"rloop@{n}") for n in (12800, 25600, 38400)]
     listed += [(GENTLE, f"rloop-gentle-rft@{n}") for n in (12800, 25600, 38400)]
     held = read(f"{study}/stops")["arms"]
     for label, arm in listed:
@@ -141,7 +140,7 @@ def way(study: str) -> str:
         cells = []
         for metric in THREE:
             found = find(f"{study}/stops: {arm}, {metric}")
-            cells.append(f"{number(found.value, '0.000')} [{found.low:.2f}, {found.high:.2f}]")
+            cells.append(f"{number(found.value, '0.000')} [{found.low:.2f},{SPACE}{found.high:.2f}]")
         rows.append([label, spent, *cells, updates])
     return table(("policy", "rollouts", *THREE, "updates, RL + RFT"), rows)
 
@@ -163,16 +162,16 @@ def lost() -> str:
     rows = []
     for study, name in GROUNDS.items():
         counted, steps = (f"forgetting#/grounds/{study}/{part}" for part in ("lost_in_16", "dynamics"))
-        cells = [""] * 7
+        cells = [""] * 5
         if "lost_in_16" in held[study]:
-            cells[:3] = [percent(f"{counted}/{policy}") for policy in ("base", "vanilla", "rloop")]
-            cells[3] = between(f"{counted}/rloop_minus_vanilla")
+            shares = (number(100 * find(f"{counted}/{policy}").value, "0") for policy in ("base", "vanilla", "rloop"))
+            cells[:2] = [f"{', '.join(shares)} %", between(f"{counted}/rloop_minus_vanilla")]
         if "dynamics" in held[study]:
-            for place, quantity in ((4, "diversity_within_a_step"), (5, "diversity_excess")):
+            for place, quantity in ((2, "diversity_within_a_step"), (3, "diversity_excess")):
                 where = f"{steps}/{quantity}/rloop_minus_vanilla"
                 cells[place] = between(where) if find(where).low is not None else value(where, "+0.000")
             spikes = [held[study]["dynamics"]["spikes"][arm]["seeds"] for arm in ("vanilla", "rloop")]
-            cells[6] = f"{sum(spikes[0]):.0f} / {sum(spikes[1]):.0f} in {len(spikes[0])} seeds"
+            cells[4] = f"{sum(spikes[0]):.0f}, {sum(spikes[1]):.0f} in {len(spikes[0])}"
         rows.append([name, *cells])
     head = (
         "lost by chance",
@@ -247,7 +246,7 @@ def cost() -> str:
     rows = (
         ("vanilla RL", "38,400", seconds(room, "vanilla"), "vanilla"),
         ("vanilla RL, longer", "70,400", seconds(more, "vanilla-275-steps"), "vanilla-275-steps"),
-        ("RLoop, RFT 1e-3 x 4", "38,400", seconds(room, "rloop", leave_out=1), "rloop"),
+        ("RLoop, 1e-3 x 4", "38,400", seconds(room, "rloop", leave_out=1), "rloop"),
         (GENTLE, "38,400", seconds(room, "rloop-gentle-rft"), "rloop-gentle-rft"),
     )
     listed = [[*cells, *(value(f"{name}: {arm}, {metric}") for metric in THREE)] for *cells, arm in rows]
@@ -260,11 +259,11 @@ def kept() -> str:
     """What final policies have above or below the base."""
     listed = (
         ("2,048; 60 tokens: vanilla RL", "rloop-room", "vanilla", THREE),
-        ("RLoop, RFT 1e-3 x 4", "rloop-room", "rloop", THREE),
+        ("RLoop, 1e-3 x 4", "rloop-room", "rloop", THREE),
         (GENTLE, "rloop-room", "rloop-gentle-rft", THREE),
         ("the same after one iteration", "rloop-room/stops", "rloop-gentle-rft@12800", THREE),
         ("96; 60 tokens: vanilla RL", "rloop-room-96", "vanilla", THREE),
-        ("RLoop, RFT 1e-3 x 4", "rloop-room-96", "rloop", THREE),
+        ("RLoop, 1e-3 x 4", "rloop-room-96", "rloop", THREE),
         (GENTLE, "rloop-room-96", "rloop-gentle-rft", THREE),
         ("the same after one iteration", "rloop-room-96/stops", "rloop-gentle-rft@12800", THREE),
         ("SmolLM2: vanilla RL at 1e-5", "rloop-smollm2", "vanilla-1e-5", ("avg@16", "pass@8", "pass@16")),

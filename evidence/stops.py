@@ -75,14 +75,14 @@ class Drawn:
         seeds = sorted(set(arms[0].seeds) & set(arms[1].seeds))
         rows = [[arm.seeds.index(seed) for seed in seeds] for arm in arms]
         means = [self.means_S[name, metric][own] for name, own in zip((a, b), rows, strict=True)]
-        draws = [self.draws_SD[name, metric][own] for name, own in zip((a, b), rows, strict=True)]
+        a_SD, b_SD = (self.draws_SD[name, metric][own] for name, own in zip((a, b), rows, strict=True))
         return {
             "a": a,
             "b": b,
             "metric": metric,
             "rollouts": [arm.rollouts for arm in arms],
             "seeds": seeds,
-            **asdict(paired(*draws, float(means[0].mean()), float(means[1].mean()))),
+            **asdict(paired(a_SD, b_SD, float(means[0].mean()), float(means[1].mean()))),
             "ahead_in": int((means[0] > means[1]).sum()),
         }
 

@@ -123,7 +123,8 @@ def figure(ground: dict[str, Any], title: str) -> str:
     ]
     for _, colour, shape, stops in CURVES:
         parts += curve(colour, shape, [ground[stop] for stop in stops if stop in ground], ground["base"])
-    base = tuple(f(v) for f, v in zip((x, y), place(ground["base"]), strict=True))
+    average, solved = place(ground["base"])
+    base = x(average), y(solved)
     parts += [*ranges(ground["base"], "base"), mark("disc", "base", base)]
     parts.append(text(base[0] - 8, base[1] - 9, "base", "small", "middle"))
     for row, (name, colour, shape, _) in enumerate(CURVES):

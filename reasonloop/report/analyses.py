@@ -84,6 +84,8 @@ def _forgetting(run: RunData, found: Analyses) -> None:
     if len(checkpoints) < 2:
         return
     result, labels = forgetting(checkpoints), [e.label for e in checkpoints]
+    if not result.ever_solved:
+        return
     heat = _heat("vanilla", labels, result.matrix, "%{customdata} problems that %{y} solves,<br>%{x} doesn't")
     heat["text"] = [
         [f"{count} of {solved}" for count in row] for row, solved in zip(result.lost, result.solved, strict=True)
@@ -94,11 +96,9 @@ def _forgetting(run: RunData, found: Analyses) -> None:
         if len(own) < 2 or arm in PASSED:
             continue
         chain = forgetting(own)
-        found.note(
-            "forgetting-section",
-            f"{run.name(arm)}: of {chain.ever_solved} problems that one of its {len(own)} evaluated policies solved, "
-            f"{chain.ever_solved_gap or 'none'} {'is' if chain.ever_solved_gap == 1 else 'are'} lost by the last one.",
-        )
+        lost = f"{chain.ever_solved_gap or 'none'} {'is' if chain.ever_solved_gap == 1 else 'are'} lost by the last one"
+        solved = f"{_many(chain.ever_solved, 'problem')} that one of its {len(own)} evaluated policies solved"
+        found.note("forgetting-section", f"{run.name(arm)}: of {solved}, {lost}.")
     if result.few_samples:
         found.note(
             "forgetting-section",

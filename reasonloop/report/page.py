@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
@@ -99,7 +100,7 @@ def _whereabouts(run: RunData) -> str:
         turn = f" {int(known['iteration']) + 1}" if known.get("iteration") is not None else ""
         where = f": {where}{turn}, step {known.get('step')}/{known['steps']}"
     left = number(known, "seconds_left")
-    about = f"; about {duration(left)} left" if left is not None else ""
+    about = f"; about {duration(left)} left at {time.strftime('%H:%M')}" if left is not None else ""
     return f"The run goes on{where}{about}. This page keeps up with it."
 
 

@@ -37,10 +37,12 @@ function heatTraces(trace, width, ink) {
   const pick = (wanted) => trace.z.map((row, i) => row.map((value, j) => (grey(i, j) === wanted ? value : null)));
   const z = pick(false);
   const roomy = width > 160 + (trace.text ? 58 : 42) * trace.x.length;
+  // with less room the counts alone
+  const words = trace.text && (roomy ? trace.text : width > 150 + 24 * trace.x.length && trace.text.map((row) => row.map((cell) => cell.split(" ")[0])));
   const cells = {
     type: "heatmap", x: trace.x.map(plain), y: trace.y.map(plain), zmin: 0, xgap: 2, ygap: 2, hoverongaps: false,
-    customdata: trace.text, text: trace.text, textfont: { color: colour("text"), size: 11 },
-    texttemplate: roomy ? (trace.text ? "%{text}" : "%{z:.2f}") : undefined,
+    customdata: trace.text, text: words || undefined, textfont: { color: colour("text"), size: 11 },
+    texttemplate: trace.text ? (words ? "%{text}" : undefined) : roomy ? "%{z:.2f}" : undefined,
     hovertemplate: trace.hover + "<extra></extra>",
   };
   const found = [{

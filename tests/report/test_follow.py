@@ -201,5 +201,5 @@ def test_the_page_says_where_the_run_is_and_how_long_it_takes_yet(
     pages: list[str] = []
     during(lambda: (pages.append((run / "report.html").read_text(encoding="utf-8")), end(run)))
     pages.append(follow(run).read_text(encoding="utf-8"))
-    assert "RLoop 2, step 7/12; about 5 min 16 s left." in pages[0]
-    assert "left." not in pages[1]
+    assert "RLoop 2, step 7/12; about 5 min 16 s left at " in pages[0]
+    assert "left at " not in pages[1]

@@ -74,7 +74,10 @@ def render(run: RunData, version: str = "") -> str:
         _browser(rollouts),
         _configuration(run),
     ]
-    told = [findings[0].title + "."] if nothing_learned(findings) else headline(run)
+    titles = [finding.title for finding in findings]
+    told = [f"{titles[0]}."] if nothing_learned(findings) else headline(run)
+    if titles and not nothing_learned(findings):
+        told.append(f"Diagnosis: {'; '.join(titles).lower()}.")
     body = "\n".join([_header(run, told, bool(version)), _missing(run), contents(sections), *sections])
     return document(_title(run), body, {"figures": figures, "names": names, "version": version, **rollouts})
 
@@ -128,6 +131,8 @@ def _rollouts_spent(run: RunData) -> str:
     arms = run.branches()
     each = " and ".join(f"{run.name(arms[branch])} {count:,.0f}" for branch, count in spent.items())
     split = f" ({each}; the first {shared:,.0f} are the same ones, counted once)" if shared else ""
+    if common and not shared:  # all of them
+        split = f" (the same ones for {' and '.join(map(run.name, run.rl_steps()))})"
     return f" {total:,.0f} training rollouts{split}" if total else ""
 
 

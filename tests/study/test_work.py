@@ -107,7 +107,7 @@ def test_every_run_has_its_threads_and_no_terminal(tmp_path: Path, monkeypatch: 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the runs of a killed study go on to their end")
 def test_a_study_that_is_killed_takes_its_runs_with_it(tmp_path: Path) -> None:
     held = tmp_path / "held"
-    run = f"import fcntl, signal\nf = open({str(held)!r}, 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('x', file=f, flush=True)"
+    run = f"import fcntl, signal\nf = open({str(held)!r}, 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint(1, file=f, flush=True)"
     study = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_work import crew, script\nfrom pathlib import Path\n"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from run_fixtures import TASK, finish, random_model, start
+from run_fixtures import TASK, random_model, start
 
 from reasonloop.cli import main
 from reasonloop.study.archive import finished
+from reasonloop.study.definition import StudyFile
 
 RECIPE = {
     "method": "rl",
@@ -47,29 +49,54 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_study_that_is_killed_goes_on_with_the_same_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class Forked:
+    """A run's process, forked from one that has imported everything already; `interrupt`: plays Ctrl-C once it trains."""
+
+    interrupt = False
+
+    def __init__(self, argv: list[str], stdout: Any, **_: Any) -> None:
+        self.run, self.process = Path(argv[-1]), start(argv[3:], log=Path(stdout.name))
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        if Forked.interrupt and (self.run / "metrics.jsonl").is_file():
+            Forked.interrupt = False
+            os.kill(os.getpid(), signal.SIGINT)
+        self.process.join(0)
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self.pid is not None
+        os.kill(self.pid, number)
+
+
+def test_a_study_that_is_stopped_goes_on_with_the_same_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, runs = written(tmp_path / "lr", {"plain": [], "steep": ["rl.learning_rate=1e-3"]}), tmp_path / "runs"
     argv = ["study", str(folder), "--runs", str(runs), "--jobs", "2"]
-    process = start([*argv[:-1], "1"], log=tmp_path / "log")
-    begun = runs / "plain-0"
-    while process.is_alive() and not (begun / "metrics.jsonl").is_file():
-        process.join(0.02)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert finish(process) == -signal.SIGKILL
-    with (begun / ".lock").open("w") as lock:  # the run was asked to stop, and lets go of its folder
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    assert not finished(begun)
-    assert "stopping after the next checkpoint" in (runs / "plain-0.log").read_text()
+    fresh = subprocess.Popen
+
+    def popen(argv: list[str], **options: Any) -> Any:  # one of the runs is begun as all are outside of tests
+        return (fresh if argv[-1].endswith("steep-1") else Forked)(argv, **options)
+
+    monkeypatch.setattr("reasonloop.study.work.subprocess.Popen", popen)
+    monkeypatch.setattr(Forked, "interrupt", True)
+    assert main(argv) == 1
+    error = capsys.readouterr().err
+    assert "stopping each run after its next checkpoint" in error
+    assert error.splitlines()[-1] == f"reasonloop: stopped; the same command goes on with {folder / 'study.toml'}"
+    begun = [run for run in runs.iterdir() if run.is_dir()]
+    assert {run.name for run in begun} == {"plain-0", "plain-1"}
+    assert not all(map(finished, begun))
+    assert not (folder / "results.json").exists()
 
     assert main(argv) == 0
     told = capsys.readouterr()
-    assert "plain seed 0: begun" in told.err
-    assert "4 of 4 runs" in told.err
+    assert "seed 0: begun" in told.err
+    assert re.search(r"(\d) of \1 runs", told.err)
     assert "steep" in told.out
-    assert "continuing" in (runs / "plain-0.log").read_text()
+    assert any("continuing" in run.with_name(f"{run.name}.log").read_text() for run in begun)
     made = json.loads((folder / "results.json").read_text())
     assert [made["arms"][name]["seeds"] for name in ("plain", "steep", "base")] == [[0, 1]] * 3
     assert (made["comparisons"][0]["a"], made["comparisons"][0]["b"]) == ("plain", "steep")
@@ -178,3 +205,36 @@ def test_a_run_that_another_recipe_made_is_not_taken_for_an_arm(
     assert main(["study", str(folder)]) == 2
     assert "plain-0.tar.gz: cannot be unpacked" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "runs" / "study-s").iterdir()] == []
+
+
+def test_the_page_s_study_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "study.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "rates").mkdir()
+    (tmp_path / "recipes").symlink_to(root / "recipes")
+    file = tmp_path / "rates" / "study.toml"
+    file.write_text(text)
+    assert main(["study", "rates", "--dry-run"]) == 0
+    assert "gentle-rft-3" in capsys.readouterr().out
+    (told,) = re.findall(r"^    reasonloop: (rates/.*)$", page, re.MULTILINE)
+    file.write_text(text.replace('gentle = ["rl.learning_rate', 'gentle = ["rl.learning_rat'))
+    assert main(["study", "rates"]) == 2
+    error = capsys.readouterr().err.removeprefix("reasonloop: ").strip()
+    assert error.replace("rates/../recipes", "recipes") == told
+    # every key and option of the command is there
+    keys = set(StudyFile.model_fields)
+    assert keys <= set(re.findall(r"^\| `\[?(\w+)\]?`", page, re.MULTILINE))
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    assert set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"} <= set(re.findall(r"--[a-z-]+", page))
+
+
+def test_the_page_s_numbers_are_those_of_the_committed_study() -> None:
+    root = Path(__file__).parents[2]
+    page = " ".join((root / "docs" / "study.md").read_text(encoding="utf-8").split())
+    made = json.loads((root / "evidence" / "rloop-room" / "results.json").read_text())
+    for row in made["comparisons"]:
+        if (row["a"], row["b"]) == ("rloop", "rloop-gentle-rft") and row["metric"] in ("avg@32", "pass@32"):
+            lo, hi = row["ci95_absolute"]
+            assert f"{row['absolute']:+.3f} [{lo:+.3f}, {hi:+.3f}]" in page

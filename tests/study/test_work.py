@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,3 +102,22 @@ def test_every_run_has_its_threads_and_no_terminal(tmp_path: Path, monkeypatch: 
     threads, session = job.log.read_text().split()
     assert threads == "3"
     assert int(session) != os.getsid(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the runs of a killed study go on to their end")
+def test_a_study_that_is_killed_takes_its_runs_with_it(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    run = f"import fcntl, signal\nf = open({str(held)!r}, 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint(1, file=f, flush=True)"
+    study = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_work import crew, script\nfrom pathlib import Path\n"
+        f"crew(1, []).work([script(Path({str(tmp_path)!r}), 'run', {run + chr(10) + 'while True: signal.pause()'!r})])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", study], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (held.is_file() and held.read_text()):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with held.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the run has let go of it

@@ -19,6 +19,7 @@ from reasonloop.usage import SHELLS, Parser, TopParser, complete
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input. Without a verb: the help, and 2."""
     _prepare_streams()
+    arguments = argparse.Namespace()
     try:
         if sys.platform == "win32":
             raise InputError("Windows lacks what runs need (file locks, signals); expected Linux, in WSL, or macOS")
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         return _failed(f"stopped; the same command goes on with {stopped}")
     except KeyboardInterrupt:
-        return _failed("stopped at once; the same command goes on from the last checkpoint")
+        training = getattr(arguments, "verb", None) is _run
+        return _failed("stopped at once" + "; the same command goes on from the last checkpoint" * training)
     except OSError as error:
         _drop_output()
         # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to

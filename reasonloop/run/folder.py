@@ -153,8 +153,8 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
         told = f"{key} = {there.get(key, 'unset')!r} there, {here.get(key, 'unset')!r} here"
         if (folder / "model" / "config.json").is_file():
             raise InputError(
-                f"--out {folder}: holds another run, which is finished: {told}; expected another --out, from the same start "
-                f"or, to train its product further, from there: model.path={folder} --out OTHER"
+                f"--out {folder}: holds another run, which is finished: {told}; expected another --out; a run that goes on "
+                f"from its product has model.path={folder} --out OTHER"
             )
         raise InputError(f"--out {folder}: holds another run: {told}; expected the same recipe, or another --out")
 

@@ -576,8 +576,7 @@ def test_a_run_in_a_pipe_tells_the_last_step_and_how_little_there_is_to_learn_fr
     said = capsys.readouterr().err.splitlines()
     steps = [re.search(r"^RLoop 1  step (\d+)/(\d+)", line) for line in said]
     assert [found[1] == found[2] for found in steps if found][-1]
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    (select,) = [line for line in lines if line["stage"] == "select"]
+    (select,) = metrics(out, stage="select")
     assert 1 < select["trained_on"] < 8
     assert any(f"rft: only {select['trained_on']} examples for" in line for line in said)
     assert any("test avg@2 " in line and "  probe avg@" in line for line in said)

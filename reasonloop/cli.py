@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from reasonloop import __version__
 from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.text import is_text
+from reasonloop.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="reasonloop",
         description="From a causal language model and verifiable problems to a reasoning model that keeps generalising.",
     )
-    parser.add_argument("--version", action="version", version=f"reasonloop {__version__}")
+    parser.add_argument("--version", action="version", version=f"reasonloop {VERSION}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_runs(verbs)
     _add_tools(verbs)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from reasonloop.errors import InputError
-from reasonloop.records import Problem, Verdict
+from reasonloop.records import Verdict
 from reasonloop.tasks.base import ALL_SPLITS, DEMONSTRATIONS, demonstrations, gold_response, quick_judgement
 from reasonloop.tasks.checks import check_task, task_problems
 from reasonloop.tasks.files import row_name
@@ -55,7 +55,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
     console.print(f"{name}: " + ", ".join(f"{sizes[split]} {split}" for split in ALL_SPLITS if sizes[split]))
     for problem in problems[:n]:
         console.rule(f"{problem.id} ({problem.split})", align="left")
-        console.print(_prompt(problem))
+        console.print(problem.text)
         console.print(f"answer   {one_line(problem.answer, 200)}")
         gold = gold_response(task, problem) if problem.split != DEMONSTRATIONS else None
         if gold is not None:
@@ -63,7 +63,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5) -> None:
             console.print(f"gold     {gold}" + (f"  [{judgement.verdict}]" if judgement else ""))
     for problem, response in demonstrations(task, min(n, 2), seed=0) if n else ():
         console.rule(f"demonstration for {problem.id}", align="left")
-        console.print(f"{_prompt(problem)} {response}" if problem.messages is None else response)
+        console.print(f"{problem.text} {response}" if problem.messages is None else response)
 
 
 def check(name: str, options: dict[str, Any], *, deadline: float = 5.0, workers: int = 1) -> None:
@@ -100,9 +100,3 @@ def verifier_pool(name: str, options: dict[str, Any], deadline: float, workers: 
     from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
     return VerifierPool(VerifierSpec(target=task_target(name), options=options), deadline=deadline, workers=workers)
-
-
-def _prompt(problem: Problem) -> str:
-    if problem.messages is None:
-        return problem.prompt or ""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in problem.messages)

@@ -15,6 +15,7 @@ from reasonloop.api.task import Task
 from reasonloop.config import EngineOptions, validated
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import avg_at_k, paired_bootstrap, pass_at_k
+from reasonloop.evaluation.table import metric_keys
 from reasonloop.records import Group
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ class Evaluation:
         return f"<table><caption>{about}</caption><tr>{heads}</tr><tr>{cells}</tr></table>"
 
     def _shown(self) -> dict[str, Estimate]:
-        """pass@1 is the average: not both"""
-        return {name: value for name, value in self.metrics.items() if name != "pass@1"}
+        """The columns of a run's table"""
+        return {name: self.metrics[name] for name, _ in metric_keys([self.record])}
 
 
 def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[EvalKeywords]) -> Evaluation:

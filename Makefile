@@ -1,4 +1,4 @@
-# make quickstart · make test (README.md) · make lint · make types · make wheel-test · make docs (generated pages) · make site · make model · make clean
+# make quickstart · make test (README.md) · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
 # PYTHON=python3.12: the interpreter (else the first of several that will do). TORCH_INDEX=URL: where torch comes from, as
 # PyTorch's install page has it; without it pip's own choice, which is the CPU build where one is offered (docs/install.md).
 PYTHON ?=
@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test wheel-test lint types docs evidence-docs site linkcheck model clean
+.PHONY: install quickstart quickstart-short test wheel-test examples lint types docs evidence-docs site linkcheck model clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -36,6 +36,12 @@ $(BIN)/.smollm2: $(BIN)/.installed
 # a wheel in a clean environment of its own, away from this folder
 wheel-test: install
 	PYTHON="$(BIN)/python" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/wheel-test.sh
+
+# each as it stands, the notebook too: about five minutes on one core
+examples: install
+	mkdir -p runs
+	for name in loop own_objective own_reward own_method; do $(BIN)/python examples/$$name.py || exit 1; done
+	$(BIN)/python examples/notebook.py runs/reasonloop.ipynb
 
 lint: install
 	$(BIN)/ruff check .

@@ -44,9 +44,9 @@ def main() -> None:
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        Policy.load(args.model).save(folder)
+        Policy.load(args.model, "cpu").save(folder)
         for kind in ("rl", "sft"):
-            policy = Policy.load(folder)
+            policy = Policy.load(folder, "cpu")
             workload = Workload(prompt=24, response=args.response, groups=args.groups, seconds=0.0)
             pairs = [(e.prompt, e.response) for e in bench.examples_for(policy, kind, workload)]
             ours, theirs, versions = {"rl": reinforced, "sft": supervised}[kind](policy, folder, pairs, threads, args)

@@ -79,7 +79,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        policy = Policy.load(args.model)
+        policy = Policy.load(args.model, "cpu")
         policy.save(folder)
         sampling_ideas(policy, folder, args, compare)
         learning_ideas(policy, folder, args, compare)

@@ -46,7 +46,7 @@ def main() -> None:
 
     from reasonloop.policy.policy import Policy
 
-    policy = Policy.load(args.model)
+    policy = Policy.load(args.model, "cpu")
     shapes = {(2048, weight.shape[1], weight.shape[0]) for weight in ceilings.matrices(policy.model)}
     workload = Workload(prompt=args.prompt, response=args.response, groups=args.groups, seconds=0.0)
     results: list[dict[str, Any]] = []

@@ -42,7 +42,7 @@ def main() -> None:
         raise SystemExit(f"our kernels can't be built here: {building.lack()}")
     results: list[dict[str, Any]] = []
     for model in args.models:
-        policy = Policy.load(model)
+        policy = Policy.load(model, "cpu")
         head = policy.head().weight
         shapes = Counter(tuple(weight.shape) for weight in matrices(policy.model) if weight is not head)
         for what in ("forward", "gradient of the input", "gradient of the weight"):

@@ -143,7 +143,7 @@ def main() -> None:
 
     from reasonloop.policy.policy import Policy
 
-    policy = Policy.load(args.model)
+    policy = Policy.load(args.model, "cpu")
     context = min(policy.codec.context_length, args.prompt * 2 + args.response * 4)
     peers: dict[str, Peer] = {}
     left_out: dict[str, str] = {}

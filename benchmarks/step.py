@@ -249,7 +249,7 @@ def main() -> None:
 
     from reasonloop.policy.policy import Policy
 
-    policy = Policy.load(args.model)
+    policy = Policy.load(args.model, "cpu")
     steps = max(2, args.pairs + 1)
     problems = problems_of(args.model, steps * args.problems, args.problem_file)
     work = Work.draw(policy, problems, steps, args.response, args.mixed)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from reasonloop import __version__
 from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.text import is_text
 from reasonloop.usage import SHELLS, Parser, TopParser, complete
+from reasonloop.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +88,7 @@ def _parser() -> Parser:
         prog="reasonloop",
         description="From a causal language model and verifiable problems to a reasoning model that keeps generalising.",
     )
-    parser.add_argument("--version", action="version", version=f"reasonloop {__version__}")
+    parser.add_argument("--version", action="version", version=f"reasonloop {VERSION}")
     parser.set_defaults(parser=parser)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     _add_runs(verbs)

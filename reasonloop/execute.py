@@ -18,8 +18,11 @@ from reasonloop.run.folder import check_folder
 from reasonloop.run.session import Session
 
 
-def execute(recipe: Recipe, path: Path) -> None:
-    """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written."""
+def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
+    """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written.
+
+    `show`: writes the report then, and prints the table of all evaluations and where things are.
+    """
     wait_briefly()
     check_folder(recipe, path)
     if not (path / "config.toml").is_file():
@@ -28,7 +31,8 @@ def execute(recipe: Recipe, path: Path) -> None:
     try:
         if not run.folder.done:
             _work(run)
-        show_results(run)
+        if show:
+            show_results(run)
     except (OSError, MemoryError) as error:
         raise RunError(_what_to_do(error, path)) from error
     except RuntimeError as error:  # torch's, on CPU and GPU
@@ -106,7 +110,7 @@ def check_inputs(recipe: Recipe) -> None:
     engine_of(recipe.engine).close()
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    codec = Policy.load(recipe.model.path).codec  # the weights are looked at, too
+    codec = Policy.load(recipe.model.path, "cpu").codec  # the weights are looked at, too
     codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+
+from reasonloop.text import shown
 
 
 class Verdict(StrEnum):
@@ -82,6 +85,13 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the task's verifier needs; plain JSON values."""
 
+    @property
+    def text(self) -> str:
+        """The prompt as a reader sees it, without a chat template"""
+        if self.messages is None:
+            return self.prompt or ""
+        return "\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -125,7 +135,7 @@ class Place:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rollout:
     """One sampled response with everything that is known of it.
 
@@ -159,6 +169,11 @@ class Rollout:
     place: Place = Place()
     sample: int = 0
     """Index within the problem's group in this step, from 0"""
+
+    def __repr__(self) -> str:
+        where = f"{self.problem_id}, step {self.step}, sample {self.sample}"
+        worth = f"{self.verdict}, reward {self.reward:.3g}, {len(self.response_tokens)} tokens"
+        return f"Rollout({where}: {worth}, {shown(self.text, 60)!r})"
 
     @property
     def branch(self) -> str:
@@ -202,9 +217,10 @@ def sampled_sum(values: np.ndarray, sampled: np.ndarray | None) -> float:
     return float(np.sum(values if sampled is None else values[sampled], dtype=np.float64))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Group:
-    """One problem's responses of one step, which advantages and within-group rewards are made of."""
+    """One problem's responses of one step, which advantages and within-group rewards are made of. Printed (and shown in a
+    notebook) it is the prompt, the gold answer, and each response with its verdict and reward."""
 
     problem: Problem
     prompt_tokens: np.ndarray
@@ -213,6 +229,27 @@ class Group:
     reference: tuple[np.ndarray, ...] | None = None
     """For each rollout the log-probs of the policy that RL started from, float32 [response tokens]; None where nothing
     needs them"""
+
+    sampling: Any = None
+    """The distribution that the rollouts were drawn from, `reasonloop.config.Sampling`; None: not told"""
+
+    def __repr__(self) -> str:
+        right = sum(rollout.right for rollout in self.rollouts)
+        return f"Group({shown(self.problem.text, 60)!r}: {right} of {len(self.rollouts)} right)"
+
+    def __str__(self) -> str:
+        head = [f"prompt  {shown(self.problem.text, 300)}", f"gold    {shown(self.problem.answer, 300)}"]
+        rows = [f"{r.verdict:<11} {r.reward:6.3f}  {shown(r.text, 300)}" for r in self.rollouts]
+        return "\n".join([*head, *rows])
+
+    def _repr_html_(self) -> str:
+        def cell(text: str) -> str:
+            lines = "\n".join(shown(line, 2000) for line in text.split("\n"))
+            return f'<td style="text-align: left; white-space: pre-wrap">{html.escape(lines)}</td>'
+
+        rows = [("", "prompt", self.problem.text), ("", "gold", self.problem.answer)]
+        rows += [(str(r.verdict), f"{r.reward:.3f}", r.text) for r in self.rollouts]
+        return "<table>" + "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows) + "</table>"
 
     @property
     def rewards(self) -> np.ndarray:

@@ -187,7 +187,7 @@ def bundled_models() -> Check:
     if not names:
         return Check("broken", "none found in the package: install it again")
     for name in names:
-        policy, engine = Policy.load(name), engine_of(EngineOptions())
+        policy, engine = Policy.load(name, "cpu"), engine_of(EngineOptions())
         engine.load(Weights(policy=policy))
         engine.generate([Request(np.array([1, 5, 6], np.int32), draw) for draw in range(2)], Sampling(max_tokens=4))
     return Check("ok", f"{', '.join(names)}: loaded and sampled", {"names": names})

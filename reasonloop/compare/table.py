@@ -15,7 +15,7 @@ from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.study import Comparison, difference_pairs, estimate, metrics_of
 from reasonloop.compare.words import certain, headline, legend, notes, number, percent, share
 from reasonloop.evaluation.table import WIDTH, format_estimate, plain_table
-from reasonloop.store.show import visible
+from reasonloop.text import visible
 
 
 def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = None) -> None:

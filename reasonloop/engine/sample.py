@@ -80,4 +80,5 @@ class Sampler:
         for index, verdict in verdicts.items():
             found = verdict.result()
             made[index] = replace(made[index], verdict=found.verdict, detail=found.detail, score=found.score)
-        return [replace(g, rollouts=tuple(made[k * n + i] for i in range(n))) for k, g in enumerate(groups)]
+        of_group = [tuple(made[k * n + i] for i in range(n)) for k in range(len(groups))]
+        return [replace(g, rollouts=own, sampling=self.sampling) for g, own in zip(groups, of_group, strict=True)]

@@ -16,7 +16,7 @@ from reasonloop.errors import InputError
 from reasonloop.evaluation.standalone import loaded, stored_data
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.records import Place, Problem
-from reasonloop.store.show import readable
+from reasonloop.text import readable
 
 if TYPE_CHECKING:
     from reasonloop.engine.protocol import Completion, Engine, Request

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reasonloop.evaluation.standalone import Opened, opened, recipe_of
 from reasonloop.records import Group, Place, Rollout, Verdict
-from reasonloop.store.show import readable, visible
+from reasonloop.text import readable, visible
 from reasonloop.tasks import gold_response
 
 if TYPE_CHECKING:

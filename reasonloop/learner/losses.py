@@ -57,20 +57,21 @@ OBJECTIVES = {
 }
 
 
-def objective_of(options: Rl) -> Objective:
-    """The objective that the recipe names, with the recipe's own parts where it sets some.
+def objective_of(options: Rl, given: Objective | None = None, own_advantage: GroupAdvantage | None = None) -> Objective:
+    """The objective that the recipe names (or the one `given`), with the recipe's own parts where it sets some (or
+    `own_advantage`).
 
     Of the user's own: `rl.objective` as `module:name` of an `Objective`, or of a function as `Surrogate`; `rl.advantage` of
     a function of a group's rewards. Raises InputError where there is no such thing.
     """
-    named: Any = OBJECTIVES.get(options.objective)
+    named: Any = given or OBJECTIVES.get(options.objective)
     if named is None:
         where, expected = f"rl.objective = {options.objective!r}", "an Objective or a surrogate function"
         found = load_own(options.objective, where, expected)
         if not isinstance(found, Objective) and not callable(found):
             raise InputError(f"{where}: a {type(found).__name__}; expected {expected}")
         named = found if isinstance(found, Objective) else Objective(surrogate=found)
-    advantage: Any = options.advantage or named.advantage
+    advantage: Any = own_advantage or options.advantage or named.advantage
     if isinstance(advantage, str) and ":" in advantage:
         advantage = load_own(advantage, f"rl.advantage = {advantage!r}", "a function of a group's rewards")
     return replace(

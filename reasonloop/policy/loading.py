@@ -126,9 +126,13 @@ def resolve_device(chosen: str) -> str:
     """ "auto" -> "cuda" where torch sees a GPU, else "cpu". Raises InputError for a GPU that isn't there."""
     import torch
 
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", chosen):
+        raise InputError(f"model.device = {chosen!r}: expected 'auto', 'cpu' or 'cuda'")
     available = torch.cuda.is_available()
-    if chosen == "cuda" and not available:
-        raise InputError("model.device = 'cuda': torch sees no GPU here; expected 'auto' or 'cpu'")
+    if chosen.startswith("cuda") and not available:
+        raise InputError(f"model.device = {chosen!r}: torch sees no GPU here; expected 'auto' or 'cpu'")
+    if chosen.startswith("cuda:") and int(chosen[5:]) >= torch.cuda.device_count():
+        raise InputError(f"model.device = {chosen!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
     return ("cuda" if available else "cpu") if chosen == "auto" else chosen
 
 

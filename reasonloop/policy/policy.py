@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +21,28 @@ from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.policy import attention
 from reasonloop.policy.attention import PackedPlan, Plan, Segment
 from reasonloop.policy.codec import Codec
-from reasonloop.policy.loading import load_model
+from reasonloop.policy.loading import load_model, resolve_device
 from reasonloop.policy.logprobs import Head
 from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.stream import in_streams
 
+DTYPES = ("auto", "float32", "bfloat16")
 SCORED_AT_ONCE = 16384
 """Tokens in one forward pass of `Policy.score`"""
 
 
 class Policy:
     """A model with its tokenizer: `model` is a plain transformers object, `codec` turns text to tokens and back, and
-    `scorer` is the only way in for learning and scoring."""
+    `scorer` is the only way in for learning and scoring.
+
+        policy = reasonloop.Policy.load("countdown")
+        policy.save("my-model")
+    """
+
+    name = "policy"
+    """What a reader calls it: where it was loaded from"""
+    version = 0
+    """Of its weights: another one whenever a `reasonloop.Learner` has changed them. Rollouts carry it."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
@@ -40,14 +51,22 @@ class Policy:
         self.scorer = Scorer(self.model)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu", dtype: str = "auto") -> Policy:
-        """Loads what `loading.resolve` finds at `path`, for a device, to compute in a dtype as `compute_in` has it.
+    def load(cls, path: str | Path, device: str = "auto", dtype: str = "auto") -> Policy:
+        """The policy at `path`: a Hugging Face folder, a GGUF file, a run folder (its product), or a bundled model's name
+        ("countdown").
+
+        `device`: "cpu", "cuda", "cuda:1", or "auto", which is a GPU when torch sees one. `dtype`: what it computes in,
+        "float32", "bfloat16", or "auto" as `compute_in` has it.
 
         Raises InputError when there is no model there, when it cannot be loaded, or when the model computes
         something that packed streams cannot reproduce (checked on random tokens against its ordinary forward pass).
         """
+        device = resolve_device(device)
+        if dtype not in DTYPES:
+            raise InputError(f"model.dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
         model, tokenizer = load_model(path)
         policy = cls(model.to(device), tokenizer)
+        policy.name = str(path)
         policy.codec.check_end(str(path))
         policy._check_packing(str(path))  # in float32, where a difference is one of method, not of rounding
         policy.compute_in(dtype)
@@ -63,8 +82,24 @@ class Policy:
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(getattr(torch, dtype))
 
-    def save(self, folder: Path) -> None:
+    def copy(self) -> Policy:
+        """Another policy with the same weights: to explore with RL from here and then drop it, or as the reference of a KL.
+        It takes as much memory again."""
+        twin = Policy(copy.deepcopy(self.model), self.codec.tokenizer)
+        twin.name, twin.version = self.name, self.version
+        twin.model.train(self.model.training)  # where activations are computed again
+        return twin
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        updates = f", {self.version} updates later" if self.version else ""
+        kind = f"{type(self.model).__name__} of {count:,} parameters"
+        return f"Policy({self.name}{updates}: {kind}, {dtype}, {self.device})"
+
+    def save(self, folder: str | Path) -> None:
         """Writes a Hugging Face folder that AutoModelForCausalLM.from_pretrained loads. Whole or not at all (OSError)."""
+        folder = Path(folder)
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -12,7 +12,7 @@ from reasonloop.report.findings import nothing_learned, shown_verdict
 from reasonloop.report.headline import headline
 from reasonloop.report.run import read_run
 from reasonloop.report.sample import latest
-from reasonloop.store.show import visible
+from reasonloop.text import visible
 
 _ASCII = str.maketrans({"−": "-", "\xa0": " "})
 

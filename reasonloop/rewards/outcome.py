@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from reasonloop.errors import RunError
+from reasonloop.errors import InputError, RunError
 from reasonloop.own import load_own
 from reasonloop.records import Group, Problem, Rollout, sampled_sum
 
@@ -26,12 +27,16 @@ def outcome_reward(
     return replace(rollout, reward=sum(parts.values()), reward_parts=parts)
 
 
-def own_reward(target: str) -> OwnReward:
-    """The function of the user's own that `rl.reward` names: (problem, judged rollout) -> a finite number.
+def own_reward(target: str | OwnReward) -> OwnReward:
+    """The function of the user's own that `rl.reward` names, or that is given: (problem, judged rollout) -> a finite number.
 
     Raises InputError where there is none; what it returns raises RunError where it is no number.
     """
-    function = load_own(target, f"rl.reward = {target!r}", "'outcome', or a function of (problem, rollout)")
+    expected = "'outcome', or a function of (problem, rollout)"
+    function: Any = load_own(target, f"rl.reward = {target!r}", expected) if isinstance(target, str) else target
+    target = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
+    if not callable(function):
+        raise InputError(f"rl.reward = {target!r}: a {type(function).__name__}; expected {expected}")
 
     def reward(problem: Problem, rollout: Rollout) -> float:
         value = function(problem, rollout)

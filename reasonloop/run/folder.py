@@ -115,18 +115,26 @@ class RunFolder:
             write_atomically(path, text)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; the torn last line of a killed process is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-            with suppress(ValueError):
-                lines.append(json.loads(text))
-        return lines
+        return metrics_in(self.path)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """All finished evaluations, in the order in which they were made."""
-        found = [read_object(path) for path in sorted((self.path / "evals").glob("*.json"))]
-        return sorted(found, key=lambda evaluation: evaluation.get("order", 0))
+        return evaluations_in(self.path)
+
+
+def metrics_in(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; the torn last line of a killed process is left out."""
+    path = folder / "metrics.jsonl"
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def evaluations_in(folder: Path) -> list[dict[str, Any]]:
+    """All finished evaluations of a run, in the order in which they were made."""
+    found = [read_object(path) for path in sorted((folder / "evals").glob("*.json"))]
+    return sorted(found, key=lambda evaluation: evaluation.get("order", 0))
 
 
 def check_folder(recipe: Recipe, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -129,7 +130,8 @@ class Session:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask for a stop after the next checkpoint; a second one stops at once."""
+        """Ctrl-C and SIGTERM ask for a stop after the next checkpoint; a second one stops at once. Signals are the main
+        thread's business: in another one they do what they did before."""
         before: dict[signal.Signals, Any] = {}
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -138,7 +140,8 @@ class Session:
                 signal.signal(known, signal.default_int_handler)
             self.progress.say("stopping after the next checkpoint; once more stops at once")
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if main else ():
             before[number] = signal.signal(number, ask)
         try:
             yield

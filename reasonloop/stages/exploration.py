@@ -25,7 +25,7 @@ from reasonloop.run.session import Session
 from reasonloop.run.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
-from reasonloop.stages.learning import learn_step
+from reasonloop.stages.learning import StepLearner
 from reasonloop.stages.sampling import Step, StepSampler, outcome_of
 from reasonloop.stages.solved import greedy_rollouts, unsolved
 
@@ -122,8 +122,13 @@ class Exploration:
                 seed=recipe.seed,
                 device=str(policy.device),
             )
-        self.sampler = StepSampler(
-            run, self.learner, self.objective, prompts, self.reference, explorer, outcome_of(run)
+        outcome = outcome_of(options.reward, options.overlong_buffer, recipe.sampling.max_tokens)
+        self.sampler = StepSampler(run, self.learner, self.objective, prompts, self.reference, explorer, outcome)
+        self.step_learner = StepLearner(
+            *(self.learner, self.estimator, self.objective, options, recipe.sampling, recipe.seed),
+            planned=options.rollouts_per_step,
+            exact=run.engine.exact,
+            reference=self.reference,
         )
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:
@@ -160,7 +165,8 @@ class Exploration:
         )
         rate = scheduled(options.learning_rate, options.schedule, at, self.planned, options.warmup_steps)
         skipped = self.learner.skipped
-        step.measured = learn_step(self.run, self.learner, self.estimator, self.objective, step, rate, self.reference)
+        step.measured = self.step_learner.learn(step, rate)
+        del step.measured["loss"]  # a policy gradient's value tells a reader of the run nothing
         tell_skipped(self.run, self.learner, skipped, f"step {number + 1}")
 
     def report(self, step: Step) -> None:
@@ -171,7 +177,7 @@ class Exploration:
         line = {
             **self.place.keys,
             **self._keys(),
-            **_rollout_metrics(spent),
+            **rollout_metrics(spent),
             **step.measured,
             **explored,
             "groups_used": len(step.useful),
@@ -272,7 +278,8 @@ class Exploration:
             )
 
 
-def _rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Means over the rollouts of a step, and how often each verdict was given."""
     parts: dict[str, list[float]] = {}
     for rollout in rollouts:
         for name, value in rollout.reward_parts.items():

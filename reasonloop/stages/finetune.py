@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasonloop.config import Training
@@ -18,6 +18,35 @@ from reasonloop.stages.common import shuffled, tell_skipped
 
 FEW = 8
 """Fewer examples than this are worth a warning"""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The updates of some passes over examples: which of them each one takes, and its learning rate."""
+
+    count: int
+    """Examples"""
+    options: Training
+    epochs: float
+    seed: int
+    place: Place
+
+    @property
+    def batch(self) -> int:
+        return min(self.options.batch_size, self.count)
+
+    @property
+    def total(self) -> int:
+        """Updates"""
+        return max(1, round(self.epochs * self.count / self.batch))
+
+    def chosen(self, update: int) -> list[int]:
+        return [shuffled(update * self.batch + i, self.count, self.seed, self.place) for i in range(self.batch)]
+
+    def rate(self, update: int) -> float:
+        options = self.options
+        warmup = round(options.warmup * self.total)
+        return scheduled(options.learning_rate, options.schedule, update, self.total, warmup)
 
 
 def finetune(
@@ -46,21 +75,20 @@ def finetune(
         learner.load(checkpoint.folder)
     first = state["step"] if state else 0
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration, from_step=first)
-    count, seed = len(found.pairs), run.recipe.seed
+    count = len(found.pairs)
     if count < FEW and not state:
         told = "1 example" if count == 1 else f"{count} examples"
         run.progress.say(f"{place.stage}: only {told} for {epochs:g} epochs: the policy will learn them by heart")
-    batch = min(options.batch_size, count)
-    total = max(1, round(epochs * count / batch))
+    passes = Passes(count, options, epochs, run.recipe.seed, place)
+    batch, total = passes.batch, passes.total
     run.progress.total_units += total * batch * TRAINED_EXAMPLE - expected
     run.progress.skip(first * batch * TRAINED_EXAMPLE)
     saved_at = time.monotonic()
     for step in range(first, total):
         began = time.monotonic()
-        chosen = [shuffled(step * batch + i, count, seed, place) for i in range(batch)]
-        rate = scheduled(options.learning_rate, options.schedule, step, total, round(options.warmup * total))
+        rate = passes.rate(step)
         skipped = learner.skipped
-        measured = learner.update(_batch(found, chosen), rate)
+        measured = learner.update(batch_of(found, passes.chosen(step)), rate)
         tell_skipped(run, learner, skipped, f"{place.stage} update {step + 1}")
         line = {name: measured[name] for name in ("loss", "entropy", "grad_norm")}
         line |= {"learning_rate": rate, "skipped_updates": learner.skipped, "tokens": int(measured["tokens"])}
@@ -79,7 +107,8 @@ def finetune(
     return checkpoint.folder
 
 
-def _batch(examples: Examples, chosen: list[int]) -> list[Example]:
+def batch_of(examples: Examples, chosen: Sequence[int]) -> list[Example]:
+    """One update's batch: these of the examples."""
     weights = [examples.weights[i] for i in chosen] if examples.weights is not None else None
     sampled = [examples.sampled[i] for i in chosen] if examples.sampled is not None else None
     return supervised([examples.pairs[i] for i in chosen], weights, sampled)

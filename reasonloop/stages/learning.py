@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from reasonloop.config import Rl, Sampling
 from reasonloop.learner.batch import (
     effective_share,
     estimated,
@@ -18,68 +20,75 @@ from reasonloop.learner.losses import Objective
 from reasonloop.learner.protocol import Learner
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Group
-from reasonloop.run.session import Session
 from reasonloop.stages.sampling import Step, with_references
 
 MEANS = ("entropy", "clip_fraction", "kl", "k1")
 """Over all updates' tokens; of everything else that updates measure, the mean over updates"""
 
 
-def learn_step(
-    run: Session,
-    learner: Learner,
-    estimator: Estimator,
-    objective: Objective,
-    step: Step,
-    rate: float,
-    reference: Policy | None,
-) -> dict[str, float]:
-    """The step's updates: `rl.epochs` passes over the useful groups, each cut into `rl.updates_per_step` shares, with ratios
-    to the stored behaviour log-probs, or to the learner's own where the engine isn't exact. The step's measurements; kl,
-    nats a token to the reference, is 0 without one."""
-    options, sampling = run.recipe.rl, run.recipe.sampling
-    groups = step.useful
-    if reference is not None and options.kl_in == "loss":  # the frozen policy's, the same in every epoch
-        groups = with_references(groups, reference, sampling)
-    proximal = None if run.engine.exact else _proximal(learner, groups, run)
-    estimates = estimator.estimate(groups)
-    planned = options.rollouts_per_step / options.updates_per_step
-    results = []
-    for epoch in range(options.epochs):
-        order = np.arange(len(groups))
-        if epoch:
-            seeds = [run.recipe.seed, step.place.step, epoch, *step.place.twin]
-            order = np.random.default_rng(seeds).permutation(order)
-        for part in np.array_split(order, min(options.updates_per_step, len(groups))):
-            share = [groups[i] for i in part]
-            own = [estimates.rollouts[i] for i in part]
-            examples = estimated(share, own, objective, sampling.max_tokens, planned)
-            if reference is not None and options.kl_in == "loss":
-                before = [logprobs for group in share for logprobs in group.reference or ()]
-                examples = with_reference(examples, before, options.kl_coef)
-            if proximal is not None:
-                examples = with_proximal(examples, [logprobs for i in part for logprobs in proximal[i]])
-            results.append(learner.update(examples, rate, objective))
-    measured = {**_over_updates(results), **estimates.measured}
-    if proximal is not None:
-        measured |= _mismatch(groups, proximal, objective.importance_clip)
-    if reference is not None and options.kl_in == "reward":
-        measured["kl"] = _kl_to_reference(step.groups)
-    return measured
+@dataclass(frozen=True)
+class StepLearner:
+    """What the steps of an exploration are learned from with."""
+
+    learner: Learner
+    estimator: Estimator
+    objective: Objective
+    options: Rl
+    """Of which `epochs`, `updates_per_step` and the KL's are read here"""
+    sampling: Sampling
+    seed: int
+    planned: int
+    """Rollouts of a step when no group is left out"""
+    exact: bool = True
+    """Whether the numbers of the engine that sampled are the learner's to rounding"""
+    reference: Policy | None = None
+
+    def learn(self, step: Step, rate: float) -> dict[str, float]:
+        """The step's updates: `rl.epochs` passes over the useful groups, each cut into `rl.updates_per_step` shares, with
+        ratios to the stored behaviour log-probs, or to the learner's own where the engine isn't exact. The step's
+        measurements; kl, nats a token to the reference, is 0 without one."""
+        options, sampling, reference, groups = self.options, self.sampling, self.reference, step.useful
+        if reference is not None and options.kl_in == "loss":  # the frozen policy's, the same in every epoch
+            groups = with_references(groups, reference, sampling)
+        proximal = None if self.exact else _proximal(self.learner, groups, sampling)
+        estimates = self.estimator.estimate(groups)
+        planned = self.planned / options.updates_per_step
+        results = []
+        for epoch in range(options.epochs):
+            order = np.arange(len(groups))
+            if epoch:
+                seeds = [self.seed, step.place.step, epoch, *step.place.twin]
+                order = np.random.default_rng(seeds).permutation(order)
+            for part in np.array_split(order, min(options.updates_per_step, len(groups))):
+                share = [groups[i] for i in part]
+                own = [estimates.rollouts[i] for i in part]
+                examples = estimated(share, own, self.objective, sampling.max_tokens, planned)
+                if reference is not None and options.kl_in == "loss":
+                    before = [logprobs for group in share for logprobs in group.reference or ()]
+                    examples = with_reference(examples, before, options.kl_coef)
+                if proximal is not None:
+                    examples = with_proximal(examples, [logprobs for i in part for logprobs in proximal[i]])
+                results.append(self.learner.update(examples, rate, self.objective))
+        measured = {**_over_updates(results), **estimates.measured}
+        if proximal is not None:
+            measured |= _mismatch(groups, proximal, self.objective.importance_clip)
+        if reference is not None and options.kl_in == "reward":
+            measured["kl"] = _kl_to_reference(step.groups)
+        return measured
 
 
 def _over_updates(results: Sequence[dict[str, float]]) -> dict[str, float]:
     total = sum(result["tokens"] for result in results)
     means = {name: sum(result[name] * result["tokens"] for result in results) / total for name in MEANS}
-    others = results[0].keys() - {*MEANS, "tokens", "loss", "logprob", "learning_rate"}
+    others = results[0].keys() - {*MEANS, "tokens", "logprob", "learning_rate"}
     means |= {name: float(np.mean([result[name] for result in results])) for name in sorted(others)}
     return means | {"learning_rate": results[-1]["learning_rate"]}
 
 
-def _proximal(learner: Learner, groups: Sequence[Group], run: Session) -> list[list[np.ndarray]]:
+def _proximal(learner: Learner, groups: Sequence[Group], sampling: Sampling) -> list[list[np.ndarray]]:
     """By group and rollout, what the learner's own weights give before the first update."""
     pairs = [(r.prompt_tokens, r.response_tokens) for group in groups for r in group.rollouts]
-    found = iter(learner.score(pairs, run.recipe.sampling))
+    found = iter(learner.score(pairs, sampling))
     return [[next(found) for _ in group.rollouts] for group in groups]
 
 

@@ -15,7 +15,7 @@ from reasonloop.learner.protocol import Learner
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Group, Place, Rollout
 from reasonloop.rewards.exploration import ExplorationReward, alpha_at
-from reasonloop.rewards.outcome import outcome_reward, own_reward, with_kl_penalty
+from reasonloop.rewards.outcome import OwnReward, outcome_reward, own_reward, with_kl_penalty
 from reasonloop.run.session import Session
 from reasonloop.stages.common import shuffled
 
@@ -123,14 +123,13 @@ def score(policy: Policy, rollouts: Sequence[Rollout], sampling: Sampling) -> li
     return policy.score([r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts], sampling)
 
 
-def outcome_of(run: Session) -> Callable[[Group], Group]:
-    """The outcome reward as the recipe has it: the verdict, or a function of the user's own."""
-    options, most = run.recipe.rl, run.recipe.sampling.max_tokens
-    own = own_reward(options.reward) if options.reward != "outcome" else None
+def outcome_of(reward: str | OwnReward, overlong_buffer: int, max_tokens: int) -> Callable[[Group], Group]:
+    """Fills a judged group's outcome rewards: of the verdict ("outcome"), or a function of the user's own."""
+    own = own_reward(reward) if reward != "outcome" else None
 
     def outcome(group: Group) -> Group:
         rollouts = (
-            outcome_reward(rollout, most, options.overlong_buffer, own(group.problem, rollout) if own else None)
+            outcome_reward(rollout, max_tokens, overlong_buffer, own(group.problem, rollout) if own else None)
             for rollout in group.rollouts
         )
         return replace(group, rollouts=tuple(rollouts))

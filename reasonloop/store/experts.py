@@ -1,26 +1,28 @@
 """Expert selection: which rollouts of an iteration's exploration the policy is fine-tuned on (RLoop, arXiv 2511.04285).
 
-The SQL below is the definition. It sees narrow columns only; the chosen rows' tokens and log-probs are read at the end,
-from the few row groups that hold them, so that ten million rollouts need little more memory than the experts do.
+The SQL below is the definition, for rollouts in a store and in memory. It sees narrow columns only; the chosen rows' tokens
+and log-probs are read at the end, from the few row groups that hold them, so that ten million rollouts in a store need
+little more memory than the experts do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from reasonloop.config import Recipe
-from reasonloop.errors import RunError
+from reasonloop.errors import InputError, RunError
 from reasonloop.records import Rollout
-from reasonloop.store.schema import SCHEMA
+from reasonloop.store.schema import SCHEMA, to_table
 from reasonloop.store.segments import find_damage, list_segments, open_segment, read_rows, scan
 
 _MEMORY_LIMIT = "1GB"
@@ -146,18 +148,105 @@ def select_experts(
             f"{store_folder}: no rollouts of branch {branch!r}, iteration {iteration}; "
             "run the exploration of that iteration first"
         )
-    paths = {place.step: path for place, path in segments.items()}
-    sources = list(paths.values()) if full_step is None else [_last_step(paths.values(), full_step)]
+    stored = _Stored({place.step: path for place, path in segments.items()})
+    return _select(stored, hard_threshold=hard_threshold, cap=cap, full_step=full_step, seed=seed)
+
+
+def experts_among(rollouts: Sequence[Rollout], *, hard_threshold: float = 0.5, cap: int = 8, seed: int = 0) -> Experts:
+    """The experts of the rollouts of one exploration, by the same query as `select_experts`.
+
+    Raises InputError if there are none, if they are of several explorations, or if two have one address: the same problem,
+    step and sample.
+    """
+    if cap < 1:
+        raise InputError(f"experts: cap = {cap}: expected at least 1")
+    explorations = sorted({(rollout.branch, rollout.iteration) for rollout in rollouts})
+    if len(explorations) != 1:
+        got = ", ".join(f"{branch} {iteration}" for branch, iteration in explorations) or "no rollouts"
+        raise InputError(f"experts: got {got}; expected the rollouts of one exploration (branch and iteration)")
+    places = Counter((rollout.problem_id, rollout.step, rollout.sample) for rollout in rollouts)
+    (problem, step, sample), count = places.most_common(1)[0]
+    if count > 1:
+        raise InputError(
+            f"experts: {count} rollouts of problem {problem} are sample {sample} of step {step}; expected each rollout "
+            "once, and a step of its own for each time that a problem is sampled"
+        )
+    steps: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        steps.setdefault(rollout.step, []).append(rollout)
+    return _select(_InMemory(dict(sorted(steps.items()))), hard_threshold=hard_threshold, cap=cap, seed=seed)
+
+
+class _Source(Protocol):
+    """Where the rollouts of an exploration are, by step."""
+
+    @property
+    def steps(self) -> Mapping[int, object]: ...
+
+    def count(self, step: int) -> int: ...
+
+    def batches(self, step: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """These columns of a step's rollouts, and `row`, the rollout's number in its step."""
+        ...
+
+    def rows(self, step: int, rows: Sequence[int]) -> list[Rollout]:
+        """The rollouts with these numbers."""
+        ...
+
+    def find_damage(self, steps: Iterable[int]) -> None:
+        """Raises RunError where something in them can't be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Stored:
+    steps: Mapping[int, Path]
+    """Segments"""
+
+    def count(self, step: int) -> int:
+        with open_segment(self.steps[step]) as file:
+            return int(file.metadata.num_rows)
+
+    def batches(self, step: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return (batch for table in scan(self.steps[step], columns) for batch in table.to_batches())
+
+    def rows(self, step: int, rows: Sequence[int]) -> list[Rollout]:
+        return read_rows(self.steps[step], rows)
+
+    def find_damage(self, steps: Iterable[int]) -> None:
+        find_damage(self.steps[step] for step in steps)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    steps: Mapping[int, Sequence[Rollout]]
+
+    def count(self, step: int) -> int:
+        return len(self.steps[step])
+
+    def batches(self, step: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        table = to_table(self.steps[step], run="").select(list(columns))
+        yield from table.append_column("row", pa.array(np.arange(table.num_rows))).to_batches()
+
+    def rows(self, step: int, rows: Sequence[int]) -> list[Rollout]:
+        return [self.steps[step][row] for row in rows]
+
+    def find_damage(self, steps: Iterable[int]) -> None:
+        pass
+
+
+def _select(source: _Source, *, hard_threshold: float, cap: int, full_step: int | None = None, seed: int) -> Experts:
+    given = list(source.steps) if full_step is None else [_last_step(source, full_step)]
     with (
         TemporaryDirectory(prefix="reasonloop-") as spill,
         duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": spill, "threads": 2}) as database,
     ):
-        with _rollouts(database, paths.values(), ["problem_id", "verdict"]):
+        with _rollouts(database, source, source.steps, ["problem_id", "verdict"]):
             rates = [SuccessRate(*row) for row in database.execute(_RATES).fetchall()]
         # A problem that was never solved has no expert to give, so that only the upper end filters.
         hard = [rate.problem_id for rate in rates if 0 < rate.rate <= hard_threshold]
-        deduplicated, chosen = _choose(database, sources, hard, cap, seed)
-    rollouts = [r for step, rows in chosen.items() for r in read_rows(paths[step], rows)]
+        deduplicated, chosen = _choose(database, (source, given), hard, cap, seed)
+    rollouts = [r for step, rows in chosen.items() for r in source.rows(step, rows)]
     return Experts(
         rollouts=sorted(rollouts, key=lambda r: (r.problem_id, r.step, r.sample)),
         rates=rates,
@@ -192,38 +281,41 @@ def distinct(rollouts: Iterable[Rollout]) -> list[Rollout]:
     return list(found.values())
 
 
-def _last_step(paths: Iterable[Path], full_step: int) -> Path:
-    rows = {}
-    for path in paths:
-        with open_segment(path) as file:
-            rows[path] = file.metadata.num_rows
+def _last_step(source: _Source, full_step: int) -> int:
+    rows = {step: source.count(step) for step in source.steps}
     enough = min(full_step, max(rows.values()))
-    return [path for path, count in rows.items() if count >= enough][-1]
+    return [step for step, count in rows.items() if count >= enough][-1]
 
 
 def _choose(
-    database: duckdb.DuckDBPyConnection, paths: Sequence[Path], hard: Sequence[str], cap: int, seed: int
+    database: duckdb.DuckDBPyConnection,
+    among: tuple[_Source, Sequence[int]],
+    hard: Sequence[str],
+    cap: int,
+    seed: int,
 ) -> tuple[int, dict[int, list[int]]]:
-    """How many distinct right rollouts of the problems `hard` these segments hold, and by step the rows of the chosen."""
+    """How many distinct right rollouts of the problems `hard` these steps hold, and by step the rows of the chosen."""
     numbers = np.arange(len(hard), dtype=np.int32)
     database.register("hard", pa.table({"problem": numbers, "problem_id": pa.array(hard, pa.string())}))
     columns = ["problem_id", "verdict", "step", "sample", "response_hash_hi", "response_hash_lo"]
-    with _rollouts(database, paths, columns):
+    with _rollouts(database, *among, columns):
         database.execute(_CANDIDATES)
     distinct_ones = database.execute("SELECT count(*) FROM candidates").fetchall()[0][0]
     return distinct_ones, dict(database.execute(_CHOSEN, {"seed": str(seed), "cap": cap}).fetchall())
 
 
 @contextmanager
-def _rollouts(database: duckdb.DuckDBPyConnection, paths: Iterable[Path], columns: Sequence[str]) -> Iterator[None]:
-    """The segments' columns as the relation `rollouts`, good for one pass."""
+def _rollouts(
+    database: duckdb.DuckDBPyConnection, source: _Source, steps: Iterable[int], columns: Sequence[str]
+) -> Iterator[None]:
+    """The steps' columns as the relation `rollouts`, good for one pass."""
     schema = pa.schema([*(SCHEMA.field(name) for name in columns), ("row", pa.int64())])
-    batches = (batch for path in paths for table in scan(path, columns) for batch in table.to_batches())
+    batches = (batch for step in steps for batch in source.batches(step, columns))
     database.register("rollouts", pa.RecordBatchReader.from_batches(schema, batches))
     try:
         yield
     except duckdb.Error:
-        find_damage(paths)  # an error in the stream reaches DuckDB as words only
+        source.find_damage(steps)  # an error in the stream reaches DuckDB as words only
         raise
     finally:
         database.unregister("rollouts")

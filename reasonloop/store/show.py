@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Sequence
 from itertools import chain, count
 from typing import Any
 
-# Model text may hold anything: escape sequences that drive a terminal (C0, DEL, C1), and the marks that
-# reorder what is shown (bidirectional controls, line and paragraph separators).
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from reasonloop.text import CONTROL, shown, visible
+
 _CELL = 200
 
 
@@ -27,7 +25,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json
         columns = _told_apart(columns)
         for row in rows:
             line = json.dumps(dict(zip(columns, map(finite, row), strict=True)), ensure_ascii=False, default=str)
-            sys.stdout.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
+            sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
     elif sys.stdout.isatty():
         _print_table(columns, rows)
     else:
@@ -44,16 +42,6 @@ def _told_apart(columns: Sequence[str]) -> list[str]:
     return names
 
 
-def visible(text: str) -> str:
-    """The text with control characters written out (\\n, \\x1b, \\u202e), so that none reaches a terminal."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def readable(text: str) -> str:
-    """The same with line breaks and tabs left as they are."""
-    return re.sub(f"(?![\n\t]){_CONTROL.pattern}", lambda match: visible(match[0]), text)
-
-
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -65,15 +53,12 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_column(Text(visible(name)), justify="right" if numeric else "left")
     for row in rows:
         # Text, because a plain string would have [square brackets] in it read as markup.
-        table.add_row(*(Text("NULL", style="dim") if value is None else Text(_cut(_text(value))) for value in row))
+        table.add_row(
+            *(Text("NULL", style="dim") if value is None else Text(shown(_text(value), _CELL)) for value in row)
+        )
     console = Console()
     console.print(table)
     console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}", style="dim", highlight=False)
-
-
-def _cut(text: str) -> str:
-    text = visible(text[: _CELL + 1])
-    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
 
 
 def _text(value: Any) -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from reasonloop.errors import RunError
 from reasonloop.files import write_atomically
 from reasonloop.records import Problem
-from reasonloop.tasks import prompt_of, row_name
+from reasonloop.tasks import row_name
 
 _ROW_GROUP = 20_000
 
@@ -50,7 +50,7 @@ def write_problems(run: Path, problems: Iterable[Problem]) -> None:
         {
             "problem_id": problem.id,
             "split": problem.split,
-            "prompt": prompt_of(problem),
+            "prompt": problem.text,
             "answer": problem.answer,
             "source": row_name(problem) if "file" in problem.meta else None,
         }

@@ -1,6 +1,6 @@
 """Problems and their verifiers. Nothing here imports torch; heavy libraries load when they are used."""
 
-from reasonloop.tasks.base import SPLITS, Task, demonstrations, gold_response, prompt_of, quick_judgement
+from reasonloop.tasks.base import SPLITS, Task, demonstrations, gold_response, quick_judgement
 from reasonloop.tasks.checks import check_task, require_gold, task_problems
 from reasonloop.tasks.files import row_name
 from reasonloop.tasks.registry import TASKS, load_task, parse_task_spec, task_target
@@ -15,7 +15,6 @@ __all__ = [
     "gold_response",
     "load_task",
     "parse_task_spec",
-    "prompt_of",
     "quick_judgement",
     "report_lines",
     "require_gold",

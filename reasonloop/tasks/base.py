@@ -51,13 +51,6 @@ def gold_response(task: Task, problem: Problem) -> str | None:
     return problem.response or problem.answer or None
 
 
-def prompt_of(problem: Problem) -> str:
-    """A problem's prompt for a reader: its text, or its messages as `role: content`."""
-    if problem.messages is None:
-        return problem.prompt or ""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in problem.messages)
-
-
 def demonstrations(task: Task, n: int, seed: int, **options: Any) -> Iterator[tuple[Problem, str]]:
     """The task's own generator, or the training problems (those that only demonstrate, too) that carry a worked response.
 

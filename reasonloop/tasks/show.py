@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from reasonloop.config.section import literals
 from reasonloop.errors import InputError
 from reasonloop.records import Problem, Verdict
-from reasonloop.tasks.base import ALL_SPLITS, DEMONSTRATIONS, demonstrations, gold_response, prompt_of, quick_judgement
+from reasonloop.tasks.base import ALL_SPLITS, DEMONSTRATIONS, demonstrations, gold_response, quick_judgement
 from reasonloop.tasks.checks import check_task, task_problems
 from reasonloop.tasks.files import row_name
 from reasonloop.tasks.registry import TASKS, load_task, parse_task_spec, task_class, task_target
@@ -93,7 +93,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5, asked: Callable[[P
     several = len({problem.split for problem in problems}) > 1
     for problem in problems[:n]:
         console.rule(f"{problem.id} ({problem.split})" if several else problem.id, align="left")
-        console.print(prompt_of(problem) if asked is None else asked(problem))
+        console.print(problem.text if asked is None else asked(problem))
         console.print(f"answer   {one_line(problem.answer, 200)}")
         gold = gold_response(task, problem) if problem.split != DEMONSTRATIONS else None
         if gold is not None:
@@ -101,7 +101,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5, asked: Callable[[P
             console.print(f"gold     {gold}" + (f"  [{judgement.verdict}]" if judgement else ""))
     for problem, response in demonstrations(task, min(n, 2), seed=0) if n else ():
         console.rule(f"demonstration for {problem.id}", align="left")
-        console.print(f"{prompt_of(problem)} {response}" if problem.messages is None else response)
+        console.print(f"{problem.text} {response}" if problem.messages is None else response)
     if asked is None and any(problem.messages is not None for problem in problems[:n]):
         console.print("\nThese are chat messages: --model MODEL shows them as its chat template lays them out.")
 

@@ -25,6 +25,7 @@ from reasonloop.learner.batch import Example
 from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.records import Rollout
+from reasonloop.run.checkpoints import Checkpoint
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task
@@ -67,7 +68,7 @@ def evaluation(out: Path, name: str) -> dict[str, Any]:
 @pytest.fixture
 def all_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps the weights that a run drops."""
-    monkeypatch.setattr("reasonloop.run.checkpoints.Checkpoint.drop_weights", lambda self: None)
+    monkeypatch.setattr(Checkpoint, "drop_weights", lambda self: None)
 
 
 class Spy:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from reasonloop.run import progress
 from reasonloop.run.progress import Progress
 
 
@@ -26,7 +27,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("reasonloop.run.progress.monotonic", clock)
+    monkeypatch.setattr(progress, "monotonic", clock)
     return clock
 
 

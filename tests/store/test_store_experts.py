@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rollout_factory import bits, rollout
 
-from reasonloop.errors import RunError
+from reasonloop.errors import InputError, RunError
 from reasonloop.records import Place, Rollout, Verdict
-from reasonloop.store.experts import select_experts
+from reasonloop.store.experts import experts_among, select_experts
 from reasonloop.store.segments import TrajectoryStore, list_segments
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +111,23 @@ def test_selection_equals_a_plain_reference_whatever_the_row_order(
     assert experts.hard_problems == len(expected)
     assert experts.selected == len(experts.rollouts)
     assert all(rate.rate == rate.right / rate.seen for rate in experts.rates)
+
+    if not last_step:
+        shuffled = random.Random(seed).sample(rollouts, len(rollouts))
+        in_memory = experts_among(shuffled, hard_threshold=threshold, cap=cap, seed=seed)
+        assert bits(in_memory.rollouts) == bits(experts.rollouts)
+        assert replace(in_memory, rollouts=[]) == replace(experts, rollouts=[])
+
+
+def test_rollouts_in_memory_are_of_one_exploration_and_have_addresses() -> None:
+    for rollouts, fault in (
+        ([], "no rollouts"),
+        ([rollout("p"), rollout("p", branch="vanilla")], "main 0, vanilla 0"),
+        ([rollout("p"), rollout("p", iteration=1)], "main 0, main 1"),
+        ([rollout("p"), rollout("p", tokens=(3,))], "2 rollouts of problem p are sample 0 of step 0"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            experts_among(rollouts)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 14), st.integers(0, 9))

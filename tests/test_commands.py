@@ -101,8 +101,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat_model(folder: Path) -> Path:
     """A tiny random model with a chat template, as a Hugging Face folder."""
     policy = tiny_policy("qwen2")
-    policy.codec.tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    each = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
+    policy.codec.tokenizer.chat_template = each + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     policy.save(folder)
     return folder
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from reasonloop.evaluation.standalone import Opened, opened, recipe_of
 from reasonloop.records import Group, Place, Rollout, Verdict
-from reasonloop.text import readable, visible
 from reasonloop.tasks import gold_response
+from reasonloop.text import readable, visible
 
 if TYPE_CHECKING:
     from rich.console import Console

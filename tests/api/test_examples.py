@@ -77,7 +77,12 @@ def test_recipes_can_name_them(here: Path, capsys: pytest.CaptureFixture[str]) -
     recipe = {
         "method": "rl",
         "task": {"name": "countdown", "numbers": 3, "train": 8, "probe": 0, "test": 2},
-        "rl": {"steps": 1, "problems_per_step": 8, "objective": "own_objective:soft_clip", "reward": "own_reward:brief"},
+        "rl": {
+            "steps": 1,
+            "problems_per_step": 8,
+            "objective": "own_objective:soft_clip",
+            "reward": "own_reward:brief",
+        },
         "sampling.max_tokens": 34,
         "rl.advantage": "own_objective:above_the_median",
         "eval.samples": 1,

@@ -36,7 +36,7 @@ def results_section(run: RunData) -> str:
     samples = f" × {e['samples']} samples" if e.get("samples") else ""
     return (
         '<section id="results"><h2>Results</h2>'
-        f"<p>{escape(problems + samples)}; small figures are 95 % intervals (bootstrap over problems). "
+        f"<p>{escape(problems + samples)}; small figures are 95 % intervals over problems. "
         "The last column is what training had spent by then.</p>"
         f"{html_table([*head, '<th>rollouts<small>time</small></th>'], body)}"
         f"{_differences(rows, [key for key, _ in columns])}</section>"

@@ -36,7 +36,8 @@ def sample(
     problem and sample, whatever else is sampled beside it. Unset it is the number of updates that the policy has had.
 
     `reward`: what a response is worth: "outcome" (1 for right and 0 otherwise, or the verifier's score), or a function of
-    (problem, judged rollout), itself or as `module:name`. Without a task (None) there are no verdicts and no rewards.
+    (problem, judged rollout), itself or as `module:name`. Without a task (None) there are no verdicts, and no
+    rewards but those of such a function.
 
     Every rollout has its tokens (int32), their log-probs (float32, nats, of the distribution that was sampled), verdict
     and reward. Raises InputError for an unknown option, a problem that is given twice, or a prompt that is too long.
@@ -56,7 +57,7 @@ def sample(
         engine.load(Weights(policy.version, policy))
         sampler = Sampler(engine, policy.codec, sampling, chosen.seed, task.verifier if task is not None else None)
         groups = sampler.sample(prompts, chosen.group_size, place)
-    return [rewarded(group) for group in groups] if task is not None else groups
+    return [rewarded(group) for group in groups] if task is not None or reward != "outcome" else groups
 
 
 def experts(rollouts: Iterable[Group | Rollout], **options: Unpack[ExpertKeywords]) -> Experts:

@@ -8,16 +8,16 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, cast
 
 from reasonloop import tasks
-from reasonloop.config import TaskConfig, validated
+from reasonloop.config import Section, TaskConfig, validated
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Place, Problem
 from reasonloop.tasks import parse_task_spec, require_gold, task_problems, task_target, tell
 from reasonloop.tasks.base import ALL_SPLITS
-from reasonloop.tasks.show import verifier_pool
-from reasonloop.verify.workers import VerifierPool
+from reasonloop.verify.worker import load_verifier
+from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 
 class Task:
@@ -27,11 +27,18 @@ class Task:
     and end with the task or the interpreter; `close()`, or a `with` block, ends them sooner.
     """
 
-    def __init__(self, config: TaskConfig) -> None:
+    def __init__(self, config: TaskConfig, problems: Sequence[Problem] | None = None) -> None:
         """As `load_task` makes it."""
         self.name, self.options = config.name, config.options
         self._config = config
-        self._task = tasks.load_task(config.name, config.options)
+        if problems is None:
+            self._spec = VerifierSpec(task_target(config.name), config.options)
+            self._task = tasks.load_task(config.name, config.options)
+        else:
+            chosen = validated(GivenOptions, config.options, "problems")
+            target = f"reasonloop.verify.verifiers:{chosen.verifier.title()}Verifier"
+            self._spec = VerifierSpec(target, {"extract": chosen.extract})
+            self._task = cast(tasks.Task, _Given(problems, load_verifier(target, self._spec.options)))
         self._splits: dict[str, list[Problem]] = {split: [] for split in ALL_SPLITS}
         for problem in task_problems(self._task, config.name):
             self._splits[problem.split].append(problem)
@@ -89,13 +96,12 @@ class Task:
     @cached_property
     def verifier(self) -> VerifierPool:
         """The workers"""
-        config = self._config
-        return verifier_pool(config.name, config.options, config.verify_deadline, config.verify_workers)
+        return VerifierPool(self._spec, deadline=self._config.verify_deadline, workers=self._config.verify_workers)
 
     def check(self) -> None:
         """Verifies every problem's gold answer against itself. Raises InputError, naming the first rows, unless all are
         right: a verifier that says no to everything is found before any training."""
-        problems = [problem for problems in self._splits.values() for problem in problems]
+        problems = [problem for split in self._splits.values() for problem in split]
         require_gold(self._task, problems, self.verifier, f"task {self.name!r}")
         tell(self._task)
 
@@ -117,13 +123,35 @@ class Task:
         return f"Task({self.name}: {sizes or 'no problems'})"
 
 
-def load_task(task: str | type, /, *, check: bool = True, **options: Any) -> Task:
+class GivenOptions(Section):
+    """Options of a task that is a list of Problems: as those of a file's."""
+
+    verifier: Literal["math", "numeric", "exact"] = "math"
+    extract: Literal["boxed", "hash", "last_number", "final", "bare", "all"] = "final"
+
+
+class _Given:
+    """Problems at hand, with a verifier of answers."""
+
+    def __init__(self, problems: Sequence[Problem], verifier: Any) -> None:
+        self._problems, self._verifier = problems, verifier
+
+    def problems(self) -> Sequence[Problem]:
+        return self._problems
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._verifier, name)
+
+
+def load_task(task: str | type | Iterable[Problem], /, *, check: bool = True, **options: Any) -> Task:
     """The task that `task` names: a registered name ("countdown"; `reasonloop tasks list` shows all), a file of problems
-    (they are test problems), `module:Class`, or a task class of yours, with its options behind it or by keyword.
+    (they are test problems), `module:Class`, or a task class of yours, with its options behind it or by keyword. Or a list
+    of Problems, each with its split, whose answers are compared by `verifier` ("math", "numeric" or "exact").
 
         task = reasonloop.load_task("countdown?train=256&test=64")
         task = reasonloop.load_task("file", train="train.parquet", test="test.jsonl", verifier="math")
         task = reasonloop.load_task(Multiples, train=40)
+        task = reasonloop.load_task([reasonloop.Problem(id="1", prompt="2 + 2 =", answer="4")], verifier="numeric")
 
     `verify_deadline` (seconds a response, 5) and `verify_workers` (processes, 1) are options, too. `check=False` leaves
     out the check that all gold answers verify as right.
@@ -131,6 +159,11 @@ def load_task(task: str | type, /, *, check: bool = True, **options: Any) -> Tas
     Raises InputError for a name, an option or a problem that isn't right. A class must stand in a file, so that the
     verifier's workers can import it; a script that defines one needs `if __name__ == "__main__":` around its work.
     """
+    if not isinstance(task, str | type) and isinstance(task, Iterable):
+        loaded = Task(validated(TaskConfig, {"name": "problems", **options}, "problems"), list(task))
+        if check:
+            loaded.check()
+        return loaded
     if isinstance(task, str):
         name, given = parse_task_spec(task)
         twice = sorted(given.keys() & options.keys())

@@ -51,11 +51,11 @@ def test_every_name_has_its_paragraph() -> None:
 
 
 def test_the_loop_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = LOOP.replace("range(30)", "range(2)").replace("test=64", "test=4").replace("epochs=4", "epochs=1")
-    assert small.count("range(2)") == small.count("test=4") == small.count("epochs=1") == 1
+    small = LOOP.replace("range(30)", "range(1)").replace("test=64", "test=2").replace("epochs=4", "epochs=1")
+    assert small.count("range(1)") == small.count("test=2") == small.count("epochs=1") == 1
     exec(compile(small, "loop.py", "exec"), {"__name__": "__main__"})
     told = capsys.readouterr().out
-    assert "base      test, 4 problems x 32 samples: avg@32 0." in told
+    assert "base      test, 2 problems x 32 samples: avg@32 0." in told
     assert "gained" in told
     assert reasonloop.Policy.load(here / "runs" / "loop-model", "cpu").version == 0
 
@@ -69,7 +69,7 @@ def test_the_loop_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_what_is_ones_own_runs(name: str, said: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import_module(name).main(steps=1, tested=4)
+    import_module(name).main(steps=1, tested=2)
     assert said in capsys.readouterr().out
 
 
@@ -104,7 +104,7 @@ def test_recipes_can_name_them(here: Path, capsys: pytest.CaptureFixture[str]) -
 def test_the_notebook_runs(here: Path) -> None:
     pytest.importorskip("nbclient")
     pytest.importorskip("matplotlib")
-    notebook = import_module("notebook").executed("STEPS, BATCH, SAMPLES, TESTED = 4, 8, 4, 4")
+    notebook = import_module("notebook").executed("STEPS, BATCH, SAMPLES, TESTED = 2, 8, 4, 2")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     told = "".join(output.get("text", "") for output in outputs)

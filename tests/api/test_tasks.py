@@ -79,6 +79,29 @@ def test_files_of_problems_and_prompts_of_ones_own(own: Path) -> None:
     assert {rollout.reward for rollout in free[0].rollouts} == {0.0}
 
 
+def test_a_list_of_problems_is_a_task() -> None:
+    problems = [
+        reasonloop.Problem(id="a", prompt="1/2 + 1/2 =", answer="1"),
+        reasonloop.Problem(id="b", prompt="sqrt(8) =", answer="2\\sqrt{2}", split="test"),
+    ]
+    task = reasonloop.load_task(problems)
+    assert (task.train, task.test) == (problems[:1], problems[1:])
+    assert task.verify(problems[1], r"it is \boxed{\sqrt{8}}").verdict is reasonloop.Verdict.RIGHT
+    exact = reasonloop.load_task(problems, verifier="exact", extract="all")
+    assert exact.verify(problems[0], "1.0").verdict is reasonloop.Verdict.WRONG
+    with pytest.raises(InputError, match="did you mean 'verifier'"):
+        reasonloop.load_task(problems, verifer="exact")
+    with pytest.raises(InputError, match="is a dict; expected a reasonloop"):
+        reasonloop.load_task([{"prompt": "1 + 1"}])  # type: ignore[list-item]
+
+
+def test_a_reward_needs_no_task() -> None:
+    policy = reasonloop.Policy.load(weak_model(), "cpu")
+    problems = [reasonloop.Problem(id="mine", prompt="2 from 1 1 :")]
+    (group,) = reasonloop.sample(policy, None, problems, max_tokens=9, reward=lambda problem, r: r.text.count("+"))
+    assert [r.reward for r in group.rollouts] == [r.text.count("+") for r in group.rollouts] != [0.0] * 8
+
+
 def test_batches_pass_over_all_problems() -> None:
     task = reasonloop.load_task("countdown", numbers=2, train=10, probe=0, test=0, max_number=9)
     batches = [task.batch(step, 4) for step in range(5)]

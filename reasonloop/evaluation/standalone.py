@@ -32,7 +32,6 @@ DEFAULT_SAMPLES = {"eval": 32, "sample": 4}
 class Opened:
     """A model on a split of a task, ready to answer."""
 
-    recipe: Recipe
     task: Task
     prompts: Sequence[Group]
     """The problems of the split, as many as were asked for"""
@@ -109,7 +108,7 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
                 codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
             tell(task)
             sampler = Sampler(engine, codec, recipe.eval_sampling, recipe.seed, pool)
-            yield Opened(recipe, task, prompts, codec, sampler)
+            yield Opened(task, prompts, codec, sampler)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ language = "en"
 
 # The notebook lives with the other examples. It is shown with the outputs that it was committed with, and run by the tests.
 shutil.copyfile(ROOT / "examples" / "reasonloop.ipynb", HERE / "notebook.ipynb")
+BESIDE = ("own_objective.py", "own_reward.py", "own_method.py")  # what it links to
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "attrs_block", "attrs_inline", "html_image"]
 myst_heading_anchors = 4
@@ -53,7 +54,7 @@ pygments_dark_style = "github-dark"
 
 # Links from a page to a file of the repository that is no page: with REPOSITORY_URL, to it there, else its name alone.
 REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
-PAGES = {"README.md": "index", "CONTRIBUTING.md": "contributing"}
+PAGES = {"README.md": "index", "CONTRIBUTING.md": "contributing", "examples/reasonloop.ipynb": "notebook"}
 
 
 class RepositoryLinks(SphinxTransform):
@@ -67,9 +68,12 @@ class RepositoryLinks(SphinxTransform):
             target = str(reference.get("reftarget") or reference.get("refuri"))
             path, _, anchor = unquote(target).partition("#")
             found = (page.parent / path).resolve()
+            if page == HERE / "notebook.ipynb" and path in BESIDE:
+                found = ROOT / "examples" / path
             if found.is_relative_to(HERE) or not found.is_relative_to(ROOT):
                 continue
             name = found.relative_to(ROOT).as_posix()
+            name += ".ipynb" * (name == "examples/reasonloop")  # whose link has lost its ending by now
             if name in PAGES:
                 uri = os.path.relpath(HERE / PAGES[name], page.parent) + ".html" + (f"#{anchor}" if anchor else "")
             elif REPOSITORY:
@@ -84,8 +88,8 @@ class RepositoryLinks(SphinxTransform):
     def _to_a_file(node: nodes.Node) -> bool:
         if not isinstance(node, nodes.Element):
             return False
-        target = node.get("reftarget") or node.get("refuri")
-        return bool(target) and "../" in str(target) and "://" not in str(target)
+        target = str(node.get("reftarget") or node.get("refuri") or "")
+        return "://" not in target and ("../" in target or target.startswith(str(ROOT)) or target in BESIDE)
 
 
 def setup(app: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,25 @@ def test_badges_say_what_the_project_says(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "path", [str(DOCS), *sys.path])
     for name, svg in importlib.import_module("make_badges").badges().items():
         assert (DOCS / "images" / name).read_text(encoding="utf-8") == svg, "run `make docs`"
+
+
+def test_the_first_page_shows_what_was_sampled() -> None:
+    """Problem, response, verdict and how often it is right, as `evidence/quickstart/example.py` wrote them."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = json.loads((ROOT / "evidence" / "quickstart" / "example.json").read_text(encoding="utf-8"))
+    for policy in ("base", "product"):
+        shown = found["gained"][policy]
+        assert re.search(rf"{re.escape(shown['text'])}\n.*{shown['verdicts']['right']} of 32 tries are right", text)
+    counts, lost = found["problems"], found["lost"]
+    assert f"Of {sum(counts.values())} held-out ones {counts['gained']} did, {counts['lost']} lost." in text
+    assert f"was right in {lost['base']['verdicts']['right']} of 32 tries before, and in none after" in text
+    assert lost["product"]["verdicts"].get("right", 0) == 0
+
+
+def test_the_first_page_s_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (script,) = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"))
+    exec(script.replace("batch(0, 32)", "batch(0, 8)"), {})
+    assert "'reward'" in capsys.readouterr().out
 
 
 def test_the_first_page_stays_readable() -> None:

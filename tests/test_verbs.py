@@ -22,6 +22,7 @@ from reasonloop import config, usage
 from reasonloop.cli import _parse, _parser, main
 from reasonloop.engine.native import NativeEngine
 from reasonloop.evaluation.chat import Chat
+from reasonloop.evaluation.evaluate import _read_blocks
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.store.database import query
 from reasonloop.tasks import load_task
@@ -176,6 +177,15 @@ def test_a_run_whose_training_rows_only_demonstrate_in_part(here: Path) -> None:
         ("test", 1, "test.jsonl line 1"),
         ("train", 10, "train.jsonl line 9"),
     ]
+
+
+def test_an_evaluation_that_was_cut_off_before_texts_were_kept_begins_anew(tmp_path: Path) -> None:
+    saved = tmp_path / "base.partial"
+    new, old = '{"id": "a", "rollouts": []}\n', '{"id": "b", "n": 4, "correct": 1}\n'
+    for text, rows in ((new * 2 + old, 2), (old * 4, 0), (new * 3, 2)):
+        saved.write_text(text)
+        assert len(_read_blocks(saved, 2)) == rows
+        assert saved.read_text() == new * rows
 
 
 # sample

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from reasonloop.api.options import EvalKeywords, EvalOptions, sampling_of
-from reasonloop.api.task import Task
+from reasonloop.api.task import Task, expect_task
 from reasonloop.config import EngineOptions, validated
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import avg_at_k, paired_bootstrap, pass_at_k
@@ -144,8 +144,10 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
     from reasonloop.api.keeping import KeepingSampler
     from reasonloop.engine.registry import engine_of
     from reasonloop.evaluation.evaluate import block_size, count, summary
-    from reasonloop.policy.policy import Weights
+    from reasonloop.policy.policy import Weights, expect_policy
 
+    expect_policy("evaluate", policy)
+    expect_task("evaluate", task)
     chosen = validated(EvalOptions, dict(options), "evaluate")
     sampling = sampling_of(chosen)
     problems = task.split(split)[: chosen.problems or None]

@@ -26,7 +26,7 @@ from reasonloop.learner.estimates import Estimator, GroupAdvantages
 from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import OBJECTIVES, Objective, Surrogate, objective_of
 from reasonloop.learner.protocol import Measured
-from reasonloop.policy.policy import Policy
+from reasonloop.policy.policy import Policy, expect_policy
 from reasonloop.records import Group, Place, Problem, Rollout
 from reasonloop.run.stages import Examples
 from reasonloop.stages.exploration import rollout_metrics
@@ -59,6 +59,7 @@ class Learner:
     """
 
     def __init__(self, policy: Policy, **options: Unpack[LearnerKeywords]) -> None:
+        expect_policy("Learner", policy)
         chosen = validated(LearnerOptions, dict(options), "Learner")
         self.policy = policy
         """What is trained"""

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Unpack
 
 from reasonloop.api.options import ExpertKeywords, ExpertOptions, SampleKeywords, SampleOptions, sampling_of
-from reasonloop.api.task import Task, problems_of
+from reasonloop.api.task import Task, expect_task, problems_of
 from reasonloop.config import EngineOptions, validated
 from reasonloop.errors import InputError
 from reasonloop.records import Group, Place, Problem, Rollout
@@ -44,9 +44,12 @@ def sample(
     """
     from reasonloop.engine.registry import engine_of
     from reasonloop.engine.sample import Sampler
-    from reasonloop.policy.policy import Weights
+    from reasonloop.policy.policy import Weights, expect_policy
     from reasonloop.stages.sampling import outcome_of
 
+    expect_policy("sample", policy)
+    if task is not None:
+        expect_task("sample", task)
     chosen = validated(SampleOptions, dict(options), "sample")
     sampling = sampling_of(chosen)
     place = Place(iteration=chosen.iteration, step=policy.version if chosen.step is None else chosen.step)

@@ -200,11 +200,20 @@ def target_of(own: Any) -> str:
     return f"{module}:{name}"
 
 
+def expect_task(where: str, task: object) -> None:
+    """Raises InputError for what is no task: its name, say."""
+    if not isinstance(task, Task):
+        call = f"reasonloop.load_task({task!r})" if isinstance(task, str | type) else "reasonloop.load_task(...)"
+        raise InputError(f"{where}: the task is a {type(task).__name__}; expected {call}")
+
+
 def problems_of(task: Task | None, problems: Iterable[Problem] | None) -> Sequence[Problem]:
     """The problems to work on: those given, else the task's training problems. Raises InputError unless each is a Problem,
     and there once."""
     if problems is None and task is None:
         raise InputError("no problems: without a task expected some (reasonloop.Problem(id=..., prompt=...))")
+    if isinstance(problems, Problem):
+        raise InputError("problems: got a Problem; expected a list of them")
     found = list(problems) if problems is not None else task.train if task is not None else []
     seen: set[str] = set()
     for problem in found:

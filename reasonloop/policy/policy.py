@@ -177,6 +177,13 @@ class Policy:
             )
 
 
+def expect_policy(where: str, policy: object) -> None:
+    """Raises InputError for what is no policy: its name, or a model of transformers, say."""
+    if not isinstance(policy, Policy):
+        call = f"Policy.load({str(policy)!r})" if isinstance(policy, str | Path) else "Policy(model, tokenizer)"
+        raise InputError(f"{where}: the policy is a {type(policy).__name__}; expected reasonloop.{call}")
+
+
 @dataclass(frozen=True)
 class Weights:
     """A policy's weights as they are now."""

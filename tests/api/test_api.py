@@ -280,6 +280,10 @@ def test_what_is_wrong_is_refused_by_name(task: reasonloop.Task, policy: reasonl
         "'test' is given twice": lambda: reasonloop.load_task("countdown?test=5", test=6),
         "model.dtype = 'half'": lambda: reasonloop.Policy.load(weak_model(), dtype="half"),
         "model.device = 'gpu'": lambda: reasonloop.Policy.load(weak_model(), "gpu"),
+        r"expected reasonloop.Policy.load\('x'\)": lambda: reasonloop.Learner("x"),  # type: ignore[arg-type]
+        r"expected reasonloop.Policy\(model, tokenizer\)": lambda: reasonloop.evaluate(policy.model, task),
+        r"expected reasonloop.load_task\('countdown'\)": lambda: reasonloop.evaluate(policy, "countdown"),  # type: ignore[arg-type]
+        "got a Problem; expected a list": lambda: reasonloop.sample(policy, task, task.train[0]),  # type: ignore[arg-type]
         "no run folder": lambda: reasonloop.Run(tmp_path),
         "expected out=": lambda: reasonloop.run({"method": "rl"}),
         "did you mean 'rl.steps'": lambda: reasonloop.run({"rl": {"step": 3}}, out=tmp_path / "r"),

@@ -81,6 +81,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = text.split("\n", 1)[0].rpartition("# ")[2]
             if re.fullmatch(r"[\w-]+\.(toml|py)", name):
                 (here / name).write_text(text)
+    (here / "rates").mkdir()
+    (here / "rates" / "study.toml").write_text(
+        re.findall(r"(?ms)^```toml\n(.*?)^```$", (ROOT / "docs" / "study.md").read_text(encoding="utf-8"))[0]
+    )
     model = chat_model(here / "path" / "to" / "hf-folder")
     for name in ("path/to/model", "MODEL"):
         (here / name).symlink_to(model)
@@ -126,6 +130,8 @@ def test_a_command_runs(line: str, page: str, world: Path, monkeypatch: pytest.M
             argv = [
                 word.replace("train=100", "train=4&probe=1&test=2") for word in argv
             ]  # a generator's answers take time
+            if argv[:2] == ["study", "rates"]:  # none of its runs is finished
+                argv = [word for word in argv if word != "--compare-only"]
             if argv[0] == "bench":  # measures for minutes
                 with pytest.raises(SystemExit, match="0"):
                     main([*argv, "--help"])

@@ -19,7 +19,9 @@ def manual() -> str:
         "",
         "Made from `reasonloop/config` by `make docs`; do not edit.",
         "",
-        "A recipe is a TOML file; every key has a default, and `section.key=value` on the command line overrides it.",
+        "A recipe is a TOML file; every key has a default, and `section.key=value` on the command line overrides it. Paths "
+        "in it are relative to the current directory; modules of yours (`module:name`) are looked for there and beside the "
+        "recipe.",
     ]
     tables: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
 

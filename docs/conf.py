@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ suppress_warnings = ["myst.header", "toc.not_included"]  # the log's pages are r
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 
 html_theme = "furo"
 html_title = "ReasonLoop"
@@ -92,5 +93,17 @@ class RepositoryLinks(SphinxTransform):
         return "://" not in target and ("../" in target or target.startswith(str(ROOT)) or target in BESIDE)
 
 
+def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written for `help()`: `names` in backticks are code, and so is what is indented."""
+    written: list[str] = []
+    for line in lines:
+        before = next((one for one in reversed(written) if one.strip()), "")
+        if line.startswith("    ") and not before.startswith("    ") and before != "::":
+            written += ["::", ""]
+        written.append(line if line.startswith("    ") else re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line))
+    lines[:] = written
+
+
 def setup(app: Any) -> None:
     app.add_transform(RepositoryLinks)
+    app.connect("autodoc-process-docstring", as_rst)

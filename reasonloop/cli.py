@@ -9,18 +9,22 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.text import is_text
+from reasonloop.usage import SHELLS, Parser, TopParser, complete
 from reasonloop.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input."""
+    """Exit code: 0 success, 1 the run failed or was stopped, 2 bad input. Without a verb: the help, and 2."""
     _prepare_streams()
+    arguments = argparse.Namespace()
     try:
         arguments = _parse(argv)
+        if not hasattr(arguments, "verb"):
+            arguments.parser.print_help()
+            return 2
         arguments.verb(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no news
     except InputError as error:
@@ -30,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         return _failed(f"stopped; the same command goes on with {stopped}")
     except KeyboardInterrupt:
-        return _failed("stopped at once; the same command goes on from the last checkpoint")
+        training = getattr(arguments, "verb", None) is _run
+        return _failed("stopped at once" + "; the same command goes on from the last checkpoint" * training)
     except OSError as error:
         _drop_output()
         # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
@@ -59,15 +64,9 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all verbs do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; `{self.prog} --help` shows what is expected")
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
+    complete(parser)
     given = sys.argv[1:] if argv is None else argv
     for text in given:
         if not is_text(text):
@@ -82,43 +81,37 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = TopParser(
         prog="reasonloop",
         description="From a causal language model and verifiable problems to a reasoning model that keeps generalising.",
     )
     parser.add_argument("--version", action="version", version=f"reasonloop {VERSION}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    parser.set_defaults(parser=parser)
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     _add_runs(verbs)
+    _add_models(verbs)
     _add_tools(verbs)
     return parser
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[_Parser], call: Callable[[argparse.Namespace], None], name: str, about: str
-) -> _Parser:
-    added = verbs.add_parser(name, help=about)
+    verbs: argparse._SubParsersAction[Parser], call: Callable[[argparse.Namespace], None], name: str, about: str
+) -> Parser:
+    added = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
     added.set_defaults(verb=call)
     return added
 
 
-def _add_runs(verbs: argparse._SubParsersAction[_Parser]) -> None:
+def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What is done with a run."""
     run = _verb(verbs, _run, "run", "start a recipe, or continue what --out holds")
-    run.add_argument("recipe", type=Path, metavar="RECIPE.toml")
-    run.add_argument("overrides", nargs="*", metavar="section.key=value")
+    run.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="the recipe (docs/recipes.md has all options)")
+    _add_overrides(run)
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
     run.add_argument(
         "--dry-run", action="store_true", help="check the recipe, print it whole with its stages, and stop"
     )
-
-    evaluate = _verb(verbs, _eval, "eval", "evaluate a model on a task's held-out problems")
-    evaluate.add_argument("model", help="Hugging Face folder, run folder, GGUF file or bundled name")
-    evaluate.add_argument("overrides", nargs="*", metavar="section.key=value")
-    evaluate.add_argument("--task", help="name[?key=value&...], problem file or module:Class (default: the run's own)")
-    evaluate.add_argument("--samples", type=_positive, default=32)
-    evaluate.add_argument("--split", choices=("test", "probe", "train"), default="test")
-    evaluate.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
 
     compare = _verb(verbs, _compare, "compare", "finished runs as arms side by side, paired by seed")
     compare.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one recipe are one arm")
@@ -127,29 +120,86 @@ def _add_runs(verbs: argparse._SubParsersAction[_Parser]) -> None:
     compare.add_argument("--all", action="store_true", help="also RLoop's last explored policy")
 
     report = _verb(verbs, _report, "report", "write a run's HTML report")
-    report.add_argument("run", type=Path)
+    report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
     report.add_argument("--follow", action="store_true", help="keep it fresh while the run goes on; Ctrl-C ends")
 
-    query = _verb(verbs, _query, "query", "DuckDB SQL over a run's rollouts, metrics, evals, eval_problems")
-    query.add_argument("run", type=Path)
-    query.add_argument("sql")
+    about = "SQL (DuckDB) over a run's rollouts, problems, metrics, evals, eval_problems, eval_rollouts"
+    query = _verb(verbs, _query, "query", about)
+    query.description = f"{about}. A table on a terminal; in a pipe tab-separated lines with a header, values in full."
+    query.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
+    query.add_argument("sql", metavar="SQL", help="one SELECT (or DESCRIBE rollouts, SUMMARIZE rollouts, SHOW TABLES)")
     query.add_argument("--json", action="store_true", help="a JSON object a row")
 
 
-def _add_tools(verbs: argparse._SubParsersAction[_Parser]) -> None:
+def _add_models(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """What asks a model."""
+    evaluate = _verb(verbs, _eval, "eval", "evaluate a model on a task's held-out problems")
+    _add_model(evaluate)
+    evaluate.add_argument("--samples", type=_positive, help="responses a problem (default: 32; 1 where greedy)")
+    evaluate.add_argument(
+        "--json",
+        type=_result_file,
+        metavar="FILE",
+        help="also write the whole result there, and the responses into a Parquet file beside it",
+    )
+
+    sample = _verb(verbs, _sample, "sample", "what a model says to problems: prompt, responses, verdicts; or --chat")
+    _add_model(sample)
+    sample.add_argument("-n", type=_positive, default=3, metavar="N", help="how many problems (default: 3)")
+    sample.add_argument("--samples", type=_positive, help="responses a problem (default: 4; 1 where greedy)")
+    sample.add_argument("--json", action="store_true", help="a JSON object a problem, on a line of its own")
+    sample.add_argument("--chat", action="store_true", help="talk to the model instead; stdin may be a pipe")
+
+
+def _add_model(verb: Parser) -> None:
+    verb.add_argument(
+        "model", metavar="MODEL", help="Hugging Face folder, run folder (its product), GGUF file or bundled name"
+    )
+    _add_overrides(verb)
+    verb.add_argument(
+        "--task", help="a name, problem file or module:Class, with ?key=value&... behind it (default: the run's own)"
+    )
+    verb.add_argument(
+        "--split",
+        choices=("test", "probe", "train"),
+        default="test",
+        help="which problems of the task (default: test; a problem file given as it is has these)",
+    )
+
+
+def _add_overrides(verb: Parser) -> None:
+    verb.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="options of the recipe, laid over it (docs/recipes.md)",
+    )
+
+
+def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What needs no run."""
+    init = _verb(verbs, _init, "init", "a folder to start from: recipe, problems, verifier and reward of your own")
+    init.add_argument("folder", type=Path, metavar="DIR", help="the folder to make; it must be new or empty")
+
     tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
-    task_verbs = tasks.add_subparsers(metavar="list|check|show", dest="what", required=True)
-    _verb(task_verbs, _tasks, "list", "all tasks")
+    tasks.set_defaults(parser=tasks)
+    task_verbs = tasks.add_subparsers(metavar="list|check|show", dest="what", parser_class=Parser)
+    listed = _verb(task_verbs, _tasks, "list", "the tasks there are, or all options of one")
+    listed.add_argument("task", nargs="?", metavar="TASK", help="a task whose options are wanted")
     check = _verb(task_verbs, _tasks, "check", "verify every gold answer against itself")
-    check.add_argument("task", help="a name, module:Class, or a file, folder or hf:owner/name with problems")
+    check.add_argument(
+        "task", metavar="TASK", help="a name, module:Class, or a file, folder or hf:owner/name with problems"
+    )
     show = _verb(task_verbs, _tasks, "show", "print some problems")
-    show.add_argument("task", help="as for check")
-    show.add_argument("-n", type=_positive, default=5)
+    show.add_argument("task", metavar="TASK", help="as for check")
+    show.add_argument("-n", type=_positive, default=5, metavar="N", help="how many (default: 5)")
+    show.add_argument("--model", help="show each prompt as this model gets it, chat template included")
 
     verify = _verb(verbs, _verify, "verify", 'JSONL {"answer", "gold"} on stdin, verdicts on stdout')
-    verify.add_argument("--kind", choices=("math", "numeric", "exact", "code"), required=True)
+    verify.add_argument(
+        "--kind", choices=("math", "numeric", "exact", "code"), required=True, help="how answers are compared"
+    )
     verify.add_argument(
         "--extract",
         choices=("final", "boxed", "hash", "last_number", "bare", "all"),
@@ -157,7 +207,7 @@ def _add_tools(verbs: argparse._SubParsersAction[_Parser]) -> None:
     )
     verify.add_argument("--percent", choices=("lenient", "strict"), help="strict: 10 and 10 %% are two answers")
     verify.add_argument("--deadline", type=float, default=5.0, help="seconds an answer may take (default: 5)")
-    verify.add_argument("--workers", type=_positive)
+    verify.add_argument("--workers", type=_positive, help="processes that judge (default: one a core, at most 4)")
 
     bench = _verb(verbs, _bench, "bench", "sampled and trained tokens/s of a model, and their share of the peak")
     bench.add_argument("--model", default="countdown", help="as for eval (default: countdown)")
@@ -165,11 +215,16 @@ def _add_tools(verbs: argparse._SubParsersAction[_Parser]) -> None:
     bench.add_argument("--context", type=_positive, help="train on one packed stream of so many tokens (8192, 16384)")
     bench.add_argument("--batch", type=_positive, nargs="+", default=[1, 64], help="responses sampled at once")
     bench.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
-    bench.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    bench.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="what it computes in (default: float32)"
+    )
     bench.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
 
     doctor = _verb(verbs, _doctor, "doctor", "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
+
+    completion = _verb(verbs, _completion, "completion", "a script that makes your shell complete this command")
+    completion.add_argument("shell", choices=SHELLS, help="which shell")
 
 
 def _new_file(text: str) -> Path:
@@ -181,6 +236,14 @@ def _new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: a folder; expected a file")
     if not os.access(path if path.exists() else path.parent, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: cannot be written there; expected a place that can")
+    return path
+
+
+def _result_file(text: str) -> Path:
+    path = _new_file(text)
+    if path.suffix == ".parquet":
+        raise argparse.ArgumentTypeError(f"{text}: the responses go into that file; expected another ending, as .json")
+    _new_file(str(path.with_suffix(".parquet")))
     return path
 
 
@@ -210,6 +273,22 @@ def _eval(arguments: argparse.Namespace) -> None:
     )
 
 
+def _sample(arguments: argparse.Namespace) -> None:
+    if arguments.chat:
+        from reasonloop.evaluation.chat import talk
+
+        if arguments.task is not None or arguments.json or arguments.samples:
+            raise InputError("sample --chat: it takes no --task, --samples and --json; expected the model alone")
+        talk(arguments.model, arguments.overrides)
+        return
+    from reasonloop.evaluation.sampled import sample_model
+
+    sample_model(
+        *(arguments.model, arguments.task, arguments.n, arguments.samples, arguments.split, arguments.json),
+        arguments.overrides,
+    )
+
+
 def _compare(arguments: argparse.Namespace) -> None:
     from reasonloop.compare.command import compare_runs
 
@@ -229,11 +308,17 @@ def _tasks(arguments: argparse.Namespace) -> None:
     from reasonloop.tasks import parse_task_spec, show
 
     if arguments.what == "list":
-        show.list_tasks()
+        show.list_tasks(arguments.task)
     elif arguments.what == "check":
         show.check(*parse_task_spec(arguments.task))
     else:
-        show.show_task(*parse_task_spec(arguments.task), n=arguments.n)
+        asked = None
+        if arguments.model is not None:
+            from reasonloop.policy.codec import Codec
+
+            codec = Codec.load(arguments.model)
+            asked = lambda problem: codec.decode_whole(codec.encode_prompt(problem))  # noqa: E731
+        show.show_task(*parse_task_spec(arguments.task), n=arguments.n, asked=asked)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -265,6 +350,18 @@ def _bench(arguments: argparse.Namespace) -> None:
     )
     if arguments.json:
         write(result, arguments.json)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from reasonloop.scaffold import init
+
+    print(init(arguments.folder))
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    from reasonloop.usage import script
+
+    print(script(arguments.shell), end="")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

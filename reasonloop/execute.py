@@ -151,10 +151,13 @@ def _work(run: Session) -> None:
     from reasonloop.run.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
+    from reasonloop.store.texts import problems_file, write_problems
 
     prepare_threads(run.folder.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
+    if not problems_file(run.folder.path).is_file():
+        write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
     with Progress(dry.units) as progress, run.stoppable():
         run.progress = progress
         if run.folder.resumed:

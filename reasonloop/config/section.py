@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -41,7 +41,7 @@ def validated(model: type[SectionT], data: dict[str, Any], where: str) -> Sectio
 def _explain(model: type[BaseModel], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = _keys(model)
+        known = known_keys(model)
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         if not near:
             near = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
@@ -54,17 +54,30 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if not key:
         return message
     got = error.get("input")
-    shown = repr(got) if len(repr(got)) < 80 else repr(got)[:77] + "..."
+    if isinstance(got, dict):  # its keys are told apart by the message
+        return f"{key}: {message}"
+    got = repr(got).lower() if isinstance(got, bool) else repr(got)  # texts and lists as TOML takes them, too
+    if error["type"] in ("model_type", "model_attributes_type"):
+        message = f"expected a table: [{key}], or {key}.KEY"
+    shown = got if len(got) < 80 else got[:77] + "..."
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted keys of a table and of the tables in it."""
     found: list[str] = []
     for name, info in model.model_fields.items():
         found.append(prefix + name)
         if inner := table_of(info.annotation):
-            found += _keys(inner[0], f"{prefix}{name}{inner[1]}.")
+            found += known_keys(inner[0], f"{prefix}{name}{inner[1]}.")
     return found
+
+
+def literals(annotation: Any) -> list[Any]:
+    """The values that an option may have, where they are a closed list; an option that may be unset, too."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [value for part in get_args(annotation) for value in literals(part)]
 
 
 def table_of(annotation: Any) -> tuple[type[BaseModel], str] | None:

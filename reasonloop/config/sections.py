@@ -50,7 +50,7 @@ class EngineOptions(OpenSection):
 
 
 class TaskConfig(OpenSection):
-    """All keys beside these are the task's own options (`reasonloop tasks list` shows them)."""
+    """All keys beside these are the task's own options (`reasonloop tasks list NAME` shows them)."""
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
@@ -63,7 +63,7 @@ class TaskConfig(OpenSection):
 class Sampling(Section):
     """The distribution that responses are drawn from, in training and in evaluation. Log-probs are always of this one."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = 1.0
     """Divides the logits."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus: keep the smallest set of tokens whose probability reaches top_p. 1 switches it off."""
@@ -78,12 +78,21 @@ class Sampling(Section):
     token behind which its text has one of them, and keeps it. A text that is one token of the tokenizer ends it as that
     token only."""
 
+    @field_validator("temperature")
+    @classmethod
+    def _not_greedy(cls, value: float) -> float:
+        if value <= 0:
+            raise ValueError("input should be greater than 0; greedy evaluation is eval.temperature = 0")
+        return value
+
     @property
     def truncated(self) -> bool:
         return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
     def untruncated(self, temperature: float = 1.0) -> Self:
-        """The same with nothing cut off, at this temperature."""
+        """The same with nothing cut off, at this temperature; at 0 it is greedy, and log-probs are 0."""
+        if temperature == 0:
+            return self.model_copy(update={"temperature": 1.0, "top_p": 1.0, "top_k": 1, "min_p": 0.0})
         return self.model_copy(update={"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0})
 
 
@@ -300,9 +309,9 @@ class Evaluation(Section):
     """Responses a problem (n of avg@n)."""
     split: Literal["test", "probe"] = "test"
     """The held-out problems that policies are evaluated on. probe is for sweeps, which must not see the test problems."""
-    temperature: float | None = Field(None, gt=0)
-    """Evaluations and probes sample the whole distribution at this temperature, without top-p, top-k and min-p. Unset: as
-    training does."""
+    temperature: float | None = Field(None, ge=0)
+    """Evaluations and probes sample the whole distribution at this temperature, without top-p, top-k and min-p. 0: greedy,
+    the most likely token each time, with one response a problem. Unset: as training does."""
     problems: int = Field(0, ge=0)
     """How many held-out test problems. 0: all."""
     probe_samples: int = Field(8, ge=1)

@@ -38,6 +38,8 @@ class NativeEngine:
     """How decoding steps are captured for replay; None: as CUDA graphs on a GPU, not at all elsewhere"""
     on_step: Callable[[int], None] | None = None
     """Called with the number of rows after every decoding step"""
+    on_token: Callable[[int, np.ndarray], None] | None = None
+    """Called with a request's number and its tokens so far, int64 [T], whenever it has one more: for who reads along"""
 
     def __init__(self, slots: int = 256) -> None:
         """`slots`: responses in flight at once. Raises InputError where that is no whole number from 1."""
@@ -115,7 +117,7 @@ class _Generation:
     ) -> None:
         self.decode, self.decoder = decode, decoder
         self.requests, self.sampling, self.on_done = requests, sampling, on_done
-        self.version, self.on_step = engine.version, engine.on_step
+        self.version, self.on_step, self.on_token = engine.version, engine.on_step, engine.on_token
         asked: list[_Asked] = []
         for _, members in groupby(range(len(requests)), key=lambda i: requests[i].prompt.tobytes()):
             own = list(members)
@@ -176,6 +178,9 @@ class _Generation:
             raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
         self.tokens[rows, places], self.logprobs[rows, places] = tokens, logprobs
         self.count[rows] += 1
+        if self.on_token is not None:
+            for slot in rows.tolist():
+                self.on_token(int(self.request[slot]), self.tokens[slot, : self.count[slot]])
 
     def _admit(self) -> None:
         """Fills free slots with the next samples, and draws their first tokens from their prompt's hidden state."""

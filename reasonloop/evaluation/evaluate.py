@@ -12,7 +12,9 @@ import numpy as np
 
 from reasonloop.engine.sample import Sampler
 from reasonloop.errors import InputError, Stopped
-from reasonloop.evaluation.metrics import paired_bootstrap, summarise
+from reasonloop.evaluation.majority import Answers, answers_of, classes, vote
+from reasonloop.evaluation.metrics import bootstrap_ci, paired_bootstrap, summarise
+from reasonloop.evaluation.texts import text_row
 from reasonloop.files import write_atomically
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Group, Place, Rollout
@@ -21,10 +23,15 @@ from reasonloop.run.session import Session
 BLOCK = 3072  # responses after which an evaluation is saved
 
 
-def evaluate_policy(
+def evaluate_policy(run: Session, weights: Weights, split: str, samples: int) -> dict[str, Any]:
+    """`samples` responses to each problem of a split, judged and counted (the result part of an evaluation file)."""
+    return summary(answered(run, weights, split, samples), samples)
+
+
+def answered(
     run: Session, weights: Weights, split: str, samples: int, saved: Path | None = None
-) -> dict[str, Any]:
-    """`samples` responses to each problem of a split, judged and counted (the result part of an evaluation file).
+) -> list[dict[str, Any]]:
+    """A row (see `count`) for each problem of a split, with the policy's responses to it.
 
     Every policy of a run meets the same draws (common random numbers), so that differences between policies are sharper
     than the policies' own intervals. With `saved`, finished blocks are kept there and an evaluation that was cut off
@@ -46,14 +53,14 @@ def evaluate_policy(
     sampler = run.sampler(run.recipe.eval_sampling)
     for start in range(len(done), len(prompts), size):
         block = prompts[start : start + size]
-        rows = count(sampler, block, samples, split, on_done)
+        rows = count(sampler, block, samples, split, answers=answers_of(run.task), on_done=on_done)
         done += rows
         run.progress.advance(len(block) * samples)
         if saved is not None and start + size < len(prompts):
             with saved.open("a") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
     run.engine.rest()
-    return summary(done, samples)
+    return done
 
 
 def block_size(samples: int) -> int:
@@ -67,9 +74,11 @@ def count(
     prompts: Sequence[Group],
     samples: int,
     split: str,
+    answers: Answers | None = None,
     on_done: Callable[[Rollout], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each held-out problem: id, n, correct, and the sums that an evaluation reports."""
+    """One row for each held-out problem: id, n, correct, the sums that an evaluation reports, and under `rollouts` the
+    responses (see `evaluation.texts`). With `answers` also `majority`: whether the vote of all samples is right."""
     rows = []
     for group in sampler.sample(prompts, samples, Place("eval", f"eval/{split}"), on_done):
         verdicts = Counter(str(rollout.verdict) for rollout in group.rollouts)
@@ -79,9 +88,11 @@ def count(
                 "n": samples,
                 "correct": verdicts["right"],
                 **_scored(group.rollouts),
+                **_voted(group, answers),
                 "verdicts": dict(sorted(verdicts.items())),
                 "tokens": sum(rollout.length for rollout in group.rollouts),
                 "cut_off": sum(rollout.finish == "length" for rollout in group.rollouts),
+                "rollouts": [text_row(rollout) for rollout in group.rollouts],
             }
         )
     return rows
@@ -93,18 +104,33 @@ def _scored(rollouts: Sequence[Rollout]) -> dict[str, float]:
     return {"score": sum(rollout.outcome for rollout in rollouts)} if scored else {}
 
 
+def _voted(group: Group, answers: Answers | None) -> dict[str, bool]:
+    """Whether most of a problem's responses have a right answer, where the task says what they answer."""
+    if answers is None or len(group.rollouts) < 2:
+        return {}
+    given = classes([answers(group.problem, rollout.text) for rollout in group.rollouts])
+    chosen = vote(given)
+    return {"majority": chosen is not None and group.rollouts[given.index(chosen)].right}
+
+
 def summary(rows: Sequence[dict[str, Any]], samples: int) -> dict[str, Any]:
     """Metrics with intervals, lengths, verdicts and the problems' counts."""
     total = len(rows) * samples
     verdicts: Counter[str] = Counter()
     for row in rows:
         verdicts.update(row["verdicts"])
-    problems = [{key: row[key] for key in ("id", "n", "correct")} for row in rows]
+    problems: list[dict[str, Any]] = [
+        {key: row[key] for key in ("id", "n", "correct", "majority") if key in row} for row in rows
+    ]
     if any("score" in row for row in rows):  # where a problem has none, it is the right ones
         problems = [own | {"score": row.get("score", row["correct"])} for own, row in zip(problems, rows, strict=True)]
+    metrics = summarise(problems)
+    if all("majority" in row for row in rows):
+        right = [float(row["majority"]) for row in rows]
+        metrics[f"maj@{samples}"] = {"value": float(np.mean(right)), "ci95": list(bootstrap_ci(right))}
     return {
         "samples": samples,
-        "metrics": summarise(problems),
+        "metrics": metrics,
         "mean_tokens": sum(row["tokens"] for row in rows) / total,
         "cut_off": sum(row["cut_off"] for row in rows) / total,
         "verdicts": dict(sorted(verdicts.items())),
@@ -125,9 +151,12 @@ def _read_blocks(saved: Path | None, size: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for line in saved.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if "rollouts" not in row:  # of a version that kept no texts
+            break
+        rows.append(row)
     rows = rows[: len(rows) // size * size]
     write_atomically(saved, "".join(json.dumps(row) + "\n" for row in rows))
     return rows

@@ -1,12 +1,14 @@
-"""`reasonloop eval`: one model on one task, outside of a run."""
+"""One model on one task, outside of a run: `reasonloop eval`, and what `reasonloop sample` shares with it."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasonloop import config
 from reasonloop.config import Recipe, stored_recipe
@@ -16,16 +18,70 @@ from reasonloop.machine.threads import wait_briefly
 from reasonloop.records import Group
 from reasonloop.run.ran_on import describe_machine
 
+if TYPE_CHECKING:
+    from reasonloop.engine.protocol import Engine
+    from reasonloop.engine.sample import Sampler
+    from reasonloop.policy.codec import Codec
+    from reasonloop.tasks import Task
+
+DEFAULT_SAMPLES = {"eval": 32, "sample": 4}
+"""Responses a problem, by verb"""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model on a split of a task, ready to answer."""
+
+    task: Task
+    prompts: Sequence[Group]
+    """The problems of the split, as many as were asked for"""
+    codec: Codec
+    sampler: Sampler
+
 
 def evaluate_model(
-    model: str, task: str | None, samples: int, split: str, json_file: Path | None, overrides: list[str]
+    model: str, task: str | None, samples: int | None, split: str, json_file: Path | None, overrides: list[str]
 ) -> dict[str, Any]:
     """Evaluates and prints the table; the result is an evaluation file's content (RUN/evals/*.json).
 
-    A run folder brings its own task and sampling options, which `task` and `overrides` replace.
+    A run folder brings its own task and sampling options, which `task` and `overrides` replace. `samples`: None is 32, or 1
+    for greedy decoding. With `json_file` the result is written there, and the responses in a Parquet file beside it.
     """
+    recipe = recipe_of("eval", model, task, samples, overrides)
+
+    from reasonloop.evaluation.evaluate import answers_of, block_size, count, summary
+    from reasonloop.evaluation.table import results_text
+    from reasonloop.evaluation.texts import keep_texts
+
+    samples = recipe.eval.samples
+    with opened(model, recipe, split, recipe.eval.problems, gold=True) as found:
+        size, rows = block_size(samples), []
+        for start in range(0, len(found.prompts), size):
+            block = found.prompts[start : start + size]
+            rows += count(found.sampler, block, samples, split, answers_of(found.task))
+    result = {
+        "name": model,
+        "stage": "eval",
+        "arm": "main",
+        "label": model,
+        "task": recipe.task.name,
+        "split": split,
+        "sampling": recipe.eval_sampling.model_dump(mode="json"),
+        "ran_on": describe_machine(recipe),
+        **summary(rows, samples),
+    }
+    print(results_text([result]))
+    if json_file is not None:
+        keep_texts(json_file, rows)
+        write_atomically(json_file, json.dumps(result) + "\n")
+    return result
+
+
+@contextmanager
+def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) -> Iterator[Opened]:
+    """The model loaded beside the first `limit` problems of a split (0: all), until the end of the block. Raises InputError
+    where one of them can't be asked; with `gold` also where a gold answer doesn't verify as right."""
     wait_briefly()
-    recipe = _recipe(model, task, overrides)
     from reasonloop.policy.loading import resolve
 
     resolve(model)
@@ -34,68 +90,71 @@ def evaluate_model(
     from reasonloop.tasks.show import verifier_pool
 
     chosen = recipe.task
-    loaded = load_task(chosen.name, chosen.options)
-    problems = [problem for problem in task_problems(loaded, chosen.name) if problem.split == split]
-    problems = problems[: recipe.eval.problems or None]
+    task = load_task(chosen.name, chosen.options)
+    every = task_problems(task, chosen.name)
+    problems = [problem for problem in every if problem.split == split][: limit or None]
     if not problems:
-        raise InputError(f"task {chosen.name!r} has no {split} problems")
+        there = ", ".join(sorted({problem.split for problem in every})) or "none"
+        raise InputError(f"task {chosen.name!r} has no {split} problems; it has: {there}")
 
-    from reasonloop.engine.registry import engine_of
     from reasonloop.engine.sample import Sampler
-    from reasonloop.evaluation.evaluate import block_size, count, summary
-    from reasonloop.evaluation.table import results_text
+
+    with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
+        if gold:
+            require_gold(task, problems, pool, chosen.name)
+        with loaded(model, recipe) as (codec, engine):
+            prompts = [Group(problem, codec.encode_prompt(problem)) for problem in problems]
+            for group in prompts:
+                codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
+            tell(task)
+            sampler = Sampler(engine, codec, recipe.eval_sampling, recipe.seed, pool)
+            yield Opened(task, prompts, codec, sampler)
+
+
+@contextmanager
+def loaded(model: str, recipe: Recipe) -> Iterator[tuple[Codec, Engine]]:
+    """The model's codec, and the recipe's engine with the model's weights, until the end of the block."""
+    from reasonloop.engine.registry import engine_of
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
     from reasonloop.policy.policy import Policy, Weights
 
     prepare_threads(recipe.threads)
-    pool = verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers)
-    with pool, closing(engine_of(recipe.engine)) as engine:
-        require_gold(loaded, problems, pool, chosen.name)
+    with closing(engine_of(recipe.engine)) as engine:
         policy = Policy.load(model, resolve_device(recipe.model.device), recipe.model.dtype)
-        prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
-        for group in prompts:
-            policy.codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
-        tell(loaded)
-        engine.load(Weights(policy=policy))
-        sampler = Sampler(engine, policy.codec, recipe.eval_sampling, recipe.seed, pool)
-        size, rows = block_size(samples), []
-        for start in range(0, len(problems), size):
-            rows += count(sampler, prompts[start : start + size], samples, split)
-    result = {
-        "name": model,
-        "stage": "eval",
-        "arm": "main",
-        "label": model,
-        "task": chosen.name,
-        "split": split,
-        "sampling": recipe.eval_sampling.model_dump(mode="json"),
-        "ran_on": describe_machine(recipe),
-        **summary(rows, samples),
-    }
-    print(results_text([result]))
-    if json_file is not None:
-        write_atomically(json_file, json.dumps(result) + "\n")
-    return result
+        engine.load(Weights(policy=policy))  # which keeps no policy alive: this frame does
+        yield policy.codec, engine
 
 
-def _recipe(model: str, task: str | None, overrides: list[str]) -> Recipe:
-    """The recipe that holds the evaluation's options: the run's own, if the model is a run folder."""
+def recipe_of(verb: str, model: str, task: str | None, samples: int | None, overrides: list[str]) -> Recipe:
+    """The recipe that holds the options of `eval` and `sample`: the run's own, if the model is a run folder.
+
+    `samples`: None is the command's default, or 1 where decoding is greedy.
+    """
     from reasonloop.tasks import parse_task_spec
 
     if any(override.partition("=")[0].strip() == "eval.samples" for override in overrides):
         raise InputError("eval.samples: this command takes --samples instead")
-    data: dict[str, Any] = {}
-    stored = Path(model) / "config.toml"
-    if stored.is_file():
-        try:
-            data = stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{stored}: cannot be read: {error}") from None
-    elif task is None:
-        raise InputError(f"eval {model}: no run folder, so --task is needed (`reasonloop tasks list` shows some)")
+    data = stored_data(model)
+    if not data and task is None:
+        raise InputError(f"{verb} {model}: no run folder, so --task is needed (`reasonloop tasks list` shows some)")
     if task is not None:
         name, options = parse_task_spec(task)
         same = data.get("task", {}).get("name") == name and not options
         data["task"] = data["task"] if same else {"name": name, **options}
-    return config.parse(data, overrides, where=f"eval {model}")
+    data["eval"] = {**data.get("eval", {}), "samples": 1, "probe_samples": 1}
+    recipe = config.parse(data, overrides, where=f"{verb} {model}")
+    greedy = recipe.eval.temperature == 0
+    data["eval"]["samples"] = samples or (1 if greedy else DEFAULT_SAMPLES[verb])
+    return config.parse(data, overrides, where=f"{verb} {model}")
+
+
+def stored_data(model: str) -> dict[str, Any]:
+    """The recipe of the run whose folder this is, as data; empty where it is none."""
+    stored = Path(model) / "config.toml"
+    if not stored.is_file():
+        return {}
+    try:
+        return stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{stored}: cannot be read: {error}") from None

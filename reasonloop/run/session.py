@@ -59,7 +59,7 @@ class Session:
         sizes = {"test": self.recipe.eval.problems}
         found: dict[str, list[Problem]] = {"train": [], "probe": [], "test": []}
         for problem in task_problems(self.task, self.recipe.task.name):
-            found[problem.split].append(problem)
+            found.setdefault(problem.split, []).append(problem)  # demonstrations, too
         return {split: problems[: sizes.get(split, 0) or None] for split, problems in found.items()}
 
     @cached_property

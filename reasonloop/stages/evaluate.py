@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from reasonloop.evaluation.evaluate import evaluate_policy
+from reasonloop.evaluation.evaluate import answered, summary
+from reasonloop.evaluation.texts import keep_texts, texts_of
 from reasonloop.files import read_object, write_atomically
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Place
@@ -48,12 +49,16 @@ def evaluate(
     counted = read_object(known) if same_as and known.is_file() else None
     if counted is None or counted["rollouts"] != rollouts:  # an exploration that ended early is another policy
         run.progress.say(f"evaluating {name}")
+        rows = answered(run, Weights(policy=run.policy(policy)), split, samples, saved)
         counted = {
             "task": run.recipe.task.name,
             "split": split,
             "sampling": run.recipe.eval_sampling.model_dump(mode="json"),
-            **evaluate_policy(run, Weights(policy=run.policy(policy)), split, samples, saved),
+            **summary(rows, samples),
         }
+        keep_texts(path, rows)
+    elif texts_of(known).is_file():
+        write_atomically(texts_of(path), texts_of(known).read_bytes())
     result = about | {key: value for key, value in counted.items() if key not in about}
     show_held_out(run, result)
     values = {key: value["value"] for key, value in result["metrics"].items()}

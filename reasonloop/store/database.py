@@ -4,6 +4,9 @@
 - metrics: RUN/metrics.jsonl, a row per line; a column per key
 - evals: RUN/evals/*.json, a row per evaluation; `metrics` is JSON: metrics->>'avg@32'
 - eval_problems: a row per evaluation and problem: problem_id, n samples, how many were correct
+- eval_rollouts: every response of the evaluations (`store.texts.TEXTS`, and reward: its score, else 1 for right and 0
+  otherwise), each with its evaluation's name, place and split
+- problems: what the run was given (`store.texts.PROBLEMS`): JOIN problems USING (problem_id)
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from reasonloop.files import read_object
 from reasonloop.store.schema import SCHEMA, missing
 from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
 from reasonloop.store.show import finite
+from reasonloop.store.texts import PROBLEMS, TEXTS, problems_file, read_checked
 
 # Columns that are there even if no line of the file has the key, so that a query works on a run that has just begun.
 _TEXT, _WHOLE, _REAL, _JSON = pa.string(), pa.int64(), pa.float64(), pa.json_()
@@ -32,13 +36,16 @@ _EVALS = {"file": _TEXT, "name": _TEXT, "stage": _TEXT, "branch": _TEXT, "iterat
 _EVALS |= {"samples": _WHOLE, "split": _TEXT, "task": _TEXT, "metrics": _JSON}
 _EVAL_PROBLEMS = {name: kind for name, kind in _EVALS.items() if name not in ("samples", "metrics")}
 _EVAL_PROBLEMS |= {"problem_id": _TEXT, "n": _WHOLE, "correct": _WHOLE}
+_EVAL_ROLLOUTS = {name: kind for name, kind in _EVAL_PROBLEMS.items() if name not in ("problem_id", "n", "correct")}
+_REWARD = "coalesce(score, (verdict = 'right')::INT::DOUBLE) AS reward"
+_SQL_KINDS = {_TEXT: "VARCHAR", _WHOLE: "BIGINT"}
 _KINDS = {bool: pa.bool_(), int: _WHOLE, float: _REAL, str: _TEXT}
 
 
 def connect(run_folder: Path) -> duckdb.DuckDBPyConnection:
-    """A locked in-memory database with the four relations of this module, as the run folder is at this moment.
+    """A locked in-memory database with the relations of this module, as the run folder is at this moment.
 
-    Nothing outside of the run's segments can be read, no setting changed, no extension loaded. Raises InputError if the
+    Nothing outside of the run's Parquet files can be read, no setting changed, no extension loaded. Raises InputError if the
     folder is no run or a file in it can't be understood; RunError if a segment's footer is damaged. (DuckDB doesn't
     check the pages' CRCs: `TrajectoryStore.read` and `select_experts` do.)
     """
@@ -59,7 +66,7 @@ def connect(run_folder: Path) -> duckdb.DuckDBPyConnection:
         _make_table(database, "metrics", _table(_metrics(folder / "metrics.jsonl"), _METRICS))
         _make_table(database, "evals", _table(evals, _EVALS))
         _make_table(database, "eval_problems", _table(problems, _EVAL_PROBLEMS))
-        _make_rollouts(database, folder / "trajectories")
+        _make_views(database, folder, evals)
         database.execute("SET enable_external_access = false; SET lock_configuration = true")
     except BaseException:
         database.close()
@@ -89,21 +96,58 @@ def query(run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
             raise InputError(f"query: {' '.join(words)}") from error
 
 
-def _make_rollouts(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _make_views(database: duckdb.DuckDBPyConnection, folder: Path, evals: Sequence[Mapping[str, Any]]) -> None:
+    """The relations that are read from Parquet files as they are asked for."""
     paths: dict[int, list[str]] = {}
-    for path in list_segments(folder).values():
+    for path in list_segments(folder / "trajectories").values():
         with open_segment(path) as file:
             paths.setdefault(version_of(file), []).append(str(path))
+    texts = {path: row for row in evals if (path := folder / "evals" / f"{Path(row['file']).stem}.parquet").is_file()}
+    problems = [problems_file(folder)] if problems_file(folder).is_file() else []
+    every = [path for own in paths.values() for path in own]
+    for path in (*texts, *problems):
+        read_checked(path)
+        every.append(str(path))
+    if every:  # DuckDB checks a path's permission as it is written in the query and again as it is on the disk
+        database.execute(f"SET allowed_paths = {_sql_list([*every, *map(glob.escape, every)])}")
+    _make_rollouts(database, paths)
+    _make_eval_rollouts(database, texts)
+    if problems:
+        database.execute(f"CREATE VIEW problems AS SELECT * FROM {_parquet(problems)}")
+    else:
+        _make_table(database, "problems", PROBLEMS.empty_table())
+
+
+def _make_eval_rollouts(database: duckdb.DuckDBPyConnection, texts: Mapping[Path, Mapping[str, Any]]) -> None:
+    about = pa.table({name: pa.array([], kind) for name, kind in _EVAL_ROLLOUTS.items()})
+    if not texts:
+        empty = pa.table([*about.columns, *TEXTS.empty_table().columns], names=[*about.column_names, *TEXTS.names])
+        _make_table(database, "eval_rollouts", empty, f"*, {_REWARD}")
+        return
+    sources = []
+    for path, row in texts.items():
+        values = (f"{_sql(row.get(name))}::{_SQL_KINDS[kind]} AS {name}" for name, kind in _EVAL_ROLLOUTS.items())
+        sources.append(f"SELECT {', '.join(values)}, {', '.join(TEXTS.names)}, {_REWARD} FROM {_parquet([path])}")
+    database.execute(f"CREATE VIEW eval_rollouts AS {' UNION ALL '.join(sources)}")
+
+
+def _parquet(paths: Iterable[Path | str]) -> str:
+    return f"read_parquet({_sql_list(glob.escape(str(path)) for path in paths)})"
+
+
+def _sql(value: object) -> str:
+    return "NULL" if value is None else _quoted(str(value))
+
+
+def _make_rollouts(database: duckdb.DuckDBPyConnection, paths: Mapping[int, Sequence[str]]) -> None:
+    """`paths`: the segments by the version of their schema."""
     digits = "format('{:016x}{:016x}', response_hash_hi, response_hash_lo) AS response_hash"
     if not paths:
         _make_table(database, "rollouts", SCHEMA.empty_table(), f"*, {digits}")
         return
-    # DuckDB checks a path's permission as it is written in the query and again as it is on the disk.
-    every = [path for own in paths.values() for path in own]
-    database.execute(f"SET allowed_paths = {_sql_list([*every, *map(glob.escape, every)])}")
     sources = [
         f"SELECT {', '.join(['*', *(f'{value} AS {name}' for name, value in missing(version).items())])} "
-        f"FROM read_parquet({_sql_list(map(glob.escape, own))})"
+        f"FROM {_parquet(own)}"
         for version, own in sorted(paths.items())
     ]
     database.execute(f"CREATE VIEW rollouts AS SELECT *, {digits} FROM ({' UNION ALL BY NAME '.join(sources)})")
@@ -183,4 +227,8 @@ def _look_for_damage(folder: Path, error: duckdb.Error) -> None:
 
 
 def _sql_list(values: Iterable[str]) -> str:
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+    return f"[{', '.join(map(_quoted, values))}]"
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

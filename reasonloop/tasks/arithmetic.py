@@ -169,3 +169,7 @@ class Arithmetic:
 
     def quick(self, problem: Problem, response: str) -> Judgement:
         return self.verify(problem, response)
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        judged = self.verify(problem, response)
+        return judged.detail if judged.verdict in (Verdict.RIGHT, Verdict.WRONG) else None

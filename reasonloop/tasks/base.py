@@ -23,6 +23,8 @@ class Task(Protocol):
       time; None leaves the response to `verify` in a killable worker.
     - `prepare() -> None`: slow imports, called once in a worker before the first deadline starts.
     - `demonstrations(n, seed, **options) -> Iterator[tuple[Problem, str]]`: problems with responses for SFT.
+    - `answer(problem, response) -> str | None`: the final answer in a response, in bounded time. Evaluations let responses
+      vote by it (maj@n), so that answers of one value should be as right as one another.
     - `answer_end(problem, text) -> int | None`: where in a response the first final answer ends (a character offset).
     - `gold_response(problem) -> str`: a response that must verify as right.
     """

@@ -120,7 +120,7 @@ def require_gold(task: Task, problems: Sequence[Problem], pool: Pool | None = No
         return
     shown = "; ".join(
         f"{row_name(problem)}: answer {one_line(problem.answer, 60)!r} is {judgement.verdict.value}"
-        + (f" ({one_line(judgement.detail, 60)!r})" if judgement.detail else "")
+        + (f" ({one_line(judgement.detail, 100)!r})" if judgement.detail else "")
         for problem, judgement in failed[:_NAMED]
     )
     more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""

@@ -53,7 +53,8 @@ def report_lines(task: object) -> list[str]:
     lines = []
     for report in reports:
         read = f"{_counted(report.problems, 'problem')} of {_counted(report.rows, 'row')}"
-        told = [f"{report.file} ({report.split}): {read}"]
+        alone = len(reports) == 1 and report.split == "test"  # where a file given by itself goes, whatever it is for
+        told = [f"{report.file}: {read}" if alone else f"{report.file} ({report.split}): {read}"]
         told += [f"{_counted(report.equal, 'equal row')} left out"] if report.equal else []
         told += [f"{_counted(len(report.bad), 'bad row')} left out ({counts(report.bad)})"] if report.bad else []
         lines.append("; ".join([*told, *_golds(report)]))

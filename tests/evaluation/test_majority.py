@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonloop.evaluation.majority import samples_in_budget, self_consistency, vote
+from reasonloop.evaluation.majority import answers_of, classes, samples_in_budget, self_consistency, vote
 
 answers = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=6)
 
@@ -55,3 +55,32 @@ def test_many_votes_beat_one_where_the_right_answer_leads():
     one, many = (self_consistency([own], [right], [[10] * 5], budget)[0] for budget in (10, 50))
     assert one == pytest.approx(0.6, abs=0.12)
     assert many == 1.0
+
+
+def test_answers_of_one_value_are_one():
+    """As text, as a number, as mathematics; what has none of these in common is another answer."""
+    assert classes(["0.5", "1/2", None, "\\frac12", "50%", "half", " half ", "", "x + 1", "1 + x", "x+1"]) == [
+        *(0, 0, None, 0, 4, 5, 5, 7, 8, 8, 8)
+    ]
+
+
+@given(st.lists(st.one_of(st.none(), st.sampled_from(["1", "1.0", "2", "x", "y", "x y"])), max_size=12))
+def test_a_class_is_called_by_its_first_answer(own):
+    found = classes(own)
+    assert [name is None for name in found] == [answer is None for answer in own]
+    for i, name in enumerate(found):
+        assert name is None or (name <= i and found[name] == name)
+    assert all((a == b) <= (x == y) for a, x in zip(own, found, strict=True) for b, y in zip(own, found, strict=True))
+
+
+def test_a_task_says_what_its_responses_answer():
+    class Silent:
+        answer = "42"
+
+    class Own:
+        def answer(self, problem, response):
+            return {"a": "1", "b": 7}[response]
+
+    assert answers_of(Silent()) is None
+    answer = answers_of(Own())
+    assert [answer(None, text) for text in "abc"] == ["1", None, None]  # 7 is no text, and c raises

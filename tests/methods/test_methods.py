@@ -137,7 +137,7 @@ def test_both_end_products_and_the_baseline_are_evaluated(whole: Path) -> None:
     test = [problem.id for problem in problems("test")]
     for result in made.values():
         assert [problem["id"] for problem in result["problems"]] == test
-        assert set(result["metrics"]) == {"avg@4", "pass@1", "pass@2", "pass@4"}
+        assert set(result["metrics"]) == {"avg@4", "pass@1", "pass@2", "pass@4", "maj@4"}
 
 
 def problems(split: str) -> list[Any]:
@@ -339,8 +339,8 @@ def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypa
     left goes to a third iteration, and vanilla RL beside it goes on from where it stopped, to as many rollouts."""
     original, probes = exploration_module.evaluate_policy, []
 
-    def scripted(run: Any, weights: Weights, split: str, samples: int, saved: Path | None = None) -> dict[str, Any]:
-        result = original(run, weights, split, samples, saved)
+    def scripted(run: Any, weights: Weights, split: str, samples: int) -> dict[str, Any]:
+        result = original(run, weights, split, samples)
         if split == "probe":
             probes.append(split)
             for problem in result["problems"]:

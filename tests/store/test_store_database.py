@@ -81,7 +81,9 @@ def test_questions_that_a_user_asks(run: Path) -> None:
     assert query(run, "SELECT problem_id, correct / n FROM eval_problems ORDER BY 1")[1] == [("p0", 0.5), ("p1", 0.0)]
     joined = "SELECT e.problem_id, count(*) FROM eval_problems e JOIN rollouts USING (problem_id) GROUP BY 1 ORDER BY 1"
     assert query(run, joined)[1] == [("p0", 4), ("p1", 4)]
-    assert [row[0] for row in query(run, "SHOW TABLES")[1]] == ["eval_problems", "evals", "metrics", "rollouts"]
+    assert [row[0] for row in query(run, "SHOW TABLES")[1]] == [
+        *("eval_problems", "eval_rollouts", "evals", "metrics", "problems", "rollouts")
+    ]
 
 
 def test_a_run_that_has_just_begun_answers_with_the_same_columns(run: Path, tmp_path: Path) -> None:

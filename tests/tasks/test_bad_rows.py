@@ -55,7 +55,7 @@ def test_bad_rows_are_left_out_and_counted(write):
     task = Jsonl(test=write("t.jsonl", rows), on_bad="skip")
     assert [problem.answer for problem in task.problems()] == ["0", "1", "2", "3"]
     assert report_lines(task) == [
-        "t.jsonl (test): 4 problems of 6 rows; 2 bad rows left out (1 no answer, 1 not JSON)",
+        "t.jsonl: 4 problems of 6 rows; 2 bad rows left out (1 no answer, 1 not JSON)",
         "  t.jsonl line 4: no 'answer' (keys: prompt, answer)",
         "  t.jsonl line 5: not JSON (Expecting property name enclosed in double quotes): {oops",
     ]
@@ -167,9 +167,7 @@ def test_what_is_read_of_gold_answers_is_told_with_rows(write):
     (report,) = load_task("file", {"test": "t.jsonl"}).reports()
     assert (report.readable, len(report.text), len(report.suspicious), report.bad) == (1, 1, 4, ())
     lines = report_lines(load_task("file", {"test": "t.jsonl"}))
-    assert lines[0].startswith(
-        "t.jsonl (test): 6 problems of 6 rows; gold answers: 1 readable, 1 text only, 4 suspicious"
-    )
+    assert lines[0].startswith("t.jsonl: 6 problems of 6 rows; gold answers: 1 readable, 1 text only, 4 suspicious")
     assert "  t.jsonl line 2: a placeholder: 'proof'" in lines
     assert "  t.jsonl line 5: several boxes in its solution: 5, 6" in lines
     assert "  text only: t.jsonl line 3: \\text{Friday}" in lines

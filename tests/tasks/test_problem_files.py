@@ -237,7 +237,7 @@ def test_commands_take_whatever_is_read(here, capsys, verb):
     for name in ("a.parquet", "a.csv", "saved"):
         FILES[name](here / name)
         assert main(["tasks", verb, name]) == 0
-        assert f"{name} (test): 3 problems of 3 rows" in capsys.readouterr().out
+        assert f"{name}: 3 problems of 3 rows" in capsys.readouterr().out
 
 
 # the hub

@@ -230,6 +230,11 @@ def test_list_and_show(capsys):
     shown = capsys.readouterr().out
     assert all(name in shown for name in TASKS)
     assert "max_solutions" in shown
+    list_tasks("jsonl")
+    shown = capsys.readouterr().out
+    assert 'One of "boxed", "hash", "last_number", "final", "bare", "all".' in shown
+    assert 'percent = "lenient"' in shown
+    assert max(map(len, shown.splitlines())) <= 80
     show_task("countdown", {"train": 5, "probe": 2, "test": 2}, 2)
     shown = capsys.readouterr().out
     assert "5 train, 2 probe, 2 test" in shown
@@ -241,7 +246,14 @@ def test_check_reports_and_refuses(own, capsys, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "answer": "12"}\n{"prompt": "b", "answer": "no number"}\n')
     check("jsonl", {"test": "rows.jsonl", "verifier": "exact"})
     assert "2 gold answers: 2 right" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"rows\.jsonl line 2"):
+    show_task("jsonl", {"test": "rows.jsonl", "verifier": "exact", "format": "chat"}, 1)
+    shown = capsys.readouterr().out
+    assert "jsonl: 2 problems" in shown
+    assert "user: a" in shown
+    assert "--model MODEL shows them" in shown
+    show_task("jsonl", {"test": "rows.jsonl", "format": "chat"}, 1, asked=lambda problem: f"<user> {problem.id}")
+    assert "<user> rows-" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"first: rows\.jsonl line 2 is unparseable \(the answer is no number"):
         check("jsonl", {"test": "rows.jsonl", "verifier": "numeric"})
 
 

@@ -182,6 +182,13 @@ class Countdown:
     def quick(self, problem: Problem, response: str) -> Judgement:
         return self.verify(problem, response)
 
+    def answer(self, problem: Problem, response: str) -> str | None:
+        """The final expression: different ones are different answers, also where both are right."""
+        try:
+            return " ".join(final_expression(response, self.options.extract).split()) or None
+        except ExpressionError:
+            return None
+
     def gold_response(self, problem: Problem) -> str:
         """The shortest trace in trace format, else just the expression in the style that is asked for."""
         if self.options.format == "trace" and self.options.extract == "answer":

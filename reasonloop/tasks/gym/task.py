@@ -182,6 +182,9 @@ class Gym:
             return f"<answer>\n{problem.answer}\n</answer>"
         return f"\\boxed{{{problem.answer}}}" if self.options.extract == "boxed" else problem.answer
 
+    def answer(self, problem: Problem, response: str) -> str | None:
+        return self._answer(response)
+
     def answer_end(self, problem: Problem, text: str) -> int | None:
         """Behind the first tag or box that is closed."""
         if self.options.extract == "all":

@@ -22,7 +22,7 @@ from reasonloop.tasks.jsonl.rows import prompt_key
 from reasonloop.tasks.jsonl.sift import Sifted, overlap, refuse_bad, refuse_empty, refuse_overlap, sift
 from reasonloop.tasks.report import FileReport
 from reasonloop.verify.answer_end import answer_end
-from reasonloop.verify.extract import gold_response
+from reasonloop.verify.extract import extract_answer, gold_response
 from reasonloop.verify.verifiers import ExactVerifier, MathVerifier, NumericVerifier
 
 _VERIFIERS: dict[str, Any] = {"math": MathVerifier, "numeric": NumericVerifier, "exact": ExactVerifier}
@@ -64,8 +64,9 @@ class Jsonl:
         percent: Literal["lenient", "strict"] = "lenient"
         """Whether 10 is right for the gold answer 10 %, and 10 % for 10 where the problem asks for a percentage."""
         extract: Literal["boxed", "hash", "last_number", "final", "bare", "all"] = "final"
-        """Where a response's answer is: in \\boxed{}, after ####, its last number, the first of <answer>, these, "answer is"
-        and the last formula that there is, the box or else all of it, or all of it."""
+        """Where a response's answer is. boxed: in \\boxed{}. hash: after ####. last_number: its last number. final: the
+        first that there is of <answer>, these, "answer is" and the last formula. bare: the box, or else all of it. all: all
+        of it."""
         prompt_template: str = "{prompt}"
         """Text around each prompt, which stands for {prompt}; rows with messages are left as they are."""
         system: str = ""
@@ -180,6 +181,9 @@ class Jsonl:
 
     def quick(self, problem: Problem, response: str) -> Judgement | None:
         return self._verifier.quick(problem, response) if problem.answer else _NO_ANSWER
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        return extract_answer(response, self.options.extract)
 
     def answer_end(self, problem: Problem, text: str) -> int | None:
         return answer_end(text, self.options.extract)

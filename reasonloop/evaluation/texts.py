@@ -1,0 +1,36 @@
+"""The responses of an evaluation: a Parquet file beside its JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reasonloop.records import Rollout
+from reasonloop.store.texts import write_texts
+
+
+def text_row(rollout: Rollout) -> dict[str, Any]:
+    """What is kept of a response, as JSON has it: the columns of `store.texts.TEXTS` but for the problem."""
+    return {
+        "sample": rollout.sample,
+        "verdict": str(rollout.verdict),
+        "score": rollout.score,
+        "detail": rollout.detail,
+        "finish": rollout.finish,
+        "n_tokens": rollout.length,
+        "text": rollout.text,
+    }
+
+
+def texts_of(evaluation: Path) -> Path:
+    """Where the responses of the evaluation in this JSON file are."""
+    return evaluation.with_suffix(".parquet")
+
+
+def keep_texts(evaluation: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the responses of an evaluation's rows (`evaluate.count`), in their order; before its JSON file, which says that
+    the evaluation is whole. Whole or not at all; equal responses are equal bytes."""
+    write_texts(
+        texts_of(evaluation), [{"problem_id": row["id"], **rollout} for row in rows for rollout in row["rollouts"]]
+    )

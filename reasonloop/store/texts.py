@@ -1,0 +1,82 @@
+"""The texts that a run keeps beside its rollouts: the problems it was given, and the responses of its evaluations.
+
+Parquet files, each written whole or not at all; equal rows are equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reasonloop.errors import RunError
+from reasonloop.files import write_atomically
+from reasonloop.records import Problem
+from reasonloop.tasks import row_name
+
+_ROW_GROUP = 20_000
+
+TEXTS = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("sample", pa.int32()),
+        ("verdict", pa.string()),
+        ("score", pa.float64()),
+        ("detail", pa.string()),
+        ("finish", pa.string()),
+        ("n_tokens", pa.int32()),
+        ("text", pa.string()),
+    ]
+)
+"""The responses of one evaluation. `detail`: what the verifier read, or why it couldn't"""
+
+PROBLEMS = pa.schema(
+    [(name, pa.string()) for name in ("problem_id", "split", "prompt", "answer", "source")],
+)
+"""The problems of a run. `prompt`: its text; of messages the lines `role: content`. `source`: the file and its line"""
+
+
+def problems_file(run: Path) -> Path:
+    """Where a run keeps its problems."""
+    return run / "problems.parquet"
+
+
+def write_problems(run: Path, problems: Iterable[Problem]) -> None:
+    """Writes the problems of a run, order as given. Raises OSError where the disk refuses."""
+    rows = [
+        {
+            "problem_id": problem.id,
+            "split": problem.split,
+            "prompt": problem.text,
+            "answer": problem.answer,
+            "source": row_name(problem) if "file" in problem.meta else None,
+        }
+        for problem in problems
+    ]
+    _write(problems_file(run), rows, PROBLEMS)
+
+
+def write_texts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes an evaluation's responses, rows of `TEXTS`, order as given. Raises OSError where the disk refuses."""
+    # half of a surrogate pair (from a JSON "\\ud800") has no UTF-8 form: it becomes '?', rather than stopping the run
+    texts = ("problem_id", "detail", "text")
+    clean = [{**row, **{key: row[key].encode(errors="replace").decode() for key in texts}} for row in rows]
+    _write(path, clean, TEXTS)
+
+
+def read_checked(path: Path) -> pa.Schema:
+    """The schema of such a file. Raises RunError, naming it, where it is damaged."""
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it") from error
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema)
+    pq.write_table(table, sink, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
+    write_atomically(path, memoryview(sink.getvalue()))

@@ -137,8 +137,9 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
         before = reasonloop.evaluate(policy, task, samples=32, max_tokens=34)
 
     `options`: `samples` (32; 1 with `temperature=0`, which is greedy) responses a problem, `problems` (0: all), `seed` (0),
-    `slots` (256), and those of `[sampling]` as `sample` has them. Policies that are evaluated with the same seed meet the same draws, so that differences between
-    them are sharper than their own intervals. The same numbers come from `reasonloop eval`.
+    `slots` (256), and those of `[sampling]` as `sample` has them. Policies that are evaluated with the same seed meet the
+    same draws, so that differences between them are sharper than their own intervals. The same numbers come from
+    `reasonloop eval`.
 
     Raises InputError for an unknown option or split, or a split without problems.
     """

@@ -1,27 +1,28 @@
-# make quickstart · make test (README.md) · make examples · make lint · make types · make docs (recipes.md and speed.md) · make model · make clean
-PYTHON ?= python3
+# make quickstart · make test (README.md) · make examples · make lint · make types · make wheel-test · make docs (recipes.md and speed.md) · make model · make clean
+# PYTHON=python3.12: the interpreter (else the first of several that will do). TORCH_INDEX=URL: where torch comes from, as
+# PyTorch's install page has it; without it pip's own choice, which is the CPU build where one is offered (docs/install.md).
+PYTHON ?=
+TORCH_INDEX ?=
+TORCH := torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test examples lint types docs model clean
+.PHONY: install quickstart quickstart-short test examples wheel-test lint types docs model clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	touch $@
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh
 
 install: $(BIN)/.installed
 
 quickstart: install
-	$(BIN)/reasonloop run recipes/quickstart.toml
+	$(BIN)/reasonloop run quickstart
 
 # the same stages with little work in each, for a check that everything runs
 quickstart-short: install
 	rm -rf runs/quickstart-short
-	$(BIN)/reasonloop run recipes/quickstart.toml --out runs/quickstart-short \
+	$(BIN)/reasonloop run quickstart --out runs/quickstart-short \
 	    rl.steps=4 rl.problems_per_step=16 eval.samples=8 eval.problems=24 rft.epochs=1
 
 test: install $(BIN)/.smollm2
@@ -37,6 +38,10 @@ examples: install
 	mkdir -p runs
 	for name in loop own_objective own_reward own_method; do $(BIN)/python examples/$$name.py || exit 1; done
 	$(BIN)/python examples/notebook.py runs/reasonloop.ipynb
+
+# a wheel in a clean environment of its own, away from this folder
+wheel-test: install
+	PYTHON="$(BIN)/python" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/wheel-test.sh
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     arguments = argparse.Namespace()
     try:
+        if sys.platform == "win32":
+            raise InputError("Windows lacks what runs need (file locks, signals); expected Linux, in WSL, or macOS")
         arguments = _parse(argv)
         if not hasattr(arguments, "verb"):
             arguments.parser.print_help()
@@ -106,7 +108,12 @@ def _verb(
 def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What is done with a run."""
     run = _verb(verbs, _run, "run", "start a recipe, or continue what --out holds")
-    run.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="the recipe (docs/recipes.md has all options)")
+    run.add_argument(
+        "recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="a .toml file, or a bundled recipe's name: quickstart, ... (docs/recipes.md has all options)",
+    )
     _add_overrides(run)
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
     run.add_argument(
@@ -258,10 +265,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from reasonloop.execute import dry_run, execute
     from reasonloop.methods import checked_method
 
-    recipe = config.load(arguments.recipe, arguments.overrides)
-    sys.path.append(str(arguments.recipe.resolve().parent))  # at the end: it stands in for nothing that is installed
-    checked_method(recipe, str(arguments.recipe))
-    folder = arguments.out or Path("runs") / arguments.recipe.stem
+    file = config.recipe_file(arguments.recipe)
+    recipe = config.load(file, arguments.overrides)
+    sys.path.append(str(file.resolve().parent))  # at the end: it stands in for nothing that is installed
+    checked_method(recipe, str(file))
+    folder = arguments.out or Path("runs") / file.stem
     (dry_run if arguments.dry_run else execute)(recipe, folder)
 
 

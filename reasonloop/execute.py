@@ -147,7 +147,9 @@ def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) 
 
 
 def _work(run: Session) -> None:
+    from reasonloop.kernels import build
     from reasonloop.machine.threads import prepare_threads
+    from reasonloop.policy.loading import resolve_device
     from reasonloop.run.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
@@ -162,11 +164,14 @@ def _work(run: Session) -> None:
         run.progress = progress
         if run.folder.resumed:
             state = run.folder.state
-            progress.say(f"continuing {run.folder.path} at: {state.get('stage')}, step {state.get('step')}")
+            step = f", step {state['step']}" if "step" in state else ""
+            progress.say(f"continuing {run.folder.path} at: {state.get('stage')}{step}")
             if changed := run.folder.changed():
                 progress.say(f"  it may end with other bytes than an unbroken run ({'; '.join(changed)})")
             for evaluation in run.folder.evaluations()[-1:]:
-                show_held_out(run, evaluation)
+                show_held_out(run, evaluation["split"], evaluation["metrics"])
+        if resolve_device(run.recipe.model.device) == "cpu" and (advice := build.advice()):
+            progress.say(advice)
         if not run.engine.exact:
             progress.say(
                 f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts"

@@ -64,6 +64,29 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     return lines[0].removeprefix("reasonloop: ")
 
 
+# recipes that come with the package
+
+
+def test_a_bundled_recipe_is_run_by_its_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "quickstart", "--dry-run"]) == 0
+    assert "# into runs/quickstart" in capsys.readouterr().out
+    Path("quickstart").mkdir()  # a folder is no recipe
+    assert main(["run", "quickstart", "--dry-run"]) == 0
+    Path("quickstart").rmdir()
+    Path("quickstart").write_text("[rl")  # a file of one's own comes first
+    assert refusal(capsys, "run", "quickstart").startswith("quickstart: not valid TOML")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["quickstrat", "quickstrat.toml", "mine/quickstrat.toml"])
+def test_an_unknown_recipe_is_answered_with_those_that_there_are(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, "run", name) == (
+        f"{name}: no such recipe file; did you mean 'quickstart'? bundled, by name: {', '.join(config.bundled_recipes())}"
+    )
+
+
 # bad input
 
 
@@ -385,7 +408,8 @@ def test_out_that_is_taken(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_finished_run_refuses_another_recipe(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(finished)
     line = refusal(capsys, "run", recipe_file(), "rl.steps=2", "task.max_number=7", "--out", finished)
-    assert "holds another run: task.max_number = 6 there, 7 here" in line
+    assert "holds another run, which is finished: task.max_number = 6 there, 7 here" in line
+    assert f"model.path={finished} --out OTHER" in line  # how it is gone on with
     assert content(finished) == before
 
 
@@ -397,7 +421,7 @@ def test_checkpoint_seconds_may_differ(finished: Path) -> None:
     ("argv", "said"),
     [
         (["fly"], "invalid choice: 'fly'"),
-        (["run"], "required: RECIPE.toml"),
+        (["run"], "required: RECIPE"),
         (["run", "x.toml", "--fast"], "unknown argument --fast"),
         (["report", "x", "y=1"], "unknown argument y=1"),
         (["eval", "nowhere", "--task", "countdown"], "model nowhere: no such folder"),

@@ -104,7 +104,7 @@ def cpu() -> Check:
     detail = f"{processor}, {cores} cores, {instructions}"
     if quota < cores:
         return Check("advice", f"{detail}; but a quota of {quota:g} cores: set threads to no more", data)
-    if instructions == "DEFAULT":
+    if instructions == "DEFAULT" and platform.machine() in ("x86_64", "AMD64"):  # ARM's vectors have no name there
         return Check("advice", f"{detail}: no vector instructions that torch uses; expect it to be slow", data)
     return Check("ok", detail, data)
 
@@ -117,7 +117,8 @@ def memory() -> Check:
     with suppress(OSError, ValueError):  # no such file, or "max"
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         available, total = min(available, limit - used), min(total, limit)
-    detail = f"{available / 2**30:.1f} GiB free of {total / 2**30:.1f}"
+    free = f"{available / 2**30:.1f} GiB free of " if available < total else ""  # untold by macOS
+    detail = f"{free}{total / 2**30:.1f} GiB"
     data = {"available_bytes": available, "total_bytes": total}
     if available < LEAST_MEMORY:
         return Check("advice", f"{detail}: enough for the bundled model only", data)
@@ -142,10 +143,11 @@ def own_kernels() -> Check:
     from reasonloop.machine import compiler
 
     if lack := build.lack():
-        hint = "" if compiler.path() else "; install gcc"
-        return Check("missing", f"{lack}: sampling takes two to three times as long{hint}")
+        return Check("missing", f"{lack}: {build.SLOWER}")
     data = {"kernels": build.described(), "compiler": compiler.version(), "learner": matmul.wide()}
     uses = "sampling and learning" if data["learner"] else "sampling"
+    if advice := build.advice():
+        return Check("advice", advice, data)
     return Check("ok", f"built, {data['kernels']}, for {uses}; compiler {data['compiler'] or 'none'}", data)
 
 

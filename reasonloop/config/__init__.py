@@ -1,7 +1,7 @@
 """Recipes: their options, read and checked. Free of torch."""
 
 from reasonloop.config.exploration import Exploration, Judge
-from reasonloop.config.recipe import Recipe, dumps, flat, load, parse, stored_recipe
+from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -39,10 +39,12 @@ __all__ = [
     "Sft",
     "TaskConfig",
     "Training",
+    "bundled_recipes",
     "dumps",
     "flat",
     "load",
     "parse",
+    "recipe_file",
     "stored_recipe",
     "validated",
 ]

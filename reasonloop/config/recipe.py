@@ -6,6 +6,7 @@ are refused with the nearest name.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ from reasonloop.config.sections import (
     TaskConfig,
 )
 from reasonloop.errors import InputError
+
+BUNDLED = Path(__file__).parent.parent / "recipes"
+"""The recipes that come with the package"""
 
 GONE = {
     "processes": "gone; one process samples with all `threads`",
@@ -157,6 +161,20 @@ class Recipe(Section):
         return self.sampling.untruncated(self.eval.temperature)
 
 
+def bundled_recipes() -> list[str]:
+    """Names of the recipes that come with the package, the quickstart first."""
+    return sorted((path.stem for path in BUNDLED.glob("*.toml")), key=lambda name: (name != "quickstart", name))
+
+
+def recipe_file(path: Path) -> Path:
+    """The file that `run` is asked for: a recipe's own, or by its name alone one of those that come with the package.
+
+    What isn't there is given back as it is: `load` says so.
+    """
+    bundled = BUNDLED / f"{path}.toml"
+    return bundled if not path.is_file() and len(path.parts) == 1 and bundled.is_file() else path
+
+
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:
     """The recipe in the TOML file `path` with `section.key=value` overrides laid over it.
 
@@ -165,7 +183,10 @@ def load(path: Path, overrides: list[str] | None = None) -> Recipe:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe file") from None
+        names = bundled_recipes()
+        near = difflib.get_close_matches(path.stem, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"{path}: no such recipe file; {hint}bundled, by name: {', '.join(names)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a recipe: {error}") from None
     except (ValueError, RecursionError) as error:  # not TOML, or numbers and nesting beyond what can be read

@@ -32,6 +32,8 @@ FLAGS = (
 """No fast-math: infinities and NaN stay what they are, since a diverged policy has to show."""
 SWITCH = "REASONLOOP_KERNELS"
 """Environment variable: "off", or the library to load in place of one that is built here."""
+SLOWER = "sampling takes 1.3 to 4.9 times as long"
+"""With many responses at once, and with one (benchmarks/results/ideas.json)"""
 _FAILURES = (OSError, RuntimeError, subprocess.SubprocessError, AttributeError)
 
 
@@ -48,16 +50,30 @@ def lack() -> str:
     return _attempt()[1]
 
 
+def unkept() -> str:
+    """Why the library, which is there, was built for this process alone, in a few words; empty where it is kept."""
+    return _attempt()[2]
+
+
+def advice() -> str:
+    """What a run on this CPU should say of the kernels as it begins; empty where all is well, or they aren't wanted."""
+    if lack():
+        return "" if os.environ.get(SWITCH) == "off" else f"without our CPU kernels ({lack()}): {SLOWER}"
+    if unkept():
+        return f"our CPU kernels can't be kept ({unkept()}), and are built anew by every command: XDG_CACHE_HOME says where"
+    return ""
+
+
 @cache
-def _attempt() -> tuple[Any, str]:
+def _attempt() -> tuple[Any, str, str]:
     try:
-        return _loaded(), ""
+        return _loaded()
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines() or ["?"]
         told = next((line for line in lines if "error" in line), lines[-1])
-        return None, f"the C compiler fails: {told[:200]}"
+        return None, f"the C compiler fails: {told[:200]}", ""
     except _FAILURES as error:
-        return None, str(error)[:200]
+        return None, str(error)[:200], ""
 
 
 def described() -> str:
@@ -69,35 +85,42 @@ def _source_id() -> int:
     return int(hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16], 16)
 
 
-def _loaded() -> Any:
+def _loaded() -> tuple[Any, str, str]:
     told = os.environ.get(SWITCH, "")
     if told == "off":
         raise RuntimeError(f"switched off ({SWITCH}=off)")
     if told:
         try:
-            return _opened(Path(told).absolute())
+            return _opened(Path(told).absolute()), "", ""
         except (OSError, AttributeError, RuntimeError) as error:
             raise InputError(f"{SWITCH}={told}: expected 'off' or a library of our kernels ({error})") from None
+    if platform.system() != "Linux":
+        raise RuntimeError(f"they are for Linux, and this is {platform.system()}")
     program = compiler.path()
-    if program is None or platform.system() != "Linux":
-        raise RuntimeError("no C compiler (gcc)" if program is None else f"not for {platform.system()}")
+    if program is None:
+        raise RuntimeError("no C compiler; install gcc (Debian and Ubuntu: apt install gcc libc6-dev)")
     made_of = "|".join((f"{_source_id():016x}", compiler.version(), *FLAGS, *_processor()))
     begin = f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}-"
     content = _kept(begin)
     if content is not None:
         with suppress(*_FAILURES):  # made for another C library, say
-            return _in_memory(content)
+            return _copied(content), "", ""
     content = _built(program)
-    found = _in_memory(content)
-    _keep(begin, content)
-    return found
+    return _copied(content), "", _keep(begin, content)
 
 
-def _in_memory(content: bytes) -> Any:
-    descriptor = os.memfd_create("reasonloop-kernels")  # stays open: the library is mapped from it
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
-    return _opened(Path(f"/proc/self/fd/{descriptor}"))
+def _copied(content: bytes) -> Any:
+    """The library, loaded from a copy in memory; where the system executes none, from a file that is gone at once."""
+    if hasattr(os, "memfd_create"):
+        with suppress(OSError):
+            descriptor = os.memfd_create("reasonloop-kernels")  # stays open: the library is mapped from it
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            return _opened(Path(f"/proc/self/fd/{descriptor}"))
+    with tempfile.NamedTemporaryFile(prefix="reasonloop-", suffix=".so") as copy:
+        copy.write(content)
+        copy.flush()
+        return _opened(Path(copy.name))
 
 
 def _opened(file: Path) -> Any:
@@ -123,10 +146,13 @@ def _kept(begin: str) -> bytes | None:
     return None
 
 
-def _keep(begin: str, content: bytes) -> None:
-    """Puts it in the cache, where there is one; several processes may do so at once."""
-    with suppress(OSError, RuntimeError):
+def _keep(begin: str, content: bytes) -> str:
+    """Puts it in the cache, or says in a few words why that can't be; several processes may do so at once."""
+    try:
         write_atomically(user_cache() / _name(begin, content), content, several=True, mode=0o600)
+    except (OSError, RuntimeError) as error:
+        return str(error)[:200]
+    return ""
 
 
 def _name(begin: str, content: bytes) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import replace_folder
+from reasonloop.files import replace_folder, usual_modes
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.policy import attention
 from reasonloop.policy.attention import PackedPlan, Plan, Segment
@@ -113,6 +113,7 @@ class Policy:
         except SafetensorError as error:  # a full disk is no OSError there
             raise OSError(f"{folder}: {error}") from error
         self.codec.tokenizer.save_pretrained(folder)
+        usual_modes(folder)
 
     @property
     def device(self) -> torch.device:

@@ -80,9 +80,11 @@ class RunFolder:
         path = self.path / "state.json"
         return read_object(path) if path.is_file() else {}
 
-    def set_state(self, stage: str, iteration: int = 0, step: int = 0) -> None:
-        """RUN/state.json, for readers: where the run is, and the seconds of work on it."""
-        state = {"stage": stage, "iteration": iteration, "step": step, "seconds": round(self.seconds(), 3)}
+    def set_state(self, stage: str, iteration: int | None = None, step: int | None = None) -> None:
+        """RUN/state.json, for readers: where the run is, and the seconds of work on it. A run that begins or is done is in
+        no iteration, and an evaluation has no steps: what doesn't apply is left out."""
+        known = {"stage": stage, "iteration": iteration, "step": step, "seconds": round(self.seconds(), 3)}
+        state = {key: value for key, value in known.items() if value is not None}
         write_atomically(self.path / "state.json", json.dumps(state) + "\n")
 
     @property
@@ -156,10 +158,13 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
     differing = [key for key in differing if key not in MAY_DIFFER]
     if differing:
         key = differing[0]
-        raise InputError(
-            f"--out {folder}: holds another run: {key} = {there.get(key, 'unset')!r} there, "
-            f"{here.get(key, 'unset')!r} here; expected the same recipe, or another --out"
-        )
+        told = f"{key} = {there.get(key, 'unset')!r} there, {here.get(key, 'unset')!r} here"
+        if (folder / "model" / "config.json").is_file():
+            raise InputError(
+                f"--out {folder}: holds another run, which is finished: {told}; expected another --out; a run that goes on "
+                f"from its product has model.path={folder} --out OTHER"
+            )
+        raise InputError(f"--out {folder}: holds another run: {told}; expected the same recipe, or another --out")
 
 
 def _lock(folder: Path) -> IO[str]:

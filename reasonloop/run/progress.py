@@ -56,7 +56,8 @@ class Progress:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a message that stays, above the live display or between the lines."""
+        """Print a message that stays, above the live display or between the lines, behind that of the last step."""
+        self._write_late_line()
         if self._live is not None:
             self._live.console.print(text, soft_wrap=True)
         else:
@@ -75,7 +76,7 @@ class Progress:
         """Report that `done` of the stage's `total` steps are finished, 1 after the first, and `units` more of the run.
 
         `iteration` counts from 0 and is shown from 1. `values` are the numbers to show, by name: reward,
-        tokens_per_second, and held-out results such as {"avg@16": 0.31}; a value of an earlier step stays until it is
+        tokens_per_second, and held-out results such as {"test avg@16": 0.31}; a value of an earlier step stays until it is
         replaced or its stage ends, a held-out one until it is replaced. None values are left out.
         """
         if self._where is None or self._where[:2] != (stage, iteration):
@@ -92,7 +93,7 @@ class Progress:
                 self._write_late_line()
 
     def held_out(self, **values: float) -> None:
-        """Set held-out results without a step: `held_out(**{"avg@16": 0.31})`. Shown until replaced."""
+        """Set held-out results without a step: `held_out(**{"test avg@16": 0.31})`. Shown until replaced."""
         self._shown |= values
 
     def advance(self, units: float = 1.0) -> None:
@@ -140,7 +141,7 @@ class Progress:
             if name == "tokens_per_second":
                 figures.append(f"{value:,.0f} tokens/s")
             elif "@" in name:
-                figures.append(f"held-out {name} {value:.3f}")
+                figures.append(f"{name} {value:.3f}")
             else:
                 figures.append(f"{name.replace('_', ' ')} {_number(value)}")
         return figures

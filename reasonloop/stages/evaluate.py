@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from reasonloop.evaluation.evaluate import answered, summary
@@ -60,7 +61,7 @@ def evaluate(
     elif texts_of(known).is_file():
         write_atomically(texts_of(path), texts_of(known).read_bytes())
     result = about | {key: value for key, value in counted.items() if key not in about}
-    show_held_out(run, result)
+    show_held_out(run, split, result["metrics"])
     values = {key: value["value"] for key, value in result["metrics"].items()}
     run.folder.unlog(stage="eval", name=name)
     keys = {key: result[key] for key in ("branch", "iteration", "arm", "label", "product", "rollouts", "name")}
@@ -69,7 +70,7 @@ def evaluate(
     saved.unlink(missing_ok=True)
 
 
-def show_held_out(run: Session, evaluation: dict[str, Any]) -> None:
-    """Puts an evaluation's avg@n into the live display."""
-    values = {key: value["value"] for key, value in evaluation["metrics"].items() if key.startswith("avg@")}
+def show_held_out(run: Session, split: str, metrics: Mapping[str, Any]) -> None:
+    """Puts an evaluation's avg@n into the live display, under its split's name."""
+    values = {f"{split} {key}": value["value"] for key, value in metrics.items() if key.startswith("avg@")}
     run.progress.held_out(**values)

@@ -191,10 +191,12 @@ class Exploration:
         self.state = replace(self.state, step=self.state.step + 1)
         self.place = replace(self.place, step=self.state.step)
         self.run.progress.advance(len(spent) * (RL_ROLLOUT if self.budget.learn else 1))
+        # refills spend the rollouts of later steps: an exploration that is over has had all of its steps
+        planned = self.state.step if self.over else max(self.state.step + 1, self.planned)
         self.run.progress.step(
             self.arm.label,
-            min(self.state.step, self.planned),
-            self.planned,
+            self.state.step,
+            planned,
             iteration=self.place.iteration if "rloop" in self.arm.uses else None,
             reward=line["reward"],
             tokens_per_second=line["tokens_per_second"],
@@ -213,7 +215,7 @@ class Exploration:
         """Evaluates on the probe problems; adaptive exploration ends when pass@k is significantly below its best."""
         run = self.run
         result = evaluate_policy(run, self.learner.weights, "probe", run.recipe.eval.probe_samples)
-        show_held_out(run, result)
+        show_held_out(run, "probe", result["metrics"])
         metrics = {name: value["value"] for name, value in result["metrics"].items()}
         keys = {**self.place.keys, "stage": "probe", "step": self.state.step - 1}
         run.folder.log(**keys, **self._keys(), **metrics)

@@ -16,6 +16,9 @@ from reasonloop.run.session import Session
 from reasonloop.run.stages import Arm, Examples, Source
 from reasonloop.stages.common import shuffled, tell_skipped
 
+FEW = 8
+"""Fewer examples than this are worth a warning"""
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -74,6 +77,9 @@ def finetune(
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration, from_step=first)
     passes = Passes(len(found.pairs), options, epochs, run.recipe.seed, place)
     batch, total = passes.batch, passes.total
+    if passes.count < FEW and not state:
+        told = "1 example" if passes.count == 1 else f"{passes.count} examples"
+        run.progress.say(f"{place.stage}: only {told} for {epochs:g} epochs: the policy will learn them by heart")
     run.progress.total_units += total * batch * TRAINED_EXAMPLE - expected
     run.progress.skip(first * batch * TRAINED_EXAMPLE)
     saved_at = time.monotonic()

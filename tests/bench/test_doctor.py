@@ -61,6 +61,16 @@ def test_a_containers_limits_count(
     assert (found.data["available_bytes"] == (1 << 30) - 5) == (memory == "advice")
 
 
+@pytest.mark.parametrize(("machine", "status"), [("x86_64", "advice"), ("aarch64", "ok"), ("arm64", "ok")])
+def test_vectors_without_a_name_are_slow_on_x86_alone(
+    machine: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(doctor.platform, "machine", lambda: machine)
+    assert doctor.cpu().status == status
+
+
 def test_no_sandbox_is_missing_and_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: object) -> None:
         raise InputError("no net namespace")

@@ -187,6 +187,13 @@ def test_recipes_that_come_with_the_package_are_valid(path: Path) -> None:
     assert config.parse(tomllib.loads(config.dumps(recipe)), [], "test") == recipe
 
 
+@pytest.mark.parametrize("name", config.bundled_recipes())
+def test_a_bundled_recipe_says_what_it_needs_and_what_comes_of_it(name: str) -> None:
+    head = config.recipe_file(Path(name)).read_text(encoding="utf-8").partition("method =")[0]
+    for said in (f"reasonloop run {name}", "Needs: ", "Time: ", "You will see: "):
+        assert said in head
+
+
 @pytest.mark.parametrize("key", GONE)
 def test_an_option_that_has_gone_is_answered_with_what_became_of_it(key: str) -> None:
     assert key not in dict(options())

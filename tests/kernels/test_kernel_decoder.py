@@ -230,12 +230,33 @@ def test_whatever_is_in_the_cache_there_is_a_library_and_nothing_foreign_is_load
     building._attempt.cache_clear()
     assert kernels.library().panel_width() == before.panel_width()
     assert len(built) == 1
+    unkept = hindrance == "nothing can be written"
+    assert bool(building.unkept()) == ("built anew by every command" in building.advice()) == unkept
+    assert doctor.own_kernels().status == ("advice" if unkept else "ok")
     if hindrance in ("cut short", "others may write to it"):
         (file,) = elsewhere.iterdir()
         assert file.stat().st_mode & 0o022 == 0
         building._attempt.cache_clear()
         assert kernels.library() is not None
         assert len(built) == 1
+
+
+@pytest.mark.parametrize("memory", ["none", "not executed"])
+def test_where_memory_is_no_place_for_a_library_a_file_is_that_is_gone_at_once(
+    memory: str, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str) -> int:
+        raise PermissionError(13, "vm.memfd_noexec")
+
+    expected = sampled()
+    if memory == "none":
+        monkeypatch.delattr(building.os, "memfd_create")
+    else:
+        monkeypatch.setattr(building.os, "memfd_create", refused)
+    building._attempt.cache_clear()
+    assert kernels.library() is not None
+    assert not Path(kernels.library()._name).exists()
+    assert sampled() == expected
 
 
 def test_the_switch_turns_it_off_or_names_the_library(
@@ -249,6 +270,7 @@ def test_the_switch_turns_it_off_or_names_the_library(
         building._attempt.cache_clear()
         assert kernels.library() is None if told == "off" else kernels.library()._name == str(file)
     assert building.lack() == "switched off (REASONLOOP_KERNELS=off)"
+    assert building.advice() == ""  # whoever did that knows
     assert building.described() == "none"
     other = tmp_path / "kernels.c"
     other.write_text(building.SOURCE.read_text() + "// changed\n")
@@ -276,5 +298,6 @@ def test_without_it_torch_samples_the_same(
     assert kernels.library() is None
     assert {"no compiler": "no C compiler"}.get(lack, "error: expected") in building.lack()
     assert doctor.own_kernels().status == "missing"
+    assert building.lack() in building.advice()
     assert sampled() == expected
     assert not elsewhere.is_dir() or not list(elsewhere.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -565,6 +566,24 @@ def test_iterations_without_experts(choice: str, tmp_path: Path, monkeypatch: py
     again = json.loads((out / "state.json").read_text())
     assert main(["run", str(recipe_file()), *options, "--out", str(out)]) == 0
     assert json.loads((out / "state.json").read_text()) == again
+
+
+def test_a_run_in_a_pipe_tells_the_last_step_and_how_little_there_is_to_learn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refills spend the rollouts of later steps, so that there are fewer steps than planned."""
+    options = ("rloop.iterations=1", "rloop.cap=1", "rl.problems_per_step=2", "rl.refill_rounds=2", "rl.probe_every=1")
+    out = run(tmp_path, *options, "eval.samples=2")
+    said = capsys.readouterr().err.splitlines()
+    steps = [re.search(r"^RLoop 1  step (\d+)/(\d+)", line) for line in said]
+    assert [found[1] == found[2] for found in steps if found][-1]
+    (select,) = metrics(out, stage="select")
+    assert 1 < select["trained_on"] < 8
+    assert any(f"rft: only {select['trained_on']} examples for" in line for line in said)
+    assert any("test avg@2 " in line and "  probe avg@" in line for line in said)
+    state = json.loads((out / "state.json").read_text())
+    assert state.keys() == {"stage", "seconds"}  # it is in no iteration any more
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in (out / "model").iterdir())
 
 
 def test_weights_are_dropped_when_nothing_needs_them(whole: Path) -> None:

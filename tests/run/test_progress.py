@@ -63,6 +63,18 @@ def test_last_steps_of_stages_are_never_throttled_away(clock: Clock) -> None:
     ]  # fmt: skip
 
 
+def test_a_message_stands_behind_the_step_that_came_before_it(clock: Clock) -> None:
+    out = io.StringIO()
+    with Progress(4, stream=out) as progress:
+        for step in (1, 2, 3):
+            progress.step("explore", step, 3)
+        progress.say("evaluating")
+        progress.step("rft", 1, 1)
+    assert [line.split("  step ") for line in out.getvalue().splitlines()] == [
+        ["explore", "1/3"], ["explore", "3/3"], ["evaluating"], ["rft", "1/1"],
+    ]  # fmt: skip
+
+
 def test_a_message_from_a_signal_handler_in_the_middle_of_a_write_is_said_later() -> None:
     class Interrupted(io.StringIO):
         busy = True
@@ -83,10 +95,11 @@ def test_a_message_from_a_signal_handler_in_the_middle_of_a_write_is_said_later(
 def test_held_out_results_stay_and_training_values_go_with_their_stage(clock: Clock) -> None:
     with Progress(10, stream=io.StringIO()) as progress:
         progress.step("explore", 1, 5, reward=0.4, tokens_per_second=12345.0)
-        progress.held_out(**{"avg@16": 0.31})
-        assert "reward 0.400  12,345 tokens/s  held-out avg@16 0.310" in progress.line()
+        progress.held_out(**{"test avg@16": 0.31})
+        progress.held_out(**{"probe avg@8": 0.25})
+        assert "reward 0.400  12,345 tokens/s  test avg@16 0.310  probe avg@8 0.250" in progress.line()
         progress.step("rft", 1, 5, loss=0.002)
-        assert "held-out avg@16 0.310  loss 0.002" in progress.line()
+        assert "test avg@16 0.310  probe avg@8 0.250  loss 0.002" in progress.line()
         assert "reward" not in progress.line()
 
 

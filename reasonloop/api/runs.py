@@ -41,8 +41,8 @@ def run(
         done = reasonloop.run({"method": "rl", "task": {"name": "countdown", "train": 256}, "rl.steps": 20}, out="runs/rl")
 
     `recipe`: a file, a bundled recipe's name ("quickstart"), or a table of options, nested or with dotted keys.
-    `sections` (`rl={"steps": 10}`, `seed=1`) and `overrides` ({"rl.steps": 10}) are laid over it. `out`: the run's folder; unset runs/<the recipe's name>.
-    `progress=False` says nothing on stderr.
+    `sections` (`rl={"steps": 10}`, `seed=1`) and `overrides` ({"rl.steps": 10}) are laid over it. `out`: the run's
+    folder; unset runs/<the recipe's name>. `progress=False` says nothing on stderr.
 
     Raises InputError for a recipe that isn't right, before anything is written; RunError where the run fails. An interrupt
     stops it after its next checkpoint, with reasonloop.errors.Stopped; the same call goes on from there.

@@ -1,4 +1,4 @@
-"""The command line: verbs only. Parse, call, print. Everything heavy is imported by the verb that needs it."""
+"""The command line: what is typed, parsed, and handed to its verb (`commands`); what goes wrong is one line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from reasonloop import commands
 from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.text import is_text
 from reasonloop.usage import SHELLS, Parser, TopParser, complete
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         return _failed(f"stopped; the same command goes on with {stopped}")
     except KeyboardInterrupt:
-        training = getattr(arguments, "verb", None) is _run
+        training = getattr(arguments, "verb", None) is commands.run
         return _failed("stopped at once" + "; the same command goes on from the last checkpoint" * training)
     except OSError as error:
         _drop_output()
@@ -107,9 +108,12 @@ def _verb(
 
 def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What is done with a run."""
-    run = _verb(verbs, _run, "run", "start a recipe, or continue what --out holds")
+    run = _verb(verbs, commands.run, "run", "start a recipe, or continue what --out holds")
     run.add_argument(
-        "recipe", type=Path, metavar="RECIPE", help="a .toml file, or the name of a bundled recipe: quickstart, ..."
+        "recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="a .toml file, or a bundled recipe's name: quickstart, ... (docs/recipes.md has all options)",
     )
     _add_overrides(run)
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")
@@ -117,7 +121,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--dry-run", action="store_true", help="check the recipe, print it whole with its stages, and stop"
     )
 
-    compare = _verb(verbs, _compare, "compare", "finished runs as arms side by side, paired by seed")
+    compare = _verb(verbs, commands.compare, "compare", "finished runs as arms side by side, paired by seed")
     compare.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders; runs of one recipe are one arm")
     compare.add_argument("--out", type=_new_file, metavar="FILE.html", help="also write a page with plots there")
     compare.add_argument("--json", type=_new_file, metavar="FILE", help="also write all numbers there")
@@ -126,7 +130,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     compare.add_argument("--all", action="store_true", help="also RLoop's last explored policy")
 
-    study = _verb(verbs, _study, "study", "arms x seeds, each an ordinary run, and their comparison")
+    study = _verb(verbs, commands.study, "study", "arms x seeds, each an ordinary run, and their comparison")
     study.add_argument("study", type=Path, metavar="STUDY.toml", help="or a folder that holds study.toml")
     study.add_argument("--runs", type=Path, metavar="DIR", help="where the runs go (default: runs/study-<its name>)")
     study.add_argument("--arms", nargs="+", metavar="ARM", help="only these (default: all)")
@@ -140,7 +144,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--train-again", action="store_true", help="also finished runs of which only the counts are there (finished/)"
     )
 
-    report = _verb(verbs, _report, "report", "write a run's HTML report")
+    report = _verb(verbs, commands.report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
     report.add_argument(
@@ -148,7 +152,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
 
     about = "SQL (DuckDB) over a run's rollouts, problems, metrics, evals, eval_problems, eval_rollouts"
-    query = _verb(verbs, _query, "query", about)
+    query = _verb(verbs, commands.query, "query", about)
     query.description = f"{about}. A table on a terminal; in a pipe tab-separated lines with a header, values in full."
     query.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     query.add_argument("sql", metavar="SQL", help="one SELECT (or DESCRIBE rollouts, SUMMARIZE rollouts, SHOW TABLES)")
@@ -157,7 +161,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_models(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What asks a model."""
-    evaluate = _verb(verbs, _eval, "eval", "evaluate a model on a task's held-out problems")
+    evaluate = _verb(verbs, commands.evaluate, "eval", "evaluate a model on a task's held-out problems")
     _add_model(evaluate)
     evaluate.add_argument("--samples", type=_positive, help="responses a problem (default: 32; 1 where greedy)")
     evaluate.add_argument(
@@ -167,7 +171,9 @@ def _add_models(verbs: argparse._SubParsersAction[Parser]) -> None:
         help="also write the whole result there, and the responses into a Parquet file beside it",
     )
 
-    sample = _verb(verbs, _sample, "sample", "what a model says to problems: prompt, responses, verdicts; or --chat")
+    sample = _verb(
+        verbs, commands.sample, "sample", "what a model says to problems: prompt, responses, verdicts; or --chat"
+    )
     _add_model(sample)
     sample.add_argument("-n", type=_positive, default=3, metavar="N", help="how many problems (default: 3)")
     sample.add_argument("--samples", type=_positive, help="responses a problem (default: 4; 1 where greedy)")
@@ -202,24 +208,26 @@ def _add_overrides(verb: Parser) -> None:
 
 def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What needs no run."""
-    init = _verb(verbs, _init, "init", "a folder to start from: recipe, problems, verifier and reward of your own")
+    init = _verb(
+        verbs, commands.init, "init", "a folder to start from: recipe, problems, verifier and reward of your own"
+    )
     init.add_argument("folder", type=Path, metavar="DIR", help="the folder to make; it must be new or empty")
 
     tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
     tasks.set_defaults(parser=tasks)
     task_verbs = tasks.add_subparsers(metavar="list|check|show", dest="what", parser_class=Parser)
-    listed = _verb(task_verbs, _tasks, "list", "the tasks there are, or all options of one")
+    listed = _verb(task_verbs, commands.tasks, "list", "the tasks there are, or all options of one")
     listed.add_argument("task", nargs="?", metavar="TASK", help="a task whose options are wanted")
-    check = _verb(task_verbs, _tasks, "check", "verify every gold answer against itself")
+    check = _verb(task_verbs, commands.tasks, "check", "verify every gold answer against itself")
     check.add_argument(
         "task", metavar="TASK", help="a name, module:Class, or a file, folder or hf:owner/name with problems"
     )
-    show = _verb(task_verbs, _tasks, "show", "print some problems")
+    show = _verb(task_verbs, commands.tasks, "show", "print some problems")
     show.add_argument("task", metavar="TASK", help="as for check")
     show.add_argument("-n", type=_positive, default=5, metavar="N", help="how many (default: 5)")
     show.add_argument("--model", help="show each prompt as this model gets it, chat template included")
 
-    verify = _verb(verbs, _verify, "verify", 'JSONL {"answer", "gold"} on stdin, verdicts on stdout')
+    verify = _verb(verbs, commands.verify, "verify", 'JSONL {"answer", "gold"} on stdin, verdicts on stdout')
     verify.add_argument(
         "--kind", choices=("math", "numeric", "exact", "code"), required=True, help="how answers are compared"
     )
@@ -232,7 +240,9 @@ def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     verify.add_argument("--deadline", type=float, default=5.0, help="seconds an answer may take (default: 5)")
     verify.add_argument("--workers", type=_positive, help="processes that judge (default: one a core, at most 4)")
 
-    bench = _verb(verbs, _bench, "bench", "sampled and trained tokens/s of a model, and their share of the peak")
+    bench = _verb(
+        verbs, commands.bench, "bench", "sampled and trained tokens/s of a model, and their share of the peak"
+    )
     bench.add_argument("--model", default="countdown", help="as for eval (default: countdown)")
     bench.add_argument("--layout", help="instead of a model: random weights in this shape (qwen3-0.6b)")
     bench.add_argument("--context", type=_positive, help="train on one packed stream of so many tokens (8192, 16384)")
@@ -243,10 +253,10 @@ def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     bench.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
 
-    doctor = _verb(verbs, _doctor, "doctor", "what this machine can do, and what is missing")
+    doctor = _verb(verbs, commands.doctor, "doctor", "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
 
-    completion = _verb(verbs, _completion, "completion", "a script that makes your shell complete this command")
+    completion = _verb(verbs, commands.completion, "completion", "a script that makes your shell complete this command")
     completion.add_argument("shell", choices=SHELLS, help="which shell")
 
 
@@ -274,144 +284,6 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 1 and below a billion")
     return int(text)
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from reasonloop import config
-    from reasonloop.execute import dry_run, execute
-    from reasonloop.methods import checked_method
-
-    file = config.recipe_file(arguments.recipe)
-    recipe = config.load(file, arguments.overrides)
-    sys.path.append(str(file.resolve().parent))  # at the end: it stands in for nothing that is installed
-    checked_method(recipe, str(file))
-    folder = arguments.out or Path("runs") / file.stem
-    (dry_run if arguments.dry_run else execute)(recipe, folder)
-
-
-def _eval(arguments: argparse.Namespace) -> None:
-    from reasonloop.evaluation.standalone import evaluate_model
-
-    evaluate_model(
-        arguments.model, arguments.task, arguments.samples, arguments.split, arguments.json, arguments.overrides
-    )
-
-
-def _sample(arguments: argparse.Namespace) -> None:
-    if arguments.chat:
-        from reasonloop.evaluation.chat import talk
-
-        if arguments.task is not None or arguments.json or arguments.samples:
-            raise InputError("sample --chat: it takes no --task, --samples and --json; expected the model alone")
-        talk(arguments.model, arguments.overrides)
-        return
-    from reasonloop.evaluation.sampled import sample_model
-
-    sample_model(
-        *(arguments.model, arguments.task, arguments.n, arguments.samples, arguments.split, arguments.json),
-        arguments.overrides,
-    )
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    from reasonloop.compare.command import compare_runs
-
-    compare_runs(arguments.runs, arguments.out, arguments.json, arguments.all, arguments.baseline)
-
-
-def _study(arguments: argparse.Namespace) -> None:
-    from reasonloop.study.command import Wanted, run_study
-
-    wanted = Wanted(
-        arguments.runs,
-        arguments.seeds,
-        arguments.arms,
-        arguments.jobs,
-        arguments.dry_run,
-        arguments.compare_only,
-        arguments.train_again,
-    )
-    run_study(arguments.study, wanted)
-
-
-def _report(arguments: argparse.Namespace) -> None:
-    from reasonloop.report.follow import follow
-    from reasonloop.report.page import write_report
-
-    if arguments.follow:
-        written = follow(arguments.run, arguments.out)
-    elif (arguments.run / "config.toml").is_file():
-        written = write_report(arguments.run, arguments.out)
-    else:
-        raise InputError(f"{arguments.run}: no run folder (no config.toml in it)")
-    if written is not None:
-        print(written)
-
-
-def _tasks(arguments: argparse.Namespace) -> None:
-    from reasonloop.tasks import parse_task_spec, show
-
-    if arguments.what == "list":
-        show.list_tasks(arguments.task)
-    elif arguments.what == "check":
-        show.check(*parse_task_spec(arguments.task))
-    else:
-        asked = None
-        if arguments.model is not None:
-            from reasonloop.policy.codec import Codec
-
-            codec = Codec.load(arguments.model)
-            asked = lambda problem: codec.decode_whole(codec.encode_prompt(problem))  # noqa: E731
-        show.show_task(*parse_task_spec(arguments.task), n=arguments.n, asked=asked)
-
-
-def _verify(arguments: argparse.Namespace) -> None:
-    from reasonloop.verify.stream import run_stream
-
-    options = {key: value for key in ("extract", "percent") if (value := getattr(arguments, key)) is not None}
-    run_stream(arguments.kind, sys.stdin.buffer, sys.stdout, arguments.deadline, arguments.workers, **options)
-
-
-def _query(arguments: argparse.Namespace) -> None:
-    from reasonloop.store.database import query
-    from reasonloop.store.show import print_rows
-
-    print_rows(*query(arguments.run, arguments.sql), as_json=arguments.json)
-
-
-def _bench(arguments: argparse.Namespace) -> None:
-    from reasonloop.bench.measure import Workload, bench
-    from reasonloop.bench.result import write
-
-    workload = Workload(tuple(arguments.batch), context=arguments.context or 0)
-    result = bench(
-        arguments.model,
-        arguments.layout,
-        workload,
-        threads=arguments.threads or 0,
-        dtype=arguments.dtype,
-        tell=lambda line: print(line, flush=True),
-    )
-    if arguments.json:
-        write(result, arguments.json)
-
-
-def _init(arguments: argparse.Namespace) -> None:
-    from reasonloop.scaffold import init
-
-    print(init(arguments.folder))
-
-
-def _completion(arguments: argparse.Namespace) -> None:
-    from reasonloop.usage import script
-
-    print(script(arguments.shell), end="")
-
-
-def _doctor(arguments: argparse.Namespace) -> None:
-    from reasonloop.bench.doctor import run_doctor
-
-    run_doctor(arguments.json)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ ORDER = (
     ("stages", "analysis"),
     ("report",),
     ("execute", "compare"),
-    ("scaffold", "usage", "study"),
-    ("api", "cli"),
+    ("api", "scaffold", "usage", "study"),
+    ("commands",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 """Rooms from the ground up: each imports lower ones alone. `__init__` is the face of the house: it says where the names of
@@ -34,7 +35,7 @@ EXCEPTIONS = {
 
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "run", "methods",
-    "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api", "cli", "__init__",
+    "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api", "commands", "cli", "__init__",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate", "api.keeping", "api.learner"}

@@ -63,7 +63,7 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, Estimate]:
         """By name: avg@n (the mean share of right samples), pass@k (the chance that k samples hold a right one, unbiased),
-        and with partial credit score"""
+        maj@n (the majority's answer is right) where the task tells answers apart, and with partial credit score"""
         found = self.record["metrics"].items()
         return {name: Estimate(metric["value"], *metric["ci95"]) for name, metric in found}
 
@@ -101,18 +101,19 @@ class Evaluation:
                 f"compared_with: {len(self.counts)} problems x {mine['samples']} samples and {len(other.counts)} x "
                 f"{theirs['samples']}; expected two evaluations on the same problems, with as many samples"
             )
-        found = {}
-        right, before = (np.array(list(one.counts.values())) for one in (self, other))
-        for name in mine["metrics"]:
-            kind, _, k = name.partition("@")
-            if kind == "avg":
-                a, b = (avg_at_k(count, mine["samples"]) for count in (right, before))
-            elif kind == "pass":
-                a, b = (pass_at_k(mine["samples"], count, int(k)) for count in (right, before))
-            else:
-                continue
-            found[name] = Estimate(*paired_bootstrap(a, b)[:3])
-        return found
+        names = [name for name in mine["metrics"] if name in theirs["metrics"]]
+        return {name: Estimate(*paired_bootstrap(self._each(name), other._each(name))[:3]) for name in names}
+
+    def _each(self, metric: str) -> np.ndarray:
+        """The metric of each problem, float64 [problems]"""
+        problems, n = self.record["problems"], self.record["samples"]
+        kind, _, k = metric.partition("@")
+        if kind == "maj":
+            return np.array([float(problem["majority"]) for problem in problems])
+        if kind == "score":
+            return np.array([problem["score"] / n for problem in problems])
+        right = np.array([problem["correct"] for problem in problems])
+        return pass_at_k(n, right, int(k)) if kind == "pass" else avg_at_k(right, n)
 
     def __repr__(self) -> str:
         of = f"{self.record['split']}, {len(self.counts)} problems x {self.record['samples']} samples"
@@ -135,9 +136,10 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
 
         before = reasonloop.evaluate(policy, task, samples=32, max_tokens=34)
 
-    `options`: `samples` (32) responses a problem, `problems` (0: all), `seed` (0), `slots` (256), and those of `[sampling]`
-    as `sample` has them. Policies that are evaluated with the same seed meet the same draws, so that differences between
-    them are sharper than their own intervals. The same numbers come from `reasonloop eval`.
+    `options`: `samples` (32; 1 with `temperature=0`, which is greedy) responses a problem, `problems` (0: all), `seed` (0),
+    `slots` (256), and those of `[sampling]` as `sample` has them. Policies that are evaluated with the same seed meet the
+    same draws, so that differences between them are sharper than their own intervals. The same numbers come from
+    `reasonloop eval`.
 
     Raises InputError for an unknown option or split, or a split without problems.
     """
@@ -148,8 +150,14 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
 
     expect_policy("evaluate", policy)
     expect_task("evaluate", task)
+    greedy = options.get("temperature") == 0
+    if greedy:
+        options["temperature"] = 1.0
+        options.setdefault("samples", 1)
     chosen = validated(EvalOptions, dict(options), "evaluate")
-    sampling = sampling_of(chosen)
+    sampling = sampling_of(chosen).untruncated(0) if greedy else sampling_of(chosen)
+    if greedy and chosen.samples > 1:
+        raise InputError(f"evaluate: samples = {chosen.samples}: with temperature = 0 all are one; expected 1")
     problems = task.split(split)[: chosen.problems or None]
     if not problems:
         raise InputError(f"task {task.name!r} has no {split} problems")
@@ -159,7 +167,7 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
         engine.load(Weights(policy.version, policy))
         sampler = KeepingSampler(engine, policy.codec, sampling, chosen.seed, task.verifier)
         for start in range(0, len(prompts), size):
-            rows += count(sampler, prompts[start : start + size], chosen.samples, split)
+            rows += count(sampler, prompts[start : start + size], chosen.samples, split, task.answers)
     record = {
         "task": task.name,
         "split": split,

@@ -37,12 +37,12 @@ def run(
 ) -> Run:
     """Runs a recipe to its end, or goes on with what `out` holds, as `reasonloop run` does.
 
-        done = reasonloop.run("recipes/quickstart.toml", out="runs/mine", rl={"steps": 10})
+        done = reasonloop.run("quickstart", out="runs/mine", rl={"steps": 10})
         done = reasonloop.run({"method": "rl", "task": {"name": "countdown", "train": 256}, "rl.steps": 20}, out="runs/rl")
 
-    `recipe`: a file, or a table of options, nested or with dotted keys. `sections` (`rl={"steps": 10}`, `seed=1`) and
-    `overrides` ({"rl.steps": 10}) are laid over it. `out`: the run's folder; unset runs/<the recipe's name>.
-    `progress=False` says nothing on stderr.
+    `recipe`: a file, a bundled recipe's name ("quickstart"), or a table of options, nested or with dotted keys.
+    `sections` (`rl={"steps": 10}`, `seed=1`) and `overrides` ({"rl.steps": 10}) are laid over it. `out`: the run's
+    folder; unset runs/<the recipe's name>. `progress=False` says nothing on stderr.
 
     Raises InputError for a recipe that isn't right, before anything is written; RunError where the run fails. An interrupt
     stops it after its next checkpoint, with reasonloop.errors.Stopped; the same call goes on from there.
@@ -52,7 +52,7 @@ def run(
         where, folder = "recipe", out
         made = config.parse({}, [*overriding(recipe), *over], where)
     else:
-        path = Path(recipe)
+        path = config.recipe_file(Path(recipe))
         where, folder = str(path), out or Path("runs") / path.stem
         made = config.load(path, over)
         own = str(path.resolve().parent)

@@ -13,9 +13,11 @@ from typing import Any, Literal, cast
 from reasonloop import tasks
 from reasonloop.config import Section, TaskConfig, validated
 from reasonloop.errors import InputError
+from reasonloop.evaluation.majority import Answers, answers_of
 from reasonloop.records import Judgement, Place, Problem
 from reasonloop.tasks import parse_task_spec, require_gold, task_problems, task_target, tell
 from reasonloop.tasks.base import ALL_SPLITS
+from reasonloop.verify.extract import extract_answer
 from reasonloop.verify.worker import load_verifier
 from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
@@ -86,6 +88,11 @@ class Task:
         """A response that verifies as right; None where the task has none."""
         return tasks.gold_response(self._task, problem)
 
+    @property
+    def answers(self) -> Answers | None:
+        """What a response's final answer is, where the task can tell: evaluations let responses vote by it"""
+        return answers_of(self._task)
+
     def demonstrations(self, n: int = 0, seed: int = 0, **options: Any) -> list[tuple[Problem, str]]:
         """(problem, response) pairs for `Learner.finetune`: the first `n` of the task's own, or generated where it has a
         generator (`options` are then its own). 0: all that the task has."""
@@ -138,6 +145,9 @@ class _Given:
 
     def problems(self) -> Sequence[Problem]:
         return self._problems
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        return extract_answer(response, self._verifier.extract)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._verifier, name)

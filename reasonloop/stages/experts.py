@@ -13,7 +13,7 @@ from reasonloop.errors import InputError
 from reasonloop.policy.codec import Codec
 from reasonloop.records import Place, Problem, Rollout, sampled_sum
 from reasonloop.run.session import Session
-from reasonloop.run.stages import FEW_EXAMPLES, Arm, Examples, Source
+from reasonloop.run.stages import Arm, Examples, Source
 from reasonloop.stages.common import spent_before
 from reasonloop.stages.solved import GREEDY
 from reasonloop.store.experts import chosen_experts, distinct
@@ -48,8 +48,6 @@ def experts(run: Session, place: Place, start: Source, arm: Arm) -> Examples:
         + (f"; {len(solved)} solved greedily" if solved else "")
         + (f"; {len(rollouts)} to train on" if len(rollouts) > found.selected else "")
     )
-    if 0 < len(rollouts) < FEW_EXAMPLES:
-        run.progress.say(f"warning: fine-tuning on {len(rollouts)} of them alone; the report says what to try")
     return Examples(
         [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts],
         importance_weights(run, start, rollouts) if options.weighted else None,

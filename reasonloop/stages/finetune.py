@@ -13,11 +13,8 @@ from reasonloop.learner.local import scheduled
 from reasonloop.records import Place
 from reasonloop.run.dry import TRAINED_EXAMPLE
 from reasonloop.run.session import Session
-from reasonloop.run.stages import Arm, Examples, Source
+from reasonloop.run.stages import FEW_EXAMPLES, Arm, Examples, Source
 from reasonloop.stages.common import shuffled, tell_skipped
-
-FEW = 8
-"""Fewer examples than this are worth a warning"""
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,11 @@ def finetune(
         learner.load(checkpoint.folder)
     first = state["step"] if state else 0
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration, from_step=first)
-    count = len(found.pairs)
-    if count < FEW and not state:
-        told = "1 example" if count == 1 else f"{count} examples"
-        run.progress.say(f"{place.stage}: only {told} for {epochs:g} epochs: the policy will learn them by heart")
-    passes = Passes(count, options, epochs, run.recipe.seed, place)
+    passes = Passes(len(found.pairs), options, epochs, run.recipe.seed, place)
     batch, total = passes.batch, passes.total
+    if passes.count < FEW_EXAMPLES and not state:
+        told = "1 example" if passes.count == 1 else f"{passes.count} examples"
+        run.progress.say(f"{place.stage}: only {told} for {epochs:g} epochs: the policy will learn them by heart")
     run.progress.total_units += total * batch * TRAINED_EXAMPLE - expected
     run.progress.skip(first * batch * TRAINED_EXAMPLE)
     saved_at = time.monotonic()

@@ -114,7 +114,7 @@ def test_an_evaluation_is_that_of_the_command_line(
     found = reasonloop.evaluate(policy, task, samples=4, max_tokens=14)
     for name in ("task", "split", "samples", "sampling", "verdicts", "problems", "mean_tokens", "cut_off"):
         assert found.record[name] == told[name], name
-    assert found.metrics.keys() <= told["metrics"].keys()
+    assert found.metrics.keys() == told["metrics"].keys() > {"maj@4"}
     assert all(told["metrics"][name]["value"] == value for name, value in found.metrics.items())
     assert found.average == found["avg@4"] == found.pass_at[1]
     assert found.average.low <= found.average <= found.average.high
@@ -123,12 +123,25 @@ def test_an_evaluation_is_that_of_the_command_line(
         found["pass@3"]
 
 
+def test_greedy_evaluation(task: reasonloop.Task, policy: reasonloop.Policy) -> None:
+    greedy = reasonloop.evaluate(policy, task, temperature=0, max_tokens=14)
+    assert greedy.record["samples"] == 1
+    assert tokens(list(greedy.groups)) == tokens(
+        list(reasonloop.evaluate(policy, task, samples=1, top_k=1, seed=3, max_tokens=14).groups)
+    )
+    with pytest.raises(reasonloop.InputError, match="samples = 4: with temperature = 0 all are one"):
+        reasonloop.evaluate(policy, task, temperature=0, samples=4)
+
+
 def test_evaluations_are_compared_problem_by_problem(task: reasonloop.Task, policy: reasonloop.Policy) -> None:
     before = reasonloop.evaluate(policy, task, samples=4, max_tokens=14)
     other = reasonloop.evaluate(policy, task, samples=4, max_tokens=3)
     gained = before.compared_with(other)
     assert gained["avg@4"] == pytest.approx(before.average - other.average)
     assert gained["avg@4"].low <= gained["avg@4"] <= gained["avg@4"].high
+    assert gained.keys() == before.metrics.keys() > {"maj@4"}
+    for name, value in gained.items():
+        assert value == pytest.approx(before[name] - other[name]), name
     assert set(before.compared_with(before).values()) == {0.0}
     with pytest.raises(reasonloop.InputError, match="same problems"):
         before.compared_with(reasonloop.evaluate(policy, task, samples=2, max_tokens=3))

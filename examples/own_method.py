@@ -17,7 +17,7 @@ import reasonloop
 from reasonloop.methods import Method
 from reasonloop.methods.arms import starting_policy, trained
 from reasonloop.records import Place
-from reasonloop.run.stages import Arm, Budget, Stages
+from reasonloop.runs.stages import Arm, Budget, Stages
 
 
 def rejection_sampling(run: Stages) -> None:

@@ -14,8 +14,8 @@ from reasonloop.errors import InputError, RunError
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
-from reasonloop.run.folder import check_folder
-from reasonloop.run.session import Session
+from reasonloop.runs.folder import check_folder
+from reasonloop.runs.session import Session
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -150,7 +150,7 @@ def _work(run: Session) -> None:
     from reasonloop.kernels import build
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
-    from reasonloop.run.progress import Progress
+    from reasonloop.runs.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
     from reasonloop.store.texts import problems_file, write_problems

@@ -14,7 +14,7 @@ ORDER = (
     ("tasks",),
     ("policy", "store"),
     ("learner", "engine", "rewards", "bundled"),
-    ("run",),
+    ("runs",),
     ("evaluation", "methods", "bench"),
     ("stages", "analysis"),
     ("report",),
@@ -34,8 +34,9 @@ EXCEPTIONS = {
 """Functions that may be larger, each with its reason"""
 
 WITHOUT_TORCH = (
-    "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "run", "methods",
-    "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api", "commands", "cli", "__init__",
+    "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "runs", "methods",
+    "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
+    "commands", "cli", "__init__",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate", "api.keeping", "api.learner"}

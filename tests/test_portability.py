@@ -48,7 +48,7 @@ def test_what_is_missing_is_said() -> None:
         "from reasonloop.bench import doctor\n"
         "from reasonloop.config import Recipe\n"
         "from reasonloop.machine.threads import available_cores, keep_freed_memory\n"
-        "from reasonloop.run.ran_on import describe_machine\n"
+        "from reasonloop.runs.ran_on import describe_machine\n"
         "keep_freed_memory()\n"
         "print(available_cores() > 0, describe_machine(Recipe())['processor'])\n"
         "for check in (doctor.own_kernels(), doctor.sandbox(), doctor.memory()): print(check.status, check.detail)"

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from reasonloop.analysis.stability import SPIKE, stability
-from reasonloop.run.stages import FEW_EXAMPLES
+from reasonloop.runs.stages import FEW_EXAMPLES
 
 Line = Mapping[str, Any]
 """Of metrics.jsonl"""

@@ -28,7 +28,7 @@ from reasonloop.learner.losses import OBJECTIVES, Objective, Surrogate, objectiv
 from reasonloop.learner.protocol import Measured
 from reasonloop.policy.policy import Policy, expect_policy
 from reasonloop.records import Group, Place, Problem, Rollout
-from reasonloop.run.stages import Examples
+from reasonloop.runs.stages import Examples
 from reasonloop.stages.exploration import rollout_metrics
 from reasonloop.stages.finetune import Passes, batch_of
 from reasonloop.stages.learning import StepLearner

@@ -21,7 +21,7 @@ from reasonloop.evaluation.table import results_text
 from reasonloop.execute import execute
 from reasonloop.methods import checked_method
 from reasonloop.records import Rollout
-from reasonloop.run.folder import evaluations_in, metrics_in
+from reasonloop.runs.folder import evaluations_in, metrics_in
 
 if TYPE_CHECKING:
     from reasonloop.policy.policy import Policy

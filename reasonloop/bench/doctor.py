@@ -92,7 +92,7 @@ def cpu() -> Check:
 
     from reasonloop.config import Recipe
     from reasonloop.machine.threads import available_cores
-    from reasonloop.run.ran_on import describe_machine
+    from reasonloop.runs.ran_on import describe_machine
 
     cores = available_cores()
     quota: float = cores

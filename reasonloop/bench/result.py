@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.config import Recipe
-from reasonloop.run.ran_on import describe_machine
+from reasonloop.runs.ran_on import describe_machine
 
 
 def machine_and_versions(threads: int) -> tuple[dict[str, Any], dict[str, str]]:

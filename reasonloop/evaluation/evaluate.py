@@ -18,7 +18,7 @@ from reasonloop.evaluation.texts import text_row
 from reasonloop.files import write_atomically
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Group, Place, Rollout
-from reasonloop.run.session import Session
+from reasonloop.runs.session import Session
 
 BLOCK = 3072  # responses after which an evaluation is saved
 

@@ -16,7 +16,7 @@ from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.records import Group
-from reasonloop.run.ran_on import describe_machine
+from reasonloop.runs.ran_on import describe_machine
 
 if TYPE_CHECKING:
     from reasonloop.engine.protocol import Engine

@@ -7,7 +7,7 @@ from typing import Any
 
 from reasonloop.config import Recipe
 from reasonloop.records import Place
-from reasonloop.run.stages import BASE, Arm, Source, Stages
+from reasonloop.runs.stages import BASE, Arm, Source, Stages
 
 SFT = Arm("sft", "SFT", (*BASE.uses, "sampling", "optimizer", "sft"))
 

@@ -10,8 +10,8 @@ from typing import Any
 from reasonloop.config import Recipe, flat
 from reasonloop.errors import InputError
 from reasonloop.own import load_own, nearest
-from reasonloop.run.dry import DryStages
-from reasonloop.run.stages import Stages
+from reasonloop.runs.dry import DryStages
+from reasonloop.runs.stages import Stages
 
 METHODS = ("sft", "rl", "rloop", "rlsp")
 

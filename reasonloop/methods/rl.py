@@ -8,7 +8,7 @@ from typing import Any
 from reasonloop.methods.arms import early, starting_policy, vanilla
 from reasonloop.methods.method import Method
 from reasonloop.records import Place
-from reasonloop.run.stages import Budget, Stages
+from reasonloop.runs.stages import Budget, Stages
 
 OBJECTIVES = {
     "dapo": "DAPO",

@@ -17,7 +17,7 @@ from reasonloop.methods.arms import early, starting_policy, steered, trained, va
 from reasonloop.methods.method import Method
 from reasonloop.methods.rl import described
 from reasonloop.records import Place
-from reasonloop.run.stages import Arm, Budget, Source, Stages
+from reasonloop.runs.stages import Arm, Budget, Source, Stages
 
 STARTS = {"iteration_start": "the policy that started the iteration", "base": "the base", "explored": "the RL policy"}
 BESIDE = Place("vanilla")

@@ -13,7 +13,7 @@ from reasonloop.methods.arms import starting_policy, trained, vanilla
 from reasonloop.methods.method import Method
 from reasonloop.methods.rl import described
 from reasonloop.records import Place
-from reasonloop.run.stages import Arm, Budget, Stages
+from reasonloop.runs.stages import Arm, Budget, Stages
 
 
 def rlsp(run: Stages) -> None:

@@ -10,7 +10,7 @@ from reasonloop.errors import InputError
 from reasonloop.methods.arms import SFT
 from reasonloop.methods.method import Method
 from reasonloop.records import Place
-from reasonloop.run.stages import BASE, Stages
+from reasonloop.runs.stages import BASE, Stages
 
 
 def sft(run: Stages) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from reasonloop.learner.protocol import Learner
 from reasonloop.records import Place
-from reasonloop.run.session import Session
+from reasonloop.runs.session import Session
 
 TRAINING = ("greedy", "explore", "rft")
 """Stages whose seconds an arm's training is made of; SFT came before all arms"""

@@ -11,8 +11,8 @@ from reasonloop.evaluation.texts import keep_texts, texts_of
 from reasonloop.files import read_object, write_atomically
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Place
-from reasonloop.run.session import Session
-from reasonloop.run.stages import Arm, Source
+from reasonloop.runs.session import Session
+from reasonloop.runs.stages import Arm, Source
 from reasonloop.stages.common import training_seconds
 
 

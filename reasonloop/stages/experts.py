@@ -12,8 +12,8 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.policy.codec import Codec
 from reasonloop.records import Place, Problem, Rollout, sampled_sum
-from reasonloop.run.session import Session
-from reasonloop.run.stages import Arm, Examples, Source
+from reasonloop.runs.session import Session
+from reasonloop.runs.stages import Arm, Examples, Source
 from reasonloop.stages.common import spent_before
 from reasonloop.stages.solved import GREEDY
 from reasonloop.store.experts import chosen_experts, distinct

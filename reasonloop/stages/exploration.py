@@ -19,10 +19,10 @@ from reasonloop.learner.losses import objective_of
 from reasonloop.records import Group, Place, Rollout
 from reasonloop.rewards.effort import answer_end_of
 from reasonloop.rewards.exploration import ExplorationReward
-from reasonloop.run.checkpoints import Checkpoint
-from reasonloop.run.dry import RL_ROLLOUT
-from reasonloop.run.session import Session
-from reasonloop.run.stages import Arm, Budget, Explored, Source
+from reasonloop.runs.checkpoints import Checkpoint
+from reasonloop.runs.dry import RL_ROLLOUT
+from reasonloop.runs.session import Session
+from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner

@@ -11,9 +11,9 @@ from reasonloop.config import Training
 from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.local import scheduled
 from reasonloop.records import Place
-from reasonloop.run.dry import TRAINED_EXAMPLE
-from reasonloop.run.session import Session
-from reasonloop.run.stages import FEW_EXAMPLES, Arm, Examples, Source
+from reasonloop.runs.dry import TRAINED_EXAMPLE
+from reasonloop.runs.session import Session
+from reasonloop.runs.stages import FEW_EXAMPLES, Arm, Examples, Source
 from reasonloop.stages.common import shuffled, tell_skipped
 
 

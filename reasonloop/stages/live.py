@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from reasonloop.config import Training
 from reasonloop.records import Place
-from reasonloop.run.dry import RL_ROLLOUT
-from reasonloop.run.session import Session
-from reasonloop.run.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.runs.dry import RL_ROLLOUT
+from reasonloop.runs.session import Session
+from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 from reasonloop.stages.evaluate import evaluate
 from reasonloop.stages.experts import demonstrations, experts
 from reasonloop.stages.exploration import ExplorationState, explore

@@ -16,7 +16,7 @@ from reasonloop.policy.policy import Policy
 from reasonloop.records import Group, Place, Rollout
 from reasonloop.rewards.exploration import ExplorationReward, alpha_at
 from reasonloop.rewards.outcome import OwnReward, outcome_reward, own_reward, with_kl_penalty
-from reasonloop.run.session import Session
+from reasonloop.runs.session import Session
 from reasonloop.stages.common import shuffled
 
 

@@ -6,8 +6,8 @@ from reasonloop.errors import RunError
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Group, Place, Rollout
 from reasonloop.rewards.outcome import outcome_reward
-from reasonloop.run.session import Session
-from reasonloop.run.stages import Source
+from reasonloop.runs.session import Session
+from reasonloop.runs.stages import Source
 
 GREEDY = "greedy"
 """The store's branch of the greedy responses: one for each training problem, in step 0 of their iteration."""

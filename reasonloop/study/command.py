@@ -21,7 +21,7 @@ from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.evaluation.table import WIDTH, plain_table
 from reasonloop.execute import dry_run
 from reasonloop.machine.threads import available_cores
-from reasonloop.run.folder import check_folder
+from reasonloop.runs.folder import check_folder
 from reasonloop.study.archive import (
     another_recipe,
     arguments_of,

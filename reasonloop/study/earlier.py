@@ -20,8 +20,8 @@ from reasonloop.config.recipe import GONE
 from reasonloop.files import write_atomically
 from reasonloop.methods import method
 from reasonloop.records import Place
-from reasonloop.run.dry import DryStages
-from reasonloop.run.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.runs.dry import DryStages
+from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 
 Spent = Mapping[tuple[str, int], int]
 """Rollouts of each exploration, by branch and iteration"""

@@ -9,7 +9,7 @@ import pytest
 
 from reasonloop.analysis.diagnosis import Evidence, Finding, diagnose
 from reasonloop.config import Recipe, flat
-from reasonloop.run.stages import FEW_EXAMPLES
+from reasonloop.runs.stages import FEW_EXAMPLES
 
 OPTIONS = flat(Recipe.model_validate({"method": "rloop"}).model_dump(mode="json"))
 GROUPS, SIZE = 16, 8

@@ -6,7 +6,6 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from types import FunctionType
 
 import pytest
 
@@ -53,17 +52,17 @@ def test_importing_takes_no_torch_and_problems_need_none() -> None:
         "task = reasonloop.load_task('countdown?train=4&probe=0&test=2')\n"
         "assert task.verify(task.train[0], task.gold(task.train[0])).verdict is reasonloop.Verdict.RIGHT\n"
         "assert 'torch' not in sys.modules\n"
-        "import reasonloop.run.session\n"
+        "import reasonloop.runs.session\n"
         "assert reasonloop.run.__module__ == 'reasonloop.api.runs', reasonloop.run\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
 
 
-def test_run_is_the_function_beside_the_room_of_that_name() -> None:
-    import reasonloop.run.folder
-
-    assert isinstance(reasonloop.run, FunctionType)
+def test_no_room_has_the_name_of_a_public_name() -> None:
+    """The import system would put the room in the name's place."""
+    rooms = {path.stem for path in Path(reasonloop.__file__).parent.iterdir()}
+    assert rooms & {*reasonloop.__all__} == set()
 
 
 def test_an_unknown_name_says_which_is_near() -> None:

@@ -16,7 +16,7 @@ from reasonloop.config import Sampling
 from reasonloop.learner.batch import Example
 from reasonloop.learner.protocol import Measured
 from reasonloop.policy.policy import Policy, Weights
-from reasonloop.run.session import Session
+from reasonloop.runs.session import Session
 
 
 class Nudged:

@@ -25,7 +25,7 @@ from reasonloop.learner.batch import Example
 from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.records import Rollout
-from reasonloop.run.checkpoints import Checkpoint
+from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task

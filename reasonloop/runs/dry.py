@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from reasonloop.config import Recipe, Training
 from reasonloop.records import Place
-from reasonloop.run.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 
 # work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
 RL_ROLLOUT, TRAINED_EXAMPLE = 2.5, 1.5

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from reasonloop.run import progress
-from reasonloop.run.progress import Progress
+from reasonloop.runs import progress
+from reasonloop.runs.progress import Progress
 
 
 class Clock:

@@ -16,8 +16,8 @@ from reasonloop.config import Recipe, flat, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.files import partial_of, read_object, write_atomically
 from reasonloop.records import Place
-from reasonloop.run.checkpoints import Checkpoint
-from reasonloop.run.ran_on import describe_machine
+from reasonloop.runs.checkpoints import Checkpoint
+from reasonloop.runs.ran_on import describe_machine
 
 MAY_DIFFER = {"checkpoint_seconds"}  # options that a continued run may have otherwise: they don't touch the result
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from reasonloop.config import Recipe, Sampling
 from reasonloop.errors import Stopped
 from reasonloop.records import Group, Problem
-from reasonloop.run.folder import RunFolder
-from reasonloop.run.progress import Progress
+from reasonloop.runs.folder import RunFolder
+from reasonloop.runs.progress import Progress
 
 if TYPE_CHECKING:
     from reasonloop.engine.protocol import Engine

@@ -65,20 +65,30 @@ def summary() -> str:
     """The page in one table: the main workload of each section."""
     steps = {name: read(f"step{name}") for name in ("-mixed", "", "-avx2", "-smollm2")}
     samples, learned = read("sample-smollm2"), read("learn-smollm2")
-    grouped = {
-        one["peer"]: one
-        for one in samples["workloads"]
-        if one["workload"]["prompts"] == "shared" and one["workload"]["lengths"] == "long-tailed"
-    }
+
+    def sampled(prompts: str, lengths: str, peer: str) -> str:
+        """64 responses' row in the table below."""
+        (found,) = (
+            one
+            for one in samples["workloads"]
+            if (one["workload"]["prompts"], one["workload"]["lengths"], one["peer"]) == (prompts, lengths, peer)
+            and one["workload"]["batch"] == 64
+        )
+        return ratio(found)
+
+    work = "sampling SmolLM2-135M, 64 responses"
+    best, worst = ("shared", "long-tailed"), ("distinct", "equal")
+    hugging_face, vllm = "transformers generate", "vLLM (CPU), blocks of 32"
     updates = {one["workload"]["kind"]: one for one in learned["workloads"]}
-    sampled = grouped["vLLM (CPU), blocks of 32"]["workload"]["batch"]
     rows = [
         ["a whole RL step, bundled model, as in real runs", "TRL", ratio(steps["-mixed"])],
         ["the same, no group of equal rewards", "TRL", ratio(steps[""])],
         ["that on a processor without AVX-512", "TRL", ratio(steps["-avx2"])],
         ["a whole RL step, SmolLM2-135M", "TRL", ratio(steps["-smollm2"])],
-        [f"sampling SmolLM2-135M, {sampled} responses", "transformers", ratio(grouped["transformers generate"])],
-        [f"sampling SmolLM2-135M, {sampled} responses", "vLLM at its best", ratio(grouped["vLLM (CPU), blocks of 32"])],
+        [f"{work}, groups of 8, long-tailed", "transformers", sampled(*best, hugging_face)],
+        [f"{work}, distinct prompts, equal lengths", "transformers", sampled(*worst, hugging_face)],
+        [f"{work}, groups of 8, long-tailed", "vLLM, blocks of 32", sampled(*best, vllm)],
+        [f"{work}, distinct prompts, equal lengths", "vLLM, blocks of 32", sampled(*worst, vllm)],
         ["an RL update, SmolLM2-135M", "TRL", ratio(updates["rl"])],
         ["an SFT update, SmolLM2-135M", "TRL", ratio(updates["sft"])],
     ]

@@ -20,6 +20,8 @@ SPACE = "\u00a0"  # an interval isn't broken over two lines
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = [*rows]
+    assert all(len(row) == len(head) for row in rows), head
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -86,12 +88,12 @@ def headline() -> str:
                 *(relative(f"{room}: {pair}, {metric}") for metric in (AVG, PASS32)),
             ],
             [
-                "Countdown, 96; vanilla RL stopped at a third",
+                "Countdown, 96; vanilla RL at a third of the rollouts",
                 *(both(few, arm) for arm in ("base", "vanilla@12800", "rloop@38400")),
                 *(relative(f"{few}: {stopped}, {metric}") for metric in (AVG, PASS32)),
             ],
             [
-                "products, SmolLM2-135M",
+                "products, SmolLM2-135M; a variant of RLoop",
                 *(both(large, arm, "pass@16") for arm in ("base", "vanilla-1e-5", "rloop")),
                 *(relative(f"{large}: {own}, {metric}").replace("**", "") for metric in ("avg@16", "pass@16")),
             ],
@@ -162,16 +164,17 @@ def lost() -> str:
     rows = []
     for study, name in GROUNDS.items():
         counted, steps = (f"forgetting#/grounds/{study}/{part}" for part in ("lost_in_16", "dynamics"))
-        cells = [""] * 5
+        cells = [""] * 7
         if "lost_in_16" in held[study]:
-            shares = (number(100 * find(f"{counted}/{policy}").value, "0") for policy in ("base", "vanilla", "rloop"))
-            cells[:2] = [f"{', '.join(shares)} %", between(f"{counted}/rloop_minus_vanilla")]
+            shares = (find(f"{counted}/{policy}").value for policy in ("base", "vanilla", "rloop"))
+            cells[:3] = [f"{number(100 * share, '0')} %" for share in shares]
+            cells[3] = between(f"{counted}/rloop_minus_vanilla")
         if "dynamics" in held[study]:
-            for place, quantity in ((2, "diversity_within_a_step"), (3, "diversity_excess")):
+            for place, quantity in ((4, "diversity_within_a_step"), (5, "diversity_excess")):
                 where = f"{steps}/{quantity}/rloop_minus_vanilla"
                 cells[place] = between(where) if find(where).low is not None else value(where, "+0.000")
             spikes = [held[study]["dynamics"]["spikes"][arm]["seeds"] for arm in ("vanilla", "rloop")]
-            cells[4] = f"{sum(spikes[0]):.0f}, {sum(spikes[1]):.0f} in {len(spikes[0])}"
+            cells[6] = f"{sum(spikes[0]):.0f}, {sum(spikes[1]):.0f} in {len(spikes[0])}"
         rows.append([name, *cells])
     head = (
         "lost by chance",

@@ -2,7 +2,8 @@
 
 From the committed archives alone. FOLDER/stops.json is laid out as results.json is: arms are called "rloop@12800", after
 the training rollouts that they had spent, and may be compared at unequal ones; every pair says at how many. Intervals are
-those of `reasonloop compare`: 95 %, by bootstrap over seeds and problems, paired by both.
+those of `reasonloop compare`: 95 %; of differences by bootstrap over seeds and problems, paired by both, of a policy's own
+result Wilson's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 from counts import HERE, Stop, stops
 
-from reasonloop.compare.bootstrap import interval, over_seeds, paired, resampled_means
+from reasonloop.compare.bootstrap import paired, resampled_means
+from reasonloop.evaluation.metrics import mean_interval
 
 STUDIES = ("rloop-room", "rloop-room-96", "rloop-confirm", "rloop", "rloop-long", "sweep-long", "rloop-smollm2")
 # Compared with one another in everything; elsewhere only the RL policy and the RFT policy made of its experts are.
@@ -50,6 +52,7 @@ class Drawn:
         samples = found["base"].samples
         self.metrics = [f"avg@{samples}", *(f"pass@{k}" for k in (8, 16, 32) if k <= samples)]
         cells = {(name, metric): stop.per_problem(metric) for name, stop in found.items() for metric in self.metrics}
+        self.own = {cell: list(mean_interval(values_SP)) for cell, values_SP in cells.items()}
         rows_RD = resampled_means(np.concatenate([*cells.values()]))
         drawn = np.split(rows_RD, np.cumsum([len(values_SP) for values_SP in cells.values()])[:-1])
         self.means_S = {cell: values_SP.mean(axis=1) for cell, values_SP in cells.items()}
@@ -58,7 +61,7 @@ class Drawn:
     def arm(self, name: str) -> dict[str, Any]:
         stop, (average, *passes) = self.found[name], self.metrics
         values = {metric: self.means_S[name, metric].tolist() for metric in self.metrics}
-        bounds = {metric: list(interval(over_seeds(self.draws_SD[name, metric]))) for metric in self.metrics}
+        bounds = {metric: self.own[name, metric] for metric in self.metrics}
         return {
             "rollouts": stop.rollouts,
             "seeds": stop.seeds,

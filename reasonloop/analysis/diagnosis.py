@@ -238,7 +238,7 @@ def entropy_gone(run: Evidence) -> Finding | None:
     tries = (
         f"{run.option('rl.learning_rate')}: lower, or fewer steps",
         "a higher rl.clip_high lets unlikely tokens grow; rl.kl_coef holds on to the start",
-        "RLoop restarts each iteration from a policy that still explores: more iterations of fewer steps",
+        "RLoop drops the RL weights after each iteration",
     )
     return Finding("entropy-gone", "The policy has stopped exploring", tuple(evidence), why, tries)
 
@@ -276,7 +276,7 @@ def gradient(run: Evidence) -> Finding | None:
             )
     if not evidence:
         return None
-    why = "Spikes of the gradient norm announce a collapse; an update that isn't finite is left out."
+    why = "Spikes of the gradient norm may announce a collapse; an update that isn't finite is left out."
     tries = (
         f"{run.option('rl.learning_rate')}: lower; rl.warmup_steps: more",
         f"{run.option('optimizer.grad_clip')}: smaller",

@@ -25,10 +25,10 @@ def percent(value: float | None, minus: str = ASCII) -> str:
 
 
 def share(probability: float) -> str:
-    """ "98 %"; never "0 %" or "100 %" where it isn't exactly that."""
-    if 0 < probability < 0.005:
+    """ "98 %"; never "0 %" or "100 %", which so many resamples can't show."""
+    if probability < 0.005:
         return "<1 %"
-    return ">99 %" if 0.995 <= probability < 1 else f"{100 * probability:.0f} %"
+    return ">99 %" if probability >= 0.995 else f"{100 * probability:.0f} %"
 
 
 def certain(c: Comparison) -> int:
@@ -53,7 +53,7 @@ def headline(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], min
             continue
         against_one = len({c.b.name for c in pairs}) == 1 and len(pairs) > 1  # a baseline
         best = max(pairs, key=lambda c: _mean(c, 0 if against_one else 1))
-        others = ", the best of the others," if len(pairs) > 1 else ""
+        others = f", the best of {len(pairs)} arms," if len(pairs) > 1 else ""
         names = (best.a.name + others * against_one, best.b.name + others * (not against_one))
         sentences.append(_sentence(best, names, minus) + _above(arms, best))
     return sentences

@@ -23,7 +23,7 @@ class Lead:
 
     @property
     def sign(self) -> int:
-        """1: certainly ahead, -1: certainly behind (the interval leaves out zero), 0: neither"""
+        """1: ahead, -1: behind, by an interval that leaves out zero; 0: neither"""
         return (self.ci95[0] > 0) - (self.ci95[1] < 0)
 
 
@@ -57,7 +57,7 @@ def headline(run: RunData) -> list[str]:
         return []
     so_far = "" if run.done else "So far: "
     seeds = (
-        "Certain: the 95\xa0% interval over the problems leaves out zero. It is one seed: another may turn out otherwise; "
+        "Intervals are 95\xa0%, over the problems of this one seed: another seed may turn out otherwise; "
         "`reasonloop compare` takes runs of several."
     )
     return [so_far + sentences[0], *sentences[1:], seeds]
@@ -87,14 +87,14 @@ def _named(run: RunData, row: Record) -> str:
 
 
 def _told(found: Lead, rival: str) -> str:
-    """ "ahead of the base by 0.062 in the average (in 98 % of resamples: certain)"; the rival may be left out."""
+    """ "ahead of the base by 0.062 in the average (in 98 % of resamples, interval above zero)"; perhaps without rival."""
     name = "the average" if found.metric.startswith("avg@") else found.metric
     if abs(found.difference) < 0.0005:
         return f"level {f'with {rival} ' if rival else ''}in {name}"
     way, part = ("ahead", found.share) if found.difference > 0 else ("behind", 1 - found.share)
     who = f" {'of ' if way == 'ahead' else ''}{rival}" if rival else ""
-    sure = "certain" if found.sign else "not certain"
-    return f"{way}{who} by {abs(found.difference):.3f} in {name} (in {share(part)} of resamples: {sure})"
+    sure = {1: "interval above zero", -1: "interval below zero", 0: "interval holds zero"}[found.sign]
+    return f"{way}{who} by {abs(found.difference):.3f} in {name} (in {share(part)} of resamples, {sure})"
 
 
 def share(value: float) -> str:

@@ -38,12 +38,12 @@ def test_who_leads_by_how_much_and_how_surely() -> None:
     product = evaluation("main", [8, 0, 8, 0, 8, 8] * (PROBLEMS // 6))
     against_vanilla, against_base, seeds = sentences(base, vanilla, product)
     assert against_vanilla == (
-        "RLoop is ahead of vanilla RL by 0.167 in the average (in over 99\xa0% of resamples: certain) and ahead by 0.167 in "
-        "pass@8 (in over 99\xa0% of resamples: certain)."
+        "RLoop is ahead of vanilla RL by 0.167 in the average (in over 99\xa0% of resamples, interval above zero) and "
+        "ahead by 0.167 in pass@8 (in over 99\xa0% of resamples, interval above zero)."
     )
     assert against_base == (
-        "It is ahead of the base by 0.417 in the average (in over 99\xa0% of resamples: certain) and behind by 0.333 in "
-        "pass@8 (in over 99\xa0% of resamples: certain)."
+        "It is ahead of the base by 0.417 in the average (in over 99\xa0% of resamples, interval above zero) and "
+        "behind by 0.333 in pass@8 (in over 99\xa0% of resamples, interval below zero)."
     )
     assert "one seed" in seeds
 
@@ -54,7 +54,7 @@ def test_what_the_problems_leave_open_is_no_lead() -> None:
     other = np.clip(correct + rng.choice([-1, 1], PROBLEMS), 0, 8)
     first, *_ = sentences(evaluation("vanilla", correct.tolist()), evaluation("main", other.tolist()))
     assert first.startswith("RLoop and vanilla RL can't be told apart: RLoop is ")
-    assert "not certain" in first
+    assert "interval holds zero" in first
     same = sentences(evaluation("vanilla", correct.tolist()), evaluation("main", correct.tolist()))[0]
     assert "level in the average and level in pass@8" in same
 

@@ -25,6 +25,7 @@ project_copyright = "the ReasonLoop authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["_build", "conf.py"]
 language = "en"
+smartquotes = False  # `--out` is no dash
 
 # The notebook lives with the other examples. It is shown with the outputs that it was committed with, and run by the tests.
 shutil.copyfile(ROOT / "examples" / "reasonloop.ipynb", HERE / "notebook.ipynb")

@@ -42,7 +42,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = known_keys(model)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        near = [name for name in known if _initials(name) == key][:1]
+        near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         if not near:
             near = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
         if not near:
@@ -61,6 +62,12 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         message = f"expected a table: [{key}], or {key}.KEY"
     shown = got if len(got) < 80 else got[:77] + "..."
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _initials(name: str) -> str:
+    """rl.lr of rl.learning_rate"""
+    table, dot, key = name.rpartition(".")
+    return table + dot + "".join(word[:1] for word in key.split("_"))
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -71,10 +71,19 @@ def evaluate_model(
         **summary(rows, samples),
     }
     print(results_text([result]))
+    print(_judged(result, recipe.sampling.max_tokens))
     if json_file is not None:
         keep_texts(json_file, rows)
         write_atomically(json_file, json.dumps(result) + "\n")
     return result
+
+
+def _judged(result: dict[str, Any], most: int) -> str:
+    """How many responses were cut off, and how many had a verdict other than right and wrong."""
+    total = result["samples"] * len(result["problems"])
+    told = [f"{round(result['cut_off'] * total):,} cut off at sampling.max_tokens = {most}"]
+    told += [f"{n:,} {verdict}" for verdict, n in result["verdicts"].items() if verdict not in ("right", "wrong")]
+    return f"of {total:,} responses: {', '.join(told)}"
 
 
 @contextmanager

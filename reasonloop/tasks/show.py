@@ -41,7 +41,7 @@ def list_tasks(spec: str | None = None) -> None:
         console.print(name, style="bold", end="  ", soft_wrap=True)
         console.print(about, soft_wrap=True)
         if first == name:
-            options = ", ".join(key for model in _option_models(cls) for key in model.model_fields)
+            options = ", ".join(dict.fromkeys(key for model in _option_models(cls) for key in model.model_fields))
             console.print(_indented(f"options: {options}", 4, console.width), style="dim", soft_wrap=True)
     console.print()
     for line in (

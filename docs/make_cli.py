@@ -34,7 +34,11 @@ def _verbs(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[
 def _section(name: str, parser: argparse.ArgumentParser, about: str) -> str:
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=100)
     usage = parser.format_usage().removeprefix("usage: ")
-    lines = [f"\n## `{name}`\n", f"{_prose(about[:1].upper() + about[1:])}.\n", *(f"    {line}" for line in usage.splitlines())]
+    lines = [
+        f"\n## `{name}`\n",
+        f"{_prose(about[:1].upper() + about[1:])}.\n",
+        *(f"    {line}" for line in usage.splitlines()),
+    ]
     rows = [row for action in parser._actions if (row := _row(action))]
     if rows:
         lines += ["\n| argument | meaning |\n|---|---|", *rows]

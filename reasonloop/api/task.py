@@ -88,7 +88,7 @@ class Task:
         named = getattr(self._task, "files", dict)()
         if self.train or not named:
             return ""
-        return f'; expected a file of them: reasonloop.load_task({self.name!r}, train={named.get("test", "FILE")!r})'
+        return f"; expected a file of them: reasonloop.load_task({self.name!r}, train={named.get('test', 'FILE')!r})"
 
     def verify(self, problem: Problem, response: str) -> Judgement:
         """The verdict on one response, with what led to it (`detail`) and partial credit (`score`, 0 to 1, or None)."""
@@ -165,8 +165,9 @@ class _Given:
 
 def load_task(task: str | type | Iterable[Problem], /, *, check: bool = True, **options: Any) -> Task:
     """The task that `task` names: a registered name ("countdown"; `reasonloop tasks list` shows all), a file of problems
-    (alone they are test problems: `train=` names those to train on), `module:Class`, or a task class of yours, with its options behind it or by keyword. Or a list
-    of Problems, each with its split, whose answers are compared by `verifier` ("math", "numeric" or "exact").
+    (alone they are test problems; `train=` names some to train on), `module:Class`, or a task class of yours, with its
+    options behind it or by keyword. Or a list of Problems, each with its split, whose answers are compared by `verifier`
+    ("math", "numeric" or "exact").
 
         task = reasonloop.load_task("countdown?train=256&test=64")
         task = reasonloop.load_task("file", train="train.parquet", test="test.jsonl", verifier="math")
@@ -180,10 +181,12 @@ def load_task(task: str | type | Iterable[Problem], /, *, check: bool = True, **
     verifier's workers can import it; a script that defines one needs `if __name__ == "__main__":` around its work.
     """
     if not isinstance(task, str | type) and isinstance(task, Iterable):
-        given_problems = list(task)
-        if not given_problems:
-            raise InputError("load_task: an empty list; expected Problems (reasonloop.Problem(id=..., prompt=..., answer=...))")
-        loaded = Task(validated(TaskConfig, {"name": "problems", **options}, "problems"), given_problems)
+        found = list(task)
+        if not found:
+            raise InputError(
+                "load_task: an empty list; expected Problems (reasonloop.Problem(id=..., prompt=..., answer=...))"
+            )
+        loaded = Task(validated(TaskConfig, {"name": "problems", **options}, "problems"), found)
         if check:
             loaded.check()
         return loaded

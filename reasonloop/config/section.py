@@ -87,6 +87,19 @@ def literals(annotation: Any) -> list[Any]:
     return [value for part in get_args(annotation) for value in literals(part)]
 
 
+def values(model: type[BaseModel], key: str) -> list[str]:
+    """What the option with this dotted key may be, as far as it is listed: as TOML, or a bare word, writes it."""
+    name, _, rest = key.partition(".")
+    info = model.model_fields.get(name)
+    if info is None:
+        return []
+    if inner := table_of(info.annotation):
+        return values(inner[0], rest.partition(".")[2] if inner[1] else rest)
+    if bool in (info.annotation, *get_args(info.annotation)):
+        return ["true", "false"]
+    return [str(value) for value in [*literals(info.annotation), *(info.examples or ())]]
+
+
 def table_of(annotation: Any) -> tuple[type[BaseModel], str] | None:
     """The options of a table, and what stands behind its key: ".NAME" for tables by name, else nothing; None for a value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

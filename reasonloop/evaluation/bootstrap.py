@@ -45,7 +45,7 @@ def resampled_means(values_RP: Floats, draws: int = DRAWS, seed: int = 0) -> Flo
 
     `values_RP` [rows, problems]: a row is an arm's metric at one seed, a value per problem.
     """
-    rows, problems = values_RP.shape
+    problems = values_RP.shape[1]
     drawn = _kept(problems, draws, seed) if problems * draws <= _KEPT else _drawn(problems, draws, seed)
     # How often a draw holds each problem: one matrix product then serves all rows.
     return np.concatenate([values_RP @ counts_DP.T.astype(np.float64) / problems for counts_DP in drawn], axis=1)

@@ -57,7 +57,8 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     names = [Text(visible(name)) for name in columns]
     # Text, because a plain string would have [square brackets] in it read as markup.
     cells = [
-        [Text("NULL", style="dim") if value is None else Text(shown(_text(value), _CELL)) for value in row] for row in rows
+        [Text("NULL", style="dim") if value is None else Text(shown(_text(value), _CELL)) for value in row]
+        for row in rows
     ]
     widest = [max(text.cell_len for text in own) for own in zip(names, *cells, strict=True)]
     if cells and sum(min(width, _USEFUL) + 3 for width in widest) >= console.width:

@@ -110,9 +110,7 @@ class Jsonl:
         """What was read, by split, each file once: no bad rows, and no prompt in two splits."""
         options = self.options
         keys = KeyOptions(options.prompt_key, options.answer_key, options.response_key, options.id_key)
-        found = {
-            split: sift(self._source(name, split), split, keys) for split, name in self.files().items()
-        }
+        found = {split: sift(self._source(name, split), split, keys) for split, name in self.files().items()}
         for sifted in found.values():
             read_golds(sifted, self._verifier, skip=options.on_bad == "skip")
         if options.on_bad == "refuse":

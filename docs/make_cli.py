@@ -34,7 +34,11 @@ def _verbs(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[
 def _section(name: str, parser: argparse.ArgumentParser, about: str) -> str:
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=100)
     usage = parser.format_usage().removeprefix("usage: ")
-    lines = [f"\n## `{name}`\n", f"{about[:1].upper()}{about[1:]}.\n", *(f"    {line}" for line in usage.splitlines())]
+    lines = [
+        f"\n## `{name}`\n",
+        f"{_prose(about[:1].upper() + about[1:])}.\n",
+        *(f"    {line}" for line in usage.splitlines()),
+    ]
     rows = [row for action in parser._actions if (row := _row(action))]
     if rows:
         lines += ["\n| argument | meaning |\n|---|---|", *rows]
@@ -52,7 +56,14 @@ def _row(action: argparse.Action) -> str:
         shown = value or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
         names = f"{names} `{shown}`" if names else f"`{shown}`"
     text = (action.help or "") % {"default": action.default, "prog": "reasonloop"}
-    return f"| {names.replace('|', chr(92) + '|')} | {text.replace('|', chr(92) + '|')} |"
+    return f"| {names.replace('|', chr(92) + '|')} | {_prose(text).replace('|', chr(92) + '|')} |"
+
+
+def _prose(text: str) -> str:
+    """Help as Markdown: <its name> is no tag of HTML, outside of code."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("<", "&lt;").replace(">", "&gt;") for part in parts[::2]]
+    return "`".join(parts)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from reasonloop.compare.bootstrap import difference
+from reasonloop.evaluation.bootstrap import difference
 
 COLOURS = {"RLoop": "#2563eb", "RL": "#2563eb", "vanilla RL": "#d97706", "base": "#6b7280"}
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 56, 150, 24, 44

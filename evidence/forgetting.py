@@ -17,7 +17,7 @@ from counts import HERE, Stop, stops
 from numpy.typing import NDArray
 from quoted import by_seeds
 
-from reasonloop.compare.bootstrap import interval, over_seeds, resampled_means
+from reasonloop.evaluation.bootstrap import interval, over_seeds, resampled_means
 from reasonloop.evaluation.metrics import pass_at_k
 
 TRIES = 16

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from counts import HERE, Stop, stops
 
-from reasonloop.compare.bootstrap import paired, resampled_means
+from reasonloop.evaluation.bootstrap import paired, resampled_means
 from reasonloop.evaluation.metrics import mean_interval
 
 STUDIES = ("rloop-room", "rloop-room-96", "rloop-confirm", "rloop", "rloop-long", "sweep-long", "rloop-smollm2")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reasonloop import commands
 from reasonloop.errors import InputError, RunError, Stopped
+from reasonloop.files import bundled_recipes
 from reasonloop.text import is_text
 from reasonloop.usage import SHELLS, Parser, TopParser, complete
 from reasonloop.version import VERSION
@@ -113,7 +114,7 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "recipe",
         type=Path,
         metavar="RECIPE",
-        help="a .toml file, or a bundled recipe's name: quickstart, ... (docs/recipes.md has all options)",
+        help=f"a .toml file, or a bundled recipe's name: {', '.join(bundled_recipes())} (docs/recipes.md has all options)",
     )
     _add_overrides(run)
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<recipe's name>)")

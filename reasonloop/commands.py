@@ -95,7 +95,13 @@ def tasks(arguments: argparse.Namespace) -> None:
 
             codec = Codec.load(arguments.model)
             asked = lambda problem: codec.decode_whole(codec.encode_prompt(problem))  # noqa: E731
-        show.show_task(*parse_task_spec(arguments.task), n=arguments.n, asked=asked)
+        name, options = parse_task_spec(arguments.task)
+        problems = show.show_task(name, options, n=arguments.n, asked=asked)
+        if arguments.model is not None:
+            from reasonloop.runs.notes import plain_prompts
+
+            for line in plain_prompts(arguments.model, name, options, problems, how="'TASK?format=chat'"):
+                print(line)
 
 
 def verify(arguments: argparse.Namespace) -> None:

@@ -47,10 +47,12 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
+    from reasonloop.runs.notes import check_length, notes
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
+    check_length(recipe.model.path, recipe.sampling.max_tokens)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, read = plan(recipe), list[str]()
@@ -59,7 +61,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         check_problems(recipe, problems, "explore" in dry.asked)
         with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
             require_gold(task, problems, pool, chosen.name)
-        read = report_lines(task)
+        read = [*report_lines(task), *notes(recipe, task, problems)]
     check_folder(recipe, path)
     print(config.dumps(recipe))
     for line in read:
@@ -82,10 +84,12 @@ def check_inputs(recipe: Recipe) -> None:
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
+    from reasonloop.runs.notes import check_length, notes
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.path)
+    check_length(recipe.model.path, recipe.sampling.max_tokens)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
@@ -119,6 +123,8 @@ def check_inputs(recipe: Recipe) -> None:
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
     tell(task)
+    for line in notes(recipe, task, problems):
+        print(line, file=sys.stderr)
 
 
 def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) -> None:

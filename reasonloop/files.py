@@ -12,6 +12,14 @@ from typing import Any
 
 from reasonloop.errors import InputError
 
+RECIPES = Path(__file__).parent / "recipes"
+"""The recipes that come with the package"""
+
+
+def bundled_recipes() -> list[str]:
+    """Their names, the quickstart first."""
+    return sorted((path.stem for path in RECIPES.glob("*.toml")), key=lambda name: (name != "quickstart", name))
+
 
 def write_atomically(
     path: Path, content: str | bytes | memoryview, *, several: bool = False, mode: int = 0o666

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from reasonloop.errors import InputError
+from reasonloop.files import bundled_recipes
 
 GROUPS = {
     "Train": ("init", "run", "study"),
@@ -138,9 +139,19 @@ def _argcomplete() -> Any:
 
 def _overrides(prefix: str, **_: Any) -> list[str]:
     from reasonloop.config import Recipe
-    from reasonloop.config.section import known_keys
+    from reasonloop.config.section import known_keys, values
 
+    key, equals, _ = prefix.partition("=")
+    if equals:
+        from reasonloop.methods.method import METHODS
+
+        known = METHODS if key == "method" else values(Recipe, key)
+        return [text for value in known if (text := f"{key}={value}").startswith(prefix)]
     return [f"{key}=" for key in known_keys(Recipe) if key.startswith(prefix)]
+
+
+def _recipes(prefix: str, **_: Any) -> Iterable[str]:
+    return [*(name for name in bundled_recipes() if name.startswith(prefix)), *_files(prefix)]
 
 
 def _tasks(prefix: str, **_: Any) -> Iterable[str]:
@@ -160,4 +171,4 @@ def _files(prefix: str) -> Iterable[str]:
     return found
 
 
-_COMPLETERS = {"overrides": _overrides, "task": _tasks, "model": _models}
+_COMPLETERS = {"recipe": _recipes, "overrides": _overrides, "task": _tasks, "model": _models}

@@ -14,7 +14,8 @@ from reasonloop.api.options import EvalKeywords, EvalOptions, sampling_of
 from reasonloop.api.task import Task, expect_task
 from reasonloop.config import EngineOptions, validated
 from reasonloop.errors import InputError
-from reasonloop.evaluation.metrics import avg_at_k, paired_bootstrap, pass_at_k
+from reasonloop.evaluation.bootstrap import difference
+from reasonloop.evaluation.metrics import avg_at_k, pass_at_k
 from reasonloop.evaluation.table import metric_keys
 from reasonloop.records import Group
 
@@ -102,7 +103,9 @@ class Evaluation:
                 f"{theirs['samples']}; expected two evaluations on the same problems, with as many samples"
             )
         names = [name for name in mine["metrics"] if name in theirs["metrics"]]
-        return {name: Estimate(*paired_bootstrap(self._each(name), other._each(name))[:3]) for name in names}
+        order = np.argsort(list(self.counts))  # as `reasonloop compare` has them, whose draws these are
+        found = {name: difference(self._each(name)[order][None], other._each(name)[order][None]) for name in names}
+        return {name: Estimate(one.absolute, *one.ci95_absolute) for name, one in found.items()}
 
     def _each(self, metric: str) -> np.ndarray:
         """The metric of each problem, float64 [problems]"""

@@ -70,7 +70,9 @@ class Task:
         """The training problems of step 0, 1, ...: `size` different ones, in shuffled passes over all of them, as a run with
         this seed takes them. Raises InputError if there are fewer."""
         if not 1 <= size <= len(self.train):
-            raise InputError(f"task {self.name!r}: a batch of {size}: it has {len(self.train)} training problems")
+            raise InputError(
+                f"task {self.name!r}: a batch of {size}: it has {len(self.train)} training problems{self._to_train_on}"
+            )
         from reasonloop.stages.common import shuffled
 
         picked: dict[int, None] = {}
@@ -79,6 +81,14 @@ class Task:
             picked[shuffled(position, len(self.train), seed, Place(iteration=iteration))] = None
             position += 1
         return [self.train[i] for i in picked]
+
+    @property
+    def _to_train_on(self) -> str:
+        """How to have some, where a file was named alone: its problems are test problems."""
+        named = getattr(self._task, "files", dict)()
+        if self.train or not named:
+            return ""
+        return f"; expected a file of them: reasonloop.load_task({self.name!r}, train={named.get('test', 'FILE')!r})"
 
     def verify(self, problem: Problem, response: str) -> Judgement:
         """The verdict on one response, with what led to it (`detail`) and partial credit (`score`, 0 to 1, or None)."""
@@ -127,7 +137,7 @@ class Task:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(problems)} {split}" for split, problems in self._splits.items() if problems)
-        return f"Task({self.name}: {sizes or 'no problems'})"
+        return f"Task({self.name}: {sizes or 'no problems'}{'' if self.train else ', none to train on'})"
 
 
 class GivenOptions(Section):
@@ -155,8 +165,9 @@ class _Given:
 
 def load_task(task: str | type | Iterable[Problem], /, *, check: bool = True, **options: Any) -> Task:
     """The task that `task` names: a registered name ("countdown"; `reasonloop tasks list` shows all), a file of problems
-    (they are test problems), `module:Class`, or a task class of yours, with its options behind it or by keyword. Or a list
-    of Problems, each with its split, whose answers are compared by `verifier` ("math", "numeric" or "exact").
+    (alone they are test problems; `train=` names some to train on), `module:Class`, or a task class of yours, with its
+    options behind it or by keyword. Or a list of Problems, each with its split, whose answers are compared by `verifier`
+    ("math", "numeric" or "exact").
 
         task = reasonloop.load_task("countdown?train=256&test=64")
         task = reasonloop.load_task("file", train="train.parquet", test="test.jsonl", verifier="math")
@@ -170,7 +181,12 @@ def load_task(task: str | type | Iterable[Problem], /, *, check: bool = True, **
     verifier's workers can import it; a script that defines one needs `if __name__ == "__main__":` around its work.
     """
     if not isinstance(task, str | type) and isinstance(task, Iterable):
-        loaded = Task(validated(TaskConfig, {"name": "problems", **options}, "problems"), list(task))
+        found = list(task)
+        if not found:
+            raise InputError(
+                "load_task: an empty list; expected Problems (reasonloop.Problem(id=..., prompt=..., answer=...))"
+            )
+        loaded = Task(validated(TaskConfig, {"name": "problems", **options}, "problems"), found)
         if check:
             loaded.check()
         return loaded

@@ -102,7 +102,7 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
                 asked[key] = min(places[entry.run], asked.get(key, len(places)))
             if name and entry.product and given.setdefault(key, name) != name:
                 raise InputError(f"{run.folder}: one recipe under two names, {given[key]!r} and {name!r}")
-    names = _names(groups, given)
+    names = _names(groups, given | _beside(groups, given))
     _same_problems([entry for found in groups.values() for entry in found])
     notes: list[str] = []
     kinds = {arm: place for place, arm in enumerate(SHORT, 1)}
@@ -132,6 +132,18 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple(sorted((key, _frozen(item)) for key, item in value.items()))
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _beside(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> dict[Key, str]:
+    """Names of vanilla RL beside runs that were named, where there is more than one such arm: "vanilla of gentle", after the
+    first of the runs that it stands beside."""
+    runs = {entry.run: given[key] for key in given if key[0] == "main" for entry in groups[key] if entry.product}
+    found: dict[Key, str] = {}
+    for arm in ("vanilla", "early"):
+        keys = [key for key in groups if key[0] == arm and not any(entry.product for entry in groups[key])]
+        if len(keys) > 1 and all(entry.run in runs for key in keys for entry in groups[key]):
+            found |= {key: f"{SHORT[arm]} of {runs[groups[key][0].run]}" for key in keys}
+    return found
 
 
 def _names(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> dict[Key, str]:

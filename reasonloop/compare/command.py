@@ -11,6 +11,8 @@ from reasonloop.compare.study import compare_arms, results
 from reasonloop.compare.table import show
 from reasonloop.files import write_atomically
 
+BESIDE_RUNS = (".log", "compare.html")
+
 
 def compare_runs(
     arguments: Sequence[str],
@@ -21,7 +23,9 @@ def compare_runs(
 ) -> None:
     """The verb: prints the tables; writes the HTML page and the result file where they are asked for. The arm of the first
     argument is compared with each of the others, or each arm with `baseline`; all other pairs follow."""
-    found = read_arms(arguments, every)
+    # what studies, and we ourselves, write between the runs: `compare runs/study-x/*` is given it, too
+    given = [text for text in arguments if not (Path(text).is_file() and text.endswith(BESIDE_RUNS))]
+    found = read_arms(given, every)
     comparisons = compare_arms(found.arms, baseline=baseline)
     if json_file is not None:
         write_atomically(json_file, json.dumps(results(found, comparisons), indent=1, allow_nan=False) + "\n")

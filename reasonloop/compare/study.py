@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop.compare.arms import Arms, ComparedArm
-from reasonloop.compare.bootstrap import DRAWS, Difference, paired, resampled_means
 from reasonloop.errors import InputError
+from reasonloop.evaluation.bootstrap import DRAWS, Difference, paired, resampled_means
 from reasonloop.evaluation.metrics import DEFAULT_KS, mean_interval, pass_at_k
 from reasonloop.evaluation.table import TABLE_KS
 

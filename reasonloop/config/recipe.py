@@ -33,9 +33,7 @@ from reasonloop.config.sections import (
     TaskConfig,
 )
 from reasonloop.errors import InputError
-
-BUNDLED = Path(__file__).parent.parent / "recipes"
-"""The recipes that come with the package"""
+from reasonloop.files import RECIPES, bundled_recipes
 
 GONE = {
     "processes": "gone; one process samples with all `threads`",
@@ -161,17 +159,12 @@ class Recipe(Section):
         return self.sampling.untruncated(self.eval.temperature)
 
 
-def bundled_recipes() -> list[str]:
-    """Names of the recipes that come with the package, the quickstart first."""
-    return sorted((path.stem for path in BUNDLED.glob("*.toml")), key=lambda name: (name != "quickstart", name))
-
-
 def recipe_file(path: Path) -> Path:
     """The file that `run` is asked for: a recipe's own, or by its name alone one of those that come with the package.
 
     What isn't there is given back as it is: `load` says so.
     """
-    bundled = BUNDLED / f"{path}.toml"
+    bundled = RECIPES / f"{path}.toml"
     return bundled if not path.is_file() and len(path.parts) == 1 and bundled.is_file() else path
 
 

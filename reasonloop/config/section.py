@@ -42,7 +42,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = known_keys(model)
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        near = [name for name in known if _initials(name) == key][:1]
+        near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         if not near:
             near = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
         if not near:
@@ -63,6 +64,12 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 
 
+def _initials(name: str) -> str:
+    """rl.lr of rl.learning_rate"""
+    table, dot, key = name.rpartition(".")
+    return table + dot + "".join(word[:1] for word in key.split("_"))
+
+
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """The dotted keys of a table and of the tables in it."""
     found: list[str] = []
@@ -78,6 +85,19 @@ def literals(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     return [value for part in get_args(annotation) for value in literals(part)]
+
+
+def values(model: type[BaseModel], key: str) -> list[str]:
+    """What the option with this dotted key may be, as far as it is listed: as TOML, or a bare word, writes it."""
+    name, _, rest = key.partition(".")
+    info = model.model_fields.get(name)
+    if info is None:
+        return []
+    if inner := table_of(info.annotation):
+        return values(inner[0], rest.partition(".")[2] if inner[1] else rest)
+    if bool in (info.annotation, *get_args(info.annotation)):
+        return ["true", "false"]
+    return [str(value) for value in [*literals(info.annotation), *(info.examples or ())]]
 
 
 def table_of(annotation: Any) -> tuple[type[BaseModel], str] | None:

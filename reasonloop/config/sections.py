@@ -171,11 +171,11 @@ class Rl(Section):
     """Groups in a step's batch."""
     group_size: int = Field(8, ge=1)
     """Responses a problem (G)."""
-    objective: str = "dapo"
+    objective: str = Field("dapo", examples=[*OBJECTIVES])
     """dapo, grpo, dr_grpo, rloo, gspo, cispo or ppo: sets advantage, ratio, clipping and aggregation; the next options
     override single parts. ppo has a critic (`[ppo]`). Or one of yours as `module:name`: a `reasonloop.learner.losses`
     `Objective`, or a function of log-probs, log ratios and targets that gives each token's loss."""
-    advantage: str | None = None
+    advantage: str | None = Field(None, examples=[*ADVANTAGES])
     """Group advantage: grpo, centered, rloo, maxrl, pass@K (as pass@4), or a function of a group's rewards as `module:name`.
     Unset: the objective's own. maxrl and pass@K are for outcome rewards alone."""
     reward: str = "outcome"

@@ -13,7 +13,7 @@ import numpy as np
 from reasonloop.engine.sample import Sampler
 from reasonloop.errors import InputError, Stopped
 from reasonloop.evaluation.majority import Answers, answers_of, classes, vote
-from reasonloop.evaluation.metrics import bootstrap_ci, paired_bootstrap, summarise
+from reasonloop.evaluation.metrics import mean_interval, paired_bootstrap, summarise
 from reasonloop.evaluation.texts import text_row
 from reasonloop.files import write_atomically
 from reasonloop.policy.policy import Weights
@@ -127,7 +127,7 @@ def summary(rows: Sequence[dict[str, Any]], samples: int) -> dict[str, Any]:
     metrics = summarise(problems)
     if all("majority" in row for row in rows):
         right = [float(row["majority"]) for row in rows]
-        metrics[f"maj@{samples}"] = {"value": float(np.mean(right)), "ci95": list(bootstrap_ci(right))}
+        metrics[f"maj@{samples}"] = {"value": float(np.mean(right)), "ci95": list(mean_interval(right))}
     return {
         "samples": samples,
         "metrics": metrics,

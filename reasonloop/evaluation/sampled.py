@@ -96,4 +96,4 @@ def _summary(rollouts: Sequence[Rollout], most: int) -> str:
     right = sum(rollout.right for rollout in rollouts)
     cut = sum(rollout.finish == "length" for rollout in rollouts)
     told = f"{right} of {len(rollouts)} responses are right"
-    return told + (f"; {cut} were cut off at sampling.max_tokens = {most}" if cut else "")
+    return told + (f"; {cut} {'was' if cut == 1 else 'were'} cut off at sampling.max_tokens = {most}" if cut else "")

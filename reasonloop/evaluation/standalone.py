@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -71,10 +72,19 @@ def evaluate_model(
         **summary(rows, samples),
     }
     print(results_text([result]))
+    print(_judged(result, recipe.sampling.max_tokens))
     if json_file is not None:
         keep_texts(json_file, rows)
         write_atomically(json_file, json.dumps(result) + "\n")
     return result
+
+
+def _judged(result: dict[str, Any], most: int) -> str:
+    """How many responses were cut off, and how many had a verdict other than right and wrong."""
+    total = result["samples"] * len(result["problems"])
+    told = [f"{round(result['cut_off'] * total):,} cut off at sampling.max_tokens = {most}"]
+    told += [f"{n:,} {verdict}" for verdict, n in result["verdicts"].items() if verdict not in ("right", "wrong")]
+    return f"of {total:,} responses: {', '.join(told)}"
 
 
 @contextmanager
@@ -86,9 +96,11 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
 
     resolve(model)
 
+    from reasonloop.runs.notes import check_length, plain_prompts
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
+    check_length(model, recipe.sampling.max_tokens)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     every = task_problems(task, chosen.name)
@@ -107,6 +119,9 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
             for group in prompts:
                 codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
             tell(task)
+            if not stored_data(model):  # a run's model has learned what its prompts look like
+                for line in plain_prompts(model, chosen.name, chosen.options, problems):
+                    print(line, file=sys.stderr)
             sampler = Sampler(engine, codec, recipe.eval_sampling, recipe.seed, pool)
             yield Opened(task, prompts, codec, sampler)
 

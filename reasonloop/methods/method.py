@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasonloop.config import Recipe, flat
+from reasonloop.config.sections import OBJECTIVES
 from reasonloop.errors import InputError
 from reasonloop.own import load_own, nearest
 from reasonloop.runs.dry import DryStages
@@ -41,6 +42,8 @@ def method(name: str) -> Method:
     elif name in METHODS:
         found = importlib.import_module(f"reasonloop.methods.{name}").METHOD
     else:
+        if name in OBJECTIVES:
+            raise InputError(f'method = {name!r}: an objective; expected method = "rl" with rl.objective = "{name}"')
         raise InputError(f"method = {name!r}: unknown; {nearest(name, METHODS)} (one of your own is named module:NAME)")
     if not isinstance(found, Method):
         raise InputError(f"method = {name!r}: a {type(found).__name__}; expected a reasonloop.methods.Method")

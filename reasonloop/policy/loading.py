@@ -8,11 +8,12 @@ import difflib
 import importlib.util
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import replace_folder, user_cache
+from reasonloop.files import read_object, replace_folder, user_cache
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -99,6 +100,41 @@ def hugging_face_folder(path: str | Path) -> Path:
         raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
 
 
+def _at_hand(path: str) -> Path | None:
+    """The Hugging Face folder of a model; None for a GGUF file that has not been converted yet: reading it takes long."""
+    source = resolve(path)
+    if source.suffix != ".gguf":
+        return source
+    with suppress(OSError, RuntimeError):
+        return _conversion(source)
+    return None
+
+
+def context_of(path: str) -> int | None:
+    """Most tokens that a model's positions reach, as its config.json says; None where nothing does. Raises InputError as
+    `resolve`; for a file that can't be read loading the model says so."""
+    config = _json_of(path, "config.json")
+    text = config.get("text_config")
+    found = (text if isinstance(text, dict) else config).get("max_position_embeddings", config.get("n_positions"))
+    return found if isinstance(found, int) else None
+
+
+def has_chat_template(path: str) -> bool:
+    """Whether a model's tokenizer has one, as its files say."""
+    folder = _at_hand(path)
+    if folder is None:
+        return False
+    alone = any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
+    return alone or bool(_json_of(path, "tokenizer_config.json").get("chat_template"))
+
+
+def _json_of(path: str, name: str) -> dict[str, Any]:
+    folder = _at_hand(path)
+    with suppress(InputError, OSError):
+        return read_object(folder / name) if folder is not None else {}
+    return {}
+
+
 def load_model(path: str | Path) -> tuple[Any, Any]:
     """transformers' model, float32 on the CPU, and tokenizer.
 
@@ -144,13 +180,18 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+def _conversion(file: Path) -> Path:
+    """Where the converted folder of a GGUF file is, or will be."""
+    stat = file.stat()
+    return user_cache() / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
+
+
 def _converted_gguf(file: Path) -> Path:
     """The Hugging Face folder of a GGUF file, made once and kept in the user's cache: reading GGUF takes half a minute."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    stat = file.stat()
-    converted = user_cache() / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
+    converted = _conversion(file)
     if not (converted / "config.json").is_file():
         quiet()
         model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)

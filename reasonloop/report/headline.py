@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reasonloop.analysis.arms import EvaluatedPolicy, on_shared_problems
 from reasonloop.errors import InputError
-from reasonloop.evaluation.metrics import paired_bootstrap
+from reasonloop.evaluation.bootstrap import difference
 from reasonloop.evaluation.table import PASSED, STARTS, Record, arm_of, label_of, metric_keys, result_rows
 from reasonloop.report.run import RunData
 
@@ -32,11 +32,11 @@ def lead(a: Record, b: Record, key: str) -> Lead | None:
     common, or too few samples."""
     metric = "avg" if key.startswith("avg@") else key
     try:
-        both = on_shared_problems([EvaluatedPolicy.of(a), EvaluatedPolicy.of(b)], metric)
-        difference, low, high, share = paired_bootstrap(*both)
+        own, other = on_shared_problems([EvaluatedPolicy.of(a), EvaluatedPolicy.of(b)], metric)
+        found = difference(own[None], other[None])  # as `compare` does it, to the last digit
     except (InputError, KeyError, TypeError, ValueError):
         return None
-    return Lead(key, difference, (low, high), share)
+    return Lead(key, found.absolute, found.ci95_absolute, found.probability)
 
 
 def headline(run: RunData) -> list[str]:

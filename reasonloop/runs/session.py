@@ -43,6 +43,8 @@ class Session:
         self.planned: Mapping[str, float] = {}
         """By stage (`Place.name`): the units of work that the plan has for it"""
         self.stopping = False
+        self.said: set[str] = set()
+        """What needs to be said once only"""
         self._prompts: dict[str, list[Group]] = {}
 
     @cached_property

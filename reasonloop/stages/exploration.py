@@ -201,6 +201,19 @@ class Exploration:
             reward=line["reward"],
             tokens_per_second=line["tokens_per_second"],
         )
+        self._tell_refills()
+
+    def _tell_refills(self) -> None:
+        """Says, once a run, why an exploration has fewer steps than the recipe: its rollouts are what is fixed."""
+        state, each = self.state, self.options.rollouts_per_step
+        refilled, short = state.rollouts - state.step * each, state.step < self.planned
+        if short and state.rollouts >= self.planned * each and "refills" not in self.run.said:
+            self.run.said.add("refills")
+            also = " and the greedy responses of rl.skip_solved" if self.options.skip_solved else ""
+            self.run.progress.say(
+                f"{self.arm.label}: its {state.rollouts:,} rollouts are spent after {state.step} of {self.planned} steps: "
+                f"{refilled:,} went into refills{also} (rl.refill_rounds = {self.options.refill_rounds})"
+            )
 
     def probe_if_due(self) -> None:
         if self.options.probe_every and self.state.step % self.options.probe_every == 0:

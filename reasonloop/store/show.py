@@ -7,11 +7,17 @@ import math
 import sys
 from collections.abc import Sequence
 from itertools import chain, count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasonloop.text import CONTROL, shown, visible
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
 _CELL = 200
+_USEFUL = 12
+"""Characters that a column must have room for where its values are that long"""
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool = False) -> None:
@@ -47,18 +53,39 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(header_style="bold")
-    for index, name in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(Text(visible(name)), justify="right" if numeric else "left")
-    for row in rows:
-        # Text, because a plain string would have [square brackets] in it read as markup.
-        table.add_row(
-            *(Text("NULL", style="dim") if value is None else Text(shown(_text(value), _CELL)) for value in row)
-        )
     console = Console()
-    console.print(table)
+    names = [Text(visible(name)) for name in columns]
+    # Text, because a plain string would have [square brackets] in it read as markup.
+    cells = [
+        [Text("NULL", style="dim") if value is None else Text(shown(_text(value), _CELL)) for value in row]
+        for row in rows
+    ]
+    widest = [max(text.cell_len for text in own) for own in zip(names, *cells, strict=True)]
+    if cells and sum(min(width, _USEFUL) + 3 for width in widest) >= console.width:
+        _print_records(console, names, cells)
+    else:
+        table = Table(header_style="bold")
+        for index, name in enumerate(names):
+            numeric = any(isinstance(row[index], int | float) for row in rows)
+            table.add_column(name, justify="right" if numeric else "left")
+        for own in cells:
+            table.add_row(*own)
+        console.print(table)
     console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}", style="dim", highlight=False)
+
+
+def _print_records(console: Console, names: Sequence[Text], cells: Sequence[Sequence[Text]]) -> None:
+    """A line a value, an empty line between rows: for more columns than have room beside one another."""
+    from rich.table import Table
+
+    for own in cells:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in zip(names, own, strict=True):
+            table.add_row(name, value)
+        console.print(table)
+        console.print()
 
 
 def _text(value: Any) -> str:

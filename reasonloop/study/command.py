@@ -154,7 +154,8 @@ def print_plan(study: Study, plans: Mapping[str, Recorder], runs: Path, wanted: 
     trained = [(plans[arm].units, seconds_of(run)) for arm, run in every if finished(run) and not counts_alone(run)]
     rate = sum(s for _, s in trained) / sum(u for u, _ in trained) if sum(u for u, _ in trained) else None
     table = plain_table()
-    for column in ("run", "rollouts", "time", "state"):
+    timed = bool(rate) or any(seconds_of(run) for _, run in every if finished(run))
+    for column in ("run", "rollouts", *(["time"] if timed else []), "state"):
         table.add_column(column, justify="right" if column in ("rollouts", "time") else "left", overflow="fold")
     rollouts, left = 0, 0.0
     for arm, run in every:
@@ -165,7 +166,7 @@ def print_plan(study: Study, plans: Mapping[str, Recorder], runs: Path, wanted: 
             left += max(0.0, (rate or 0.0) * plans[arm].units - seconds_of(run))
         seconds = seconds_of(run) if finished(run) else (rate or 0.0) * plans[arm].units
         state = "finished" if done else f"begun, at {stage_of(run)}" if stage_of(run) else "to do"
-        cells = [run.name, f"{plans[arm].rollouts:,}", _time(seconds), state]
+        cells = [run.name, f"{plans[arm].rollouts:,}", *([_time(seconds)] if timed else []), state]
         table.add_row(*map(Text, cells))
     Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(table)
     jobs = at_once(study, plans, wanted)

@@ -101,7 +101,8 @@ def load_study(path: Path) -> Study:
     twice = next((seed for i, seed in enumerate(found.seeds) if seed in found.seeds[:i]), None)
     if twice is not None:
         raise InputError(f"{file}: seeds: {twice} stands there twice")
-    if found.baseline is not None and found.baseline not in (*found.arms, *SHORT.values()):
+    beside = [f"{SHORT[arm]} of {name}" for arm in ("vanilla", "early") for name in found.arms]
+    if found.baseline is not None and found.baseline not in (*found.arms, *SHORT.values(), *beside):
         known = nearest(found.baseline, [*found.arms, *SHORT.values()])
         raise InputError(f"{file}: baseline = {found.baseline!r}: no arm of this name; {known}")
     recipe = file.parent / found.recipe

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 NAMED = 20
 """Bad rows that are named; the others are counted"""
@@ -59,8 +60,9 @@ def report_lines(task: object) -> list[str]:
         told += [f"{_counted(len(report.bad), 'bad row')} left out ({counts(report.bad)})"] if report.bad else []
         lines.append("; ".join([*told, *_golds(report)]))
         for rows in (report.bad, report.suspicious):
-            lines += [f"  {row}" for row in rows[:NAMED]]
-            lines += [f"  and {len(rows) - NAMED:,} more"] if len(rows) > NAMED else []
+            told, more = _by_reason(rows)
+            lines += [f"  {row}" for row in told]
+            lines += [f"  and {more:,} more"] if more else []
         if report.text:
             lines.append(f"  text only: {listed(report.text)}")
     return lines
@@ -95,6 +97,20 @@ def counts(rows: Iterable[BadRow]) -> str:
 
 
 def listed(rows: Sequence[object]) -> str:
-    """The first rows in full, and how many there are beside them, in one line."""
-    more = f"; and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
-    return "; ".join(map(str, rows[:NAMED])) + more
+    """The first rows in full, those with one reason as one, and how many there are beside them, in one line."""
+    told, more = _by_reason(rows)
+    return "; ".join(told) + (f"; and {more:,} more" if more else "")
+
+
+def _by_reason(rows: Sequence[object]) -> tuple[list[str], int]:
+    """Texts of the first rows, those of a file that are bad in the same words as one; how many others there are."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        file, _, line = row.place.rpartition(" ") if isinstance(row, BadRow) else ("", "", "")
+        groups.setdefault((file, row.reason) if isinstance(row, BadRow) else ("", str(row)), []).append(line)
+    told = []
+    for (file, reason), lines in islice(groups.items(), NAMED):
+        more = f" and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
+        place = f"{file} {', '.join(lines[:NAMED])}{more}".strip()
+        told.append(f"{place}: {reason}" if place else reason)
+    return told, sum(len(lines) for lines in islice(groups.values(), NAMED, None))

@@ -41,7 +41,7 @@ def list_tasks(spec: str | None = None) -> None:
         console.print(name, style="bold", end="  ", soft_wrap=True)
         console.print(about, soft_wrap=True)
         if first == name:
-            options = ", ".join(key for model in _option_models(cls) for key in model.model_fields)
+            options = ", ".join(dict.fromkeys(key for model in _option_models(cls) for key in model.model_fields))
             console.print(_indented(f"options: {options}", 4, console.width), style="dim", soft_wrap=True)
     console.print()
     for line in (
@@ -79,8 +79,10 @@ def _option_models(cls: type) -> Iterator[type[BaseModel]]:
             yield model
 
 
-def show_task(name: str, options: dict[str, Any], n: int = 5, asked: Callable[[Problem], str] | None = None) -> None:
-    """Prints the sizes of the splits, `n` problems with their gold responses, and two demonstrations.
+def show_task(
+    name: str, options: dict[str, Any], n: int = 5, asked: Callable[[Problem], str] | None = None
+) -> Sequence[Problem]:
+    """Prints the sizes of the splits, `n` problems with their gold responses, and two demonstrations. Returns all problems.
 
     `asked`: a problem's prompt as a model gets it; without it chat messages are printed as they are, and that is said.
     """
@@ -104,6 +106,7 @@ def show_task(name: str, options: dict[str, Any], n: int = 5, asked: Callable[[P
         console.print(f"{problem.text} {response}" if problem.messages is None else response)
     if asked is None and any(problem.messages is not None for problem in problems[:n]):
         console.print("\nThese are chat messages: --model MODEL shows them as its chat template lays them out.")
+    return problems
 
 
 def _sizes(problems: Sequence[Problem]) -> str:

@@ -26,10 +26,11 @@ def test_all_bad_rows_are_named_with_their_counts(write):
     told = refused(test=path)
     assert told.startswith(
         "t.jsonl: 34 of 39 rows are bad (30 no answer, 1 not JSON, 1 no JSON object, 1 no prompt, 1 value of another type): "
-        "t.jsonl line 6: 'answer' is ''; expected text or a number; t.jsonl line 7: "
+        f"t.jsonl line {', '.join(map(str, range(6, 26)))} and 10 more: 'answer' is ''; expected text or a number; "
+        "t.jsonl line 36: not JSON"
     )
-    assert told.count("t.jsonl line ") == 20
-    assert "t.jsonl line 25: 'answer' is ''; expected text or a number; and 14 more; expected {" in told
+    assert told.count("t.jsonl line ") == 5
+    assert told.count("'answer' is ''") == 1
     assert told.endswith('correct these rows, or leave them out with on_bad = "skip"')
 
 
@@ -39,6 +40,14 @@ def test_bad_rows_of_all_files_are_named_together(write):
     told = refused(train=train, test=test)
     assert told.startswith("a.jsonl, b.jsonl: 2 of 11 rows are bad (2 no answer): a.jsonl line 6: no 'answer' (keys: ")
     assert "; b.jsonl line 5: no 'answer'; expected one in a held-out problem" in told
+
+
+def test_a_key_that_no_row_has_is_named_once_with_the_one_that_was_meant(write):
+    path = write("t.jsonl", [{"problem": f"p{n}", "answer": str(n)} for n in range(30)])
+    told = refused(test=path, prompt_key="Exercise")
+    assert told.count("no 'Exercise' (keys: problem, answer); did you mean 'problem'?") == 1
+    assert "line 1, 2, 3, " in told
+    assert "did you mean 'answer'?" in refused(test=path, answer_key="anwser")
 
 
 def test_a_table_named_as_json_lines(write):
@@ -56,7 +65,7 @@ def test_bad_rows_are_left_out_and_counted(write):
     assert [problem.answer for problem in task.problems()] == ["0", "1", "2", "3"]
     assert report_lines(task) == [
         "t.jsonl: 4 problems of 6 rows; 2 bad rows left out (1 no answer, 1 not JSON)",
-        "  t.jsonl line 4: no 'answer' (keys: prompt, answer)",
+        "  t.jsonl line 4: 'answer' is null (keys: prompt, answer)",
         "  t.jsonl line 5: not JSON (Expecting property name enclosed in double quotes): {oops",
     ]
 
@@ -124,7 +133,7 @@ def test_held_out_prompts_in_training(write):
     assert str(reports["probe"].bad[0]) == (
         "probe.jsonl line 1: has the same prompt as test.jsonl line 30, which is held out"
     )
-    assert "  and 13 more" in report_lines(task)
+    assert "  and 12 more" in report_lines(task)  # two rows have one reason
 
 
 def test_tasks_without_files_report_nothing():

@@ -266,7 +266,7 @@ def test_keys_that_are_named(read):
         ({"prompt": "a", "answer": ""}, {}, "'answer' is ''; expected text or a number"),
         ({"prompt": " ", "answer": "1"}, {}, "'prompt' is ' '; expected text"),
         ({"prompt": "a", "answer": []}, {}, r"'answer' is \[\]"),
-        ({"prompt": "a", "answer": None, "label": None}, {}, "no 'answer'"),
+        ({"prompt": "a", "answer": None, "label": None}, {}, "'answer' is null"),
         ({"prompt": 3, "answer": "1"}, {}, "'prompt' is 3; expected text, or .*user message at the end"),
         ({"prompt": [USER, said("Let me see.")], "answer": "1"}, {}, "user message at the end"),
         ({"messages": [USER, {"role": "developer", "content": "a"}], "answer": "1"}, {}, "'messages' is"),

@@ -6,6 +6,7 @@ item). Capitals don't matter, and what is null isn't there.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,6 +122,18 @@ class Fields:
         if not all(isinstance(text, str) and text.strip() for text in texts):
             return None
         return joined.between.join(str(text).strip() for text in texts)
+
+    def lack(self, named: str, tiers: Tiers, usual: Tiers) -> str:
+        """What is said where nothing stands at `named` (of `tiers`): that it is null, or which key may have been meant, of
+        the usual ones that the row has or of one nearly so."""
+        asked = {path.lower() for tier in tiers for path in tier if isinstance(path, str)}
+        empty = next((key for key in self.row if str(key).lower() in asked and self.row[key] is None), None)
+        if empty is not None:
+            return f"{empty!r} is null ({self})"
+        there = [path for path, _ in self.found(usual)] if tiers != usual else []
+        near = difflib.get_close_matches(named, self._keys, n=1, cutoff=0.7) if tiers != usual else []
+        hint = f"; did you mean {(near or there)[0]!r}?" if near or there else ""
+        return f"no {named!r} ({self}){hint}"
 
     def __str__(self) -> str:
         return f"keys: {', '.join(map(str, self.row)) or 'none'}"

@@ -14,7 +14,7 @@ from reasonloop.errors import InputError
 from reasonloop.records import Problem
 from reasonloop.tasks.files import Fault, RawRow, shown
 from reasonloop.tasks.files.text import is_chat
-from reasonloop.tasks.jsonl.layouts import CHAT, CHOICES, ID, MARKED, PROMPTS, Fields, KeyOptions
+from reasonloop.tasks.jsonl.layouts import ANSWERS, CHAT, CHOICES, ID, MARKED, PROMPTS, Fields, KeyOptions
 from reasonloop.text import is_text
 from reasonloop.verify.answers import same_value
 from reasonloop.verify.extract import gold_answer
@@ -99,7 +99,7 @@ def _hashed(text: str) -> str:
 def _prompt(fields: Fields, keys: KeyOptions) -> _Prompt:
     found = [_read_prompt(key, value) for key, value in fields.found(keys.prompts)]
     if not found:
-        raise Fault(NO_PROMPT, f"no {keys.prompt or 'prompt'!r} ({fields})")
+        raise Fault(NO_PROMPT, fields.lack(keys.prompt or "prompt", keys.prompts, PROMPTS))
     if len({prompt.question for prompt in found}) > 1:
         names = " and ".join(repr(prompt.key) for prompt in found)
         raise Fault(SEVERAL, f"both {names}, which differ ({fields}): name the right one with prompt_key")
@@ -177,7 +177,7 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
             response = _without_notes(text)
         return gold, None if key == MARKED and folded(response) == folded(gold) else response
     if keys.answer:
-        raise Fault(NO_ANSWER, f"no {keys.answer!r} ({fields})")
+        raise Fault(NO_ANSWER, fields.lack(keys.answer, keys.answers, ANSWERS))
     solution = _worked(MARKED, fields.at(MARKED))
     if solution and "\\boxed" in solution:
         return _gold(solution), response
@@ -186,9 +186,10 @@ def _answer(fields: Fields, keys: KeyOptions, shown_last: str | None) -> tuple[s
     if solution and key == MARKED and len(solution.split()) == 1 and len(solution) <= _SHORT:
         return _gold(solution), None
     if response is None or (key == MARKED and not keys.response and shown_last is None):
-        lack = f"{MARKED!r} has no \\boxed{{}} answer" if solution else "no 'answer'"
-        hint = f': if it is the bare answer, answer_key = "{MARKED}"' if solution else ""
-        raise Fault(NO_ANSWER, f"{lack} ({fields}){hint}")
+        if not solution:
+            raise Fault(NO_ANSWER, fields.lack("answer", ANSWERS, ANSWERS))
+        lack = f"{MARKED!r} has no \\boxed{{}} answer ({fields})"
+        raise Fault(NO_ANSWER, f'{lack}: if it is the bare answer, answer_key = "{MARKED}"')
     return "", response
 
 

@@ -15,7 +15,7 @@ from reasonloop.config.section import Section, validated
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.tasks.base import DEMONSTRATIONS, SPLITS
-from reasonloop.tasks.files import locate
+from reasonloop.tasks.files import Source, locate
 from reasonloop.tasks.jsonl.golds import read_golds
 from reasonloop.tasks.jsonl.layouts import ID, KeyOptions
 from reasonloop.tasks.jsonl.rows import prompt_key
@@ -110,10 +110,7 @@ class Jsonl:
         """What was read, by split, each file once: no bad rows, and no prompt in two splits."""
         options = self.options
         keys = KeyOptions(options.prompt_key, options.answer_key, options.response_key, options.id_key)
-        found = {
-            split: sift(locate(name, _USUAL_SPLIT.get(split, split)), split, keys)
-            for split, name in self.files().items()
-        }
+        found = {split: sift(self._source(name, split), split, keys) for split, name in self.files().items()}
         for sifted in found.values():
             read_golds(sifted, self._verifier, skip=options.on_bad == "skip")
         if options.on_bad == "refuse":
@@ -130,6 +127,9 @@ class Jsonl:
         for sifted in found.values():
             refuse_empty(sifted)
         return found
+
+    def _source(self, name: str, split: str) -> Source:
+        return locate(name, _USUAL_SPLIT.get(split, split))
 
     @cached_property
     def _problems(self) -> tuple[Problem, ...]:
@@ -217,6 +217,14 @@ class Gsm8k(Jsonl):
             if isinstance(data, dict) and isinstance(data.get("folder"), str) and data["folder"]:
                 return {split: str(Path(data["folder"]) / f"{split}.jsonl") for split in ("train", "test")} | data
             return data
+
+    def _source(self, name: str, split: str) -> Source:
+        if name.endswith(".jsonl") and not Path(name).expanduser().exists():
+            raise InputError(
+                f"{name}: there is no such file; expected GSM8K's, from github.com/openai/grade-school-math (its folder "
+                "grade_school_math/data), in that place, or their folder's name in task.folder"
+            )
+        return super()._source(name, split)
 
 
 def _sample(problems: list[Problem], size: int, purpose: str) -> list[Problem]:

@@ -9,7 +9,9 @@ other problems, and the intervals would be too narrow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ Floats = NDArray[np.float64]
 DRAWS = 10_000
 # Resampled problem counts held in memory at once; results don't depend on it.
 _CELLS = 4_000_000
+_KEPT = 16_000_000
+"""Of the counts those that are kept for the next call, at two bytes each"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +45,27 @@ def resampled_means(values_RP: Floats, draws: int = DRAWS, seed: int = 0) -> Flo
 
     `values_RP` [rows, problems]: a row is an arm's metric at one seed, a value per problem.
     """
-    rows, problems = values_RP.shape
+    problems = values_RP.shape[1]
+    drawn = _kept(problems, draws, seed) if problems * draws <= _KEPT else _drawn(problems, draws, seed)
+    # How often a draw holds each problem: one matrix product then serves all rows.
+    return np.concatenate([values_RP @ counts_DP.T.astype(np.float64) / problems for counts_DP in drawn], axis=1)
+
+
+def _drawn(problems: int, draws: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """How often each draw holds each problem, [some of the draws, problems]."""
     rng = np.random.default_rng([seed, problems])
-    means_RD = np.empty((rows, draws))
     chunk = max(1, _CELLS // problems)
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
         cell_DP = rng.integers(0, problems, size=(size, problems)) + problems * np.arange(size)[:, None]
-        # How often a draw holds each problem: one matrix product then serves all rows.
         counts_DP = np.bincount(cell_DP.ravel(), minlength=size * problems).reshape(size, problems)
-        means_RD[:, start : start + size] = values_RP @ counts_DP.T.astype(np.float64) / problems
-    return means_RD
+        yield counts_DP.astype(np.uint16)
+
+
+@lru_cache(maxsize=2)
+def _kept(problems: int, draws: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    """A report asks for the same draws once a pair and metric."""
+    return tuple(_drawn(problems, draws, seed))
 
 
 def over_seeds(means_SD: Floats, seed: int = 0) -> Floats:

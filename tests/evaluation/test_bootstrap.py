@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonloop.compare.bootstrap import difference, over_seeds, resampled_means
+from reasonloop.evaluation.bootstrap import difference, over_seeds, resampled_means
 
 
 def made(rng: np.random.Generator, seeds: int, problems: int, by_seed: float, by_problem: float) -> np.ndarray:

@@ -104,6 +104,13 @@ class Learner:
                 f"rl_step: kl_coef = {chosen.kl_coef}: expected reference=, the policy that the KL is to "
                 "(policy.copy() before the first step)"
             )
+        if reference is not None:
+            expect_policy("rl_step: reference", reference)
+            if reference is self.policy:
+                raise InputError(
+                    "rl_step: the reference is the policy that is trained: its KL would always be 0; expected "
+                    "policy.copy(), made before the first step"
+                )
         groups, sampling = self._checked(groups)
         useful = useful_groups(groups, goal)
         counts = {"groups": float(len(groups)), "groups_used": float(len(useful))}
@@ -129,7 +136,7 @@ class Learner:
         )
         with self._counting(local):
             measured = step.learn(
-                Step(groups[0].rollouts[0].place, list(groups), useful), chosen.learning_rate or self.learning_rate
+                Step(useful[0].rollouts[0].place, list(groups), useful), chosen.learning_rate or self.learning_rate
             )
         return {**told, **counts, **measured}
 
@@ -138,10 +145,15 @@ class Learner:
 
         Returns loss (nats a token), grad_norm, entropy, tokens and others.
         """
+        rate = learning_rate or self.learning_rate
+        if not (isinstance(rate, int | float) and 0 < rate < math.inf):
+            raise InputError(f"sft_step: learning_rate = {rate!r}: expected a finite number above 0")
         found = self._examples(examples)
+        if not found.pairs:
+            raise InputError("sft_step: no examples")
         local = self._learner(Sampling())
         with self._counting(local):
-            return local.update(batch_of(found, range(len(found.pairs))), learning_rate or self.learning_rate)
+            return local.update(batch_of(found, range(len(found.pairs))), rate)
 
     def finetune(self, examples: Pairs, **options: Unpack[FinetuneKeywords]) -> list[Measured]:
         """Supervised fine-tuning, with moments of its own: `epochs` (2) passes in batches of `batch_size` (64), the rate
@@ -250,6 +262,8 @@ class Learner:
                 raise InputError(
                     f"finetune: got a {type(one).__name__}; expected (problem or prompt, response), or rollouts"
                 )
+            if not isinstance(one[0], Problem | str):
+                raise InputError(f"finetune: the prompt is a {type(one[0]).__name__}; expected a Problem, or its text")
             problem = one[0] if isinstance(one[0], Problem) else Problem(id="prompt", prompt=str(one[0]))
             pairs.append((codec.encode_prompt(problem), codec.encode_response(one[1])))
             sampled.append(None)

@@ -7,9 +7,11 @@ import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from reasonloop import config
 from reasonloop.config import Recipe, flat, stored_recipe
+from reasonloop.config.recipe import GONE
 from reasonloop.errors import InputError
 from reasonloop.files import read_object
 from reasonloop.study.definition import Study
@@ -77,18 +79,27 @@ def unpack(study: Study, runs: Path) -> None:
                     tar.extractall(folder, filter="data")
             except (tarfile.TarError, OSError, EOFError) as error:
                 raise InputError(f"{file}: cannot be unpacked ({error}); restore it, or delete it") from None
+            if not (Path(folder) / name / "config.toml").is_file():
+                raise InputError(f"{file}: holds no run {name}; restore it, or delete it")
             upgrade(Path(folder) / name)
             (Path(folder) / name).rename(runs / name)
 
 
 def another_recipe(run: Path, recipe: Recipe) -> str | None:
-    """An option that a run had otherwise; options that its version didn't know are passed over."""
+    """An option that a run had otherwise, or that one of the two leaves unset. Options that have gone since are passed over,
+    and those that its version didn't know where they are what they are by default."""
     try:
         there = flat(stored_recipe(tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         raise InputError(f"{run / 'config.toml'}: cannot be read: {error}") from None
     here = flat(tomllib.loads(config.dumps(recipe)))
-    return next(
-        (f"{key} = {there[key]!r} there, {here[key]!r} here" for key in here if there.get(key, here[key]) != here[key]),
-        None,
-    )
+    usual = flat(tomllib.loads(config.dumps(Recipe())))
+    for key in dict.fromkeys([*here, *there]):
+        new = key not in there and key in usual and here[key] == usual[key]
+        if not (new or key in GONE or there.get(key) == here.get(key)):
+            return f"{key} = {_told(there, key)} there, {_told(here, key)} here"
+    return None
+
+
+def _told(options: dict[str, Any], key: str) -> str:
+    return repr(options[key]) if key in options else "unset"

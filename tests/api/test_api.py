@@ -320,3 +320,22 @@ def test_a_group_is_shown_whole_and_harmless(task: reasonloop.Task, policy: reas
     assert "\x1b" not in f"{shown}{shown._repr_html_()}{hostile!r}"
     assert "countdown" not in repr(policy)
     assert "float32, cpu" in repr(policy)
+
+
+def test_what_would_be_silently_wrong_is_refused(task: reasonloop.Task, policy: reasonloop.Policy) -> None:
+    groups, learner = sampled(policy, task), reasonloop.Learner(policy)
+    before = weights(policy)
+    with pytest.raises(reasonloop.InputError, match="its KL would always be 0"):
+        learner.rl_step(groups, kl_coef=0.1, reference=policy)
+    with pytest.raises(reasonloop.InputError, match="the policy is a str"):
+        learner.rl_step(groups, kl_coef=0.1, reference="countdown")
+    for rate in (math.nan, -1.0, math.inf):
+        with pytest.raises(reasonloop.InputError, match="expected a finite number above 0"):
+            learner.sft_step([("5 from 2 3 :", "answer 2 + 3")], learning_rate=rate)
+    with pytest.raises(reasonloop.InputError, match="no examples"):
+        learner.sft_step([])
+    pair: Any = ([{"role": "user", "content": "5 from 2 3 :"}], "answer 2 + 3")
+    with pytest.raises(reasonloop.InputError, match="the prompt is a list"):
+        learner.finetune([pair])
+    assert all(torch.equal(value, before[name]) for name, value in weights(policy).items())
+    learner.rl_step([replace(groups[0], rollouts=()), *groups])

@@ -207,6 +207,17 @@ def test_a_run_that_another_recipe_made_is_not_taken_for_an_arm(
     assert [path.name for path in (tmp_path / "runs" / "study-s").iterdir()] == []
 
 
+@pytest.mark.parametrize(("then", "now"), [([], ["rl.clip_high=0.9"]), (["task.max_target=50"], [])])
+def test_an_option_that_was_unset_or_is_counts_as_another(tmp_path: Path, then: list[str], now: list[str]) -> None:
+    from reasonloop import config
+    from reasonloop.study.archive import another_recipe
+
+    file = written(tmp_path / "s", {"plain": []}) / "recipe.toml"
+    (tmp_path / "config.toml").write_text(config.dumps(config.load(file, then)))
+    assert another_recipe(tmp_path, config.load(file, then)) is None
+    assert "unset" in (another_recipe(tmp_path, config.load(file, now)) or "")
+
+
 def test_the_page_s_study_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs" / "study.md").read_text(encoding="utf-8")

@@ -176,7 +176,7 @@ def _add_models(verbs: argparse._SubParsersAction[Parser]) -> None:
         verbs, commands.sample, "sample", "what a model says to problems: prompt, responses, verdicts; or --chat"
     )
     _add_model(sample)
-    sample.add_argument("-n", type=_positive, default=3, metavar="N", help="how many problems (default: 3)")
+    sample.add_argument("-n", type=_positive, metavar="N", help="how many problems (default: 3)")
     sample.add_argument("--samples", type=_positive, help="responses a problem (default: 4; 1 where greedy)")
     sample.add_argument("--json", action="store_true", help="a JSON object a problem, on a line of its own")
     sample.add_argument("--chat", action="store_true", help="talk to the model instead; stdin may be a pipe")
@@ -212,7 +212,7 @@ def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     init = _verb(
         verbs, commands.init, "init", "a folder to start from: recipe, problems, verifier and reward of your own"
     )
-    init.add_argument("folder", type=Path, metavar="DIR", help="the folder to make; it must be new or empty")
+    init.add_argument("folder", metavar="DIR", help="the folder to make; it must be new or empty")
 
     tasks = verbs.add_parser("tasks", help="list tasks, check their gold answers, show problems")
     tasks.set_defaults(parser=tasks)
@@ -277,7 +277,6 @@ def _result_file(text: str) -> Path:
     path = _new_file(text)
     if path.suffix == ".parquet":
         raise argparse.ArgumentTypeError(f"{text}: the responses go into that file; expected another ending, as .json")
-    _new_file(str(path.with_suffix(".parquet")))
     return path
 
 

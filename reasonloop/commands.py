@@ -34,14 +34,14 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.chat:
         from reasonloop.evaluation.chat import talk
 
-        if arguments.task is not None or arguments.json or arguments.samples:
-            raise InputError("sample --chat: it takes no --task, --samples and --json; expected the model alone")
+        if arguments.task is not None or arguments.json or arguments.samples or arguments.n:
+            raise InputError("sample --chat: it takes no --task, -n, --samples and --json; expected the model alone")
         talk(arguments.model, arguments.overrides)
         return
     from reasonloop.evaluation.sampled import sample_model
 
     sample_model(
-        *(arguments.model, arguments.task, arguments.n, arguments.samples, arguments.split, arguments.json),
+        *(arguments.model, arguments.task, arguments.n or 3, arguments.samples, arguments.split, arguments.json),
         arguments.overrides,
     )
 
@@ -138,7 +138,9 @@ def bench(arguments: argparse.Namespace) -> None:
 def init(arguments: argparse.Namespace) -> None:
     from reasonloop.scaffold import init
 
-    print(init(arguments.folder))
+    if not str(arguments.folder).strip():
+        raise InputError("init: an empty name; expected a folder to make")
+    print(init(Path(arguments.folder)))
 
 
 def completion(arguments: argparse.Namespace) -> None:

@@ -418,3 +418,28 @@ def test_completion(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     monkeypatch.setitem(sys.modules, "argcomplete", None)
     assert main(["completion", "bash"]) == 2
     assert 'pip install "reasonloop[completion]"' in capsys.readouterr().err
+
+
+def test_eval_writes_over_its_own_files_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["eval", str(weak_model()), "--task", COUNTDOWN, "--samples", "1", *SMALL]
+    problems = b"not a Parquet file, or one of problems"
+    (here / "test.parquet").write_bytes(problems)
+    assert main([*asked, "--json", "test.json"]) == 2
+    assert "test.parquet: the responses would go there, and it holds something else" in capsys.readouterr().err
+    assert (here / "test.parquet").read_bytes() == problems
+    for _ in range(2):  # its own may be written anew
+        for name in ("model-0.5", "model-0.8", "plain.json"):
+            assert main([*asked, "--json", name]) == 0
+    assert {path.name for path in here.glob("*.parquet")} - {"test.parquet"} == {
+        *("model-0.5.parquet", "model-0.8.parquet", "plain.parquet")
+    }
+
+
+def test_bytes_that_are_no_text_are_talked_about_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped = io.TextIOWrapper(io.BytesIO(b"\xff\xfe80 from 2 3 :\n"), errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdin", piped)
+    assert main(["sample", str(weak_model()), "--chat", "sampling.max_tokens=4"]) == 0
+    assert main(["sample", str(weak_model()), "--chat", "-n", "3"]) == 2
+    assert main(["init", ""]) == 2

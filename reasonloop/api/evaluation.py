@@ -96,7 +96,14 @@ class Evaluation:
     def compared_with(self, other: Evaluation) -> dict[str, Estimate]:
         """By metric this evaluation's minus the other's, problem by problem: pairing takes their difficulty out of the
         interval. Raises InputError unless both are of the same problems with as many samples."""
+        if not isinstance(other, Evaluation):
+            raise InputError(f"compared_with: got a {type(other).__name__}; expected an Evaluation")
         mine, theirs = self.record, other.record
+        for key in ("task", "split"):
+            if mine.get(key) != theirs.get(key):
+                raise InputError(
+                    f"compared_with: {key} {mine.get(key)!r} and {theirs.get(key)!r}; expected the same one"
+                )
         if list(self.counts) != list(other.counts) or mine["samples"] != theirs["samples"]:
             raise InputError(
                 f"compared_with: {len(self.counts)} problems x {mine['samples']} samples and {len(other.counts)} x "

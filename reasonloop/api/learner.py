@@ -63,8 +63,7 @@ class Learner:
         chosen = validated(LearnerOptions, dict(options), "Learner")
         self.policy = policy
         """What is trained"""
-        self.learning_rate = chosen.learning_rate
-        """Of each step, and the peak of a `finetune`; may be set anew at any time"""
+        self._learning_rate = chosen.learning_rate
         self.skipped = 0
         """Updates that were left out because their gradient was not finite"""
         self._optimizer = Optimizer(**{name: getattr(chosen, name) for name in Optimizer.model_fields})
@@ -73,6 +72,15 @@ class Learner:
         self._local: LocalLearner | None = None
         self._left = policy.version
         """The policy's version as this learner left it"""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of each step, and the peak of a `finetune`; may be set anew at any time"""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = expect_rate("Learner", value)
 
     def rl_step(
         self, groups: Sequence[Group], objective: str | Objective | Surrogate = "dapo", **options: Unpack[StepKeywords]
@@ -145,9 +153,7 @@ class Learner:
 
         Returns loss (nats a token), grad_norm, entropy, tokens and others.
         """
-        rate = learning_rate or self.learning_rate
-        if not (isinstance(rate, int | float) and 0 < rate < math.inf):
-            raise InputError(f"sft_step: learning_rate = {rate!r}: expected a finite number above 0")
+        rate = self.learning_rate if learning_rate is None else expect_rate("sft_step", learning_rate)
         found = self._examples(examples)
         if not found.pairs:
             raise InputError("sft_step: no examples")
@@ -206,12 +212,19 @@ class Learner:
 
     def _checked(self, groups: Sequence[Group]) -> tuple[list[Group], Sampling]:
         """The groups, and the distribution that they were sampled from."""
+        if isinstance(groups, Group) or not isinstance(groups, Iterable):
+            raise InputError(
+                f"rl_step: got a {type(groups).__name__}; expected a list of groups, as `sample` gives them"
+            )
         found = list(groups)
         for group in found:
             if not isinstance(group, Group):
                 raise InputError(f"rl_step: got a {type(group).__name__}; expected groups, as `sample` gives them")
         if not any(group.rollouts for group in found):
             raise InputError("rl_step: no rollouts; expected groups with some")
+        for group in found:
+            if not np.isfinite(group.rewards).all():
+                raise InputError(f"rl_step: problem {group.problem.id!r} has a reward that is no finite number")
         distributions = [group.sampling or Sampling() for group in found]
         other = next((one for one in distributions if one != distributions[0]), None)
         if other is not None:
@@ -267,7 +280,19 @@ class Learner:
             problem = one[0] if isinstance(one[0], Problem) else Problem(id="prompt", prompt=str(one[0]))
             pairs.append((codec.encode_prompt(problem), codec.encode_response(one[1])))
             sampled.append(None)
+        longest = max((len(prompt) + len(response) for prompt, response in pairs), default=0)
+        if longest > codec.context_length:
+            raise InputError(
+                f"finetune: an example has {longest} tokens, and the model's context {codec.context_length}; leave it out"
+            )
         return Examples(pairs, None, sampled)
+
+
+def expect_rate(where: str, value: Any) -> float:
+    """The learning rate. InputError unless it is a finite number above 0."""
+    if isinstance(value, bool) or not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise InputError(f"{where}: learning_rate = {value!r}: expected a finite number above 0")
+    return float(value)
 
 
 def chosen_objective(objective: str | Objective | Surrogate, options: dict[str, Any]) -> Objective:

@@ -50,6 +50,8 @@ def run(
     over = [*overriding(overrides or {}), *overriding(sections)]
     if isinstance(recipe, Mapping):
         where, folder = "recipe", out
+        if not recipe:
+            raise InputError("run: an empty recipe; expected at least its method, model or task")
         made = config.parse({}, [*overriding(recipe), *over], where)
     else:
         path = config.recipe_file(Path(recipe))
@@ -113,15 +115,22 @@ class Run:
         """One SELECT on the run's rollouts, metrics, evals and eval_problems (DuckDB): a dict a row. InputError where it is
         wrong."""
         from reasonloop.store.database import query
+        from reasonloop.store.show import told_apart
 
         columns, rows = query(self.folder, sql)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        names = told_apart(columns)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def rollouts(self, branch: str = "main", iteration: int | None = None) -> list[Rollout]:
-        """Every rollout of a branch ("main", "vanilla") as it was sampled, of one iteration or of all."""
+        """Every rollout of a branch ("main", "vanilla") as it was sampled, of one iteration or of all. Raises InputError for
+        a branch that has none."""
         from reasonloop.store.segments import TrajectoryStore
 
-        return TrajectoryStore(self.folder / "trajectories", self.folder.name).read(branch, iteration)
+        found = TrajectoryStore(self.folder / "trajectories", self.folder.name).read(branch, iteration)
+        if not found and iteration is None:
+            known = ", ".join(row["branch"] for row in self.query("SELECT DISTINCT branch FROM rollouts ORDER BY 1"))
+            raise InputError(f"{self.folder}: no rollouts of branch {branch!r}; it has: {known or 'none yet'}")
+        return found
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes the HTML report, to RUN/report.html unless `out` says otherwise, and returns where it is."""

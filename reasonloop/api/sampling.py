@@ -83,9 +83,14 @@ def experts(rollouts: Iterable[Group | Rollout], **options: Unpack[ExpertKeyword
 
 def rollouts_of(given: Iterable[Group | Rollout]) -> Sequence[Rollout]:
     """The rollouts of groups, or rollouts as they are."""
+    if not isinstance(given, Iterable):
+        raise InputError(f"got a {type(given).__name__}; expected groups, as `sample` gives them, or their rollouts")
     found: list[Rollout] = []
+    problems: dict[str, Problem] = {}
     for one in given:
         if isinstance(one, Group):
+            if problems.setdefault(one.problem.id, one.problem) != one.problem:
+                raise InputError(f"two problems are called {one.problem.id!r}; expected groups of one task")
             found += one.rollouts
         elif isinstance(one, Rollout):
             found.append(one)

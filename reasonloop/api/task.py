@@ -69,6 +69,9 @@ class Task:
     def batch(self, step: int, size: int, seed: int = 0, iteration: int = 0) -> list[Problem]:
         """The training problems of step 0, 1, ...: `size` different ones, in shuffled passes over all of them, as a run with
         this seed takes them. Raises InputError if there are fewer."""
+        for name, value in {"step": step, "size": size, "seed": seed, "iteration": iteration}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"task {self.name!r}: batch: {name} = {value!r}: expected a whole number, at least 0")
         if not 1 <= size <= len(self.train):
             raise InputError(
                 f"task {self.name!r}: a batch of {size}: it has {len(self.train)} training problems{self._to_train_on}"

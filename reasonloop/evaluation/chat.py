@@ -147,7 +147,7 @@ def _lines(at_terminal: bool) -> Iterator[str]:
     """What is typed, or piped in, a line each."""
     if not at_terminal:
         for line in sys.stdin:
-            yield line.rstrip("\n")
+            yield line.rstrip("\n").encode(errors="surrogateescape").decode(errors="replace")
         return
     with suppress(ImportError):
         import readline  # noqa: F401  (input() then edits lines and has a history)

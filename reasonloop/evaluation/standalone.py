@@ -52,8 +52,10 @@ def evaluate_model(
 
     from reasonloop.evaluation.evaluate import answers_of, block_size, count, summary
     from reasonloop.evaluation.table import results_text
-    from reasonloop.evaluation.texts import keep_texts
+    from reasonloop.evaluation.texts import expect_own, keep_texts
 
+    if json_file is not None:
+        expect_own(json_file)
     samples = recipe.eval.samples
     with opened(model, recipe, split, recipe.eval.problems, gold=True) as found:
         size, rows = block_size(samples), []

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reasonloop.errors import InputError
 from reasonloop.records import Rollout
 from reasonloop.store.texts import write_texts
 
@@ -25,7 +26,25 @@ def text_row(rollout: Rollout) -> dict[str, Any]:
 
 def texts_of(evaluation: Path) -> Path:
     """Where the responses of the evaluation in this JSON file are."""
-    return evaluation.with_suffix(".parquet")
+    named = evaluation.with_suffix("") if evaluation.suffix == ".json" else evaluation
+    return named.with_name(f"{named.name}.parquet")
+
+
+def expect_own(evaluation: Path) -> None:
+    """Raises InputError where another file has the place of the evaluation's responses: problems, say."""
+    path = texts_of(evaluation)
+    if not path.exists():
+        return
+    import pyarrow.parquet as pq
+
+    try:
+        columns = set(pq.read_schema(path).names)
+    except (OSError, ValueError):  # pyarrow's own errors are of these kinds
+        columns = set()
+    if not columns >= {"problem_id", "sample", "verdict", "text"}:
+        raise InputError(
+            f"{path}: the responses would go there, and it holds something else; expected another name for {evaluation}"
+        )
 
 
 def keep_texts(evaluation: Path, rows: Sequence[Mapping[str, Any]]) -> None:

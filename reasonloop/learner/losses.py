@@ -160,7 +160,11 @@ def policy_loss(
     advantage = targets.advantage
     cut = ((ratio > 1 + objective.clip_high) & (advantage > 0)) | ((ratio < 1 - objective.clip_low) & (advantage < 0))
     if callable(objective.surrogate):
-        return objective.surrogate(logprobs, log_ratio, targets), cut
+        own = objective.surrogate(logprobs, log_ratio, targets)
+        if not isinstance(own, Tensor) or own.shape != logprobs.shape:
+            got = f"of shape {[*own.shape]}" if isinstance(own, Tensor) else f"a {type(own).__name__}"
+            raise InputError(f"the objective's function gave {got}; expected each token's loss, {[*logprobs.shape]}")
+        return own, cut
     if objective.surrogate == "cispo":
         return -bounded.detach() * advantage * logprobs, cut
     return -torch.minimum(ratio * advantage, bounded * advantage), cut

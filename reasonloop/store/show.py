@@ -28,7 +28,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json
     line, values in full; NaN and infinities are null there, because JSON has no such numbers.
     """
     if as_json:
-        columns = _told_apart(columns)
+        columns = told_apart(columns)
         for row in rows:
             line = json.dumps(dict(zip(columns, map(finite, row), strict=True)), ensure_ascii=False, default=str)
             sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
@@ -39,7 +39,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json
             sys.stdout.write("\t".join(visible(_text(value).replace("\\", "\\\\")) for value in row) + "\n")
 
 
-def _told_apart(columns: Sequence[str]) -> list[str]:
+def told_apart(columns: Sequence[str]) -> list[str]:
     """Names for JSON, where two columns of one name would be one: a, a_1, ..."""
     names: list[str] = []
     for column in columns:

@@ -17,6 +17,7 @@ from typing import Any
 from reasonloop import config
 from reasonloop.config import Recipe, Training, flat
 from reasonloop.config.recipe import GONE
+from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.methods import method
 from reasonloop.records import Place
@@ -120,6 +121,8 @@ def upgrade(run: Path) -> None:
     if all("depends_on" in evaluation and "arm" in evaluation for evaluation in evaluations.values()):
         return
     table = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    if "ran_on" not in table:
+        raise InputError(f"{run / 'config.toml'}: no [ran_on]; expected a run's resolved recipe")
     ran_on = {"ran_on": table.pop("ran_on")}
     recipe = config.parse(brought_up(table), [], str(run / "config.toml"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -339,3 +339,30 @@ def test_what_would_be_silently_wrong_is_refused(task: reasonloop.Task, policy: 
         learner.finetune([pair])
     assert all(torch.equal(value, before[name]) for name, value in weights(policy).items())
     learner.rl_step([replace(groups[0], rollouts=()), *groups])
+
+
+def test_more_that_is_refused_in_words(task: reasonloop.Task, policy: reasonloop.Policy) -> None:
+    groups, learner = sampled(policy, task), reasonloop.Learner(policy)
+    spoilt = replace(groups[0], rollouts=(replace(groups[0].rollouts[0], reward=math.nan), *groups[0].rollouts[1:]))
+    other = replace(groups[1], problem=replace(groups[1].problem, id=groups[0].problem.id))
+    found = reasonloop.evaluate(policy, task, samples=1, max_tokens=14)
+    wrong: dict[str, Any] = {
+        "a reward that is no finite number": lambda: learner.rl_step([spoilt]),
+        "got a Group; expected a list of groups": lambda: learner.rl_step(groups[0]),
+        "got a NoneType; expected a list of groups": lambda: learner.rl_step(None),
+        "expected each token's loss": lambda: learner.rl_step(groups, objective=lambda a, b, c: a.sum()),
+        "an example has 9": lambda: learner.finetune([("5 from 2 3 :", "2 + " * 45)]),
+        "two problems are called": lambda: reasonloop.experts([*groups, other]),
+        "got a int; expected groups": lambda: reasonloop.experts(3),
+        "got a int; expected an Evaluation": lambda: found.compared_with(3),
+        "batch: step = -1": lambda: task.batch(-1, 4),
+        "batch: size = 1.5": lambda: task.batch(0, 1.5),
+        "an empty recipe": lambda: reasonloop.run({}, out="nowhere"),
+    }
+    for said, call in wrong.items():
+        with pytest.raises(reasonloop.InputError, match=said):
+            call()
+    with pytest.raises(reasonloop.InputError, match="learning_rate = 'x'"):
+        learner.learning_rate = "x"
+    with pytest.raises(reasonloop.InputError, match="test' and 'train"):
+        found.compared_with(reasonloop.evaluate(policy, task, "train", samples=1, max_tokens=14, problems=5))

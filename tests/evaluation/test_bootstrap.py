@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonloop.evaluation.bootstrap import difference, over_seeds, resampled_means
+from reasonloop.evaluation.bootstrap import FEWEST, difference, over_seeds, resampled_means
 
 
 def made(rng: np.random.Generator, seeds: int, problems: int, by_seed: float, by_problem: float) -> np.ndarray:
@@ -97,3 +97,10 @@ def test_the_spread_over_seeds_is_that_of_a_mean() -> None:
 def test_unequal_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="same seeds and problems"):
         difference(np.ones((2, 3)), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("problems", [1, 2, FEWEST - 1, FEWEST])
+def test_a_handful_of_problems_shows_no_difference(problems: int) -> None:
+    """Where all problems turn out the same way a bootstrap has no width; a sign test needs six of them."""
+    found = difference(np.ones((1, problems)), np.zeros((1, problems)))
+    assert found.ci95_absolute == ((1.0, 1.0) if problems == FEWEST else (-1.0, 1.0))

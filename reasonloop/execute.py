@@ -55,13 +55,14 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     check_length(recipe.model.path, recipe.sampling.max_tokens)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
-    dry, read = plan(recipe), list[str]()
+    dry, problems, read = plan(recipe), None, list[str]()
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
         chosen, problems = recipe.task, task_problems(task, recipe.task.name)
         check_problems(recipe, problems, "explore" in dry.asked)
         with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
             require_gold(task, problems, pool, chosen.name)
-        read = [*report_lines(task), *notes(recipe, task, problems)]
+        read = report_lines(task)
+    read = [*read, *notes(recipe, task, problems)]
     check_folder(recipe, path)
     print(config.dumps(recipe))
     for line in read:

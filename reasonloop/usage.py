@@ -141,12 +141,12 @@ def _overrides(prefix: str, **_: Any) -> list[str]:
     from reasonloop.config import Recipe
     from reasonloop.config.section import known_keys, values
 
-    key, equals, _ = prefix.partition("=")
+    key, equals = prefix.partition("=")[:2]
     if equals:
         from reasonloop.methods.method import METHODS
 
-        known = METHODS if key == "method" else values(Recipe, key)
-        return [text for value in known if (text := f"{key}={value}").startswith(prefix)]
+        listed = METHODS if key == "method" else values(Recipe, key)
+        return [text for value in listed if (text := f"{key}={value}").startswith(prefix)]
     return [f"{key}=" for key in known_keys(Recipe) if key.startswith(prefix)]
 
 

@@ -113,6 +113,8 @@ def questions(count: int, first: int = 0) -> list[dict[str, Any]]:
         (["rl.learning_rate=inf"], "rl.learning_rate = inf"),
         (["sampling.top_p=1.5"], "sampling.top_p = 1.5: input should be less than or equal to 1"),
         (["rl.objective=reinforce"], "rl.objective = 'reinforce': known: dapo, grpo, dr_grpo"),
+        (["method=grpo"], 'method = \'grpo\': an objective; expected method = "rl" with rl.objective = "grpo"'),
+        (["rl.lr=1"], "unknown key 'rl.lr'; did you mean 'rl.learning_rate'?"),
         (["rl=3"], "rl = 3: expected a table: [rl], or rl.KEY"),
         (["sampling.temperature=0"], "greater than 0; greedy evaluation is eval.temperature = 0"),
         (["eval.temperature=0"], "eval.samples = 4: with eval.temperature = 0 all responses to a problem are one"),

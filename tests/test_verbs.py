@@ -409,6 +409,11 @@ def test_completion(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
         ("reasonloop eval x --sp", {"--split"}),
         ("reasonloop run x.toml rl.learning_r", {"rl.learning_rate="}),
         ("reasonloop tasks check countd", {"countdown"}),
+        ("reasonloop run quick", {"quickstart"}),
+        ("reasonloop run quickstart rl.kl_in=", {"rl.kl_in=loss", "rl.kl_in=reward"}),
+        ("reasonloop run quickstart rl.objective=dr", {"rl.objective=dr_grpo"}),
+        ("reasonloop run quickstart method=rlo", {"method=rloop"}),
+        ("reasonloop run quickstart rloop.vanilla=", {"rloop.vanilla=true", "rloop.vanilla=false"}),
     ):
         environment = os.environ | {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
         environment |= {"_ARGCOMPLETE_STDOUT_FILENAME": "found", "IFS": "\n", "_ARGCOMPLETE_IFS": "\n"}

@@ -88,7 +88,7 @@ class Task:
     @property
     def _to_train_on(self) -> str:
         """How to have some, where a file was named alone: its problems are test problems."""
-        named = getattr(self._task, "files", dict)()
+        named: dict[str, str] = getattr(self._task, "files", dict)()
         if self.train or not named:
             return ""
         return f"; expected a file of them: reasonloop.load_task({self.name!r}, train={named.get('test', 'FILE')!r})"

@@ -102,7 +102,7 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
                 asked[key] = min(places[entry.run], asked.get(key, len(places)))
             if name and entry.product and given.setdefault(key, name) != name:
                 raise InputError(f"{run.folder}: one recipe under two names, {given[key]!r} and {name!r}")
-    names = _names(groups, given | _beside(groups, given))
+    names = _names(groups, given | _beside(groups, given, places))
     _same_problems([entry for found in groups.values() for entry in found])
     notes: list[str] = []
     kinds = {arm: place for place, arm in enumerate(SHORT, 1)}
@@ -134,7 +134,9 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _beside(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> dict[Key, str]:
+def _beside(
+    groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str], places: Mapping[str, int]
+) -> dict[Key, str]:
     """Names of vanilla RL beside runs that were named, where there is more than one such arm: "vanilla of gentle", after the
     first of the runs that it stands beside."""
     runs = {entry.run: given[key] for key in given if key[0] == "main" for entry in groups[key] if entry.product}
@@ -142,7 +144,8 @@ def _beside(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> 
     for arm in ("vanilla", "early"):
         keys = [key for key in groups if key[0] == arm and not any(entry.product for entry in groups[key])]
         if len(keys) > 1 and all(entry.run in runs for key in keys for entry in groups[key]):
-            found |= {key: f"{SHORT[arm]} of {runs[groups[key][0].run]}" for key in keys}
+            first = {key: min((entry.run for entry in groups[key]), key=places.__getitem__) for key in keys}
+            found |= {key: f"{SHORT[arm]} of {runs[first[key]]}" for key in keys}
     return found
 
 

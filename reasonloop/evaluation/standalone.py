@@ -98,11 +98,10 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
 
     resolve(model)
 
-    from reasonloop.runs.notes import check_length, plain_prompts
+    from reasonloop.runs.notes import plain_prompts
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
-    check_length(model, recipe.sampling.max_tokens)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     every = task_problems(task, chosen.name)

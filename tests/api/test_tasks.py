@@ -73,6 +73,9 @@ def test_files_of_problems_and_prompts_of_ones_own(own: Path) -> None:
     (own / "rows.jsonl").write_text('{"prompt": "2 from 1 1 :", "answer": "1 + 1"}\n')
     task = reasonloop.load_task("rows.jsonl", verifier="exact")
     assert [problem.answer for problem in task.test] == ["1 + 1"]
+    assert "1 test, none to train on" in repr(task)
+    with pytest.raises(InputError, match=r"load_task\('jsonl', train='rows.jsonl'\)"):
+        task.batch(0, 1)
     policy = reasonloop.Policy.load(weak_model(), "cpu")
     free = reasonloop.sample(policy, None, [reasonloop.Problem(id="mine", prompt="2 from 1 1 :")], max_tokens=5)
     assert len(free[0].rollouts) == 8
@@ -89,6 +92,8 @@ def test_a_list_of_problems_is_a_task() -> None:
     assert task.verify(problems[1], r"it is \boxed{\sqrt{8}}").verdict is reasonloop.Verdict.RIGHT
     exact = reasonloop.load_task(problems, verifier="exact", extract="all")
     assert exact.verify(problems[0], "1.0").verdict is reasonloop.Verdict.WRONG
+    with pytest.raises(InputError, match="an empty list"):
+        reasonloop.load_task([])
     with pytest.raises(InputError, match="did you mean 'verifier'"):
         reasonloop.load_task(problems, verifer="exact")
     with pytest.raises(InputError, match="is a dict; expected a reasonloop"):

@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from make_arms import drawn, make_run
 
 from reasonloop.cli import main
 from reasonloop.compare.arms import read_arms
+from reasonloop.compare.command import compare_runs
 from reasonloop.compare.figures import mean_curve
 from reasonloop.compare.study import compare_arms, metrics_of, per_problem, results
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import pass_at_k
+from reasonloop.report.headline import lead
+from reasonloop.report.run import read_run
 
 
 @pytest.fixture
@@ -124,6 +128,45 @@ def test_names_from_the_command_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=match):
             read_arms(runs)
+
+
+def test_vanilla_rl_beside_named_runs_is_called_after_them(tmp_path: Path) -> None:
+    runs = []
+    for name, options in (("usual", {}), ("gentle", {"rl": {"learning_rate": 1e-5}}), ("cap", {"rloop": {"cap": 2}})):
+        for seed in (0, 1):
+            run = make_run(tmp_path / f"{name}-{seed}", seed=seed, vanilla=[1, 2, 3, len(name)], **options)
+            if name == "cap":  # what stands beside it is that of the usual one
+                shutil.copytree(
+                    tmp_path / f"usual-{seed}" / "evals", run / "evals", dirs_exist_ok=True, ignore=_but_vanilla
+                )
+            runs.append(f"{name}={run}")
+    found = arms_of(runs)
+    assert list(found) == ["usual", "gentle", "cap", "vanilla of usual", "vanilla of gentle", "base"]
+    assert list(arms_of(runs[:2])) == ["usual", "vanilla", "base"]
+    assert "vanilla learning_rate=1e-05" in arms_of([run.partition("=")[2] for run in runs[:4]])
+
+
+def _but_vanilla(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name != "vanilla.json"]
+
+
+def test_what_a_study_leaves_between_its_runs_is_passed_over(pair: list[str], tmp_path: Path) -> None:
+    for name in ("compare.html", "run-0.log"):
+        (tmp_path / name).write_text("")
+    compare_runs([*pair, str(tmp_path / "compare.html"), str(tmp_path / "run-0.log")], json_file=tmp_path / "all.json")
+    assert list(json.loads((tmp_path / "all.json").read_text())["arms"]) == ["rloop", "vanilla", "base"]
+    with pytest.raises(InputError, match="expected run folders"):
+        compare_runs([str(tmp_path / "run-0.log")])
+
+
+def test_of_one_run_the_report_s_interval_is_this_one(pair: list[str]) -> None:
+    run, compared = read_run(Path(pair[0])), {c.metric: c for c in compare_arms(read_arms(pair[:1]).arms)[:4]}
+    own, vanilla = (next(e for e in run.evals if e["name"] == name) for name in ("iteration-1-rft", "vanilla"))
+    for metric in ("avg@32", "pass@8"):
+        found, told = compared[metric].difference, lead(own, vanilla, metric)
+        assert told is not None
+        assert told.ci95 == pytest.approx(found.ci95_absolute, abs=1e-12)
+        assert told.share == pytest.approx(found.probability, abs=1e-12)
 
 
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path: Path, pair: list[str]) -> None:

@@ -86,6 +86,20 @@ def test_a_terminal_gets_a_table_that_does_not_interpret_what_the_model_wrote() 
     assert "3 rows" in text
 
 
+def test_more_columns_than_have_room_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = tuple(f"column_{n}" for n in range(23))
+    text = printed([tuple(f"value {n} of row {row}" for n in range(23)) for row in range(2)], names, Terminal())
+    plain = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    for row in range(2):
+        assert [line.split(None, 1) for line in plain[24 * row : 24 * row + 23]] == [
+            [f"column_{n}", f"value {n} of row {row}"] for n in range(23)
+        ]
+    assert plain[23] == ""
+    assert plain[-1] == "2 rows"
+    assert "┃" in printed([(n, "x" * 300) for n in range(3)], file=Terminal())  # two columns have room
+
+
 @pytest.mark.parametrize("options", [{}, {"as_json": True}])
 def test_no_rows(options: dict) -> None:
     assert printed([], **options) == ("" if options else "a\tb\n")

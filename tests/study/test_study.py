@@ -130,6 +130,7 @@ def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(tmp_path: Path, capsys
     out = capsys.readouterr().out
     assert [line.split()[:2] for line in out.splitlines()[2:4]] == [["short-0", "120"], ["short-1", "120"]]
     assert "to do: 240 training rollouts; 3 at a time, threads of a run: 2" in out
+    assert out.split()[:3] == ["run", "rollouts", "state"]  # of time nothing is known
     assert sorted(tmp_path.rglob("*")) == before
 
 

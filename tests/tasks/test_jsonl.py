@@ -184,6 +184,11 @@ def test_bad_options(write, options, message, tmp_path):
         Jsonl(**options).problems()
 
 
+def test_gsm8k_says_where_its_files_are(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere/train.jsonl: .*github.com/openai/grade-school-math.*task.folder"):
+        load_task("gsm8k", {"folder": str(tmp_path / "nowhere")}).problems()
+
+
 def test_gsm8k_preset(write, tmp_path):
     write("train.jsonl", [{"question": "a", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"}])
     write("test.jsonl", [{"question": "b", "answer": "It is\n#### 1,080"}])

@@ -46,7 +46,14 @@ def test_a_task_and_a_judge_of_ones_own(here: Path, capsys: pytest.CaptureFixtur
 
 def test_problems_of_reasoning_gym(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("reasoning_gym")
-    sizes = ["task.train=8", "task.probe=2", "task.test=4", "task.format=plain", f"model.path={weak_model()}"]
+    sizes = [
+        "task.train=8",
+        "task.probe=2",
+        "task.test=4",
+        "task.format=plain",
+        f"model.path={weak_model()}",
+        "sampling.max_tokens=24",
+    ]
     assert main(["run", "gym.toml", *sizes, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert 'dataset = "chain_sum"' in told

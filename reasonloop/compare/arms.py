@@ -102,14 +102,17 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
                 asked[key] = min(places[entry.run], asked.get(key, len(places)))
             if name and entry.product and given.setdefault(key, name) != name:
                 raise InputError(f"{run.folder}: one recipe under two names, {given[key]!r} and {name!r}")
-    names = _names(groups, given | _beside(groups, given, places))
+    beside = _beside(groups, given, places)
+    names = _names(groups, given | beside)
     _same_problems([entry for found in groups.values() for entry in found])
     notes: list[str] = []
     kinds = {arm: place for place, arm in enumerate(SHORT, 1)}
 
     def place(key: Key) -> tuple[bool, int, int, str]:
-        at = asked.get(key, len(places))
-        return at > min(asked.values()), kinds.get(key[0], 0), at, names[key]
+        first = asked.get(key, len(places)) == min(asked.values())
+        of = min(places[entry.run] for entry in groups[key]) if key in beside else 0
+        at = asked.get(key, len(places) + of)
+        return not first, kinds.get(key[0], 0), at, names[key]
 
     keys = sorted(groups, key=place)
     arms = [ComparedArm(names[key], key[0], _one_a_seed(names[key], groups[key], notes)) for key in keys]

@@ -195,6 +195,8 @@ def test_groups_of_older_weights_keep_their_ratios_and_foreign_ones_are_refused(
         reasonloop.Learner(other).rl_step(groups)
     assert all(torch.equal(kept[name], value) for name, value in other.model.state_dict().items())
     assert math.isfinite(reasonloop.Learner(other).rl_step(groups, off_policy=True)["grad_norm"])
+    with pytest.raises(reasonloop.InputError, match="unknown key 'lr'; did you mean 'learning_rate'"):
+        reasonloop.Learner(other, lr=1e-3)  # type: ignore[call-arg]
 
 
 def test_a_step_knows_the_distribution_that_its_groups_are_of(task: reasonloop.Task, policy: reasonloop.Policy) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reasonloop.evaluation.evaluate import summary
 from reasonloop.evaluation.majority import answers_of, classes, samples_in_budget, self_consistency, vote
 
 answers = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=6)
@@ -71,6 +72,13 @@ def test_a_class_is_called_by_its_first_answer(own):
     for i, name in enumerate(found):
         assert name is None or (name <= i and found[name] == name)
     assert all((a == b) <= (x == y) for a, x in zip(own, found, strict=True) for b, y in zip(own, found, strict=True))
+
+
+def test_a_majority_that_is_never_right_has_an_interval_as_the_average_has():
+    row = {"n": 4, "correct": 0, "majority": False, "verdicts": {"wrong": 4}, "tokens": 4, "cut_off": 0}
+    metrics = summary([{"id": str(i), **row} for i in range(30)], 4)["metrics"]
+    assert metrics["maj@4"] == metrics["avg@4"]
+    assert metrics["maj@4"]["ci95"][1] > 0.05
 
 
 def test_a_task_says_what_its_responses_answer():

@@ -269,10 +269,15 @@ def test_vanilla_beside_a_single_iteration_is_its_exploration(tmp_path: Path) ->
     assert early["seconds"] == evaluation(out, "vanilla")["seconds"] > 0
 
 
-def test_schedules_end_with_the_rollouts_where_refills_make_the_steps_fewer(tmp_path: Path) -> None:
+def test_schedules_end_with_the_rollouts_where_refills_make_the_steps_fewer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("method=rl", "rl.refill_rounds=2", "rl.steps=12", "rl.schedule=linear", "rl.warmup_steps=1")
     lines = metrics(run(tmp_path, *options), stage="explore")
     assert len(lines) < 12  # else there was nothing to refill
+    refilled = 12 * 16 - len(lines) * 16
+    why = f"vanilla RL: its 192 rollouts are spent after {len(lines)} of 12 steps: {refilled} went into refills"
+    assert capsys.readouterr().err.count(f"{why} (rl.refill_rounds = 2)") == 1
     rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
     assert rates[0] == pytest.approx(1e-3)
     assert rates == sorted(rates, reverse=True)

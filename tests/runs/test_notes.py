@@ -1,4 +1,4 @@
-"""What is said of a recipe before any work: a chat template left aside, a probe set that nothing asks, a length out of reach."""
+"""What is said of a recipe before any work: a chat template left aside, an unasked probe set, a length out of reach."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
     (tmp_path / "r.toml").write_text(
         'method = "rl"\nthreads = 1\n[model]\npath = "chat"\n[sampling]\nmax_tokens = 8\n[rl]\nsteps = 1\n'
-        "problems_per_step = 4\ngroup_size = 2\n[eval]\nsamples = 1\n[task]\nname = \"file\"\nverifier = \"numeric\"\n"
+        'problems_per_step = 4\ngroup_size = 2\n[eval]\nsamples = 1\n[task]\nname = "file"\nverifier = "numeric"\n'
         'extract = "last_number"\ntrain = "train.jsonl"\ntest = "test.jsonl"\nprobe = 3\n'
     )
     return tmp_path
@@ -70,7 +70,12 @@ def test_an_evaluation_says_how_many_responses_are_no_answers(here: Path, capsys
 
 
 def test_a_probe_set_that_nothing_asks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for override, told in (("seed=1", True), ("rl.probe_every=1", False), ("eval.split=probe", False), ("task.probe=0", False)):
+    for override, told in (
+        ("seed=1", True),
+        ("rl.probe_every=1", False),
+        ("eval.split=probe", False),
+        ("task.probe=0", False),
+    ):
         assert main(["run", "r.toml", "--dry-run", override]) == 0
         assert (HELD_OUT in capsys.readouterr().out) is told, override
 

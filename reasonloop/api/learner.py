@@ -107,18 +107,7 @@ class Learner:
         reference, off_policy = own.pop("reference", None), own.pop("off_policy", False)
         goal = chosen_objective(objective, own)
         chosen = validated(StepOptions, own, "rl_step")
-        if chosen.kl_coef and reference is None:
-            raise InputError(
-                f"rl_step: kl_coef = {chosen.kl_coef}: expected reference=, the policy that the KL is to "
-                "(policy.copy() before the first step)"
-            )
-        if reference is not None:
-            expect_policy("rl_step: reference", reference)
-            if reference is self.policy:
-                raise InputError(
-                    "rl_step: the reference is the policy that is trained: its KL would always be 0; expected "
-                    "policy.copy(), made before the first step"
-                )
+        self._check_reference(reference, chosen.kl_coef)
         groups, sampling = self._checked(groups)
         useful = useful_groups(groups, goal)
         counts = {"groups": float(len(groups)), "groups_used": float(len(useful))}
@@ -239,6 +228,21 @@ class Learner:
                 f"rl_step: token {largest}, and the policy's vocabulary has {self.policy.vocabulary}: other policy?"
             )
         return found, distributions[0]
+
+    def _check_reference(self, reference: Policy | None, kl_coef: float) -> None:
+        """Raises InputError for a KL without the policy that it is to, or to the one that is trained."""
+        if reference is None and kl_coef:
+            raise InputError(
+                f"rl_step: kl_coef = {kl_coef}: expected reference=, the policy that the KL is to (policy.copy() before the "
+                "first step)"
+            )
+        if reference is not None:
+            expect_policy("rl_step: reference", reference)
+        if reference is self.policy:
+            raise InputError(
+                "rl_step: the reference is the policy that is trained: its KL would always be 0; expected policy.copy(), "
+                "made before the first step"
+            )
 
     def _check_agreement(self, groups: Sequence[Group], sampling: Sampling) -> None:
         """Raises InputError where rollouts that say they are of these weights have other log-probs than the learner's."""

@@ -66,6 +66,21 @@ def pack(study: Study, run: Path) -> None:
     partial.rename(file)
 
 
+def extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """The archive's files and folders into the folder, and nothing else anywhere else. tarfile.TarError for what is neither.
+
+    Python has this as `filter="data"`, but 3.11 only from 3.11.4 on (Debian 12 has 3.11.2).
+    """
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    for member in tar.getmembers():
+        parts = Path(member.name).parts
+        if not (member.isfile() or member.isdir()) or ".." in parts or Path(member.name).is_absolute():
+            raise tarfile.TarError(f"{member.name}: expected plain files and folders")
+    tar.extractall(folder)
+
+
 def unpack(study: Study, runs: Path) -> None:
     """Puts the runs that were finished elsewhere, or by an earlier version, into RUNS, where they aren't there already."""
     runs.mkdir(parents=True, exist_ok=True)
@@ -76,7 +91,7 @@ def unpack(study: Study, runs: Path) -> None:
         with tempfile.TemporaryDirectory(dir=runs, prefix=".unpacking-") as folder:
             try:
                 with tarfile.open(file) as tar:
-                    tar.extractall(folder, filter="data")
+                    extract(tar, Path(folder))
             except (tarfile.TarError, OSError, EOFError) as error:
                 raise InputError(f"{file}: cannot be unpacked ({error}); restore it, or delete it") from None
             if not (Path(folder) / name / "config.toml").is_file():

@@ -13,6 +13,7 @@ from reasonloop import config
 from reasonloop.compare.arms import read_arms
 from reasonloop.config import stored_recipe
 from reasonloop.errors import InputError
+from reasonloop.study.archive import extract
 from reasonloop.study.earlier import upgrade
 
 ARCHIVES = Path(__file__).parents[2] / "evidence"
@@ -29,7 +30,7 @@ ARCHIVES = Path(__file__).parents[2] / "evidence"
 )
 def test_an_archived_run_is_brought_up(archive: str, arms: set[str], tmp_path: Path) -> None:
     with tarfile.open(ARCHIVES / f"{archive}.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
+        extract(tar, tmp_path)
     run = tmp_path / Path(archive).name
     with pytest.raises(InputError, match=r"made by an earlier version.*evidence/upgrade\.py"):
         read_arms([str(run)])

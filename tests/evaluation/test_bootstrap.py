@@ -51,13 +51,13 @@ def test_known_answers() -> None:
 
 
 def test_against_an_arm_that_solves_nothing_there_is_no_relative_difference() -> None:
-    a, none = np.full((2, 5), 0.5), np.zeros((2, 5))
+    a, none = np.full((2, FEWEST), 0.5), np.zeros((2, FEWEST))
     d = difference(a, none, 200)
     assert (d.relative, d.ci95, d.probability) == (None, (None, None), 1.0)
     almost = none.copy()
     almost[:, 0] = 0.5
     d = difference(a, almost, 2000)
-    assert d.relative == pytest.approx(4.0)
+    assert d.relative == pytest.approx(FEWEST - 1)
     lo, hi = d.ci95
     assert lo is not None
     assert hi is None  # a third of the draws leave the one solved problem out

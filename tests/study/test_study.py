@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pytest
 from run_fixtures import TASK, random_model, start
 
 from reasonloop.cli import main
-from reasonloop.study.archive import finished
+from reasonloop.study.archive import extract, finished
 from reasonloop.study.definition import StudyFile
 
 RECIPE = {
@@ -251,3 +254,31 @@ def test_the_page_s_numbers_are_those_of_the_committed_study() -> None:
         if (row["a"], row["b"], row["metric"]) in shown:
             lo, hi = row["ci95_absolute"]
             assert f"{row['absolute']:+.3f} [{lo:+.3f}, {hi:+.3f}]" in page
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["this Python", "a Python before 3.11.4"])
+@pytest.mark.parametrize("name", ["../outside", "/outside", "link"])
+def test_nothing_is_unpacked_outside(name: str, old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if old:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    member = tarfile.TarInfo(name)
+    if name == "link":
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(member)
+    packed.seek(0)
+    (tmp_path / "in").mkdir()
+    with tarfile.open(fileobj=packed) as tar, suppress(tarfile.TarError):
+        extract(tar, tmp_path / "in")
+    assert not (tmp_path / "outside").exists()
+    assert not Path("/outside").exists()
+    assert not any(path.is_symlink() for path in (tmp_path / "in").rglob("*"))
+
+
+def test_an_archive_is_unpacked_by_an_older_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    (archive,) = (Path(__file__).parents[2] / "evidence" / "rloop-room" / "finished").glob("rloop-20.tar.gz")
+    with tarfile.open(archive) as tar:
+        extract(tar, tmp_path)
+    assert (tmp_path / "rloop-20" / "config.toml").is_file()

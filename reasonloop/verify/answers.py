@@ -85,7 +85,7 @@ class Number:
     """"integer" | "decimal" | "fraction": how it was written"""
 
 
-_INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})++|[0-9]++)"
+_INTEGER = r"(?:[1-9][0-9]{0,2}(?>(?:,[0-9]{3})+)|[0-9]++)"
 _PLAIN = re.compile(
     rf"(?P<sign>[-+])?\s?\$?\s?(?P<inner>[-+])?(?P<whole>{_INTEGER})?(?P<point>\.(?P<decimals>[0-9]*+))?"
     rf"(?:[eE](?P<exponent>[-+]?[0-9]++))?(?:\s?/\s?(?P<denominator>{_INTEGER}))?\s?(?P<percent>%|percent)?\.?"

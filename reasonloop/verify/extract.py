@@ -33,12 +33,12 @@ _BOX_OR_BRACE = re.compile(
     r"\\[fd]?boxed\s*+\{|\\fbox\s*+\{|(?<![a-zA-Z])boxed\{|\\(?!\\?[fd]?boxed|\\?fbox).|[{}]", re.DOTALL
 )
 _UNBRACED = re.compile(
-    r"\\boxed\s*+(?P<value>\$?-?[0-9]++(?:[.,/][0-9]++)*+|-?\\[dt]?frac\s*+(?:\{[^{}]*+\}\s*+\{[^{}]*+\}|[0-9]\s*+[0-9])"
+    r"\\boxed\s*+(?P<value>\$?-?[0-9]++(?>(?:[.,/][0-9]++)*)|-?\\[dt]?frac\s*+(?:\{[^{}]*+\}\s*+\{[^{}]*+\}|[0-9]\s*+[0-9])"
     r"|[a-zA-Z](?![a-zA-Z]))"
 )
 _BETWEEN_BOXES = re.compile(
-    r"(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?:and|or)\b"
-    r"|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*+"
+    r"(?>(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?:and|or)\b"
+    r"|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*)"
 )
 _OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60

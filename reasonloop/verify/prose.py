@@ -8,31 +8,32 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# Possessive quantifiers (`++`): a run of ten million digits is walked once, whatever follows it.
+# Possessive quantifiers (`++`): a run of ten million digits is walked once, whatever follows it. Behind a group they are
+# written as atomic groups, `(?>(?:...)+)`: Python before 3.11.5 matches possessive groups wrongly.
 _NUMERAL = (
     r"(?:(?<![\w)\]}])[-+\u2212])?(?:\\?\$[-\u2212]?)?(?<![A-Za-z0-9_])"
-    r"(?:[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})++(?![0-9])|[0-9]++(?:,[0-9]++)*+(?:\.[0-9]++)?+|(?<!\.)\.[0-9]++)"
-    r"(?:[eE][-+]?[0-9]++(?![A-Za-z]))?+"
-    r"(?:\s?/\s?[0-9]++(?![.,]?[0-9]))?+"
-    r"(?:\s?\\?%|\s?percent\b)?+"
+    r"(?:[0-9]{1,3}(?>(?:[ \u00a0\u202f][0-9]{3})+)(?![0-9])|[0-9]++(?>(?:,[0-9]++)*)(?>(?:\.[0-9]++)?)|(?<!\.)\.[0-9]++)"
+    r"(?>(?:[eE][-+]?[0-9]++(?![A-Za-z]))?)"
+    r"(?>(?:\s?/\s?[0-9]++(?![.,]?[0-9]))?)"
+    r"(?>(?:\s?\\?%|\s?percent\b)?)"
 )
 _NUMBER = re.compile(_NUMERAL)
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
-    r"|\\\((?P<round>(?:[^\\]|\\(?![()]))*+)\\\)|\\\[(?P<square>(?:[^\\]|\\(?![\[\]]))*+)\\\]"
-    r"|\\begin\{(?:align|aligned|equation|gather|[pb]?matrix|array|cases)\*?\}(?P<lines>(?:[^\\]|\\(?!begin|end))*+)\\end\{[a-z]++\*?\}"
+    r"|\\\((?P<round>(?>(?:[^\\]|\\(?![()]))*))\\\)|\\\[(?P<square>(?>(?:[^\\]|\\(?![\[\]]))*))\\\]"
+    r"|\\begin\{(?:align|aligned|equation|gather|[pb]?matrix|array|cases)\*?\}(?P<lines>(?>(?:[^\\]|\\(?!begin|end))*))\\end\{[a-z]++\*?\}"
 )
 _RUN = re.compile(
-    r"(?:\\[a-zA-Z]++|\\[,;!%$ ]|\$(?=[-\u2212]?[0-9.])|[0-9{}()\[\]^_+\-*/=.,!|<>≤≥≠%°√π²³\u2212·×:]"
+    r"(?>(?:\\[a-zA-Z]++|\\[,;!%$ ]|\$(?=[-\u2212]?[0-9.])|[0-9{}()\[\]^_+\-*/=.,!|<>≤≥≠%°√π²³\u2212·×:]"
     r"|(?<![A-Za-z]\.)(?<![A-Za-z'’])(?![aAI](?:\s|$))[a-zA-Z](?![A-Za-z&])(?!\.[A-Za-z])"
-    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|[ \t\u00a0])++"
+    r"|\b(?:sqrt|sin|cos|tan|log|ln|pi)\b|[ \t\u00a0])+)"
 )
 _DIGIT = re.compile("[0-9]")
 _PLAIN = re.compile(r"\\?\$?[-\u2212]?[0-9][0-9.,/]*")
 _TIMES = re.compile(r"(?<=[0-9)\s])[xX](?=\s*\$?[.0-9(])")
 _TORN = re.compile(r"^\S++")
-_IN_FRONT = re.compile(r"^(?:[ \t,;:*_]|=>|\.(?![0-9]))++")
+_IN_FRONT = re.compile(r"^(?>(?:[ \t,;:*_]|=>|\.(?![0-9]))+)")
 _PERCENT_BEHIND = re.compile(r"\s?percent\b")
 _NOT_AROUND = " \t,;:.*_"
 _PARTING = re.compile(r"[ \t,;]*(?:\b(?:and|or)\b)?[ \t,;]*")
@@ -55,7 +56,7 @@ _PHRASE = re.compile(
     r"\s(?:is\b|are\b|be\b|:|=)"
     r"|\*{0,3}\s{0,5}\n"
     r"|\s{1,5}+(?=[-$\\(]{0,3}[0-9])))"
-    r"(?:\s|[:*_#`}])*+",
+    r"[\s:*_#`}]*+",
     re.IGNORECASE,
 )
 _NO_ANSWER = re.compile(r"(?:wrong|incorrect|in?valid|right|correct|to|what|yet)\b(?!\s*[:=])", re.IGNORECASE)

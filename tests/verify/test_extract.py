@@ -1,11 +1,14 @@
 """Answer extraction: against a plain reference, and in linear time on hostile input."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import reasonloop.verify
 from reasonloop.errors import InputError
 from reasonloop.verify.extract import STYLES, extract_answer, gold_answer, gold_response
 
@@ -186,3 +189,10 @@ def test_a_gold_answer_that_is_missing_is_bad_input(text):
 @pytest.mark.parametrize("answer", ["5", "-1,234.5", "10%", "3/4"])
 def test_a_gold_response_is_found(style, answer):
     assert extract_answer(gold_response(answer, style), style) == answer
+
+
+def test_no_possessive_quantifier_stands_behind_a_group():
+    """Python 3.11.0 to 3.11.4 match them wrongly (python/cpython#106052): verdicts differed there. `(?>(?:...)*)` is the same."""
+    root = Path(reasonloop.verify.__file__).parents[1]
+    lines = [(path, line) for path in root.rglob("*.py") for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(path.name, line) for path, line in lines if re.search(r"(?<!\\)\)(?:[*+?]|\{[0-9,]+\})\+", line)] == []

@@ -37,8 +37,8 @@ _UNBRACED = re.compile(
     r"|[a-zA-Z](?![a-zA-Z]))"
 )
 _BETWEEN_BOXES = re.compile(
-    r"(?>(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++|(?:and|or)\b"
-    r"|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*)"
+    r"(?>(?:\\(?:text|mathrm|textrm)\s*+\{[\s,]*+(?:and|or)[\s,]*+\}|\\q?quad(?![a-z])|\\[ ,;!()\[\]]|[\s,;&$]++"
+    r"|(?:and|or)\b|[a-zA-Z](?:_\{?\w\}?)?\s*+=)*)"
 )
 _OR = re.compile(r"\bor\b")
 _LONGEST_BETWEEN = 60

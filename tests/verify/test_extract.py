@@ -192,7 +192,7 @@ def test_a_gold_response_is_found(style, answer):
 
 
 def test_no_possessive_quantifier_stands_behind_a_group():
-    """Python 3.11.0 to 3.11.4 match them wrongly (python/cpython#106052): verdicts differed there. `(?>(?:...)*)` is the same."""
+    """Python before 3.11.5 matches them wrongly (python/cpython#106052); `(?>(?:...)*)` means the same."""
     root = Path(reasonloop.verify.__file__).parents[1]
     lines = [(path, line) for path in root.rglob("*.py") for line in path.read_text(encoding="utf-8").splitlines()]
     assert [(path.name, line) for path, line in lines if re.search(r"(?<!\\)\)(?:[*+?]|\{[0-9,]+\})\+", line)] == []

@@ -85,7 +85,7 @@ class Drawn:
             "metric": metric,
             "rollouts": [arm.rollouts for arm in arms],
             "seeds": seeds,
-            **asdict(paired(a_SD, b_SD, float(means[0].mean()), float(means[1].mean()))),
+            **asdict(paired(a_SD, b_SD, (float(means[0].mean()), float(means[1].mean())), arms[0].correct_SP.shape[1])),
             "ahead_in": int((means[0] > means[1]).sum()),
         }
 

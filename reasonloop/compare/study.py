@@ -78,7 +78,8 @@ class Resampled:
         rows_a, rows_b = [a.seeds.index(s) for s in seeds], [b.seeds.index(s) for s in seeds]
         (means_a, draws_a), (means_b, draws_b) = self._means[a.name, metric], self._means[b.name, metric]
         own_a, own_b = means_a[rows_a], means_b[rows_b]
-        result = paired(draws_a[rows_a], draws_b[rows_b], float(own_a.mean()), float(own_b.mean()))
+        overall = (float(own_a.mean()), float(own_b.mean()))
+        result = paired(draws_a[rows_a], draws_b[rows_b], overall, a.correct_SP.shape[1])
         means = tuple(zip(own_a.tolist(), own_b.tolist(), strict=True))
         return Comparison(a, b, metric, tuple(seeds), means, result)
 

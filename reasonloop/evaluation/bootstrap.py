@@ -10,7 +10,7 @@ other problems, and the intervals would be too narrow.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -40,6 +40,11 @@ class Difference:
     absolute: float
     """mean of A - mean of B"""
     ci95_absolute: tuple[float, float]
+
+    @property
+    def sign(self) -> int:
+        """1: A is ahead, -1: behind, by an interval that leaves out zero; 0: neither"""
+        return (self.ci95_absolute[0] > 0) - (self.ci95_absolute[1] < 0)
 
 
 def resampled_means(values_RP: Floats, draws: int = DRAWS, seed: int = 0) -> Floats:
@@ -94,24 +99,27 @@ def interval(means_D: Floats) -> tuple[float, float]:
 def difference(a_SP: Floats, b_SP: Floats, draws: int = DRAWS, seed: int = 0) -> Difference:
     """A against B on their common seeds and problems: `a_SP`, `b_SP` [seeds, problems], in the same order.
 
-    With fewer than `FEWEST` problems the interval is everything there is. ValueError for shapes that differ or are empty.
+    ValueError for shapes that differ or are empty.
     """
     if a_SP.shape != b_SP.shape or a_SP.ndim != 2 or not a_SP.size:
         raise ValueError(f"a paired comparison needs the same seeds and problems, got {a_SP.shape} and {b_SP.shape}")
     means_RD = resampled_means(np.concatenate([a_SP, b_SP]), draws, seed)
     seeds, problems = a_SP.shape
-    found = paired(means_RD[:seeds], means_RD[seeds:], float(a_SP.mean()), float(b_SP.mean()), seed)
-    return found if problems >= FEWEST else replace(found, ci95=(None, None), ci95_absolute=(-1.0, 1.0))
+    return paired(means_RD[:seeds], means_RD[seeds:], (float(a_SP.mean()), float(b_SP.mean())), problems, seed)
 
 
-def paired(a_SD: Floats, b_SD: Floats, a: float, b: float, seed: int = 0) -> Difference:
-    """A against B from their `resampled_means` [common seeds, draws] and their means over seeds and problems."""
+def paired(a_SD: Floats, b_SD: Floats, means: tuple[float, float], problems: int, seed: int = 0) -> Difference:
+    """A against B from their `resampled_means` [common seeds, draws] and their means over seeds and problems. With fewer
+    than `FEWEST` problems the intervals are everything there is."""
+    a, b = means
     # One resampling for both: the seeds of a pair stay together.
     a_D, b_D = over_seeds(a_SD, seed), over_seeds(b_SD, seed)
     delta_D = a_D - b_D
     tie = 1e-12  # sums in another order differ in the last bits
     probability = float((delta_D > tie).mean() + 0.5 * (np.abs(delta_D) <= tie).mean())
     relative = a / b - 1 if b > 0 else None
+    if problems < FEWEST:
+        return Difference(relative, (None, None), probability, a - b, (-1.0, 1.0))
     bounds = _relative_interval(a_D, b_D) if b > 0 else (None, None)
     return Difference(relative, bounds, probability, a - b, interval(delta_D))
 

@@ -21,6 +21,7 @@ from reasonloop.compare.command import compare_runs
 from reasonloop.compare.figures import mean_curve
 from reasonloop.compare.study import compare_arms, metrics_of, per_problem, results
 from reasonloop.errors import InputError
+from reasonloop.evaluation.bootstrap import FEWEST
 from reasonloop.evaluation.metrics import pass_at_k
 from reasonloop.report.headline import lead
 from reasonloop.report.run import read_run
@@ -431,3 +432,12 @@ def test_nothing_heavy_is_imported_for_it() -> None:
     code = f"import sys, reasonloop.compare.command; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("problems", [FEWEST - 1, FEWEST])
+def test_a_handful_of_problems_shows_no_difference(problems: int, tmp_path: Path) -> None:
+    ids = [f"q{i}" for i in range(problems)]
+    run = make_run(tmp_path / "run", ids=ids, n=8, main=[8] * problems, base=[0] * problems)
+    for found in compare_arms(read_arms([str(run)]).arms):
+        assert found.difference.ci95_absolute == ((1.0, 1.0) if problems == FEWEST else (-1.0, 1.0))
+        assert found.difference.sign == (problems == FEWEST)

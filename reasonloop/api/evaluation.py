@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -155,7 +156,7 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
     """
     from reasonloop.api.keeping import KeepingSampler
     from reasonloop.engine.registry import engine_of
-    from reasonloop.evaluation.evaluate import block_size, count, summary
+    from reasonloop.evaluation.evaluate import blocks, summary
     from reasonloop.policy.policy import Weights, expect_policy
 
     expect_policy("evaluate", policy)
@@ -172,12 +173,10 @@ def evaluate(policy: Policy, task: Task, split: str = "test", **options: Unpack[
     if not problems:
         raise InputError(f"task {task.name!r} has no {split} problems")
     prompts = [Group(problem, policy.codec.encode_prompt(problem)) for problem in problems]
-    size, rows = block_size(chosen.samples), []
     with closing(engine_of(EngineOptions.model_validate({"slots": chosen.slots}))) as engine:
         engine.load(Weights(policy.version, policy))
         sampler = KeepingSampler(engine, policy.codec, sampling, chosen.seed, task.verifier)
-        for start in range(0, len(prompts), size):
-            rows += count(sampler, prompts[start : start + size], chosen.samples, split, task.answers)
+        rows = [*chain(*blocks(sampler, prompts, chosen.samples, split, task.answers))]
     record = {
         "task": task.name,
         "split": split,

@@ -10,11 +10,19 @@ from typing import Any
 from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.figures import arm_colours, forests, held_out, pass_at_k
 from reasonloop.compare.study import Comparison, estimate, metrics_of
-from reasonloop.compare.words import TYPESET, certain, headline, notes, number, percent, share
+from reasonloop.compare.words import TYPESET, Legend, headline, notes, number, percent, share
 from reasonloop.report.page import facts
 from reasonloop.report.results import estimate_cell, heading_cell, html_table
 from reasonloop.report.sections import plots_section
 from reasonloop.report.shell import document, write_page
+
+LEGEND = Legend(
+    "The first arm minus the second: in percent of the second, then the absolute difference, each with its 95 % "
+    "interval; then the share of resamples in which the first arm leads.",
+    "▲ and ▼ mark a lead and a loss whose interval leaves out zero.",
+    "A question mark is a bound that there isn't: in some resamples the second arm solves nothing.",
+    "Where the second arm solves nothing there is no relative difference.",
+)
 
 
 def write_comparison(found: Arms, comparisons: Sequence[Comparison], path: Path) -> Path:
@@ -114,30 +122,15 @@ def _differences(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison],
         for (a, b), cells in rows.items()
     ]
     return (
-        f'<section id="pairs"><h2>Every pair</h2><p>{_legend(comparisons)}</p>'
+        f'<section id="pairs"><h2>Every pair</h2><p>{escape(" ".join(LEGEND.of(comparisons)))}</p>'
         f"{html_table([heading_cell(metric) for metric in metrics], body, 'differences')}</section>"
     )
-
-
-def _legend(comparisons: Sequence[Comparison]) -> str:
-    found = [c.difference for c in comparisons]
-    lines = [
-        "The first arm minus the second: in percent of the second, then the absolute difference, each with its 95 % "
-        "interval; then the share of resamples in which the first arm leads."
-    ]
-    if any(map(certain, comparisons)):
-        lines.append("▲ and ▼ mark a lead and a loss whose interval leaves out zero.")
-    if any(d.relative is not None and None in d.ci95 for d in found):
-        lines.append("A question mark is a bound that there isn't: in some resamples the second arm solves nothing.")
-    if any(d.relative is None for d in found):
-        lines.append("Where the second arm solves nothing there is no relative difference.")
-    return escape(" ".join(lines))
 
 
 def _difference(c: Comparison) -> str:
     d = c.difference
     absolute, lo, hi = (number(value, 3, TYPESET) for value in (d.absolute, *d.ci95_absolute))
-    mark = {1: "up", -1: "down", 0: ""}[certain(c)]
+    mark = {1: "up", -1: "down", 0: ""}[d.sign]
     relative = f"{percent(d.relative, TYPESET)} %" if d.relative is not None else absolute
     lower, upper = (percent(bound, TYPESET) for bound in d.ci95)
     bounds = f"<small>{lower} to {upper} %</small>" if d.relative is not None else ""

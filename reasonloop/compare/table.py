@@ -13,9 +13,17 @@ from rich.text import Text
 
 from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.study import Comparison, difference_pairs, estimate, metrics_of
-from reasonloop.compare.words import certain, headline, legend, notes, number, percent, share
+from reasonloop.compare.words import Legend, headline, notes, number, percent, share
 from reasonloop.evaluation.table import WIDTH, format_estimate, plain_table
 from reasonloop.text import visible
+
+LEGEND = Legend(
+    "Differences: the first arm minus the second; relative: in percent of the second. leads: the share of resamples in "
+    "which the first arm is ahead.",
+    "* the 95 % interval leaves out zero.",
+    "? no bound: in some resamples the second arm solves nothing.",
+    "- no relative difference: the second arm solves nothing.",
+)
 
 
 def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = None) -> None:
@@ -29,7 +37,7 @@ def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = N
     for table in (arm_table(found.arms), difference_table(chosen)):
         if table.rows:
             console.print(table, "")
-    sentences = [*(legend(chosen) if chosen else []), *notes(found)]
+    sentences = [*(LEGEND.of(chosen) if chosen else []), *notes(found)]
     shown, every = ({(c.a.name, c.b.name) for c in some} for some in (chosen, comparisons))
     if len(shown) < len(every):
         sentences.append(
@@ -72,12 +80,12 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
             c.metric,
             "-" if d.relative is None else f"{percent(d.relative)} %",
             "-" if d.relative is None else f"[{percent(d.ci95[0])}, {percent(d.ci95[1])}]",
-            f"{'*' * abs(certain(c))} {number(d.absolute, 3)}",
+            f"{'*' * abs(d.sign)} {number(d.absolute, 3)}",
             f"[{number(lo, 3)}, {number(hi, 3)}]",
             share(d.probability),
             str(len(c.seeds)),
         ]
-        style = "bold" if certain(c) else ""
+        style = "bold" if d.sign else ""
         lines.setdefault(f"{c.a.name} - {c.b.name}", []).append([Text(cell, style) for cell in cells])
     for pair, own in lines.items():
         table.add_row(Text(visible(pair)), *(Text("\n").join(column) for column in zip(*own, strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 from reasonloop.compare.arms import Arms, ComparedArm
@@ -31,12 +32,6 @@ def share(probability: float) -> str:
     return ">99 %" if probability >= 0.995 else f"{100 * probability:.0f} %"
 
 
-def certain(c: Comparison) -> int:
-    """1 where the first arm leads and -1 where it is behind, by an interval that leaves out zero; else 0."""
-    lo, hi = c.difference.ci95_absolute
-    return (lo > 0) - (hi < 0)
-
-
 def headline(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], minus: str = ASCII) -> list[str]:
     """Who leads, by how much, and how surely: a sentence for the average and one for the largest k.
 
@@ -61,7 +56,7 @@ def headline(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], min
 
 def _sentence(c: Comparison, names: tuple[str, str], minus: str) -> str:
     a, b = names
-    how = {1: f"{a} leads {b}", -1: f"{a} is behind {b}", 0: f"{a} and {b} can't be told apart"}[certain(c)]
+    how = {1: f"{a} leads {b}", -1: f"{a} is behind {b}", 0: f"{a} and {b} can't be told apart"}[c.difference.sign]
     bounds = ", ".join(number(bound, 3, minus) for bound in c.difference.ci95_absolute)
     one = " (of one seed's problems: another seed may come out otherwise)" if len(c.seeds) == 1 else ""
     return (
@@ -82,20 +77,28 @@ def _mean(c: Comparison, side: int) -> float:
     return sum(pair[side] for pair in c.means) / len(c.means)
 
 
-def legend(comparisons: Sequence[Comparison]) -> list[str]:
-    """What the marks of a table of these differences mean, those that are in it."""
-    found = [c.difference for c in comparisons]
-    lines = [
-        "Differences: the first arm minus the second; relative: in percent of the second. leads: the share of resamples in "
-        "which the first arm is ahead."
-    ]
-    if any(map(certain, comparisons)):
-        lines.append("* the 95 % interval leaves out zero.")
-    if any(d.relative is not None and None in d.ci95 for d in found):
-        lines.append("? no bound: in some resamples the second arm solves nothing.")
-    if any(d.relative is None for d in found):
-        lines.append("- no relative difference: the second arm solves nothing.")
-    return lines
+@dataclass(frozen=True)
+class Legend:
+    """What a table of differences says of its columns and marks."""
+
+    columns: str
+    lead: str
+    """Of an interval that leaves out zero"""
+    no_bound: str
+    """Of a relative interval without one of its bounds"""
+    no_relative: str
+
+    def of(self, comparisons: Sequence[Comparison]) -> list[str]:
+        """Of the marks those that are in a table of these."""
+        found = [c.difference for c in comparisons]
+        lines = [self.columns]
+        if any(d.sign for d in found):
+            lines.append(self.lead)
+        if any(d.relative is not None and None in d.ci95 for d in found):
+            lines.append(self.no_bound)
+        if any(d.relative is None for d in found):
+            lines.append(self.no_relative)
+        return lines
 
 
 def notes(found: Arms) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,13 @@ def answered(
             raise Stopped(str(run.folder.path))
 
     run.engine.load(weights)
-    size = block_size(samples)
-    done = _read_blocks(saved, size)
+    done = _read_blocks(saved, block_size(samples))
     run.progress.skip(len(done) * samples)
     sampler = run.sampler(run.recipe.eval_sampling)
-    for start in range(len(done), len(prompts), size):
-        block = prompts[start : start + size]
-        rows = count(sampler, block, samples, split, answers=answers_of(run.task), on_done=on_done)
+    for rows in blocks(sampler, prompts[len(done) :], samples, split, answers_of(run.task), on_done):
         done += rows
-        run.progress.advance(len(block) * samples)
-        if saved is not None and start + size < len(prompts):
+        run.progress.advance(len(rows) * samples)
+        if saved is not None and len(done) < len(prompts):
             with saved.open("a") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
     run.engine.rest()
@@ -67,6 +64,20 @@ def block_size(samples: int) -> int:
     """Problems that are sampled together. The same wherever a policy is evaluated: in a batch of another size the last
     bit of a logit can differ, and with it, once in a long while, a token."""
     return max(1, BLOCK // samples)
+
+
+def blocks(
+    sampler: Sampler,
+    prompts: Sequence[Group],
+    samples: int,
+    split: str,
+    answers: Answers | None,
+    on_done: Callable[[Rollout], None] | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of `count`, a block of problems at a time."""
+    size = block_size(samples)
+    for start in range(0, len(prompts), size):
+        yield count(sampler, prompts[start : start + size], samples, split, answers, on_done)
 
 
 def count(

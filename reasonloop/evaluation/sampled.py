@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reasonloop.evaluation.standalone import Opened, opened, recipe_of
+from reasonloop.evaluation.texts import text_row
 from reasonloop.records import Group, Place, Rollout, Verdict
 from reasonloop.tasks import gold_response
 from reasonloop.text import readable, visible
@@ -53,17 +54,8 @@ def _line(found: Opened, group: Group) -> str:
         "prompt": found.codec.decode_whole(group.prompt_tokens),
         "answer": _gold(found, group),
     }
-    responses = [
-        {
-            "text": rollout.text,
-            "verdict": str(rollout.verdict),
-            "detail": rollout.detail,
-            **({} if rollout.score is None else {"score": rollout.score}),
-            "n_tokens": rollout.length,
-            "finish": rollout.finish,
-        }
-        for rollout in group.rollouts
-    ]
+    rows = map(text_row, group.rollouts)
+    responses = [{key: row[key] for key in row if key != "sample" and row[key] is not None} for row in rows]
     return json.dumps({**about, "responses": responses})
 
 

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def evaluate_model(
     """
     recipe = recipe_of("eval", model, task, samples, overrides)
 
-    from reasonloop.evaluation.evaluate import answers_of, block_size, count, summary
+    from reasonloop.evaluation.evaluate import answers_of, blocks, summary
     from reasonloop.evaluation.table import results_text
     from reasonloop.evaluation.texts import expect_own, keep_texts
 
@@ -58,10 +59,7 @@ def evaluate_model(
         expect_own(json_file)
     samples = recipe.eval.samples
     with opened(model, recipe, split, recipe.eval.problems, gold=True) as found:
-        size, rows = block_size(samples), []
-        for start in range(0, len(found.prompts), size):
-            block = found.prompts[start : start + size]
-            rows += count(found.sampler, block, samples, split, answers_of(found.task))
+        rows = [*chain(*blocks(found.sampler, found.prompts, samples, split, answers_of(found.task)))]
     result = {
         "name": model,
         "stage": "eval",

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasonloop.errors import InputError
+from reasonloop.errors import InputError, RunError
 from reasonloop.records import Rollout
-from reasonloop.store.texts import write_texts
+from reasonloop.store.texts import TEXTS, read_checked, write_texts
 
 
 def text_row(rollout: Rollout) -> dict[str, Any]:
@@ -35,13 +35,11 @@ def expect_own(evaluation: Path) -> None:
     path = texts_of(evaluation)
     if not path.exists():
         return
-    import pyarrow.parquet as pq
-
     try:
-        columns = set(pq.read_schema(path).names)
-    except (OSError, ValueError):  # pyarrow's own errors are of these kinds
-        columns = set()
-    if not columns >= {"problem_id", "sample", "verdict", "text"}:
+        own = {*read_checked(path).names} >= {*TEXTS.names}
+    except RunError:
+        own = False
+    if not own:
         raise InputError(
             f"{path}: the responses would go there, and it holds something else; expected another name for {evaluation}"
         )

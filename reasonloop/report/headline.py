@@ -20,11 +20,8 @@ class Lead:
     ci95: tuple[float, float]
     share: float
     """Of resamples of the problems in which the first one is ahead, ties counting half"""
-
-    @property
-    def sign(self) -> int:
-        """1: ahead, -1: behind, by an interval that leaves out zero; 0: neither"""
-        return (self.ci95[0] > 0) - (self.ci95[1] < 0)
+    sign: int
+    """1: ahead, -1: behind, by an interval that leaves out zero; 0: neither"""
 
 
 def lead(a: Record, b: Record, key: str) -> Lead | None:
@@ -36,7 +33,7 @@ def lead(a: Record, b: Record, key: str) -> Lead | None:
         found = difference(own[None], other[None])  # as `compare` does it, to the last digit
     except (InputError, KeyError, TypeError, ValueError):
         return None
-    return Lead(key, found.absolute, found.ci95_absolute, found.probability)
+    return Lead(key, found.absolute, found.ci95_absolute, found.probability, found.sign)
 
 
 def headline(run: RunData) -> list[str]:

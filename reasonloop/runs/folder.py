@@ -9,7 +9,7 @@ import time
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from reasonloop import config
 from reasonloop.config import Recipe, flat, stored_recipe
@@ -149,22 +149,48 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
         if any(path.name not in begun for path in folder.iterdir()):
             raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
         return
-    try:
-        there = flat(stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8"))))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{stored}: cannot be read: {error}") from None
-    here = flat(tomllib.loads(config.dumps(recipe)))
-    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
-    differing = [key for key in differing if key not in MAY_DIFFER]
+    differing = [
+        one for one in sorted(differences(recipe, folder), key=lambda one: one.key) if one.key not in MAY_DIFFER
+    ]
     if differing:
-        key = differing[0]
-        told = f"{key} = {there.get(key, 'unset')!r} there, {here.get(key, 'unset')!r} here"
+        told = differing[0]
         if (folder / "model" / "config.json").is_file():
             raise InputError(
                 f"--out {folder}: holds another run, which is finished: {told}; expected another --out; a run that goes on "
                 f"from its product has model.path={folder} --out OTHER"
             )
         raise InputError(f"--out {folder}: holds another run: {told}; expected the same recipe, or another --out")
+
+
+class Differing(NamedTuple):
+    """An option that a run has otherwise than a recipe."""
+
+    key: str
+    there: Any
+    """The run's; None where it is unset"""
+    here: Any
+
+    def __str__(self) -> str:
+        there, here = ("unset" if value is None else repr(value) for value in (self.there, self.here))
+        return f"{self.key} = {there} there, {here} here"
+
+
+def differences(recipe: Recipe, folder: Path) -> list[Differing]:
+    """The options that a run was begun with otherwise, the recipe's first. Raises InputError where its recipe can't be
+    read."""
+    stored = folder / "config.toml"
+    try:
+        there = flat(stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8"))))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{stored}: cannot be read: {error}") from None
+    here = options_of(recipe)
+    every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
+    return [one for one in every if one.there != one.here]
+
+
+def options_of(recipe: Recipe) -> dict[str, Any]:
+    """Those that are set, by dotted key, as config.toml has them."""
+    return flat(tomllib.loads(config.dumps(recipe)))
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-import tomllib
 from pathlib import Path
-from typing import Any
 
-from reasonloop import config
-from reasonloop.config import Recipe, flat, stored_recipe
+from reasonloop.config import Recipe
 from reasonloop.config.recipe import GONE
 from reasonloop.errors import InputError
 from reasonloop.files import read_object
+from reasonloop.runs.folder import Differing, differences, options_of
 from reasonloop.study.definition import Study
 from reasonloop.study.earlier import upgrade
 
@@ -103,18 +101,9 @@ def unpack(study: Study, runs: Path) -> None:
 def another_recipe(run: Path, recipe: Recipe) -> str | None:
     """An option that a run had otherwise, or that one of the two leaves unset. Options that have gone since are passed over,
     and those that its version didn't know where they are what they are by default."""
-    try:
-        there = flat(stored_recipe(tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{run / 'config.toml'}: cannot be read: {error}") from None
-    here = flat(tomllib.loads(config.dumps(recipe)))
-    usual = flat(tomllib.loads(config.dumps(Recipe())))
-    for key in dict.fromkeys([*here, *there]):
-        new = key not in there and key in usual and here[key] == usual[key]
-        if not (new or key in GONE or there.get(key) == here.get(key)):
-            return f"{key} = {_told(there, key)} there, {_told(here, key)} here"
-    return None
+    usual = options_of(Recipe())
 
+    def passed_over(one: Differing) -> bool:
+        return one.key in GONE or (one.there is None and one.here == usual.get(one.key))
 
-def _told(options: dict[str, Any], key: str) -> str:
-    return repr(options[key]) if key in options else "unset"
+    return next((str(one) for one in differences(recipe, run) if not passed_over(one)), None)

@@ -36,7 +36,7 @@ class StageLora(Section):
 
 class Lora(Section):
     """LoRA (arXiv 2106.09685): a stage trains an adapter, two small matrices beside each linear layer, instead of all
-    weights (docs/lora.md). Needs `reasonloop[peft]`. There is no dropout: the policy that samples is the one that is trained."""
+    weights (docs/lora.md). Needs `reasonloop[peft]`. There is no dropout: what samples is what is trained."""
 
     rank: int = Field(0, ge=0)
     """The adapters' rank, in RL, RFT and SFT alike unless `[lora.rl]`, `[lora.rft]` or `[lora.sft]` has another one. 0: all

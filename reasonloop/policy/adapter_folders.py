@@ -37,16 +37,17 @@ def is_adapter(folder: Path) -> bool:
     return True
 
 
-def bases(folder: Path) -> list[str]:
-    """What the adapter in a folder may stand on, as its configuration says: a path from the folder on, or else as it stands
-    there. Raises InputError where it says nothing."""
+def base_named(folder: Path) -> str:
+    """What the adapter in a folder stands on, as its configuration says: a path from the folder on where there is something,
+    or else as it stands there. Raises InputError where it says nothing."""
     named = read_object(folder / CONFIG).get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
+    beside = folder / Path(named).expanduser() if isinstance(named, str) and named else folder
+    if beside.resolve() == folder.resolve():
         raise InputError(
-            f"model {folder}: its {CONFIG} has no base_model_name_or_path; expected the model that it changes"
+            f"model {folder}: an adapter, and its {CONFIG} has base_model_name_or_path = {named!r}; expected the model that "
+            "it stands on"
         )
-    beside = folder / Path(named).expanduser()
-    return [*([str(beside)] if beside.exists() else []), named]
+    return str(beside) if beside.exists() else str(named)
 
 
 def merge(model: Any, folder: Path) -> Any:

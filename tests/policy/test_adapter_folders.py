@@ -46,7 +46,7 @@ def made(folder: Path, config: Any, base: str = "../base", family: str = "llama"
     config.task_type = "CAUSAL_LM"
     adapted = peft.get_peft_model(model, config)
     with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
+        for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     adapted.save_pretrained(folder / "adapter")
@@ -127,12 +127,18 @@ def _without_a_layer(folder: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "no base": (lambda folder: _named(folder, None), "its adapter_config.json has no base_model_name_or_path"),
+    "no base": (
+        lambda folder: _named(folder, None),
+        "base_model_name_or_path = None; expected the model that it stands on",
+    ),
     "a base that isn't there": (
         lambda folder: _named(folder, "gone"),
         "without the model that it stands on: model gone: ",
     ),
-    "itself": (lambda folder: _named(folder, "."), "names the folder itself"),
+    "itself": (
+        lambda folder: _named(folder, "."),
+        "base_model_name_or_path = '.'; expected the model that it stands on",
+    ),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "an adapter without its weights"),
     "a layer less": (_without_a_layer, "its adapter cannot be merged: Found missing adapter keys"),
     "cut off": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 1000), "its adapter cannot be merged"),

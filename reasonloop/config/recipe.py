@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
+from reasonloop.config.lora import Lora
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -76,6 +77,7 @@ class Recipe(Section):
     sampling: Sampling = Sampling()
     engine: EngineOptions = EngineOptions()
     optimizer: Optimizer = Optimizer()
+    lora: Lora = Lora()
     sft: Sft = Sft()
     rl: Rl = Rl()
     rewards: dict[str, RewardFunction] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ import house
 
 ORDER = (
     ("errors", "text", "machine", "version"),
-    ("records", "files", "own"),
+    ("records", "files", "own", "hub"),
     ("config", "kernels", "verify"),
     ("tasks",),
     ("policy", "store"),
@@ -34,7 +34,7 @@ EXCEPTIONS = {
 """Functions that may be larger, each with its reason"""
 
 WITHOUT_TORCH = (
-    "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "runs", "methods",
+    "errors", "text", "machine", "records", "files", "own", "hub", "config", "verify", "tasks", "store", "runs", "methods",
     "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
     "commands", "cli", "__init__",
 )  # fmt: skip

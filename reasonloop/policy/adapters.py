@@ -63,7 +63,7 @@ def attach(model: Any, settings: LoraSettings, address: str) -> None:
         task_type="CAUSAL_LM",
         init_lora_weights=False,
     )
-    _check_targets(model, settings)
+    check_targets(model, settings)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that GPT-2 keeps its weights the other way round
@@ -78,7 +78,7 @@ def attach(model: Any, settings: LoraSettings, address: str) -> None:
             b.zero_()
 
 
-def _check_targets(model: Any, settings: LoraSettings) -> None:
+def check_targets(model: Any, settings: LoraSettings) -> None:
     """Raises InputError unless each of the named targets is a linear layer, and none the head: log-probs come from its
     weight as it stands."""
     if isinstance(settings.targets, str):

@@ -12,7 +12,7 @@ ORDER = (
     ("records", "files", "own"),
     ("config", "kernels", "verify"),
     ("tasks",),
-    ("policy", "store"),
+    ("policy", "store", "track"),
     ("learner", "engine", "rewards", "bundled"),
     ("runs",),
     ("evaluation", "methods", "bench"),
@@ -34,7 +34,7 @@ EXCEPTIONS = {
 """Functions that may be larger, each with its reason"""
 
 WITHOUT_TORCH = (
-    "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "runs", "methods",
+    "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "track", "runs", "methods",
     "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
     "commands", "cli", "__init__",
 )  # fmt: skip

@@ -17,6 +17,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
     Training,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "Section",
     "Sft",
     "TaskConfig",
+    "Track",
     "Training",
     "bundled_recipes",
     "dumps",

@@ -31,6 +31,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
 )
 from reasonloop.errors import InputError
 from reasonloop.files import RECIPES, bundled_recipes
@@ -86,6 +87,7 @@ class Recipe(Section):
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+    track: Track = Track()
 
     @field_validator("rewards", mode="before")
     @classmethod

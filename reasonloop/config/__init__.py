@@ -18,6 +18,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
     Training,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "Section",
     "Sft",
     "TaskConfig",
+    "Track",
     "Training",
     "bundled_recipes",
     "dumps",

@@ -32,6 +32,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
 )
 from reasonloop.errors import InputError
 from reasonloop.files import RECIPES, bundled_recipes
@@ -88,6 +89,7 @@ class Recipe(Section):
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+    track: Track = Track()
 
     @field_validator("rewards", mode="before")
     @classmethod

@@ -68,14 +68,13 @@ def merge(model: Any, folder: Path) -> Any:
         raise InputError(f"model {folder}: an adapter without its weights; expected {' or '.join(_OWN)}")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what merging could change is looked at below
             warnings.filterwarnings("error", message=".*[Mm]issing adapter keys.*")
             adapted: Any = PeftModel.from_pretrained(model, str(folder)).eval()
         before = logits(adapted)
         plain = adapted.merge_and_unload(safe_merge=True)
         after = logits(plain)
-    except (
-        Exception
-    ) as error:  # a damaged folder, another model's or a kind without weights fails anywhere inside of peft
+    except Exception as error:  # a damaged or foreign folder, or a kind without weights, fails anywhere inside of peft
         raise InputError(f"model {folder}: its adapter cannot be merged: {first_line(error)}") from error
     gap = float((after - before).abs().max() / before.abs().max().clamp(min=1e-6))
     if not gap < _CLOSE:

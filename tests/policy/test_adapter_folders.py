@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -43,6 +44,7 @@ def made(folder: Path, config: Any, base: str = "../base", family: str = "llama"
     policy.save(folder / "base")
     model, _ = load_model(folder / "base")
     torch.manual_seed(0)
+    config = copy.deepcopy(config)
     config.task_type = "CAUSAL_LM"
     adapted = peft.get_peft_model(model, config)
     with torch.no_grad():

@@ -53,8 +53,6 @@ class Lora(Section):
     def of(self, stage: str) -> LoraSettings | None:
         """What the stage ("rl", "rft" or "sft") trains; None: all weights."""
         own: StageLora = getattr(self, stage)
-        rank, alpha, targets = (
-            mine if mine is not None else common
-            for mine, common in ((own.rank, self.rank), (own.alpha, self.alpha), (own.targets, self.targets))
-        )
+        rank = self.rank if own.rank is None else own.rank
+        alpha, targets = own.alpha or self.alpha, own.targets or self.targets
         return LoraSettings(rank, alpha, targets) if rank else None

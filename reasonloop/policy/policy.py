@@ -121,10 +121,11 @@ class Policy:
         return twin
 
     def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self.model.parameters())
+        count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         updates = f", {self.version} updates later" if self.version else ""
-        kind = f"{type(self.model).__name__} of {count:,} parameters"
+        beside = f" with LoRA of rank {self.adapter.settings.rank}" if self.adapter is not None else ""
+        kind = f"{type(self.model).__name__} of {count:,} parameters{beside}"
         return f"Policy({self.name}{updates}: {kind}, {dtype}, {self.device})"
 
     def save(self, folder: str | Path) -> None:

@@ -40,7 +40,7 @@ class Nudged:
     def score(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Sampling) -> list[np.ndarray]:
         return self.policy.score([prompt for prompt, _ in pairs], [response for _, response in pairs], sampling)
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None:
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
         self.policy.write(folder)
         (folder / "updates").write_text(str(self.updates))
 

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from hub_server import Hub, Repository, served
-from tiny_models import tiny_policy
+from tiny_models import pairs, tiny_policy
 
+from reasonloop.config import LoraSettings, Optimizer, Sampling
 from reasonloop.errors import InputError
+from reasonloop.learner.batch import supervised
+from reasonloop.learner.local import LocalLearner
 from reasonloop.policy import hub as client
 from reasonloop.policy.codec import Codec
-from reasonloop.policy.loading import context_of, files_of, load_model, resolve, weights_of
+from reasonloop.policy.loading import context_of, files_of, resolve, weights_of
 from reasonloop.policy.policy import Policy
 
 
@@ -63,6 +67,19 @@ def seed_of(policy: Policy) -> int:
     """Which of the two models it is."""
     weight = policy.model.get_input_embeddings().weight
     return next(n for n in (1, 2) if tiny_policy("qwen3", n).model.get_input_embeddings().weight.equal(weight))
+
+
+def test_an_adapter_and_what_it_stands_on(hub: Hub, tmp_path: Path) -> None:
+    """Both of the hub: the adapter's own weights come when it is loaded, too."""
+    policy = Policy.load("owner/tiny@v1")
+    policy.adapt(LoraSettings(2), base="owner/tiny@v1")
+    LocalLearner(policy, Optimizer(), Sampling()).update(supervised([*zip(*pairs(0), strict=True)]), 1e-2)
+    policy.save_adapter(tmp_path / "of-author")
+    hub.repositories["owner/adapter"] = Repository()
+    hub.repositories["owner/adapter"].put(tmp_path / "of-author")
+    loaded = Policy.load("owner/adapter")
+    scores = [np.concatenate(one.score(*pairs(1), Sampling())) for one in (policy, loaded)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
 
 
 def refused(path: str, **options: str) -> str:
@@ -124,7 +141,9 @@ def test_revisions_and_a_branch_that_moves(hub: Hub, folders: dict[str, Path]) -
 def test_what_the_hub_refuses(hub: Hub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     secret = hub.repositories["owner/gated"] = Repository(gated=True)
     secret.put(folders["new"])
-    assert "the hub shows none of this name; expected another name, or, for a private one, HF_TOKEN" in refused("owner/x")
+    assert "the hub shows none of this name; expected another name, or, for a private one, HF_TOKEN" in refused(
+        "owner/x"
+    )
     assert "the hub has no revision 'v9' of it; expected a branch, a tag or a commit" in refused("owner/tiny@v9")
     told = refused("owner/gated")
     assert f"accepted its terms; expected that at {hub.address}/owner/gated, and then HF_TOKEN=" in told

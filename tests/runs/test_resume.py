@@ -47,6 +47,10 @@ PLANS = {
         *("rl.skip_solved=true", "rl.problems_per_step=2", "rl.steps=4", "rft.epochs=1", "rloop.vanilla=false"),
         *("eval.samples=1", "eval.explored=false"),
     ],
+    "rloop, adapters, KL, the baseline beside it": [
+        *("lora.rank=2", "lora.rft.rank=3", "rl.kl_coef=0.1", "rl.probe_every=1", "rl.keep_best=true"),
+        *("rl.steps=2", "eval.samples=2", "rft.epochs=1"),
+    ],
     "sft": ["method=sft"],
     "sft, checkpoints far apart": ["method=sft", "checkpoint_seconds=1e9"],
 }

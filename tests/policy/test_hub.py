@@ -8,13 +8,13 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from hub_server import Hub, Repository, served
+from hub_server import Hub, Repository, again, asked
 from tiny_models import tiny_policy
 
 from reasonloop.errors import InputError
 from reasonloop.policy import hub as client
 from reasonloop.policy.codec import Codec
-from reasonloop.policy.loading import context_of, files_of, load_model, resolve, weights_of
+from reasonloop.policy.loading import context_of, files_of, resolve, weights_of
 from reasonloop.policy.policy import Policy
 
 
@@ -30,33 +30,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-BESIDE = {"README.md": b"about", "pytorch_model.bin": b"a pickle", "model.gguf": b"GGUF", "training_args.bin": b""}
-
-
-def again() -> None:
-    """As in a process of its own: nothing is known of what was asked."""
-    client.fetched.cache_clear()
-    client._located.cache_clear()
-
-
 @pytest.fixture
 def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """With owner/tiny, which has the older model at v1 and the newer one at main. The cache is empty."""
-    with served() as found:
+    with asked(tmp_path, monkeypatch) as found:
         tiny = found.repositories["owner/tiny"] = Repository()
         tiny.put(folders["old"], "v1", **BESIDE)
         tiny.put(folders["new"], **BESIDE)
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.chdir(tmp_path)
-        again()
         yield found
-    again()
+
+
+BESIDE = {"README.md": b"about", "pytorch_model.bin": b"a pickle", "model.gguf": b"GGUF", "training_args.bin": b""}
 
 
 def seed_of(policy: Policy) -> int:
@@ -124,7 +108,9 @@ def test_revisions_and_a_branch_that_moves(hub: Hub, folders: dict[str, Path]) -
 def test_what_the_hub_refuses(hub: Hub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     secret = hub.repositories["owner/gated"] = Repository(gated=True)
     secret.put(folders["new"])
-    assert "the hub shows none of this name; expected another name, or, for a private one, HF_TOKEN" in refused("owner/x")
+    assert "the hub shows none of this name; expected another name, or, for a private one, HF_TOKEN" in refused(
+        "owner/x"
+    )
     assert "the hub has no revision 'v9' of it; expected a branch, a tag or a commit" in refused("owner/tiny@v9")
     told = refused("owner/gated")
     assert f"accepted its terms; expected that at {hub.address}/owner/gated, and then HF_TOKEN=" in told

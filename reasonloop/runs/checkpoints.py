@@ -16,7 +16,7 @@ from reasonloop.files import drop_folder, read_object, recover_folder, replace_f
 class Savable(Protocol):
     """What a checkpoint asks of a learner."""
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None: ...
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class Checkpoint:
         return read_object(path) if path.is_file() else None
 
     def save(self, learner: Savable, state: Mapping[str, Any], trainer_state: bool = True) -> None:
-        """Weights, tokenizer, trainer's state and how far the stage has come, whole or not at all."""
+        """Weights, tokenizer, trainer's state and how far the stage has come, whole or not at all. Of a policy with an
+        adapter that is the adapter alone until the stage is done."""
         partial = self.folder.with_name(self.folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        learner.save(partial, trainer_state)
+        learner.save(partial, trainer_state, whole=bool(state.get("done")))
         (partial / self.STATE).write_text(json.dumps(state) + "\n")
         replace_folder(partial, self.folder)
 

@@ -9,6 +9,7 @@ from reasonloop.records import Place
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.stages.adapted import check_delivered, deliver_adapter
 from reasonloop.stages.evaluate import evaluate
 from reasonloop.stages.experts import demonstrations, experts
 from reasonloop.stages.exploration import ExplorationState, explore
@@ -68,6 +69,8 @@ class LiveStages:
 
     def deliver(self, policy: Source) -> None:
         model = self.run.folder.path / "model"
+        deliver_adapter(self.run, policy)
         if not (model / "config.json").is_file():
             self.run.policy(policy).save(model)
+        check_delivered(self.run)
         self.run.folder.set_state("done")

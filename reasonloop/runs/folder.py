@@ -7,6 +7,7 @@ import json
 import math
 import time
 import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -29,7 +30,8 @@ class RunFolder:
     Raises InputError when it holds something else, another run's recipe, or a run that is being worked on.
     """
 
-    def __init__(self, recipe: Recipe, path: Path) -> None:
+    def __init__(self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None) -> None:
+        """`commits`: what a new run remembers of its models of the hub."""
         self.recipe, self.path = recipe, path
         check_folder(recipe, path)
         try:
@@ -41,7 +43,8 @@ class RunFolder:
         self._seconds_before = 0.0
         self.resumed = (path / "config.toml").is_file()
         if not self.resumed:
-            write_atomically(path / "config.toml", config.dumps(recipe, {"ran_on": describe_machine(recipe)}))
+            ran_on = {**describe_machine(recipe), **({"commits": dict(commits)} if commits else {})}
+            write_atomically(path / "config.toml", config.dumps(recipe, {"ran_on": ran_on}))
             self.set_state("start")
         (path / "evals").mkdir(exist_ok=True)
         self._seconds_before = float(self.state.get("seconds", 0.0))
@@ -58,6 +61,11 @@ class RunFolder:
     def threads(self) -> int:
         """CPU threads that the run began with: a continued run keeps them, since the bytes of its results depend on them."""
         return int(self._ran_on["threads"])
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """Those that the run's models of the hub had when it began, by what the recipe calls them."""
+        return dict(self._ran_on.get("commits", {}))
 
     @property
     def _ran_on(self) -> dict[str, Any]:

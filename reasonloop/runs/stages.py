@@ -17,7 +17,7 @@ from reasonloop.config import Recipe, Training, flat
 from reasonloop.records import Place
 
 Source = str | Path
-"""Where a policy is: what a recipe's `model.path` may be, or a stage's checkpoint"""
+"""Where a policy is: what a recipe's `model.path` may be (with `@revision`), or a stage's checkpoint"""
 
 
 @dataclass(frozen=True)

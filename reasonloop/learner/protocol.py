@@ -42,7 +42,8 @@ class Learner(Protocol):
         ...
 
     def save(self, folder: Path, trainer_state: bool = True) -> None:
-        """The policy as a Hugging Face folder into an existing folder, and beside it what is needed to go on."""
+        """The policy as a Hugging Face folder into an existing folder, and beside it what is needed to go on
+        (`files.TRAINER_STATE`)."""
         ...
 
     def load(self, folder: Path) -> None:

@@ -136,7 +136,7 @@ class Stages(Protocol):
         ...
 
     def share(self, place: Place, other: Place) -> None:
-        """The exploration at `other` goes on from where the one at `place`, whose budget was `shared_with` its arm, stands."""
+        """The exploration at `other` goes on from where the one at `place` stands: its budget was `shared_with` that arm."""
         ...
 
     def experts(self, place: Place, start: Source, arm: Arm) -> Examples:

@@ -73,7 +73,9 @@ class LiveStages:
         if not (model / "config.json").is_file():
             own = next((one for one in checkpoints if one.folder == policy), None)
             if own is not None and own.dropped:
-                raise RunError(f"{model} has been deleted; of a finished run nothing else is left that it could be made of")
+                raise RunError(
+                    f"{model} has been deleted; of a finished run nothing else is left that it could be made of"
+                )
             if own is not None and own.whole:
                 own.deliver(model)
             else:

@@ -587,7 +587,9 @@ def test_a_run_in_a_pipe_tells_the_last_step_and_how_little_there_is_to_learn_fr
 
 
 def test_the_product_alone_is_left_of_a_finished_run(whole: Path) -> None:
-    left = {str(path.relative_to(whole / "checkpoints")) for path in (whole / "checkpoints").rglob("*") if path.is_file()}
+    left = {
+        str(path.relative_to(whole / "checkpoints")) for path in (whole / "checkpoints").rglob("*") if path.is_file()
+    }
     stages = ("main-explore-0", "main-explore-1", "main-rft-0", "main-rft-1", "vanilla-explore-0")
     assert left == {f"{stage}/stage.json" for stage in stages}
     assert (whole / "model" / "model.safetensors").stat().st_nlink == 1
@@ -630,8 +632,8 @@ def test_a_product_that_was_deleted_is_not_made_again(tmp_path: Path, capsys: py
 
 def test_an_exploration_goes_on_where_its_budget_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"{__name__}:SHORT_SIGHTED"
-    argv = ["run", str(recipe_file()), f"method={name}", "rl.steps=1", "rloop.vanilla=false", "--out", str(tmp_path / "run")]
-    assert main(argv) == 1
+    options = (f"method={name}", "rl.steps=1", "rloop.vanilla=false")
+    assert main(["run", str(recipe_file()), *options, "--out", str(tmp_path / "run")]) == 1
     assert "main-explore-0 ended with 16 rollouts and can't go on to 32" in capsys.readouterr().err
 
 
@@ -675,9 +677,9 @@ def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_path: Path) -> None:
-    probe = (KEPT, "rl.keep_best=true", "rl.probe_every=1", "eval.probe_samples=8", "eval.samples=2", "rl.learning_rate=1e-2")
+    probe = ("rl.keep_best=true", "rl.probe_every=1", "eval.probe_samples=8", "eval.samples=2", "rl.learning_rate=1e-2")
     options = ("rloop.iterations=2", "rl.steps=2") if beside else ("method=rl", "rl.steps=4")
-    out = run(tmp_path, *probe, *options)
+    out = run(tmp_path, KEPT, *probe, *options)
     branches = {("main", 0), ("vanilla", 0)} if beside else {("main", 0)}
     lines = [m for m in metrics(out, stage="probe") if (m["branch"], m["iteration"]) in branches]
     lines = sorted(lines, key=lambda line: line["step"])

@@ -152,6 +152,18 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--follow", action="store_true", help="keep it fresh while the run goes on, or wait for it; Ctrl-C ends"
     )
 
+    track = _verb(verbs, commands.track, "track", "send a run's metrics to wandb, trackio or TensorBoard")
+    track.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
+    track.add_argument(
+        "--to",
+        nargs="+",
+        metavar="TRACKER",
+        help="wandb, trackio, tensorboard, module:Class (default: the recipe's own)",
+    )
+    track.add_argument("--follow", action="store_true", help="keep up with the run until it is done; Ctrl-C ends")
+    track.add_argument("--project", help="the project there (default: the recipe's, else reasonloop)")
+    track.add_argument("--name", help="what the run is called there (default: as its folder)")
+
     about = "SQL (DuckDB) over a run's rollouts, problems, metrics, evals, eval_problems, eval_rollouts"
     query = _verb(verbs, commands.query, "query", about)
     query.description = f"{about}. A table on a terminal; in a pipe tab-separated lines with a header, values in full."

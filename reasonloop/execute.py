@@ -16,6 +16,7 @@ from reasonloop.methods import method, plan
 from reasonloop.records import Problem
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.session import Session
+from reasonloop.track import Followers, check_trackers
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -25,14 +26,16 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     """
     wait_briefly()
     check_folder(recipe, path)
+    check_trackers(recipe.track.to)
     if not (path / "config.toml").is_file():
         check_inputs(recipe)
     run = Session(recipe, path)
     try:
-        if not run.folder.done:
-            _work(run)
-        if show:
-            show_results(run)
+        with Followers(path, recipe.track, lambda text: run.progress.say(text)):
+            if not run.folder.done:
+                _work(run)
+            if show:
+                show_results(run)
     except (OSError, MemoryError) as error:
         raise RunError(_what_to_do(error, path)) from error
     except RuntimeError as error:  # torch's, on CPU and GPU
@@ -64,6 +67,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         read = report_lines(task)
     read = [*read, *notes(recipe, task, problems)]
     check_folder(recipe, path)
+    check_trackers(recipe.track.to)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")

@@ -15,6 +15,8 @@ from reasonloop.errors import InputError
 RECIPES = Path(__file__).parent / "recipes"
 """The recipes that come with the package"""
 
+ADAPTER = "adapter"
+"""The folder of an adapter in a checkpoint or a run: one that peft loads"""
 TRAINER_STATE = "trainer.pt"
 """Of a checkpoint's files the one that only its learner reads, to go on"""
 

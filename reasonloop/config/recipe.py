@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
+from reasonloop.config.lora import Lora
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -31,6 +32,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
 )
 from reasonloop.errors import InputError
 from reasonloop.files import RECIPES, bundled_recipes
@@ -79,6 +81,7 @@ class Recipe(Section):
     sampling: Sampling = Sampling()
     engine: EngineOptions = EngineOptions()
     optimizer: Optimizer = Optimizer()
+    lora: Lora = Lora()
     sft: Sft = Sft()
     rl: Rl = Rl()
     rewards: dict[str, RewardFunction] = Field(default_factory=dict)
@@ -89,6 +92,7 @@ class Recipe(Section):
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+    track: Track = Track()
 
     @field_validator("rewards", mode="before")
     @classmethod

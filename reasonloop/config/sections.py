@@ -13,6 +13,7 @@ from reasonloop.config.section import Section
 from reasonloop.own import nearest
 
 OBJECTIVES = ("dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo")
+TRACKERS = ("wandb", "trackio", "tensorboard")
 ADVANTAGES = ("grpo", "centered", "rloo", "maxrl", "pass@8")
 
 
@@ -318,3 +319,28 @@ class Evaluation(Section):
     """Responses a probe problem."""
     explored: bool = True
     """RLoop: evaluate the RL policy of every iteration as well as the RFT policy. The last one is always evaluated."""
+
+
+class Track(Section):
+    """Trackers that follow the run's metrics (docs/track.md). They change nothing of the result: a run that goes on may have
+    them otherwise."""
+
+    to: tuple[str, ...] = Field((), examples=[*TRACKERS])
+    """wandb, trackio and tensorboard, any of them, or one of yours as `module:Class` (`reasonloop.track.Tracker`)."""
+    project: str | None = None
+    """The project there. Unset: `reasonloop`; with wandb what `WANDB_PROJECT` says."""
+    name: str | None = None
+    """What the run is called there. Unset: as its folder."""
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in TRACKERS and ":" not in name:
+                raise ValueError(f"{name!r}: {nearest(name, TRACKERS)}; or one of your own as module:Class")
+        return tuple(dict.fromkeys(value))

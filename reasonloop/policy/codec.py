@@ -31,15 +31,15 @@ class Codec:
         """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
         from reasonloop.policy.loading import hugging_face_folder, quiet
 
-        source = hugging_face_folder(path)
+        source = hugging_face_folder(path, weights=False)
         quiet()
         try:
             from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-            config = AutoConfig.from_pretrained(source, local_files_only=True)
+            config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
             named = (source / "generation_config.json").is_file()
             generation = GenerationConfig.from_pretrained(source, local_files_only=True) if named else None
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
             raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
         codec = cls(tokenizer, config, generation)

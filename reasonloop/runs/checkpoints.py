@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reasonloop.files import (
+    ADAPTER,
     TRAINER_STATE,
     drop_folder,
     read_object,
@@ -27,7 +28,7 @@ from reasonloop.files import (
 class Savable(Protocol):
     """What a checkpoint asks of a learner."""
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None: ...
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ class Checkpoint:
         return read_object(path) if path.is_file() else None
 
     def save(self, learner: Savable, state: Mapping[str, Any], trainer_state: bool = True) -> None:
-        """Weights, tokenizer, trainer's state and how far the stage has come, whole or not at all."""
+        """Weights, tokenizer, trainer's state and how far the stage has come, whole or not at all. Of a policy with an
+        adapter that is the adapter alone until the stage is done."""
         partial = self.folder.with_name(self.folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        learner.save(partial, trainer_state)
+        learner.save(partial, trainer_state, whole=bool(state.get("done")))
         (partial / self.STATE).write_text(json.dumps(state) + "\n")
         replace_folder(partial, self.folder)
 
@@ -82,7 +84,7 @@ class Checkpoint:
 
     def deliver(self, folder: Path) -> None:
         """Its policy in another folder, which must not be there yet, by links to the same files."""
-        replace_folder(self._linked(folder, without=(self.STATE, TRAINER_STATE)), folder)
+        replace_folder(self._linked(folder, without=(self.STATE, TRAINER_STATE, ADAPTER)), folder)
 
     def _linked(self, folder: Path, without: tuple[str, ...]) -> Path:
         partial = folder.with_name(folder.name + ".partial")

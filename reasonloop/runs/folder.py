@@ -19,8 +19,8 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = {"checkpoint_seconds", "keep_checkpoints"}
-"""Options that a continued run may have otherwise: they don't touch the result"""
+MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
+"""Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
 
 
 class RunFolder:
@@ -155,7 +155,9 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
             raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
         return
     differing = [
-        one for one in sorted(differences(recipe, folder), key=lambda one: one.key) if one.key not in MAY_DIFFER
+        one
+        for one in sorted(differences(recipe, folder), key=lambda one: one.key)
+        if not one.key.startswith(MAY_DIFFER)
     ]
     if differing:
         told = differing[0]

@@ -50,10 +50,15 @@ class Arm:
         return {"arm": self.name, "label": self.label, "product": self.product}
 
     def options(self, recipe: Recipe) -> dict[str, Any]:
-        """The recipe's options that its policies depend on, by dotted key: equal ones are the same arm in any run."""
+        """The recipe's options that its policies depend on, by dotted key: equal ones are the same arm in any run. Adapters
+        are among them as the stages have them, by [rl], [rft] and [sft]."""
         every = flat(recipe.model_dump(mode="json"))
         section = {key: key.partition(".")[0] if "." in key else "" for key in every}
-        return {key: value for key, value in every.items() if section[key] in self.uses} | dict(self.changed)
+        own = {key: value for key, value in every.items() if section[key] in self.uses}
+        for stage in ("rl", "rft", "sft"):
+            settings = recipe.lora.of(stage) if stage in self.uses else None
+            own |= {f"lora.{stage}.{key}": value for key, value in settings.to_json().items()} if settings else {}
+        return own | dict(self.changed)
 
 
 BASE = Arm("base", "base", ("model", "task"))

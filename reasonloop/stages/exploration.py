@@ -24,6 +24,7 @@ from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
+from reasonloop.stages.adapted import policy_of_stage
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
@@ -107,7 +108,7 @@ class Exploration:
         self.before = spent_before(run, place)
         prompts = self._prompts(start, fresh=found is None)
         self._take_back()
-        policy = run.policy(self.checkpoint.folder if found else start)
+        policy = policy_of_stage(run, start, place, begun=found is not None) if budget.learn else run.policy(start)
         kl_in_reward = options.kl_coef if options.kl_in == "reward" else 0.0
         critic = Critic(policy, recipe.ppo, recipe.optimizer, kl_in_reward) if options.objective == "ppo" else None
         self.learner = run.learner(policy, recipe.sampling, critic)
@@ -115,7 +116,9 @@ class Exploration:
             self._go_on(place)
         self.objective = objective_of(options)
         self.estimator: Estimator = critic or GroupAdvantages(self.objective)
-        self.reference = run.policy(start) if options.kl_coef else None
+        self.reference = None
+        if options.kl_coef:
+            self.reference = policy.without_adapter() if policy.adapter is not None else run.policy(start)
         explorer = None
         if recipe.exploration.form != "none" and not budget.outcome_only:
             explorer = ExplorationReward(

@@ -10,6 +10,7 @@ from reasonloop.records import Place
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.stages.adapted import check_delivered, deliver_adapter
 from reasonloop.stages.evaluate import evaluate
 from reasonloop.stages.experts import demonstrations, experts
 from reasonloop.stages.exploration import ExplorationState, explore
@@ -70,6 +71,7 @@ class LiveStages:
     def deliver(self, policy: Source) -> None:
         folder = self.run.folder
         model, checkpoints = folder.path / "model", folder.checkpoints()
+        deliver_adapter(self.run, policy)
         if not (model / "config.json").is_file():
             own = next((one for one in checkpoints if one.folder == policy), None)
             if own is not None and own.dropped:
@@ -80,6 +82,7 @@ class LiveStages:
                 own.deliver(model)
             else:
                 self.run.policy(policy).save(model)
+        check_delivered(self.run)
         for checkpoint in checkpoints:  # before the run is done: what a killed process leaves of them goes then
             checkpoint.drop_trainer_state() if self.recipe.keep_checkpoints else checkpoint.drop_policy()
         folder.set_state("done")

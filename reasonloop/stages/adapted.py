@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reasonloop.config import LoraSettings, Recipe
+from reasonloop.files import ADAPTER
 from reasonloop.policy import adapters
 from reasonloop.policy.adapter_folders import is_adapter
 from reasonloop.policy.loading import resolve
-from reasonloop.policy.policy import ADAPTER, Policy
+from reasonloop.policy.policy import Policy
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.session import Session

@@ -94,6 +94,7 @@ def _parser() -> Parser:
     parser.set_defaults(parser=parser)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     _add_runs(verbs)
+    _add_looks(verbs)
     _add_models(verbs)
     _add_tools(verbs)
     return parser
@@ -145,6 +146,9 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--train-again", action="store_true", help="also finished runs of which only the counts are there (finished/)"
     )
 
+
+def _add_looks(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """What looks at a run, finished or not."""
     report = _verb(verbs, commands.report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")

@@ -9,9 +9,9 @@ import pytest
 
 from reasonloop.bench import doctor
 from reasonloop.bench.doctor import CHECKS, Check
-from reasonloop.machine import room
 from reasonloop.cli import main
 from reasonloop.errors import InputError
+from reasonloop.machine import room
 from reasonloop.verify.sandbox import sandbox
 
 

@@ -15,6 +15,7 @@ from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
 from reasonloop.runs.folder import check_folder
+from reasonloop.runs.models import commits_of, pinned, told
 from reasonloop.runs.session import Session
 from reasonloop.track import Followers, check_trackers
 
@@ -27,9 +28,11 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    commits: dict[str, str] = {}
     if not (path / "config.toml").is_file():
-        check_inputs(recipe)
-    run = Session(recipe, path)
+        commits = commits_of(recipe)
+        check_inputs(pinned(recipe, commits))
+    run = Session(recipe, path, commits)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -55,8 +58,8 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
-    resolve(recipe.model.path)
-    check_length(recipe.model.path, recipe.sampling.max_tokens)
+    resolve(recipe.model.source)
+    check_length(recipe.model.source, recipe.sampling.max_tokens)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, problems, read = plan(recipe), None, list[str]()
@@ -68,6 +71,8 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
             require_gold(task, problems, pool, chosen.name)
         read = report_lines(task)
+    if not (path / "config.toml").is_file():
+        read = [*told(recipe), *read]
     read = [*read, *notes(recipe, task, problems), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
@@ -97,8 +102,8 @@ def check_inputs(recipe: Recipe) -> None:
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
-    resolve(recipe.model.path)
-    check_length(recipe.model.path, recipe.sampling.max_tokens)
+    resolve(recipe.model.source)
+    check_length(recipe.model.source, recipe.sampling.max_tokens)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
@@ -127,7 +132,7 @@ def check_inputs(recipe: Recipe) -> None:
     engine_of(recipe.engine).close()
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    policy = Policy.load(recipe.model.path, "cpu")  # the weights are looked at, too
+    policy = Policy.load(recipe.model.source, "cpu")  # the weights are looked at, too
     codec = policy.codec
     for settings in dry.adapters:
         check_targets(policy.model, settings)

@@ -31,7 +31,9 @@ class StageLora(Section):
     rank: int | None = Field(None, ge=0)
     """0: all weights are trained here, whatever `lora.rank` is."""
     alpha: float | None = Field(None, gt=0)
+    """As `lora.alpha`."""
     targets: Targets | None = Field(None, min_length=1)
+    """As `lora.targets`."""
 
 
 class Lora(Section):

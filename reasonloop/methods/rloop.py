@@ -54,9 +54,9 @@ def rloop(run: Stages) -> None:
         of = arm.named(f"RLoop {i + 1}, after RFT", product=last)
         run.evaluate(theta, f"iteration-{i}-rft", tuning, of, rollouts=spent)
 
-        # the RL weights go, but for the last ones; an iteration without experts hands on what it started from
+        # the RL weights go; an iteration without experts hands on what it started from
         finished = [Place(iteration=k) for k in range(i + 1)] + [Place(stage="rft", iteration=k) for k in range(i)]
-        run.drop(finished, keep=[theta, *([explored.policy] if last else [])])
+        run.drop(finished, keep=[theta])
         i += 1
     if options.vanilla:
         beside(run, base, baseline, each, total)

@@ -15,7 +15,7 @@ from reasonloop.runs.stages import BASE, Stages
 
 
 def sft(run: Stages) -> None:
-    base, options, place = run.recipe.model.path, run.recipe.sft, Place(stage="sft")
+    base, options, place = run.recipe.model.source, run.recipe.sft, Place(stage="sft")
     run.evaluate(base, "base", Place(stage="base"), BASE)
     trained = run.finetune(base, place, SFT, run.demonstrations, options, options.epochs)
     run.evaluate(trained, "sft", place, SFT.named("SFT", product=True))

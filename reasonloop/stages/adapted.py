@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reasonloop.config import LoraSettings, Recipe
+from reasonloop.files import ADAPTER
 from reasonloop.policy import adapters
 from reasonloop.policy.adapter_folders import is_adapter
 from reasonloop.policy.loading import resolve
-from reasonloop.policy.policy import ADAPTER, Policy
+from reasonloop.policy.policy import Policy
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.session import Session
@@ -70,7 +71,7 @@ def check_delivered(run: Session) -> None:
     folder = run.folder.path
     if not (folder / ADAPTER).is_dir():
         return
-    beside = run.policy(run.recipe.model.path)
+    beside = run.policy(run.recipe.model.source)
     beside.adapt(adapters.told_by(folder / ADAPTER).settings)
     adapters.load(beside.model, folder / ADAPTER)
     adapters.expect_agreement(run.policy(folder / "model").model, beside.model, f"{folder}: model and adapter")
@@ -90,11 +91,11 @@ def _is_checkpoint(run: Session, folder: Path) -> bool:
 def _base_of(run: Session, folder: Path) -> Source:
     """What the adapter of a checkpoint stands on."""
     told = adapters.told_by(folder / ADAPTER).base
-    return told if told == run.recipe.model.path else folder.parent / Path(told).name
+    return run.recipe.model.source if told == run.recipe.model.path else folder.parent / Path(told).name
 
 
 def _told(run: Session, base: Source) -> str:
     """A base as an adapter's folder names it: a checkpoint by the way there, anything else as the recipe does."""
     if _is_checkpoint(run, Path(base)):
         return f"../../{Path(base).name}"
-    return run.recipe.model.path if Path(base) == Path(run.recipe.model.path) else str(base)
+    return run.recipe.model.path if str(base) == run.recipe.model.source else str(base)

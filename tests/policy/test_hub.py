@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
-from hub_server import Hub, Repository, served
+from hub_server import Hub, Repository, again, asked
 from tiny_models import pairs, tiny_policy
 
 from reasonloop.config import LoraSettings, Optimizer, Sampling
@@ -34,33 +34,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-BESIDE = {"README.md": b"about", "pytorch_model.bin": b"a pickle", "model.gguf": b"GGUF", "training_args.bin": b""}
-
-
-def again() -> None:
-    """As in a process of its own: nothing is known of what was asked."""
-    client.fetched.cache_clear()
-    client._located.cache_clear()
-
-
 @pytest.fixture
 def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """With owner/tiny, which has the older model at v1 and the newer one at main. The cache is empty."""
-    with served() as found:
+    with asked(tmp_path, monkeypatch) as found:
         tiny = found.repositories["owner/tiny"] = Repository()
         tiny.put(folders["old"], "v1", **BESIDE)
         tiny.put(folders["new"], **BESIDE)
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.chdir(tmp_path)
-        again()
         yield found
-    again()
+
+
+BESIDE = {"README.md": b"about", "pytorch_model.bin": b"a pickle", "model.gguf": b"GGUF", "training_args.bin": b""}
 
 
 def seed_of(policy: Policy) -> int:

@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub.constants
+import pytest
+
+from reasonloop.policy import hub as client
+
 
 @dataclass
 class Repository:
@@ -116,3 +121,29 @@ def served() -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The client asks this hub, with an empty cache in `here`, which becomes the working directory."""
+    constants = huggingface_hub.constants
+    with served() as hub:
+        address = hub.address
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.chdir(here)
+        again()
+        try:
+            yield hub
+        finally:
+            again()
+
+
+def again() -> None:
+    """As in a process of its own: nothing is known of what was asked."""
+    client.fetched.cache_clear()
+    client._located.cache_clear()

@@ -27,6 +27,7 @@ from reasonloop.config import LoraSettings
 from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.files import read_object
 from reasonloop.policy.adapter_folders import CONFIG, require_peft
+from reasonloop.policy.hub import hub_name
 
 WEIGHTS = "adapter_model.safetensors"
 AGREE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
@@ -190,7 +191,12 @@ def save(model: Any, adapter: Adapter, folder: Path) -> None:
     except SafetensorError as error:  # a full disk is no OSError there
         raise OSError(f"{folder}: {error}") from error
     config = model.peft_config[_NAME].to_dict()
-    config |= {"base_model_name_or_path": adapter.base, "target_modules": _shortest(model, [*adapted])}
+    base = hub_name(adapter.base)
+    config |= {
+        "base_model_name_or_path": base.name if base else adapter.base,
+        "revision": base.revision if base else None,
+    }
+    config |= {"target_modules": _shortest(model, [*adapted])}
     config |= {"inference_mode": True, "init_lora_weights": True}
     told = {key: getattr(value, "value", value) for key, value in config.items()}
     (folder / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -225,7 +231,8 @@ def told_by(folder: Path) -> Adapter:
     """What the folder of an adapter that `save` wrote says of it."""
     config = read_object(folder / CONFIG)
     settings = LoraSettings(config["r"], float(config["lora_alpha"]), tuple(config["target_modules"]))
-    return Adapter(settings, config["base_model_name_or_path"])
+    base, revision = config["base_model_name_or_path"], config["revision"]
+    return Adapter(settings, f"{base}@{revision}" if revision else base)
 
 
 def expect_agreement(one: Any, other: Any, what: str) -> None:

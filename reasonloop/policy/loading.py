@@ -193,8 +193,12 @@ def _json_of(path: str, name: str) -> dict[str, Any]:
     return {}
 
 
-def load_model(path: str | Path) -> tuple[Any, Any]:
-    """transformers' model, float32 on the CPU, and tokenizer.
+def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+    """transformers' model on the device, in the type that it computes in, and tokenizer.
+
+    Files are mapped into memory. A weight that has that type already is read where it goes, so that a host holds no copy of a
+    model that goes to a GPU; another one is converted by itself, so that there is one copy. (`device_map` would need
+    accelerate, and does no more for one device.)
 
     Raises InputError where there is none, or when it cannot be loaded whole.
     """
@@ -207,7 +211,7 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
         AutoConfig.from_pretrained(small, **ALONE)
         tokenizer = AutoTokenizer.from_pretrained(small, **ALONE)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            hugging_face_folder(path), dtype=torch.float32, output_loading_info=True, **ALONE
+            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **ALONE
         )
     except InputError:
         raise
@@ -216,7 +220,7 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
-    return model, tokenizer
+    return model.to(device), tokenizer
 
 
 def resolve_device(chosen: str) -> str:

@@ -35,7 +35,9 @@ def check_packing(policy: Policy, name: str) -> None:
     outside of attention (a convolution, a recurrent state) shows itself however little it mixes. Where tokens are sorted
     by experts a product's shape depends on the neighbours, and rounding with it.
     """
-    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, policy.vocabulary, len(_POSITIONS))).to(policy.device)
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, policy.vocabulary, len(_POSITIONS))).to(
+        policy.device
+    )
     others = tokens.clone()
     others[_OTHERS] = (others[_OTHERS] + 1) % policy.vocabulary
     tolerance = rounding(policy)

@@ -196,8 +196,8 @@ def _json_of(path: str, name: str) -> dict[str, Any]:
 def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
     """transformers' model on the device, in the type that it computes in, and tokenizer.
 
-    Files are mapped into memory. A weight that has that type already is read where it goes, so that a host holds no copy of a
-    model that goes to a GPU; another one is converted by itself, so that there is one copy. (`device_map` would need
+    Files are mapped into memory. Weights that have that type already are read where they go, so that a host holds no copy of
+    a model that goes to a GPU; others are converted one by one, so that there is one copy. (`device_map` would need
     accelerate, and does no more for one device.)
 
     Raises InputError where there is none, or when it cannot be loaded whole.

@@ -94,6 +94,7 @@ def _parser() -> Parser:
     parser.set_defaults(parser=parser)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     _add_runs(verbs)
+    _add_readers(verbs)
     _add_models(verbs)
     _add_tools(verbs)
     return parser
@@ -108,7 +109,7 @@ def _verb(
 
 
 def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
-    """What is done with a run."""
+    """What trains, and what compares."""
     run = _verb(verbs, commands.run, "run", "start a recipe, or continue what --out holds")
     run.add_argument(
         "recipe",
@@ -145,6 +146,9 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--train-again", action="store_true", help="also finished runs of which only the counts are there (finished/)"
     )
 
+
+def _add_readers(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """What reads a run's folder."""
     report = _verb(verbs, commands.report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")

@@ -70,6 +70,7 @@ def _opened(recipe: Recipe, path: Path) -> Session:
 
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.runs.notes import check_length, notes
@@ -81,6 +82,8 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, problems, read = plan(recipe), None, list[str]()
+    if dry.adapters:
+        require_peft()
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
         chosen, problems = recipe.task, task_problems(task, recipe.task.name)
         check_problems(recipe, problems, "explore" in dry.asked)
@@ -89,7 +92,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         read = report_lines(task)
     if not (path / "config.toml").is_file():
         read = [*told(recipe), *read]
-    read = [*read, *notes(recipe, task, problems)]
+    read = [*read, *notes(recipe, task, problems), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     print(config.dumps(recipe))
@@ -111,6 +114,7 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 def check_inputs(recipe: Recipe) -> Policy:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts. Returns
     the model's policy: its weights were looked at, too."""
+    from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
@@ -123,7 +127,10 @@ def check_inputs(recipe: Recipe) -> Policy:
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
-    asked = plan(recipe).asked
+    dry = plan(recipe)
+    asked = dry.asked
+    if dry.adapters:
+        require_peft()
     check_problems(recipe, problems, "explore" in asked)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
@@ -134,6 +141,7 @@ def check_inputs(recipe: Recipe) -> Policy:
 
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
+    from reasonloop.policy.adapters import check_targets
     from reasonloop.policy.loading import resolve_device
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.outcome import own_reward
@@ -146,6 +154,8 @@ def check_inputs(recipe: Recipe) -> Policy:
         own_reward(recipe.rl.reward)
     policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
     codec = policy.codec
+    for settings in dry.adapters:
+        check_targets(policy.model, settings)
     codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
@@ -154,7 +164,7 @@ def check_inputs(recipe: Recipe) -> Policy:
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
     tell(task)
-    for line in notes(recipe, task, problems):
+    for line in [*notes(recipe, task, problems), *dry.notes()]:
         print(line, file=sys.stderr)
     return policy
 

@@ -365,7 +365,7 @@ def test_models_that_are_meant_otherwise(here: Path, capsys: pytest.CaptureFixtu
         ("contdown", "did you mean 'countdown'?"),
         (
             "adapter",
-            "model adapter: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first",
+            "adapter_config.json has base_model_name_or_path = None; expected the model that it stands on",
         ),
         ("model", "model model: no tokenizer in it (tokenizer.json, "),
     ):

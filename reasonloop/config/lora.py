@@ -31,7 +31,9 @@ class StageLora(Section):
     rank: int | None = Field(None, ge=0)
     """0: all weights are trained here, whatever `lora.rank` is."""
     alpha: float | None = Field(None, gt=0)
+    """As `lora.alpha`."""
     targets: Targets | None = Field(None, min_length=1)
+    """As `lora.targets`."""
 
 
 class Lora(Section):
@@ -53,8 +55,6 @@ class Lora(Section):
     def of(self, stage: str) -> LoraSettings | None:
         """What the stage ("rl", "rft" or "sft") trains; None: all weights."""
         own: StageLora = getattr(self, stage)
-        rank, alpha, targets = (
-            mine if mine is not None else common
-            for mine, common in ((own.rank, self.rank), (own.alpha, self.alpha), (own.targets, self.targets))
-        )
+        rank = self.rank if own.rank is None else own.rank
+        alpha, targets = own.alpha or self.alpha, own.targets or self.targets
         return LoraSettings(rank, alpha, targets) if rank else None

@@ -73,6 +73,9 @@ class Recipe(Section):
     """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=True)
     """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
+    keep_checkpoints: bool = False
+    """Keep the policies of all stages in RUN/checkpoints. A finished run has its product alone, RUN/model, and none of those
+    on the way to it."""
     model: Model = Model()
     task: TaskConfig = TaskConfig()
     sampling: Sampling = Sampling()

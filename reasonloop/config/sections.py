@@ -358,5 +358,6 @@ class Track(Section):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in TRACKERS and ":" not in name:
-                raise ValueError(f"{name!r}: {nearest(name, TRACKERS)}; or one of your own as module:Class")
+                which = f"{name!r}: " if len(value) > 1 else ""
+                raise ValueError(f"{which}{nearest(name, TRACKERS)}; or one of your own as module:Class")
         return tuple(dict.fromkeys(value))

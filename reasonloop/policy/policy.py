@@ -26,13 +26,10 @@ from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import load_model, resolve_device
 from reasonloop.policy.logprobs import Head
 from reasonloop.policy.scorer import Scorer, UnadaptedScorer
+from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
 DTYPES = ("auto", "float32", "bfloat16")
-SCORED_AT_ONCE = 16384
-"""Tokens in one forward pass of `Policy.score`"""
-ADAPTER = "adapter"
-"""Where beside a policy's weights its adapter is"""
 
 
 class Policy:
@@ -122,10 +119,11 @@ class Policy:
         return twin
 
     def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self.model.parameters())
+        count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         updates = f", {self.version} updates later" if self.version else ""
-        kind = f"{type(self.model).__name__} of {count:,} parameters"
+        beside = f" with LoRA of rank {self.adapter.settings.rank}" if self.adapter is not None else ""
+        kind = f"{type(self.model).__name__} of {count:,} parameters{beside}"
         return f"Policy({self.name}{updates}: {kind}, {dtype}, {self.device})"
 
     def save(self, folder: str | Path) -> None:

@@ -20,7 +20,7 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = ("checkpoint_seconds", "track.")
+MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
 """Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
 
 
@@ -53,6 +53,10 @@ class RunFolder:
 
     def checkpoint(self, place: Place) -> Checkpoint:
         return Checkpoint(self.path / "checkpoints" / place.name)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those of all stages that have made one."""
+        return [Checkpoint(path) for path in sorted((self.path / "checkpoints").glob("*")) if path.is_dir()]
 
     def close(self) -> None:
         self._lock.close()
@@ -187,16 +191,16 @@ class Differing(NamedTuple):
 
 
 def differences(recipe: Recipe, folder: Path) -> list[Differing]:
-    """The options that a run was begun with otherwise, the recipe's first. Raises InputError where its recipe can't be
-    read."""
+    """The options that a run was begun with otherwise, the recipe's first; those that its version didn't know had what they
+    have by default. Raises InputError where its recipe can't be read."""
     stored = folder / "config.toml"
     try:
         there = flat(stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         raise InputError(f"{stored}: cannot be read: {error}") from None
-    here = options_of(recipe)
+    here, usual = options_of(recipe), options_of(Recipe())
     every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
-    return [one for one in every if one.there != one.here]
+    return [one for one in every if one.there != one.here and (one.there is not None or one.here != usual.get(one.key))]
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reasonloop.config import LoraSettings, Recipe
+from reasonloop.files import ADAPTER
 from reasonloop.policy import adapters
-from reasonloop.policy.policy import ADAPTER, Policy
+from reasonloop.policy.adapter_folders import is_adapter
+from reasonloop.policy.loading import resolve
+from reasonloop.policy.policy import Policy
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.session import Session
@@ -48,11 +51,12 @@ def deliver_adapter(run: Session, policy: Source) -> None:
     source, target = Path(policy) / ADAPTER, run.folder.path / ADAPTER
     if not _is_checkpoint(run, Path(policy)) or not source.is_dir():
         return
-    if adapters.told_by(source).base != run.recipe.model.path:
-        run.progress.say(
-            f"no {target}: the last adapter stands on weights of this run, not on {run.recipe.model.path}; the product is "
-            f"{run.folder.path / 'model'} alone"
-        )
+    model = run.recipe.model.path
+    reason = f"its adapter stands on weights that this run has made, not on {model}"
+    if adapters.told_by(source).base == model:
+        reason = f"{model} is itself an adapter" if is_adapter(resolve(model)) else ""
+    if reason:
+        run.progress.say(f"no {target}: {reason}; the product is {run.folder.path / 'model'}")
         return
     if not target.is_dir():
         partial = target.with_name(f"{ADAPTER}.partial")

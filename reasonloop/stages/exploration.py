@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from reasonloop.errors import RunError
 from reasonloop.evaluation.evaluate import evaluate_policy, significantly_below
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.estimates import Estimator, GroupAdvantages
@@ -112,7 +113,7 @@ class Exploration:
         critic = Critic(policy, recipe.ppo, recipe.optimizer, kl_in_reward) if options.objective == "ppo" else None
         self.learner = run.learner(policy, recipe.sampling, critic)
         if found:
-            self.learner.load(self.checkpoint.folder)
+            self._go_on(place)
         self.objective = objective_of(options)
         self.estimator: Estimator = critic or GroupAdvantages(self.objective)
         self.reference = None
@@ -136,6 +137,15 @@ class Exploration:
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:
             self.probe()  # what is lost counts from the start
+
+    def _go_on(self, place: Place) -> None:
+        try:
+            self.learner.load(self.checkpoint.folder)
+        except FileNotFoundError:
+            raise RunError(
+                f"the exploration {place.name} ended with {self.state.rollouts} rollouts and can't go on to "
+                f"{self.budget.until}: give the budget that it had before planned={self.budget.until}, in a new run"
+            ) from None
 
     @property
     def over(self) -> bool:
@@ -247,7 +257,8 @@ class Exploration:
         run = self.run
         if self.over or run.stopping or time.monotonic() - self.saved_at >= run.recipe.checkpoint_seconds:
             self.state = replace(self.state, done=self.over)
-            self.checkpoint.save(self.learner, self.state.to_json())
+            ended = self.over and self.budget.ends
+            self.checkpoint.save(self.learner, self.state.to_json(), trainer_state=not ended)
             run.folder.set_state(self.place.name, self.place.iteration, self.state.step)
             if self.over:
                 run.hold_trained(self.checkpoint.folder, self.learner)

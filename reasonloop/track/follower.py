@@ -65,7 +65,7 @@ class Follower:
 
     def follow(self, wait: Wait) -> bool:
         """Returns when there is nothing left to wait for: whether the tracker has everything then."""
-        over, pause = False, RETRY_SECONDS
+        over, pause = wait(0.0), RETRY_SECONDS
         while True:
             try:
                 self._catch_up()

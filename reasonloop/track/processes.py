@@ -26,9 +26,9 @@ _BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from reasonloo
 
 class Followers:
     """Follows the run in `folder` from the beginning of a `with` block to its end, and until the trackers have everything,
-    but for at most `seconds` then. `say` gets what a reader should know, a line at a time, from other threads too.
+    but for at most `seconds` (60) then. `say` gets what a reader should know, a line at a time, from other threads too.
 
-    `again`: also where a tracker has all of a run that is done.
+    `again`: also where a tracker has been told all of a run that is done.
     """
 
     def __init__(
@@ -38,9 +38,10 @@ class Followers:
         say: Callable[[str], None],
         *,
         again: bool = False,
-        seconds: float = CLOSE_SECONDS,
+        seconds: float | None = None,
     ) -> None:
-        self.folder, self.track, self.say, self.again, self.seconds = folder, track, say, again, seconds
+        self.folder, self.track, self.say, self.again = folder, track, say, again
+        self.seconds = CLOSE_SECONDS if seconds is None else seconds
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
 

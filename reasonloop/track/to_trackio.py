@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trackio
-
 from reasonloop.track.points import Point
 from reasonloop.track.protocol import TrackedRun
 
@@ -13,12 +11,14 @@ class Trackio:
         self.where = ""
 
     def start(self, run: TrackedRun) -> int:
+        import trackio
+
         project = run.project or "reasonloop"
         # it knows runs by their names alone: another folder of this name is another run
         name = f"{run.name}-{run.id[:4]}"
         self._run = trackio.init(project=project, name=name, config=dict(run.config), resume="allow", embed=False)
         self.where = f"trackio show --project {project}"
-        return self._run._next_step
+        return int(self._run._next_step)
 
     def log(self, point: Point, step: int) -> None:
         self._run.log({point.axis: point.at, **point.values}, step=step)

@@ -6,8 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import wandb
-
 from reasonloop.track.points import Point
 from reasonloop.track.protocol import TrackedRun
 
@@ -17,6 +15,8 @@ class Wandb:
         self.where = ""
 
     def start(self, run: TrackedRun) -> int:
+        import wandb
+
         project = run.project or os.environ.get("WANDB_PROJECT") or "reasonloop"
         place = os.environ.get("WANDB_DIR") or str(run.folder)
         settings = wandb.Settings(console="off", silent=True, quiet=True)

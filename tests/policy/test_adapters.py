@@ -214,33 +214,36 @@ PLAIN = """
 import sys, json, numpy as np, torch
 from transformers import AutoModelForCausalLM
 from peft import PeftModel
-base, adapter, merged = sys.argv[1:]
 tokens = torch.arange(4, 40)[None]
-with torch.inference_mode():
-    beside = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)(tokens).logits
-    whole = AutoModelForCausalLM.from_pretrained(merged)(tokens).logits
-    bare = AutoModelForCausalLM.from_pretrained(base)(tokens).logits
+for folder in sys.argv[1:]:
+    base, adapter, merged = (f"{folder}/{name}" for name in ("base", "adapter", "merged"))
+    with torch.inference_mode():
+        beside = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)(tokens).logits
+        whole = AutoModelForCausalLM.from_pretrained(merged)(tokens).logits
+        bare = AutoModelForCausalLM.from_pretrained(base)(tokens).logits
+    print(json.dumps([float((one - whole).abs().max() / whole.abs().max()) for one in (beside, bare)]))
 assert "reasonloop" not in sys.modules
-print(json.dumps([float((one - whole).abs().max() / whole.abs().max()) for one in (beside, bare)]))
 """
 
 
-@pytest.mark.parametrize("family", ["llama_tied", "gpt2"])
-def test_plain_peft_and_transformers_agree(family: str, tmp_path: Path) -> None:
+def test_plain_peft_and_transformers_agree(tmp_path: Path) -> None:
     """Without us: the merged folder, and the base with the adapter's folder."""
-    tiny_policy(family).save(tmp_path / "base")
-    policy = adapted(family)
-    policy.save(tmp_path / "merged")
-    policy.save_adapter(tmp_path / "adapter")
-    names = [str(tmp_path / name) for name in ("base", "adapter", "merged")]
-    found = subprocess.run([sys.executable, "-c", PLAIN, *names], capture_output=True, text=True, check=False)
+    folders = [tmp_path / family for family in ("llama_tied", "gpt2")]
+    for folder in folders:
+        folder.mkdir()
+        tiny_policy(folder.name).save(folder / "base")
+        policy = adapted(folder.name)
+        policy.save(folder / "merged")
+        policy.save_adapter(folder / "adapter")
+        config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+        assert (config["r"], config["lora_alpha"]) == (4, 32)
+        assert config["target_modules"] == sorted(config["target_modules"])
+    found = subprocess.run([sys.executable, "-c", PLAIN, *folders], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    beside, bare = json.loads(found.stdout)
-    assert beside < 1e-5
-    assert bare > 1e-2
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert (config["r"], config["lora_alpha"]) == (4, 32.0)
-    assert config["target_modules"] == sorted(config["target_modules"])
+    for line in found.stdout.splitlines():
+        beside, bare = json.loads(line)
+        assert beside < 1e-5
+        assert bare > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from hub_server import Hub, Repository, again, asked
-from tiny_models import tiny_policy
+from tiny_models import pairs, tiny_policy
 
+from reasonloop.config import LoraSettings, Optimizer, Sampling
 from reasonloop.errors import InputError
+from reasonloop.learner.batch import supervised
+from reasonloop.learner.local import LocalLearner
 from reasonloop.policy import hub as client
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import context_of, files_of, resolve, weights_of
@@ -47,6 +51,19 @@ def seed_of(policy: Policy) -> int:
     """Which of the two models it is."""
     weight = policy.model.get_input_embeddings().weight
     return next(n for n in (1, 2) if tiny_policy("qwen3", n).model.get_input_embeddings().weight.equal(weight))
+
+
+def test_an_adapter_and_what_it_stands_on(hub: Hub, tmp_path: Path) -> None:
+    """Both of the hub: the adapter's own weights come when it is loaded, too."""
+    policy = Policy.load("owner/tiny@v1")
+    policy.adapt(LoraSettings(2), base="owner/tiny@v1")
+    LocalLearner(policy, Optimizer(), Sampling()).update(supervised([*zip(*pairs(0), strict=True)]), 1e-2)
+    policy.save_adapter(tmp_path / "of-author")
+    hub.repositories["owner/adapter"] = Repository()
+    hub.repositories["owner/adapter"].put(tmp_path / "of-author")
+    loaded = Policy.load("owner/adapter")
+    scores = [np.concatenate(one.score(*pairs(1), Sampling())) for one in (policy, loaded)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
 
 
 def refused(path: str, **options: str) -> str:

@@ -25,7 +25,7 @@ Spans = Sequence[tuple[int, int, Sequence[tuple[int, int]]]]
 
 LARGEST_HEAD = 256
 TOLERANCE = 2e-2
-"""Most that its numbers may differ from those of plain attention in float32, of the largest: half precision has 8 or 11 bits"""
+"""Most that its numbers may differ from plain attention's in float32, of the largest: half precision has 8 or 11 bits"""
 
 
 class Tables:

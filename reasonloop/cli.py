@@ -94,7 +94,7 @@ def _parser() -> Parser:
     parser.set_defaults(parser=parser)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     _add_runs(verbs)
-    _add_looks(verbs)
+    _add_readers(verbs)
     _add_models(verbs)
     _add_tools(verbs)
     return parser
@@ -109,7 +109,7 @@ def _verb(
 
 
 def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
-    """What is done with a run."""
+    """What trains, and what compares."""
     run = _verb(verbs, commands.run, "run", "start a recipe, or continue what --out holds")
     run.add_argument(
         "recipe",
@@ -147,8 +147,8 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
 
 
-def _add_looks(verbs: argparse._SubParsersAction[Parser]) -> None:
-    """What looks at a run, finished or not."""
+def _add_readers(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """What reads a run's folder."""
     report = _verb(verbs, commands.report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")

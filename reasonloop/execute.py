@@ -15,6 +15,7 @@ from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
 from reasonloop.runs.folder import check_folder
+from reasonloop.runs.models import commits_of, pinned, told
 from reasonloop.runs.session import Session
 from reasonloop.track import Followers, check_trackers
 
@@ -27,9 +28,11 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    commits: dict[str, str] = {}
     if not (path / "config.toml").is_file():
-        check_inputs(recipe)
-    run = Session(recipe, path)
+        commits = commits_of(recipe)
+        check_inputs(pinned(recipe, commits))
+    run = Session(recipe, path, commits)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -48,24 +51,29 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
 
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.runs.notes import check_length, notes
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
-    resolve(recipe.model.path)
-    check_length(recipe.model.path, recipe.sampling.max_tokens)
+    resolve(recipe.model.source)
+    check_length(recipe.model.source, recipe.sampling.max_tokens)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, problems, read = plan(recipe), None, list[str]()
+    if dry.adapters:
+        require_peft()
     if hasattr(task, "files"):  # generating problems could take longer than a dry run should
         chosen, problems = recipe.task, task_problems(task, recipe.task.name)
         check_problems(recipe, problems, "explore" in dry.asked)
         with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
             require_gold(task, problems, pool, chosen.name)
         read = report_lines(task)
-    read = [*read, *notes(recipe, task, problems)]
+    if not (path / "config.toml").is_file():
+        read = [*told(recipe), *read]
+    read = [*read, *notes(recipe, task, problems), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     print(config.dumps(recipe))
@@ -86,6 +94,7 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 
 def check_inputs(recipe: Recipe) -> None:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
+    from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
@@ -93,12 +102,15 @@ def check_inputs(recipe: Recipe) -> None:
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
-    resolve(recipe.model.path)
-    check_length(recipe.model.path, recipe.sampling.max_tokens)
+    resolve(recipe.model.source)
+    check_length(recipe.model.source, recipe.sampling.max_tokens)
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
-    asked = plan(recipe).asked
+    dry = plan(recipe)
+    asked = dry.asked
+    if dry.adapters:
+        require_peft()
     check_problems(recipe, problems, "explore" in asked)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
@@ -109,6 +121,7 @@ def check_inputs(recipe: Recipe) -> None:
 
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
+    from reasonloop.policy.adapters import check_targets
     from reasonloop.policy.loading import resolve_device
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.outcome import own_reward
@@ -119,7 +132,10 @@ def check_inputs(recipe: Recipe) -> None:
     engine_of(recipe.engine).close()
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    codec = Policy.load(recipe.model.path, "cpu").codec  # the weights are looked at, too
+    policy = Policy.load(recipe.model.source, "cpu")  # the weights are looked at, too
+    codec = policy.codec
+    for settings in dry.adapters:
+        check_targets(policy.model, settings)
     codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
@@ -128,7 +144,7 @@ def check_inputs(recipe: Recipe) -> None:
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
     tell(task)
-    for line in notes(recipe, task, problems):
+    for line in [*notes(recipe, task, problems), *dry.notes()]:
         print(line, file=sys.stderr)
 
 

@@ -165,10 +165,10 @@ def _kill_at_change(watched: Path, kill_at: int) -> None:
             path, _, flags = args
             if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
-        elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
-            path = args[0]
+        elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link"):
+            path = args[1] if event == "os.link" else args[0]
             if isinstance(args[-1], int) and args[-1] >= 0:  # relative to an open folder: rmtree at work
-                path = str(watched)
+                path = str(watched) if watched.is_dir() else ""
         else:
             return
         if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(str(watched)):

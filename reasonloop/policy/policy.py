@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,21 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from reasonloop.config import Sampling
+from reasonloop.config import LoraSettings, Sampling
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import replace_folder, usual_modes
 from reasonloop.kernels.matmul import wide_matmul
-from reasonloop.policy import attention
+from reasonloop.policy import adapters, attention
+from reasonloop.policy.adapters import Adapter
 from reasonloop.policy.attention import PackedPlan, Plan, Segment
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import load_model, resolve_device
 from reasonloop.policy.logprobs import Head
-from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.scorer import Scorer, UnadaptedScorer
+from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
 DTYPES = ("auto", "float32", "bfloat16")
-SCORED_AT_ONCE = 16384
-"""Tokens in one forward pass of `Policy.score`"""
 
 
 class Policy:
@@ -43,6 +43,8 @@ class Policy:
     """What a reader calls it: where it was loaded from"""
     version = 0
     """Of its weights: another one whenever a `reasonloop.Learner` has changed them. Rollouts carry it."""
+    adapter: Adapter | None = None
+    """LoRA: what is trained instead of the weights, once `adapt` has put it there"""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
@@ -75,26 +77,52 @@ class Policy:
     def compute_in(self, dtype: str) -> None:
         """Casts the weights to "float32" or "bfloat16"; "auto" is bfloat16 on a GPU, else float32.
 
-        Buffers stay as they are: rotary frequencies in bfloat16 would mistake one position for another.
+        Buffers stay as they are: rotary frequencies in bfloat16 would mistake one position for another. So does an adapter,
+        which is float32 always.
         """
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
-        for parameter in self.model.parameters():
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+        for name, parameter in self.model.named_parameters():
+            if not adapters.is_own(name):
+                parameter.data = parameter.data.to(getattr(torch, dtype))
+
+    def adapt(self, settings: LoraSettings, address: str = "", base: str | None = None) -> None:
+        """Puts a LoRA adapter beside the weights: it is what is trained from now on. Computes the same at first.
+
+        `address` names its random half; `base` is the model that it stands on, as its folder will say (unset: where the
+        policy was loaded from). Raises InputError for layers that there aren't, without peft, and where there is one
+        already.
+        """
+        if self.adapter is not None:
+            raise InputError(f"the policy has an adapter already ({self.adapter.settings}); expected one without")
+        adapters.attach(self.model, settings, address)
+        self.adapter = Adapter(settings, self.name if base is None else base)
+
+    def without_adapter(self) -> Policy:
+        """The policy as it was before `adapt`, on the same weights: what a KL is to. It scores, nothing else."""
+        twin = copy.copy(self)
+        twin.scorer = UnadaptedScorer(self.model)
+        return twin
+
+    def merged_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, weight) of each parameter as a plain Hugging Face model has it, with the adapter in it: summed in float32,
+        rounded to the weight's dtype. One at a time, tied ones once; the policy's own weights are not touched."""
+        return adapters.merged_parameters(self.model)
 
     def copy(self) -> Policy:
         """Another policy with the same weights: to explore with RL from here and then drop it, or as the reference of a KL.
         It takes as much memory again."""
         twin = Policy(copy.deepcopy(self.model), self.codec.tokenizer)
-        twin.name, twin.version = self.name, self.version
+        twin.name, twin.version, twin.adapter = self.name, self.version, self.adapter
         twin.model.train(self.model.training)  # where activations are computed again
         return twin
 
     def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self.model.parameters())
+        count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         updates = f", {self.version} updates later" if self.version else ""
-        kind = f"{type(self.model).__name__} of {count:,} parameters"
+        beside = f" with LoRA of rank {self.adapter.settings.rank}" if self.adapter is not None else ""
+        kind = f"{type(self.model).__name__} of {count:,} parameters{beside}"
         return f"Policy({self.name}{updates}: {kind}, {dtype}, {self.device})"
 
     def save(self, folder: str | Path) -> None:
@@ -107,13 +135,28 @@ class Policy:
         replace_folder(partial, folder)
 
     def write(self, folder: Path) -> None:
-        """Model and tokenizer into an existing folder."""
+        """Model and tokenizer into an existing folder. An adapter is merged: RunError where that computes something else."""
+        model = self.model
+        if self.adapter is not None:
+            model = adapters.merged(model)
+            adapters.expect_agreement(model, self.model, "a policy and its adapter, merged and beside one another")
         try:
-            self.model.save_pretrained(folder)
+            model.save_pretrained(folder)
         except SafetensorError as error:  # a full disk is no OSError there
             raise OSError(f"{folder}: {error}") from error
         self.codec.tokenizer.save_pretrained(folder)
         usual_modes(folder)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Writes the adapter alone, as peft has them: PeftModel.from_pretrained(base, folder) loads it. InputError for a
+        policy without one."""
+        if self.adapter is None:
+            raise InputError(
+                "save_adapter: the policy has no adapter; expected one that a Learner with lora_rank trains"
+            )
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        adapters.save(self.model, self.adapter, Path(folder))
+        usual_modes(Path(folder))
 
     @property
     def device(self) -> torch.device:

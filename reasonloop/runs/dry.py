@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from reasonloop.config import Recipe, Training
+from reasonloop.config import LoraSettings, Recipe, Rl, Training
 from reasonloop.records import Place
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 
@@ -29,6 +29,10 @@ class DryStages:
         self.units = 0.0
         self.finetunings: dict[str, float] = {}
         """Of the units, those of each fine-tuning (`Place.name`): how many examples it will have is a guess"""
+        self.adapters: list[LoraSettings] = []
+        """Those that the stages train"""
+        self.rates: dict[str, float] = {}
+        """By key, the rates of adapters that are the defaults for all weights"""
         self._spent: dict[str, int] = {}
         self._evaluated: set[str] = set()
 
@@ -45,6 +49,7 @@ class DryStages:
         spent, until, options = self._spent.get(place.name, 0), budget.until, self.recipe.rl
         if until > spent:
             how = f"RL ({options.objective})" if budget.learn else "sampling without RL"
+            how += self._adapter("rl", options) if budget.learn else ""
             reward = self.recipe.exploration.form
             how += f" with {reward} exploration reward" if reward != "none" and not budget.outcome_only else ""
             self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts")
@@ -81,7 +86,7 @@ class DryStages:
         found = examples()
         self._say(
             "finetune",
-            f"{arm.label}: {place.stage.upper()} from {start}, {epochs:g} epochs",
+            f"{arm.label}: {place.stage.upper()}{self._adapter(place.stage, options)} from {start}, {epochs:g} epochs",
         )
         self.finetunings[place.name] = len(found) * epochs * TRAINED_EXAMPLE
         self.units += self.finetunings[place.name]
@@ -92,6 +97,26 @@ class DryStages:
 
     def deliver(self, policy: Source) -> None:
         self._say("deliver", f"deliver {policy} as the model")
+
+    def _adapter(self, stage: str, options: Rl | Training) -> str:
+        """What a line says of the stage's adapter; notes a rate that was meant for all weights."""
+        settings = self.recipe.lora.of(stage)
+        if settings is None:
+            return ""
+        self.adapters.append(settings)
+        if options.learning_rate == type(options).model_fields["learning_rate"].default:
+            self.rates.setdefault(f"{stage}.learning_rate", options.learning_rate)
+        return f" with LoRA rank {settings.rank}"
+
+    def notes(self) -> list[str]:
+        """What a reader should know before the run, a line each."""
+        if not self.rates:
+            return []
+        told = ", ".join(f"{key} = {rate:g}" for key, rate in self.rates.items())
+        return [
+            f"{told}: what all weights are trained with by default; adapters (LoRA) usually take about ten times as much "
+            "(docs/lora.md)"
+        ]
 
     def _say(self, stage: str, line: str) -> None:
         self.asked.add(stage)

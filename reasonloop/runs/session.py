@@ -15,6 +15,7 @@ from reasonloop.config import Recipe, Sampling
 from reasonloop.errors import Stopped
 from reasonloop.records import Group, Problem
 from reasonloop.runs.folder import RunFolder
+from reasonloop.runs.models import pinned
 from reasonloop.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ SHARED = ("engine", "verifier", "rewards")
 class Session:
     """The run in a folder, started or continued. Raises InputError as `RunFolder` does."""
 
-    def __init__(self, recipe: Recipe, path: Path) -> None:
-        self.recipe = recipe
-        self.folder = RunFolder(recipe, path)
+    def __init__(self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None) -> None:
+        """`commits`: those of a new run's models of the hub (`runs.models`); one that goes on knows its own."""
+        self.folder = RunFolder(recipe, path, commits or {})
+        self.recipe = pinned(recipe, self.folder.commits)
         self.progress = Progress(1.0)
         self.planned: Mapping[str, float] = {}
         """By stage (`Place.name`): the units of work that the plan has for it"""
@@ -69,7 +71,7 @@ class Session:
         """Of the model that the run began with, and so of all of its policies."""
         from reasonloop.policy.codec import Codec
 
-        return Codec.load(self.recipe.model.path)
+        return Codec.load(self.recipe.model.source)
 
     def prompts(self, split: str) -> list[Group]:
         """The split's problems with their prompts as tokens."""

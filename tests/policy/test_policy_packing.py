@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import flash_attention
 import numpy as np
 import pytest
 import torch
@@ -33,20 +34,21 @@ def eager_model(family: str, seed: int) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("way", ["kernels", "masks", "causal"])
+@pytest.mark.parametrize("way", ["kernels", "masks", "flash"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_scores_and_differentiates_as_eager_does(
     family: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By our kernels, with masks, and as GPUs do it where causality is all there is to a chunk."""
+    """By our kernels, with masks, and by what flash attention does on GPUs."""
     if way != "kernels":
         monkeypatch.setattr(kernels, "library", lambda: None)
-    monkeypatch.setattr(PackedPlan, "MASKLESS", frozenset({"cuda", "cpu"} if way == "causal" else {"cuda"}))
+    calls = flash_attention.on_a_cpu(monkeypatch) if way == "flash" else []
     policy, eager = tiny_policy(family, seed=1), eager_model(family, seed=1)
     prompts, responses = pairs(2, groups=3, size=3, longest=20)
     stream = pack(prompts, responses)
     hidden = policy.hidden(stream.tokens, stream.positions, stream.plan)[stream.predict_from]
     got, _ = target_logprobs(hidden, policy.head(), stream.targets, Sampling())
+    assert bool(calls) == (way == "flash" and family != "gemma2_softcap")
     expected = torch.cat([eager_logprobs(eager, p, r) for p, r in zip(prompts, responses, strict=True)])
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-5)
     weights = torch.linspace(-1, 1, len(got), dtype=torch.float64) / len(got)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,12 +138,18 @@ def modules(model: nn.Module) -> Iterator[nn.Module]:
 
 def merged(model: Any) -> Any:
     """The plain model with the adapter in its weights: other layers' weights are shared, those of adapted ones are new."""
+    plain = without(model)
+    for name, layer in layers(model).items():
+        plain.get_submodule(name).weight = nn.Parameter(weight(layer), requires_grad=False)
+    return plain
+
+
+def without(model: Any) -> Any:
+    """The plain model without the adapter: modules of its own on the same weights."""
     tensors = [*model.parameters(), *model.buffers()]
     plain = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     for name, layer in layers(plain).items():
-        own = layer.base_layer
-        own.weight = nn.Parameter(weight(layer), requires_grad=False)
-        plain.set_submodule(name, own)
+        plain.set_submodule(name, layer.base_layer)
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         if attribute in vars(plain):
             delattr(plain, attribute)
@@ -163,19 +168,6 @@ def merged_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         elif owner.endswith(".base_layer"):
             plain = f"{owner.removesuffix('.base_layer')}.{last}"
             yield plain, weight(layer) if last == "weight" else parameter.detach()
-
-
-@contextmanager
-def switched_off(model: nn.Module) -> Iterator[None]:
-    """Inside, the model computes without its adapter."""
-    adapted = layers(model).values()
-    for layer in adapted:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in adapted:
-            layer.enable_adapters(True)
 
 
 def save(model: Any, adapter: Adapter, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """What a stage trains where the recipe has LoRA for it: an adapter beside the weights of the policy that it starts from.
 
 Fine-tuning from a policy that is itself a fine-tuned adapter of the same shape goes on training that one, so that what
-comes out stays the same model with one adapter. An exploration always gets a fresh one: its start is then the adapter
-switched off.
+comes out stays the same model with one adapter. An exploration always gets a fresh one: its start is then the policy
+without it.
 """
 
 from __future__ import annotations

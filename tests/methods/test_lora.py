@@ -76,7 +76,7 @@ def test_exploring_small_and_fine_tuning_all_weights() -> None:
 
 
 @pytest.mark.parametrize("where", ["loss", "reward"])
-def test_the_reference_is_the_adapter_switched_off(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_the_policy_without_its_adapter(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers as a second model's, to the bit."""
     changes = ("method=rl", "lora.rank=2", "rl.kl_coef=0.1", f"rl.kl_in={where}", "rl.learning_rate=3e-3", "rl.steps=4")
     alone = run(*changes)

@@ -74,7 +74,7 @@ class Policy:
         policy = cls(*load_model(path, device, dtype))
         policy.name = str(path)
         policy.codec.check_end(str(path))
-        check_packing(policy, str(path))
+        check_packing(policy.scorer, policy.vocabulary, str(path))
         return policy
 
     def compute_in(self, dtype: str) -> None:

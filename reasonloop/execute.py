@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,7 @@ def check_inputs(recipe: Recipe) -> Policy:
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 
+    from reasonloop.engine.checked import CheckedEngine
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
     from reasonloop.policy.adapters import check_targets
@@ -149,7 +151,10 @@ def check_inputs(recipe: Recipe) -> Policy:
 
     device = resolve_device(recipe.model.device)
     objective_of(recipe.rl)
-    engine_of(recipe.engine).close()
+    with closing(engine_of(recipe.engine)) as engine:
+        if isinstance(engine, CheckedEngine):
+            for sampling in (recipe.sampling, recipe.eval_sampling):
+                engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
     policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
@@ -223,7 +228,8 @@ def _work(run: Session) -> None:
             progress.say(advice)
         if not run.engine.exact:
             progress.say(
-                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts"
+                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "
+                "other bytes than an unbroken one; nothing that was stored is lost"
             )
         method(run.recipe.method).run(LiveStages(run))
 

@@ -4,7 +4,7 @@ it will compute in."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.policy.attention import PackedPlan, Segment
-
-if TYPE_CHECKING:
-    from reasonloop.policy.policy import Policy
+from reasonloop.policy.scorer import Scorer
 
 # a foreign prompt, then a prompt with two responses: (start, length) in the stream, and what comes before each
 _SEGMENTS = (Segment(0, 4), Segment(4, 5), Segment(9, 5, ((4, 5),)), Segment(14, 5, ((4, 5),)))
@@ -26,7 +24,7 @@ LEAST = 1e-3
 """Of the logits' spread: what no path may differ by, however finely it computes"""
 
 
-def check_packing(policy: Policy, name: str) -> None:
+def check_packing(scorer: Scorer, vocabulary: int, name: str) -> None:
     """Raises InputError unless packed hidden states and our head give the logits of the model's own forward pass, and no
     sequence of a stream changes what another one gets.
 
@@ -35,18 +33,17 @@ def check_packing(policy: Policy, name: str) -> None:
     outside of attention (a convolution, a recurrent state) shows itself however little it mixes. Where tokens are sorted
     by experts a product's shape depends on the neighbours, and rounding with it.
     """
-    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, policy.vocabulary, len(_POSITIONS))).to(
-        policy.device
-    )
+    model = scorer.model
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, len(_POSITIONS))).to(model.device)
     others = tokens.clone()
-    others[_OTHERS] = (others[_OTHERS] + 1) % policy.vocabulary
-    tolerance = rounding(policy)
+    others[_OTHERS] = (others[_OTHERS] + 1) % vocabulary
+    tolerance = rounding(model)
     try:
         with torch.inference_mode():
-            packed = _packed(policy, tokens)
-            own = [policy.model(input_ids=tokens[row][None], use_cache=False).logits[0].float() for row in _ROWS]
+            packed = _packed(scorer, tokens)
+            own = [model(input_ids=tokens[row][None], use_cache=False).logits[0].float() for row in _ROWS]
             worst = max(_difference(packed[row], alone) for row, alone in zip(_ROWS, own, strict=True))
-            mixed = _difference(_packed(policy, others)[_ROWS[-1]], packed[_ROWS[-1]])
+            mixed = _difference(_packed(scorer, others)[_ROWS[-1]], packed[_ROWS[-1]])
     except (TypeError, AttributeError, NotImplementedError, RuntimeError, ValueError, IndexError) as error:
         raise InputError(f"model {name}: does not run on packed streams: {first_line(error)}") from error
     if not worst < tolerance:
@@ -54,24 +51,24 @@ def check_packing(policy: Policy, name: str) -> None:
             f"model {name}: on a packed stream its logits differ by {worst:.2g} of their spread from its own forward pass "
             f"(rounding: at most {tolerance:.2g}); this architecture is not supported"
         )
-    if not mixed <= (tolerance if _sorts_tokens(policy) else 0.0):
+    if not mixed <= (tolerance if _sorts_tokens(model) else 0.0):
         raise InputError(
             f"model {name}: on a packed stream a sequence changes the logits of another by {mixed:.2g} of their spread: a "
             "layer mixes neighbours outside of attention; this architecture is not supported"
         )
 
 
-def rounding(policy: Policy) -> float:
+def rounding(model: Any) -> float:
     """The most that two ways of computing the same logits may differ by, of their spread: each layer rounds a few times what
     it adds to the stream, independently."""
-    config = policy.model.config.get_text_config()
+    config = model.config.get_text_config()
     layers = int(getattr(config, "num_hidden_layers", None) or 1)
-    return max(LEAST, 2 * torch.finfo(next(policy.model.parameters()).dtype).eps * math.sqrt(layers + 1))
+    return max(LEAST, 2 * torch.finfo(next(model.parameters()).dtype).eps * math.sqrt(layers + 1))
 
 
-def _packed(policy: Policy, tokens: Tensor) -> Tensor:
-    positions = torch.tensor(_POSITIONS, device=policy.device)
-    return policy.head().logits(policy.hidden(tokens, positions, PackedPlan(list(_SEGMENTS), policy.device)))
+def _packed(scorer: Scorer, tokens: Tensor) -> Tensor:
+    positions, plan = torch.tensor(_POSITIONS, device=tokens.device), PackedPlan(list(_SEGMENTS), tokens.device)
+    return scorer.head().logits(scorer.hidden(tokens, positions, plan))
 
 
 def _difference(logits: Tensor, expected: Tensor) -> float:
@@ -81,5 +78,5 @@ def _difference(logits: Tensor, expected: Tensor) -> float:
     return float(found.nan_to_num(torch.inf).max())
 
 
-def _sorts_tokens(policy: Policy) -> bool:
-    return any("expert" in name for name, _ in policy.model.named_modules())
+def _sorts_tokens(model: Any) -> bool:
+    return any("expert" in name for name, _ in model.named_modules())

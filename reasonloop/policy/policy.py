@@ -18,7 +18,7 @@ from reasonloop.config import LoraSettings, Sampling
 from reasonloop.errors import InputError
 from reasonloop.files import replace_folder, usual_modes
 from reasonloop.kernels.matmul import wide_matmul
-from reasonloop.policy import adapters, attention
+from reasonloop.policy import adapters, attention, norms
 from reasonloop.policy.adapters import Adapter
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.check import check_packing
@@ -50,6 +50,8 @@ class Policy:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
         self.model.set_attn_implementation(attention.NAME)
+        if self.device.type == "cuda":
+            norms.fuse(self.model)
         self.codec = Codec(tokenizer, model.config, getattr(model, "generation_config", None))
         self.scorer = Scorer(self.model)
 
@@ -72,7 +74,7 @@ class Policy:
         policy = cls(*load_model(path, device, dtype))
         policy.name = str(path)
         policy.codec.check_end(str(path))
-        check_packing(policy, str(path))
+        check_packing(policy.scorer, policy.vocabulary, str(path))
         return policy
 
     def compute_in(self, dtype: str) -> None:
@@ -171,6 +173,10 @@ class Policy:
     def fingerprint(self) -> tuple[tuple[int, int], ...]:
         """Another one whenever the weights have been changed in place or moved, as far as torch counts that."""
         return tuple((parameter.data_ptr(), parameter._version) for parameter in self.model.parameters())
+
+    def places(self) -> tuple[int, ...]:
+        """Where the weights are in memory: the same until they are moved or cast."""
+        return tuple(parameter.data_ptr() for parameter in self.model.parameters())
 
     def head(self) -> Head:
         return self.scorer.head()

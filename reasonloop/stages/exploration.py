@@ -193,6 +193,7 @@ class Exploration:
             **rollout_metrics(spent),
             **step.measured,
             **explored,
+            "engine_mismatch": step.mismatch,
             "groups_used": len(step.useful),
             "groups_sampled": len(step.groups),
             "skipped_updates": self.learner.skipped,

@@ -211,7 +211,8 @@ def test_an_offline_run_is_synced_by_wandb_itself(
         assert main(["track", str(run), "--to", "wandb"]) == 0
         monkeypatch.delenv("WANDB_MODE")
         (folder,) = run.glob("wandb/offline-run-*")
-        subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], check=True, capture_output=True)
+        command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)  # where it leaves logs of its own
         name = kept(run, "wandb")["id"]
         assert_same(rows_as_held(server.rows(name)), expected(run))
     assert main(["track", str(run), "--to", "wandb"]) == 0

@@ -6,11 +6,13 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reasonloop import config
 from reasonloop.config import Recipe
-from reasonloop.errors import InputError, RunError
+from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
@@ -18,6 +20,9 @@ from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
 from reasonloop.runs.session import Session
 from reasonloop.track import Followers, check_trackers
+
+if TYPE_CHECKING:
+    from reasonloop.policy.policy import Policy
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -28,11 +33,7 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
-    commits: dict[str, str] = {}
-    if not (path / "config.toml").is_file():
-        commits = commits_of(recipe)
-        check_inputs(pinned(recipe, commits))
-    run = Session(recipe, path, commits)
+    run = _opened(recipe, path)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -47,6 +48,25 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
         raise RunError(_what_to_do(error, path)) from error
     finally:
         run.close()
+
+
+def _opened(recipe: Recipe, path: Path) -> Session:
+    """The run in a folder; of a new one everything is checked before there is a folder."""
+    if (path / "config.toml").is_file():
+        return Session(recipe, path)
+    commits = commits_of(recipe)
+    try:
+        policy = check_inputs(pinned(recipe, commits))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise RunError(
+            f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
+            'model.dtype = "bfloat16"'
+        ) from error
+    run = Session(recipe, path, commits)
+    run.hold(run.recipe.model.source, policy)
+    return run
 
 
 def dry_run(recipe: Recipe, path: Path) -> None:
@@ -92,8 +112,9 @@ def _what_to_do(error: Exception, folder: Path) -> str:
     )
 
 
-def check_inputs(recipe: Recipe) -> None:
-    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
+def check_inputs(recipe: Recipe) -> Policy:
+    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts. Returns
+    the model's policy: its weights were looked at, too."""
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
@@ -119,6 +140,7 @@ def check_inputs(recipe: Recipe) -> None:
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 
+    from reasonloop.engine.checked import CheckedEngine
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
     from reasonloop.policy.adapters import check_targets
@@ -127,12 +149,15 @@ def check_inputs(recipe: Recipe) -> None:
     from reasonloop.rewards.outcome import own_reward
     from reasonloop.stages.experts import demonstration_pairs
 
-    resolve_device(recipe.model.device)
+    device = resolve_device(recipe.model.device)
     objective_of(recipe.rl)
-    engine_of(recipe.engine).close()
+    with closing(engine_of(recipe.engine)) as engine:
+        if isinstance(engine, CheckedEngine):
+            for sampling in (recipe.sampling, recipe.eval_sampling):
+                engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    policy = Policy.load(recipe.model.source, "cpu")  # the weights are looked at, too
+    policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
     codec = policy.codec
     for settings in dry.adapters:
         check_targets(policy.model, settings)
@@ -146,6 +171,7 @@ def check_inputs(recipe: Recipe) -> None:
     tell(task)
     for line in [*notes(recipe, task, problems), *dry.notes()]:
         print(line, file=sys.stderr)
+    return policy
 
 
 def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) -> None:
@@ -202,7 +228,8 @@ def _work(run: Session) -> None:
             progress.say(advice)
         if not run.engine.exact:
             progress.say(
-                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts"
+                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "
+                "other bytes than an unbroken one; nothing that was stored is lost"
             )
         method(run.recipe.method).run(LiveStages(run))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reasonloop import config
 from reasonloop.config import Recipe
-from reasonloop.errors import InputError, RunError
+from reasonloop.errors import InputError, RunError, Unavailable
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
@@ -31,7 +31,7 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     commits: dict[str, str] = {}
     if not (path / "config.toml").is_file():
         commits = commits_of(recipe)
-        check_inputs(pinned(recipe, commits))
+        check_inputs(pinned(recipe, commits), path)
     run = Session(recipe, path, commits)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
@@ -54,12 +54,17 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
+    from reasonloop.runs.fit import UNKNOWN, needs_told, sizes_of
     from reasonloop.runs.notes import check_length, notes
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
-    resolve(recipe.model.source)
-    check_length(recipe.model.source, recipe.sampling.max_tokens)
+    missing = ""
+    try:
+        resolve(recipe.model.source)
+        check_length(recipe.model.source, recipe.sampling.max_tokens)
+    except Unavailable as error:  # the plan can be told all the same
+        missing = str(error)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, problems, read = plan(recipe), None, list[str]()
@@ -71,17 +76,21 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
             require_gold(task, problems, pool, chosen.name)
         read = report_lines(task)
-    if not (path / "config.toml").is_file():
+    if not missing and not (path / "config.toml").is_file():
         read = [*told(recipe), *read]
-    read = [*read, *notes(recipe, task, problems), *dry.notes()]
+    read = [*read, *([] if missing else notes(recipe, task, problems)), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    sized = plan(recipe, sizes_of(recipe, task, problems))
+    needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
     print(f"# into {path}")
     for line in dry.lines:
         print(f"# - {line}")
+    for line in needed:
+        print(f"# {line}")
 
 
 def _what_to_do(error: Exception, folder: Path) -> str:
@@ -92,12 +101,14 @@ def _what_to_do(error: Exception, folder: Path) -> str:
     )
 
 
-def check_inputs(recipe: Recipe) -> None:
-    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts."""
+def check_inputs(recipe: Recipe, path: Path) -> None:
+    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts, and a
+    machine that is too small for it."""
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
+    from reasonloop.runs.fit import needs_noted, sizes_of
     from reasonloop.runs.notes import check_length, notes
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
@@ -112,6 +123,8 @@ def check_inputs(recipe: Recipe) -> None:
     if dry.adapters:
         require_peft()
     check_problems(recipe, problems, "explore" in asked)
+    sized = plan(recipe, sizes_of(recipe, task, problems))
+    room = needs_noted(recipe, sized, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
     if recipe.exploration.form == "judge":
@@ -121,13 +134,14 @@ def check_inputs(recipe: Recipe) -> None:
 
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
+    from reasonloop.learner.optimizers import check_optimizer
     from reasonloop.policy.adapters import check_targets
     from reasonloop.policy.loading import resolve_device
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.outcome import own_reward
     from reasonloop.stages.experts import demonstration_pairs
 
-    resolve_device(recipe.model.device)
+    check_optimizer(recipe.optimizer, resolve_device(recipe.model.device).partition(":")[0])
     objective_of(recipe.rl)
     engine_of(recipe.engine).close()
     if recipe.rl.reward != "outcome":
@@ -144,7 +158,7 @@ def check_inputs(recipe: Recipe) -> None:
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
     tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes()]:
+    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
         print(line, file=sys.stderr)
 
 

@@ -211,11 +211,34 @@ def test_an_offline_run_is_synced_by_wandb_itself(
         assert main(["track", str(run), "--to", "wandb"]) == 0
         monkeypatch.delenv("WANDB_MODE")
         (folder,) = run.glob("wandb/offline-run-*")
-        subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], check=True, capture_output=True)
+        command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)  # where it leaves logs of its own
         name = kept(run, "wandb")["id"]
         assert_same(rows_as_held(server.rows(name)), expected(run))
     assert main(["track", str(run), "--to", "wandb"]) == 0
     assert_same(rows_as_held(server.rows(name)), expected(run))
+
+
+def test_wandb_s_server_is_down_for_a_while(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's end doesn't wait for it for long, and what it lacks comes later, once."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    run, said = make_run(tmp_path / "run", LINES[:9], stage="main-explore-1"), list[str]()
+    with Followers(run, Track(to=("wandb",)), said.append, seconds=3.0) as following:
+        while not said:
+            time.sleep(0.05)
+        server.down = True
+        write(run, LINES[:12])
+        time.sleep(3.0)
+        make_run(run, LINES)
+    assert following.failed == ["wandb"]
+    assert "wandb is not ready after 3 s and is left" in said[-1]
+    server.down = False
+    assert main(["track", str(run), "--to", "wandb"]) == 0
+    assert_same(rows_as_held(server.rows(kept(run, "wandb")["id"])), expected(run))
 
 
 def test_wandb_without_a_key_is_said_in_one_line(

@@ -6,11 +6,13 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reasonloop import config
 from reasonloop.config import Recipe
-from reasonloop.errors import InputError, RunError, Unavailable
+from reasonloop.errors import InputError, RunError, Unavailable, first_line
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
@@ -18,6 +20,10 @@ from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
 from reasonloop.runs.session import Session
 from reasonloop.track import Followers, check_trackers
+
+if TYPE_CHECKING:
+    from reasonloop.bench.doctor import Check
+    from reasonloop.policy.policy import Policy
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -28,11 +34,7 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
-    commits: dict[str, str] = {}
-    if not (path / "config.toml").is_file():
-        commits = commits_of(recipe)
-        check_inputs(pinned(recipe, commits), path)
-    run = Session(recipe, path, commits)
+    run = _opened(recipe, path)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -47,6 +49,25 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
         raise RunError(_what_to_do(error, path)) from error
     finally:
         run.close()
+
+
+def _opened(recipe: Recipe, path: Path) -> Session:
+    """The run in a folder; of a new one everything is checked before there is a folder."""
+    if (path / "config.toml").is_file():
+        return Session(recipe, path)
+    commits = commits_of(recipe)
+    try:
+        policy = check_inputs(pinned(recipe, commits), path)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise RunError(
+            f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
+            'model.dtype = "bfloat16"'
+        ) from error
+    run = Session(recipe, path, commits)
+    run.hold(run.recipe.model.source, policy)
+    return run
 
 
 def dry_run(recipe: Recipe, path: Path) -> None:
@@ -93,6 +114,20 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         print(f"# {line}")
 
 
+def needs_check(recipe: Recipe, path: Path) -> Check:
+    """For `reasonloop doctor`: what a run of the recipe takes here. Raises InputError where it can't fit."""
+    from reasonloop.bench.doctor import Check
+    from reasonloop.runs.fit import UNKNOWN, lines, needs_of, require_room, sizes_of
+    from reasonloop.tasks import load_task, task_problems
+
+    task = load_task(recipe.task.name, recipe.task.options)
+    problems = task_problems(task, recipe.task.name) if hasattr(task, "files") else None
+    needs = needs_of(recipe, plan(recipe, sizes_of(recipe, task, problems)), path, problems)
+    if needs is None:
+        return Check("advice", UNKNOWN)
+    return Check("advice" if require_room(needs) else "ok", "\n  ".join(lines(needs)), needs.to_json())
+
+
 def _what_to_do(error: Exception, folder: Path) -> str:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return (
@@ -101,9 +136,9 @@ def _what_to_do(error: Exception, folder: Path) -> str:
     )
 
 
-def check_inputs(recipe: Recipe, path: Path) -> None:
+def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts, and a
-    machine that is too small for it."""
+    machine that is too small for it. Returns the model's policy: its weights were looked at, too."""
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
@@ -132,6 +167,7 @@ def check_inputs(recipe: Recipe, path: Path) -> None:
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 
+    from reasonloop.engine.checked import CheckedEngine
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
     from reasonloop.learner.optimizers import check_optimizer
@@ -141,12 +177,16 @@ def check_inputs(recipe: Recipe, path: Path) -> None:
     from reasonloop.rewards.outcome import own_reward
     from reasonloop.stages.experts import demonstration_pairs
 
-    check_optimizer(recipe.optimizer, resolve_device(recipe.model.device).partition(":")[0])
+    device = resolve_device(recipe.model.device)
+    check_optimizer(recipe.optimizer, device.partition(":")[0])
     objective_of(recipe.rl)
-    engine_of(recipe.engine).close()
+    with closing(engine_of(recipe.engine)) as engine:
+        if isinstance(engine, CheckedEngine):
+            for sampling in (recipe.sampling, recipe.eval_sampling):
+                engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    policy = Policy.load(recipe.model.source, "cpu")  # the weights are looked at, too
+    policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
     codec = policy.codec
     for settings in dry.adapters:
         check_targets(policy.model, settings)
@@ -160,6 +200,7 @@ def check_inputs(recipe: Recipe, path: Path) -> None:
     tell(task)
     for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
         print(line, file=sys.stderr)
+    return policy
 
 
 def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) -> None:
@@ -216,7 +257,8 @@ def _work(run: Session) -> None:
             progress.say(advice)
         if not run.engine.exact:
             progress.say(
-                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts"
+                f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "
+                "other bytes than an unbroken one; nothing that was stored is lost"
             )
         method(run.recipe.method).run(LiveStages(run))
 

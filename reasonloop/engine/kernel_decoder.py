@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from reasonloop.config import Sampling
+from reasonloop.engine.draw import drawn
 from reasonloop.engine.slots import PrefillPlan, SlotCache
 from reasonloop.kernels import ops
 from reasonloop.kernels.ops import Panels, at
@@ -118,6 +120,8 @@ def _together(layers: Sequence[Any]) -> Panels:
 class KernelDecoder:
     """Works on a copy of the weights, made as they are now. See `Decoder`, and `known` for the models."""
 
+    in_place = False
+
     def __init__(self, policy: Policy) -> None:
         self.base = base = policy.model.base_model
         attention = base.layers[0].self_attn
@@ -150,6 +154,9 @@ class KernelDecoder:
         self.cache = SlotCache(slots, -(-length // vector) * vector, torch.device("cpu"), transposed=True)
         self._bound = False
 
+    def worth_keeping(self) -> bool:
+        return False
+
     def logits(self, hidden: Tensor) -> Tensor:
         return self._head.logits(hidden)
 
@@ -176,6 +183,11 @@ class KernelDecoder:
         addresses = (c_void_p(x.ctypes.data) for x in (tokens, positions))
         ops.library().step(byref(self._model), c_int64(rows), *addresses)
         return self._x[:rows]
+
+    def sample(
+        self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling)
 
     def _bind(self) -> None:
         """Tells the kernels where everything is; the cache has its buffers by now."""

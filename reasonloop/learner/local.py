@@ -24,6 +24,9 @@ from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
 
+SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
+"""What is summed over the tokens of an update"""
+
 
 def scheduled(peak: float, schedule: str, update: float, total: int, warmup: int) -> float:
     """The learning rate of update 0, 1, ... of `total`: linear warm-up, then constant, linear or cosine to 10 %. `update`
@@ -135,7 +138,9 @@ class LocalLearner:
         frozen: bool,
     ) -> Measured:
         """Adds the gradients of some streams to the policy's (and the critic's); sums over their response tokens."""
-        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl", "value"), 0.0)
+        sums = torch.zeros(
+            len(SUMS), dtype=torch.float64, device=policy.device
+        )  # one transfer an update, not seven a stream
         for examples in streams:
             stream = pack([e.prompt for e in examples], [e.response for e in examples], policy.device)
             targets = token_targets(examples, policy.device, objective.importance_clip)
@@ -144,17 +149,10 @@ class LocalLearner:
             part = loss(scored.logprobs, targets, objective, critic.values(stream) if critic else None)
             part.total.backward()
             self._collect_gradients()
-            for name, value in (
-                ("loss", part.total),
-                ("entropy", _over_sampled(scored.entropies, targets)),
-                ("logprob", _over_sampled(scored.logprobs, targets)),
-                ("clipped", part.clipped),
-                ("k1", part.k1),
-                ("kl", part.kl),
-                ("value", part.value),
-            ):
-                sums[name] += float(value.detach())
-        return sums
+            entropy, logprob = (_over_sampled(values, targets) for values in (scored.entropies, scored.logprobs))
+            found = (part.total, entropy, logprob, part.clipped, part.k1, part.kl, part.value)
+            sums += torch.stack([value.detach().double() for value in found])
+        return dict(zip(SUMS, sums.tolist(), strict=True))
 
     def _copies(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(the policy's parameter, its float32 copy), of those that have one."""
@@ -169,9 +167,9 @@ class LocalLearner:
                 own.grad = None
 
     def _round_to_policy(self) -> None:
-        with torch.no_grad():
-            for own, copy in self._copies():
-                own.copy_(copy)
+        if copies := self._copies():
+            with torch.no_grad():
+                torch._foreach_copy_([own for own, _ in copies], [copy for _, copy in copies])
 
     def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
         """The policy as a Hugging Face folder into an existing folder; beside it optimizer, float32 copies, counters and

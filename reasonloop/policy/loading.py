@@ -225,8 +225,13 @@ def _json_of(path: str, name: str) -> dict[str, Any]:
     return {}
 
 
-def load_model(path: str | Path) -> tuple[Any, Any]:
-    """transformers' model, float32 on the CPU, and tokenizer. An adapter is merged into the model that it stands on.
+def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+    """transformers' model on the device, in the type that it computes in, and tokenizer. An adapter is merged into the model
+    that it stands on, in float32.
+
+    Files are mapped into memory. Weights that have that type already are read where they go, so that a host holds no copy of
+    a model that goes to a GPU; others are converted one by one, so that there is one copy. (`device_map` would need
+    accelerate, and does no more for one device.)
 
     Raises InputError where there is none, or when it cannot be loaded whole.
     """
@@ -240,14 +245,14 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
         whole, tokenizer = load_model(adapter_base(adapter))
         if tokenizer_folder(path) == adapter:
             tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)
-        return merge(whole, adapter), tokenizer
+        return merge(whole, adapter).to(device, getattr(torch, dtype)), tokenizer
     quiet()
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
         AutoConfig.from_pretrained(small, **ALONE)
         tokenizer = AutoTokenizer.from_pretrained(small, **ALONE)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            hugging_face_folder(path), dtype=torch.float32, output_loading_info=True, **ALONE
+            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **ALONE
         )
     except InputError:
         raise
@@ -256,7 +261,7 @@ def load_model(path: str | Path) -> tuple[Any, Any]:
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
-    return model, tokenizer
+    return model.to(device), tokenizer
 
 
 def resolve_device(chosen: str) -> str:

@@ -16,9 +16,11 @@ from torch import Tensor
 from reasonloop.config import Sampling
 from reasonloop.kernels import ops as kernels
 from reasonloop.kernels.matmul import linear, multiply, right_factor
-from reasonloop.policy.shape import CHUNK_ELEMENTS
+from reasonloop.policy.shape import CHUNK_ELEMENTS, GPU_CHUNK_ELEMENTS
 
 Linear = Callable[..., Tensor]
+
+HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,12 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> [M, V] float32."""
-        logits = self.project(hidden, self.weight, self.bias).float()
+        if hidden.is_cuda and hidden.dtype in HALVES and self.bias is None:
+            logits = torch.mm(
+                hidden, self.weight.t(), out_dtype=torch.float32
+            )  # as it was summed, not rounded in between
+        else:
+            logits = self.project(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -75,7 +82,7 @@ def truncation_mask(logits: Tensor, sampling: Sampling) -> Tensor | None:
         keep = torch.zeros_like(keep).scatter_(-1, order, keep_ranked)
     if sampling.min_p > 0:
         top = logits.max(-1, keepdim=True).values
-        keep = keep & (logits >= top + torch.log(torch.tensor(sampling.min_p, device=logits.device)))
+        keep = keep & (logits >= top + float(torch.log(torch.tensor(sampling.min_p))))
     return keep
 
 
@@ -108,7 +115,7 @@ class _TargetLogprobs(torch.autograd.Function):
         sums = logprobs.new_empty(len(targets), 2) if _fused(hidden, weight, head, sampling) else None
         if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
             raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {len(weight) - 1}")
-        for part in _chunks(len(targets), weight.shape[0]):
+        for part in _chunks(len(targets), weight):
             if sums is not None:
                 there = (sums[part], logprobs[part], entropies[part])
                 kernels.token_logprobs(head.logits(hidden[part]), targets[part], 1 / sampling.temperature, *there)
@@ -133,7 +140,7 @@ class _TargetLogprobs(torch.autograd.Function):
         whole = torch.contiguous_format
         d_weight = torch.zeros_like(weight, memory_format=whole) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for part in _chunks(len(targets), weight.shape[0]):
+        for part in _chunks(len(targets), weight):
             raw, slope = head.logits(hidden[part]), head.scale / sampling.temperature
             if sums is not None:
                 kernels.token_gradients(
@@ -177,6 +184,13 @@ def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampl
     return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+def _chunks(rows: int, weight: Tensor) -> list[slice]:
+    size = max(1, chunk_elements(weight.device) // weight.shape[0])
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def chunk_elements(device: torch.device) -> int:
+    """Logits that are held at once."""
+    if device.type != "cuda":
+        return CHUNK_ELEMENTS
+    return min(GPU_CHUNK_ELEMENTS, torch.cuda.get_device_properties(device).total_memory // 128)

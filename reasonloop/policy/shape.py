@@ -9,6 +9,9 @@ from typing import Any
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits held at once when log-probs are made: 64 MiB of float32"""
+GPU_CHUNK_ELEMENTS = 1 << 28
+"""On a GPU 1 GiB, of which there are about three at once: each chunk reads the whole weight, and a chunk of few rows takes
+longer for that than for its products. No more than a 32nd of the GPU's memory."""
 SCORED_AT_ONCE = 16384
 """Tokens in one forward pass of `Policy.score`"""
 PREFILL_TOKENS = 4096

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def sent(array: np.ndarray, device: torch.device | str) -> Tensor:
-    """The array on the device. From page-locked memory, so that nobody waits until a GPU has done what came before."""
+    """The array on the device. From page-locked memory: nobody waits until a GPU has done what it was told before."""
     tensor = torch.from_numpy(array)
     if torch.device(device).type != "cuda":
         return tensor.to(device)

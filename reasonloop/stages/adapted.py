@@ -35,10 +35,10 @@ def policy_of_stage(run: Session, start: Source, place: Place, *, begun: bool) -
     """The policy that a stage trains, as its checkpoint (`begun`), or else its start has it."""
     settings, own = settings_of(run.recipe, place), run.folder.checkpoint(place).folder
     if settings is None:
-        return run.policy(own if begun else start)
+        return run.take_policy(own if begun else start)
     going_on = place.stage != "explore" and _fine_tuned(run, start, settings)
     base = _base_of(run, Path(start)) if going_on else start
-    policy = run.policy(base)
+    policy = run.take_policy(base)
     policy.adapt(settings, f"{run.recipe.seed}\0{replace(place, step=0).luck}", _told(run, base))
     if begun or going_on:
         adapters.load(policy.model, (own if begun else Path(start)) / ADAPTER)
@@ -71,7 +71,7 @@ def check_delivered(run: Session) -> None:
     folder = run.folder.path
     if not (folder / ADAPTER).is_dir():
         return
-    beside = run.policy(run.recipe.model.source)
+    beside = run.take_policy(run.recipe.model.source)
     beside.adapt(adapters.told_by(folder / ADAPTER).settings)
     adapters.load(beside.model, folder / ADAPTER)
     adapters.expect_agreement(run.policy(folder / "model").model, beside.model, f"{folder}: model and adapter")

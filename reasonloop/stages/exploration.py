@@ -108,7 +108,7 @@ class Exploration:
         self.before = spent_before(run, place)
         prompts = self._prompts(start, fresh=found is None)
         self._take_back()
-        policy = policy_of_stage(run, start, place, begun=found is not None) if budget.learn else run.policy(start)
+        policy = policy_of_stage(run, start, place, begun=found is not None) if budget.learn else run.take_policy(start)
         kl_in_reward = options.kl_coef if options.kl_in == "reward" else 0.0
         critic = Critic(policy, recipe.ppo, recipe.optimizer, kl_in_reward) if options.objective == "ppo" else None
         self.learner = run.learner(policy, recipe.sampling, critic)
@@ -193,6 +193,7 @@ class Exploration:
             **rollout_metrics(spent),
             **step.measured,
             **explored,
+            "engine_mismatch": step.mismatch,
             "groups_used": len(step.useful),
             "groups_sampled": len(step.groups),
             "skipped_updates": self.learner.skipped,
@@ -260,6 +261,8 @@ class Exploration:
             ended = self.over and self.budget.ends
             self.checkpoint.save(self.learner, self.state.to_json(), trainer_state=not ended)
             run.folder.set_state(self.place.name, self.place.iteration, self.state.step)
+            if self.over:
+                run.hold_trained(self.checkpoint.folder, self.learner)
             self.saved_at = time.monotonic()
             run.stop_point()
 

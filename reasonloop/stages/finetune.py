@@ -101,6 +101,8 @@ def finetune(
             adapter = {LORA: policy.adapter.settings.to_json()} if policy.adapter is not None else {}
             checkpoint.save(learner, {"step": step + 1, "done": over, **adapter}, trainer_state=not over)
             run.folder.set_state(place.name, place.iteration, step + 1)
+            if over:
+                run.hold_trained(checkpoint.folder, learner)
             saved_at = time.monotonic()
             run.stop_point()
     return checkpoint.folder

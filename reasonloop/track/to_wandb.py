@@ -17,28 +17,30 @@ class Wandb:
     def start(self, run: TrackedRun) -> int:
         import wandb
 
-        project = run.project or os.environ.get("WANDB_PROJECT") or "reasonloop"
-        place = os.environ.get("WANDB_DIR") or str(run.folder)
-        settings = wandb.Settings(console="off", silent=True, quiet=True)
+        offline = wandb.setup().settings.mode in ("offline", "dryrun")
+        self._drawn: set[tuple[str, str]] = set()
         self._run = wandb.init(
             id=run.id,
             name=run.name,
-            project=project,
-            dir=place,
+            project=run.project or os.environ.get("WANDB_PROJECT") or "reasonloop",
+            dir=os.environ.get("WANDB_DIR") or str(run.folder),
             config=dict(run.config),
-            resume="allow",
-            settings=settings,
+            resume=None if offline else "allow",
+            settings=wandb.Settings(console="off", silent=True, quiet=True),
         )
-        self._drawn: set[tuple[str, str]] = set()
+        if offline:
+            return self._only(run.id)
         self.where = self._run.url or "wandb.ai"
-        if not self._run.offline:
-            return self._run.step
-        # `wandb sync` doesn't join the files of an offline run that went on: there is one, written anew from metrics.jsonl
+        return self._run.step
+
+    def _only(self, id: str) -> int:
+        """An offline run that goes on is written anew, in place of what there was: `wandb sync` puts rows that it sends
+        again where they are, but those of a second part behind them, under other steps."""
         current = Path(self._run.dir).parent
-        for old in current.parent.glob(f"offline-run-*-{run.id}"):
+        for old in current.parent.glob(f"offline-run-*-{id}"):
             if old != current:
                 shutil.rmtree(old, ignore_errors=True)
-        self.where = f"wandb sync {current}"
+        self.where = f"offline; to send it: wandb sync {current}"
         return 0
 
     def log(self, point: Point, step: int) -> None:

@@ -9,6 +9,8 @@ import os
 import signal
 import sqlite3
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +195,27 @@ def test_wandb_takes_the_recipe_and_the_end(
     drawn = {one["2"]: metrics[one["5"] - 1]["1"] for one in metrics if "2" in one}
     by_rollouts = ("explore/*", "vanilla/*", "probe/*", "eval/*", "product/*")
     assert drawn == dict.fromkeys(by_rollouts, "rollouts") | {"rft/*": "rft/update"}
+
+
+def test_an_offline_run_is_synced_by_wandb_itself(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what was synced before the run went on; later it may be sent by us as well."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    run = make_run(tmp_path / "run", [], stage="main-explore-1")
+    for lines in (LINES[:9], LINES):
+        make_run(run, lines)
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        assert main(["track", str(run), "--to", "wandb"]) == 0
+        monkeypatch.delenv("WANDB_MODE")
+        (folder,) = run.glob("wandb/offline-run-*")
+        subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], check=True, capture_output=True)
+        name = kept(run, "wandb")["id"]
+        assert_same(rows_as_held(server.rows(name)), expected(run))
+    assert main(["track", str(run), "--to", "wandb"]) == 0
+    assert_same(rows_as_held(server.rows(name)), expected(run))
 
 
 def test_wandb_without_a_key_is_said_in_one_line(

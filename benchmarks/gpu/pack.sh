@@ -23,7 +23,7 @@ wanted=(
     "math-verify>=0.9" latex2sympy2-extended "antlr4-python3-runtime==4.13.2"
     "pytest>=8" "pytest-timeout>=2.3" iniconfig pluggy "hypothesis>=6.130" sortedcontainers "rich>=14" liger-kernel
 )
-[ -z "$trl" ] || wanted+=("trl==1.16.0" "datasets>=4.4" "dill<0.4.1" multiprocess "accelerate>=1.10" "peft" xxhash)
+[ -z "$trl" ] || wanted+=("trl==1.16.0" "datasets>=4.4" "dill>=0.4.1,<0.4.2" multiprocess "accelerate>=1.10" "peft" xxhash)
 [ -z "$arrow" ] || wanted+=("pyarrow>=20")
 rm -rf .gpu-wheels
 platforms=()

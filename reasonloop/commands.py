@@ -81,6 +81,13 @@ def report(arguments: argparse.Namespace) -> None:
         print(written)
 
 
+def track(arguments: argparse.Namespace) -> None:
+    from reasonloop.track.command import track_run
+
+    given = {key: getattr(arguments, key) for key in ("to", "project", "name")}
+    track_run(arguments.run, {key: value for key, value in given.items() if value is not None}, arguments.follow)
+
+
 def tasks(arguments: argparse.Namespace) -> None:
     from reasonloop.tasks import parse_task_spec, show
 

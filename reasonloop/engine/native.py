@@ -20,12 +20,9 @@ from reasonloop.engine.slots import PrefillPlan
 from reasonloop.engine.stop_text import stops
 from reasonloop.errors import InputError, RunError
 from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.shape import PREFILL_TOKENS
 from reasonloop.policy.stream import Layout, common_prefix
 from reasonloop.policy.transfer import sent
-
-# Prompt tokens computed at once, ahead of free slots. What all prompts begin with is computed once in each such batch, so
-# that few and large ones are good; keys and values of waiting prompts cost memory, so that there is a bound.
-PREFILL_TOKENS = 4096
 
 
 class NativeEngine:

@@ -51,7 +51,8 @@ class Engine(Protocol):
 
     exact: bool
     """Whether its numbers are the learner's to rounding, and draws follow their request alone: the same response in any
-    batch, in any order, after any interruption. What is not promised without it is said where a run starts."""
+    batch, in any order, after any interruption. What is not promised without it is said where a run starts, and each load is
+    checked (`engine.checked`)."""
 
     def load(self, weights: Weights) -> None:
         """From now on responses come from these weights. Nothing to do for a version that it has."""
@@ -68,7 +69,7 @@ class Engine(Protocol):
         ...
 
     def rest(self) -> None:
-        """Gives the device's memory to the learner; what was loaded stays known."""
+        """Gives the device's memory to the learner; the next `generate` comes after another `load`."""
         ...
 
     def close(self) -> None: ...

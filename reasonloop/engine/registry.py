@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import cast
 
 from reasonloop.config import EngineOptions
+from reasonloop.engine.checked import CheckedEngine
 from reasonloop.engine.protocol import Engine
 from reasonloop.errors import InputError
 from reasonloop.own import load_named, load_own, nearest
 
-ENGINES = {"native": "reasonloop.engine.native:NativeEngine"}
+ENGINES = {"native": "reasonloop.engine.native:NativeEngine", "vllm": "reasonloop.engine.vllm:VllmEngine"}
 """Registered names, and the class behind each as `module:Class`; it is called with the engine's options"""
 
 
 def engine_of(options: EngineOptions) -> Engine:
-    """The engine that `[engine]` names. Raises InputError where there is none, or where it refuses its options."""
+    """The engine that `[engine]` names, held to the learner's numbers where it isn't exact. Raises InputError where there is
+    none, or where it refuses its options."""
     name = options.name
     where = f"engine.name = {name!r}"
     if name not in ENGINES and ":" not in name:
@@ -28,4 +30,4 @@ def engine_of(options: EngineOptions) -> Engine:
     lacks = [part for part in ("exact", "load", "generate", "rest", "close") if not hasattr(engine, part)]
     if lacks:
         raise InputError(f"{where}: has no {lacks[0]}; expected {expected}")
-    return cast(Engine, engine)
+    return cast(Engine, engine) if engine.exact else CheckedEngine(name, engine, getattr(engine, "tolerance", 0.0))

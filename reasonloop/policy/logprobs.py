@@ -16,13 +16,9 @@ from torch import Tensor
 from reasonloop.config import Sampling
 from reasonloop.kernels import ops as kernels
 from reasonloop.kernels.matmul import linear, multiply, right_factor
+from reasonloop.policy.shape import CHUNK_ELEMENTS, GPU_CHUNK_ELEMENTS
 
 Linear = Callable[..., Tensor]
-
-CHUNK_ELEMENTS = 1 << 24  # logits held at once: 64 MiB of float32
-GPU_CHUNK_ELEMENTS = 1 << 28
-"""On a GPU 1 GiB, of which there are about three at once: each chunk reads the whole weight, and a chunk of few rows takes
-longer for that than for its products. No more than a 32nd of the GPU's memory."""
 
 HALVES = (torch.bfloat16, torch.float16)
 

@@ -34,6 +34,8 @@ class Step:
     """What learning from it measured"""
     seconds: float = 0.0
     """Of sampling"""
+    mismatch: float | None = None
+    """Of an engine's log-probs and the learner's, nats, where the engine isn't exact"""
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -91,6 +93,7 @@ class StepSampler:
             if not picked:
                 break
             self._sample([self.prompts[i] for i in picked], alpha, step)
+        step.mismatch = getattr(self.run.engine, "mismatch", None)
         self.run.engine.rest()
         step.useful = useful_groups(step.groups, self.objective)[: options.problems_per_step]
         return step, position

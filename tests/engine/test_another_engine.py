@@ -12,8 +12,10 @@ from run_fixtures import metrics, small_recipe
 
 from reasonloop.cli import main
 from reasonloop.config import Sampling
+from reasonloop.engine.checked import difference
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Completion, Done, Request
+from reasonloop.policy.policy import Weights
 from reasonloop.store.segments import TrajectoryStore
 
 
@@ -22,9 +24,9 @@ class RoundedEngine(NativeEngine):
 
     exact = False
 
-    def __init__(self, digits: int = 1) -> None:
+    def __init__(self, digits: int = 1, tolerance: float = 0.0) -> None:
         super().__init__()
-        self.digits = digits
+        self.digits, self.tolerance = digits, tolerance
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: Done | None = None
@@ -43,15 +45,67 @@ class RoundedEngine(NativeEngine):
 def test_a_run_with_an_engine_of_other_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     argv = ["run", str(small_recipe(tmp_path)), "method=rl", "rl.refill_rounds=2", "--out", str(out)]
-    engine = ["engine={name = 'test_another_engine:RoundedEngine', digits = 1}"]
+    engine = ["engine={name = 'test_another_engine:RoundedEngine', digits = 1, tolerance = 0.5}"]
     assert main([*argv, *engine]) == 0
-    assert "may sample other rollouts" in capsys.readouterr().err
+    assert "may sample other rollouts and end with other bytes" in capsys.readouterr().err
     learned = [line for line in metrics(out, stage="explore") if line["groups_used"]]
     assert learned
     for line in learned:
         assert line["importance"] != 1.0
+        assert 0.01 < line["engine_mismatch"] < 0.5
         assert abs(line["importance"] - 1) < 0.1
         assert 0 < line["importance_ess"] < 1
         assert line["clip_fraction"] < 1
     stored = TrajectoryStore(out / "trajectories", "run").read("main")
     assert all(np.allclose(r.logprobs, np.round(r.logprobs, 1), atol=1e-6) for r in stored)  # as they were sampled
+
+
+class StaleEngine(NativeEngine):
+    """The native engine with a copy of its first weights, whatever it is given later."""
+
+    exact = False
+
+    def load(self, weights: Weights) -> None:
+        assert weights.policy is not None
+        if not hasattr(self, "first"):
+            self.first = weights.policy.copy()
+        super().load(Weights(weights.version, self.first))
+
+
+def test_weights_that_do_not_arrive_stop_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, with nothing in the store that they sampled."""
+    out = tmp_path / "run"
+    argv = ["run", str(small_recipe(tmp_path)), "method=rl", "rl.learning_rate=1e-3", "--out", str(out)]
+    assert main([*argv, "engine={name = 'test_another_engine:StaleEngine', slots = 32}"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "nats apart" in line]
+    assert "engine test_another_engine:StaleEngine: its log-probs are not the learner's" in line
+    stored = TrajectoryStore(out / "trajectories", "run").read("main")
+    assert {r.version for r in stored} == {0}  # of the step before the first update, whose weights those are
+    (step,) = metrics(out, stage="explore")
+    assert step["engine_mismatch"] < 1e-5
+
+
+SPREAD = np.random.default_rng(0).normal(-2, 1.5, 400).clip(max=-1e-3).astype(np.float32)
+"""Log-probs of 400 tokens"""
+
+
+def test_what_counts_as_a_difference() -> None:
+    rng = np.random.default_rng(1)
+    assert difference(SPREAD, SPREAD) == 0.0
+    noise = (1 - np.exp(SPREAD)) * rng.normal(0, 0.01, 400).astype(np.float32)
+    assert 0.004 < difference(SPREAD + noise, SPREAD) < 0.01
+    certain = np.full(4000, -1e-6, np.float32)  # tokens without a doubt neither hide a difference nor make one
+    together = [np.concatenate([part, certain]) for part in (SPREAD + noise, SPREAD)]
+    assert 0.3 < difference(*together) / difference(SPREAD + noise, SPREAD) < 1.1
+    moved = SPREAD.copy()
+    moved[:8] -= 0.7  # a border between kept and cut tokens
+    assert difference(moved, SPREAD) == 0.0
+    assert difference(SPREAD + np.float32(np.nan), SPREAD) == float("inf")
+
+
+def test_greedy_decoding_is_compared_by_what_it_chose() -> None:
+    zeros, gap = np.zeros(200, np.float32), np.log(np.float32(1 + np.e**0.5))
+    few, many = zeros.copy(), zeros.copy()
+    few[:3], many[:30] = -gap, -gap
+    assert difference(zeros, few, greedy=True) == pytest.approx(0)
+    assert difference(zeros, many, greedy=True) == pytest.approx(0.5, abs=1e-5)

@@ -13,6 +13,7 @@ from tiny_models import EOS, tokens
 
 from reasonloop.config import EngineOptions, Sampling
 from reasonloop.engine import sample as engine_sample
+from reasonloop.engine.checked import CheckedEngine
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.engine.registry import engine_of
@@ -116,7 +117,8 @@ def test_who_stops_a_call_stops_it_at_once(policy: Policy) -> None:
 def test_engines_are_named() -> None:
     assert isinstance(engine_of(EngineOptions()), NativeEngine)
     named = engine_of(EngineOptions.model_validate({"name": "test_sample:UniformEngine", "words": 9}))
-    assert named.words == 9  # type: ignore[attr-defined]
+    assert isinstance(named, CheckedEngine)  # its numbers are not the learner's
+    assert named.engine.words == 9  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

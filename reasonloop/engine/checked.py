@@ -1,0 +1,118 @@
+"""An engine whose numbers are not the learner's, held to them: weights that did not arrive are found at once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from reasonloop.config import Sampling
+from reasonloop.engine.protocol import Completion, Done, Engine, Request
+from reasonloop.errors import RunError
+from reasonloop.policy.policy import Policy, Weights
+
+ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+"""What `difference` may be by rounding at temperature 1, by what the policy computes in (measured in docs/vllm.md)"""
+TOKENS, EACH, FEWEST = 256, 64, 16
+"""Tokens to compare, about so many; of one response; and too few to say anything"""
+OUTLIERS = 50
+"""One of so many tokens may differ by any amount"""
+
+
+class CheckedEngine:
+    """After each `load`, some of the tokens that are sampled first are scored by the learner's policy.
+
+    Weights that were not sent, or half of them, change almost every token's log-prob; rounding hardly changes them. Raises
+    RunError where the difference is more than that.
+    """
+
+    exact = False
+
+    def __init__(self, name: str, engine: Engine, tolerance: float = 0.0) -> None:
+        """`name`: what the engine is called in a recipe. `tolerance`: nats, in place of what rounding does; 0: that."""
+        self.name, self.engine, self.tolerance = name, engine, tolerance
+        self.mismatch: float | None = None
+        """What was found last, nats"""
+        self._unchecked = False
+        self._policy: Callable[[], Policy | None] = lambda: None
+        self._version = 0
+
+    def load(self, weights: Weights) -> None:
+        self.engine.load(weights)
+        self._unchecked, self._version = weights.policy is not None, weights.version
+        if weights.policy is not None:
+            self._policy = weakref.ref(weights.policy)
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, on_done: Done | None = None
+    ) -> list[Completion]:
+        found = self.engine.generate(requests, sampling, on_done)
+        policy = self._policy()
+        if self._unchecked and policy is not None:
+            self._check(policy, requests, found, sampling)
+        return found
+
+    def rest(self) -> None:
+        self.engine.rest()
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def check(self, sampling: Sampling) -> None:
+        """Raises InputError for a distribution that the engine doesn't sample."""
+        check = getattr(self.engine, "check", None)
+        if check is not None:
+            check(sampling)
+
+    def _check(
+        self, policy: Policy, requests: Sequence[Request], found: Sequence[Completion], sampling: Sampling
+    ) -> None:
+        chosen = _spread(found)
+        pairs = [(requests[i].prompt, found[i].tokens[:EACH]) for i in chosen]
+        if sum(len(tokens) for _, tokens in pairs) < FEWEST:
+            return  # the next call has more
+        scored = policy.score([prompt for prompt, _ in pairs], [tokens for _, tokens in pairs], sampling)
+        engines = [found[i].logprobs[:EACH] for i in chosen]
+        self.mismatch = difference(np.concatenate(engines), np.concatenate(scored), greedy=sampling.top_k == 1)
+        dtype = next(policy.model.parameters()).dtype
+        tolerance = self.tolerance or ROUNDING.get(dtype, ROUNDING[torch.bfloat16]) / sampling.temperature
+        self._unchecked = False
+        if not self.mismatch <= tolerance:
+            raise RunError(
+                f"engine {self.name}: its log-probs are not the learner's: {self.mismatch:.2g} nats apart after version "
+                f"{self._version} of the weights was loaded, rounding is less than {tolerance:.2g} in "
+                f"{str(dtype).removeprefix('torch.')}; the weights did not arrive, or it computes this model otherwise; "
+                "what it sampled was not stored (docs/vllm.md says what to do)"
+            )
+
+
+def difference(engines: np.ndarray, learners: np.ndarray, greedy: bool = False) -> float:
+    """How far two log-probs of each token are apart, float32 [T] each, nats: the sum of their differences by the sum of the
+    tokens' doubts (1 - probability). A token that is certain has no difference to show, so that neither counts.
+
+    The few largest differences are left out: where top-k, top-p or min-p cut the distribution, rounding may keep another set
+    of tokens. Greedy: log-probs are 0 but for a token that isn't the learner's most likely one, which has -log(1 + e^gap),
+    with the gap between the logits of both; of these the largest counts.
+    """
+    apart = np.abs(engines.astype(np.float64) - learners)
+    if not np.isfinite(apart).all():
+        return float("inf")
+    kept = np.argsort(apart)[: len(apart) - len(apart) // OUTLIERS]
+    if greedy:
+        return float(np.log(np.expm1(max(float(apart[kept].max()), np.log(2)))))
+    doubt = 1 - np.exp(np.minimum(engines, learners)[kept].astype(np.float64))
+    return float(apart[kept].sum() / max(1.0, doubt.sum()))
+
+
+def _spread(found: Sequence[Completion]) -> list[int]:
+    """Responses evenly spread over a call's, until their tokens are enough."""
+    chosen: list[int] = []
+    tokens = 0
+    for i in np.random.default_rng(0).permutation(len(found)).tolist():
+        chosen.append(i)
+        tokens += min(EACH, len(found[i].tokens))
+        if tokens >= TOKENS:
+            break
+    return sorted(chosen)

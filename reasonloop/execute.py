@@ -24,6 +24,7 @@ from reasonloop.tasks import Task
 from reasonloop.track import Followers, check_trackers
 
 if TYPE_CHECKING:
+    from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
 
 
@@ -115,6 +116,20 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         print(f"# {line}")
 
 
+def needs_check(recipe: Recipe, path: Path) -> Check:
+    """For `reasonloop doctor`: what a run of the recipe takes here. Raises InputError where it can't fit."""
+    from reasonloop.bench.doctor import Check
+    from reasonloop.runs.fit import UNKNOWN, lines, needs_of, require_room, sizes_of
+    from reasonloop.tasks import load_task, task_problems
+
+    task = load_task(recipe.task.name, recipe.task.options)
+    problems = task_problems(task, recipe.task.name) if hasattr(task, "files") else None
+    needs = needs_of(recipe, plan(recipe, sizes_of(recipe, task, problems)), path, problems)
+    if needs is None:
+        return Check("advice", UNKNOWN)
+    return Check("advice" if require_room(needs) else "ok", "\n  ".join(lines(needs)), needs.to_json())
+
+
 def _what_to_do(error: Exception, folder: Path) -> str:
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return (
@@ -123,7 +138,7 @@ def _what_to_do(error: Exception, folder: Path) -> str:
     )
 
 
-def check_inputs(recipe: Recipe, path: Path) -> Policy:
+def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts, and a
     machine that is too small for it. Returns the model's policy: its weights were looked at, too."""
     from reasonloop.policy.adapter_folders import require_peft

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from reasonloop import config
 from reasonloop.config import Recipe
@@ -75,6 +76,16 @@ class Needs:
     def certain(self) -> Need:
         return max(self.memory, key=lambda need: need.certain)
 
+    def to_json(self) -> dict[str, Any]:
+        """Bytes, and hours where they are estimated."""
+        device, found = self.where.device, None
+        if device is not None:
+            found = hours(self.plan, device, self.plan.threads)
+        stages = [
+            {"stage": need.stage, "bytes": need.bytes, "certain": need.certain, **need.parts} for need in self.memory
+        ]
+        return {"on": self.where.name, "memory": stages, "disk": asdict(self.disk), "hours": found}
+
 
 def needs_of(recipe: Recipe, dry: DryStages, out: Path, problems: Sequence[Problem] | None) -> Needs | None:
     """None where the model's shape isn't known. Raises InputError as `resolve`."""
@@ -83,6 +94,8 @@ def needs_of(recipe: Recipe, dry: DryStages, out: Path, problems: Sequence[Probl
         return None
     where, longest = Where.of(recipe), max((len(problem.text) for problem in problems or ()), default=0)
     plan = Plan.of(recipe, dry, shape, where.kind, available_cores(), longest)
+    if where.kind == "cuda" and where.room is not None:
+        plan = replace(plan, memory=where.room.total)
     return Needs(plan, where, out, tuple(memory(plan)), disk(plan))
 
 
@@ -131,7 +144,7 @@ def lines(needs: Needs) -> list[str]:
     ]
     if where.kind == "cuda" and plan.recipe.optimizer.offload:
         found.append("  the optimizer's moments are the CPU's where the GPU has too little room")
-    if plan.recipe.engine.name != "native":
+    if plan.recipe.engine.name not in ("native", "vllm"):
         found.append(f"  and what engine {plan.recipe.engine.name} takes for weights, keys and values of its own")
     free, on = room.disk(needs.out).free, needs.disk
     parts = f"checkpoints {shown(on.checkpoints)}, rollouts {shown(on.rollouts)}, texts {shown(on.texts)}"

@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reasonloop.config import LoraSettings, Recipe
-from reasonloop.policy.shape import CHUNK_ELEMENTS, MOST_RANKS, PREFILL_TOKENS, SCORED_AT_ONCE, Shape
+from reasonloop.policy.shape import (
+    CHUNK_ELEMENTS,
+    GPU_CHUNK_ELEMENTS,
+    MOST_RANKS,
+    PREFILL_TOKENS,
+    SCORED_AT_ONCE,
+    Shape,
+)
 from reasonloop.runs.dry import Asked, DryStages
 
 PROCESS = {"cpu": 400 << 20, "cuda": 600 << 20}
@@ -39,12 +46,19 @@ class Plan:
     threads: int = 1
     prompt: int = UNKNOWN_PROMPT
     """Tokens of the longest prompt, guessed from its characters"""
+    memory: int = 80 * 10**9
+    """Bytes of the GPU's memory"""
 
     @classmethod
     def of(cls, recipe: Recipe, dry: DryStages, shape: Shape, device: str, threads: int, longest: int) -> Plan:
         """`longest`: characters of the longest prompt; 0 where it isn't known."""
         prompt = round(longest / CHARACTERS_A_TOKEN) if longest else UNKNOWN_PROMPT
         return cls(recipe, tuple(dry.stages), shape, device, recipe.threads or threads, prompt)
+
+    @property
+    def chunk(self) -> int:
+        """Logits that are held at once"""
+        return CHUNK_ELEMENTS if self.device == "cpu" else min(GPU_CHUNK_ELEMENTS, self.memory // 128)
 
     @property
     def element(self) -> int:
@@ -129,6 +143,8 @@ def _learned(plan: Plan, title: str, stage: str) -> Need:
     need.add("weights", trained * plan.element if plan.adapter(stage) else 0, certain=True)
     need.add("masters", trained * FLOAT32 if plan.element < FLOAT32 else 0, certain=True)
     need.add("optimizer", 0 if on_gpu else trained * STATE_BYTES[options.optimizer.state], certain=True)
+    if options.engine.name == "vllm" and plan.device == "cpu":  # there it doesn't sleep
+        need.add("engine", plan.weights + float(options.engine.options.get("kv_gib", 2.0)) * 2**30)
     if stage == "explore":
         if options.rl.kl_coef and plan.adapter(stage) is None:
             need.add("reference", plan.weights, certain=True)
@@ -143,6 +159,10 @@ def _sampling(plan: Plan, need: Need) -> Need:
     native = plan.recipe.engine.name == "native"
     if plan.device == "cpu" and native and element == FLOAT32:
         need.add("panels", plan.weights)  # our kernels' copy of the weights
+    if plan.recipe.engine.name == "vllm" and plan.device == "cuda":
+        need.add("engine", float(plan.recipe.engine.options.get("memory", 0.4)) * plan.memory)
+    elif plan.recipe.engine.name == "vllm" and "engine" not in need.parts:
+        need.add("engine", plan.weights + float(plan.recipe.engine.options.get("kv_gib", 2.0)) * 2**30)
     if native:
         keys = shape.cost.keys * element
         slots = plan.slots
@@ -175,7 +195,7 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
     kept = tokens * layer * shape.layers
     if recipe.model.gradient_checkpointing:
         kept = tokens * (shape.layers * shape.hidden * element + layer)
-    chunk = 3 * FLOAT32 * min(CHUNK_ELEMENTS, tokens * shape.vocabulary)
+    chunk = 3 * FLOAT32 * min(plan.chunk, tokens * shape.vocabulary)
     tables = 0 if plan.adapter(stage) else 2 * shape.vocabulary * shape.hidden * element
     twice = 2 if stage == "explore" and recipe.rl.objective == "ppo" else 1
     need.add("activations", twice * (kept + tokens * shape.transient(element)) + chunk + tables)

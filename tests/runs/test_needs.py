@@ -192,3 +192,69 @@ def test_hours_fall_with_a_faster_device_and_grow_with_the_work() -> None:
     assert slow is not None
     some, more = planned(), planned(rl__steps=200)
     assert 0 < (hours(some, fast) or 0) < (hours(some, slow) or 0) < (hours(more, slow) or 0)
+
+
+def told(argv: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main(argv) == 0
+    return [line.removeprefix("# ") for line in capsys.readouterr().out.splitlines() if line.startswith("# ")]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What stands in for the hub's model and GSM8K's files: the model's real configuration, without weights."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "config.json").write_text(json.dumps(QWEN))
+    (folder / "tokenizer.json").write_text("{}")
+    for split, count in (("train", 400), ("test", 20)):
+        rows = [{"question": f"{split}: {i} and 7 more are how many?", "answer": f"#### {i + 7}"} for i in range(count)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [f"model.path={folder}", f"task.folder={folder}"]
+
+
+@pytest.mark.parametrize("engine", ["native", "vllm"])
+@pytest.mark.parametrize("name", [name for name in config.bundled_recipes() if name.startswith("scale/")])
+def test_recipes_for_one_gpu_tell_plan_memory_disk_and_hours(
+    name: str, engine: str, elsewhere: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "run",
+        name,
+        "--dry-run",
+        *elsewhere,
+        f"engine.name={engine}",
+        "model.device=cuda",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    lines = told(argv, capsys)
+    assert "- RLoop: select experts of iteration 1 (success rate <= 0.5, at most 8 a problem)" in lines
+    assert ("LoRA rank 8" in "".join(lines)) == name.endswith("-lora")
+    (memory_line,) = (line for line in lines if line.startswith("memory, estimated, on "))
+    stages = [line for line in lines if line.startswith("  exploration, update")]
+    assert len(stages) == 1
+    assert "optimizer" in stages[0]
+    assert ("engine 29.8 GiB" in "".join(lines)) == (engine == "vllm" and "isn't here" in memory_line)
+    assert any(line.startswith(f"disk, estimated, in {tmp_path / 'r'}") for line in lines)
+    assert any(line.startswith("time: about ") and "an estimate" in line for line in lines)
+
+
+def test_a_model_that_cannot_be_had_leaves_the_plan(
+    elsewhere: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("reasonloop.policy.hub.offline", lambda: True)
+    argv = ["run", "scale/qwen2.5-0.5b", "--dry-run", elsewhere[1], "--out", str(tmp_path / "run")]
+    lines = told(argv, capsys)
+    assert any(line.startswith("- RLoop: RL (dapo) from Qwen/Qwen2.5-0.5B-Instruct to ") for line in lines)
+    assert any(line.startswith("missing: model Qwen/Qwen2.5-0.5B-Instruct: ") for line in lines)
+    assert fit.UNKNOWN in lines
+    assert main([*argv[:2], *argv[3:]]) == 2
+
+
+def test_the_doctor_tells_a_recipes_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("reasonloop.bench.doctor.CHECKS", {})
+    assert main(["doctor", "quickstart", "--json"]) == 0
+    (check,) = json.loads(capsys.readouterr().out)["checks"]
+    assert check["name"] == "recipe"
+    assert {stage["stage"] for stage in check["data"]["memory"]} >= {"evaluation", "exploration", "RFT, update"}
+    assert check["data"]["disk"]["checkpoints"] > 0 < check["data"]["hours"]

@@ -153,21 +153,24 @@ def test_a_run_is_there_whole_and_only_once(tracker: tuple[str, Reader], tmp_pat
 def test_killed_at_any_moment_and_continued(tracker: tuple[str, Reader], tmp_path: Path) -> None:
     """The follower, by SIGKILL, while the run writes, and takes back what it did behind its last checkpoint."""
     name, read = tracker
-    random, written = Random(name), 0
+    random, written, times, seconds = Random(name), 4, *((1, 1.0) if name == "tensorboard" else (3, 4.0))
     run = make_run(tmp_path / "run", [], stage="main-explore-0")
-    for _ in range(1 if name == "tensorboard" else 4):
+    for _ in range(times):
+        said: list[str] = []
         written = max(0, written - 2)
         write(run, LINES[:written])
-        following = Followers(run, Track(to=(name,)), print)
-        with following:
-            until = time.monotonic() + random.uniform(0.7, 3.0)
+        with Followers(run, Track(to=(name,)), said.append) as following:
+            while not said:
+                time.sleep(0.02)
+            until = time.monotonic() + random.uniform(0.0, seconds)
             while time.monotonic() < until:
                 written = min(written + 1, len(LINES) - 1)
                 write(run, LINES[:written])
-                time.sleep(0.2)
+                time.sleep(0.3)
             for process in following._processes.values():
                 os.kill(process.pid, signal.SIGKILL)
         assert following.failed == [name]
+    assert kept(run, name)["sent"] > 0
     make_run(run, LINES)
     with Followers(run, Track(to=(name,)), print) as following:
         pass

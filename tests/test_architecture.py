@@ -9,10 +9,10 @@ import house
 
 ORDER = (
     ("errors", "text", "machine", "version"),
-    ("records", "files", "own"),
+    ("records", "files", "own", "hub"),
     ("config", "kernels", "verify"),
     ("tasks",),
-    ("policy", "store"),
+    ("policy", "store", "track"),
     ("learner", "engine", "rewards", "bundled"),
     ("runs",),
     ("evaluation", "methods", "bench"),
@@ -34,8 +34,8 @@ EXCEPTIONS = {
 """Functions that may be larger, each with its reason"""
 
 WITHOUT_TORCH = (
-    "errors", "text", "machine", "records", "files", "own", "config", "verify", "tasks", "store", "runs", "methods",
-    "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
+    "errors", "text", "machine", "records", "files", "own", "hub", "config", "verify", "tasks", "store", "track", "runs",
+    "methods", "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
     "commands", "cli", "__init__",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""

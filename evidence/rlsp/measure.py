@@ -62,7 +62,7 @@ def main() -> None:
             stored = tomllib.loads((folder / "config.toml").read_text())
             ran_on = stored.pop("ran_on")
             recipe = config.parse(stored, [], str(folder))
-            policy = Policy.load(folder / "checkpoints" / stage if stage else recipe.model.path)
+            policy = Policy.load(folder / "checkpoints" / stage if stage else recipe.model.source)
             measured, kept[arm] = measure(policy, recipe)
             arms.setdefault(arm, []).append({"seed": seed, **measured})
             print(arm, seed, round(measured["accuracy"], 3), round(measured["tokens"], 1), flush=True)

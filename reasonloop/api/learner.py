@@ -18,7 +18,7 @@ from reasonloop.api.options import (
     StepKeywords,
     StepOptions,
 )
-from reasonloop.config import Optimizer, Ppo, Rl, Sampling, Sft, validated
+from reasonloop.config import LoraSettings, Optimizer, Ppo, Rl, Sampling, Sft, validated
 from reasonloop.errors import InputError
 from reasonloop.learner.batch import useful_groups
 from reasonloop.learner.critic import Critic
@@ -56,6 +56,10 @@ class Learner:
     `options`: `learning_rate` (1e-4), and those of a recipe's `[optimizer]`: `betas` ((0.9, 0.95)), `weight_decay` (0),
     `grad_clip` (1), `microbatch_tokens` (8192); `gradient_checkpointing` (False). The moments last over `rl_step` and
     `sft_step`; where something else has changed the policy's weights in between they begin anew.
+
+    `lora_rank=8` trains a LoRA adapter beside the weights instead (`lora_alpha` 32, `lora_targets` "all-linear"): the policy
+    has it from now on, and a later learner of it goes on training it. `policy.save` writes it merged, `policy.save_adapter`
+    alone. As a KL's `reference`, `policy.without_adapter()` is the policy as it was.
     """
 
     def __init__(self, policy: Policy, **options: Unpack[LearnerKeywords]) -> None:
@@ -63,6 +67,11 @@ class Learner:
         chosen = validated(LearnerOptions, dict(options), "Learner")
         self.policy = policy
         """What is trained"""
+        if chosen.lora_rank:
+            settings = LoraSettings(chosen.lora_rank, chosen.lora_alpha, chosen.lora_targets)
+            if policy.adapter is None or policy.adapter.settings != settings:
+                policy.adapt(settings)
+        self._adapter = policy.adapter
         self._learning_rate = chosen.learning_rate
         self.skipped = 0
         """Updates that were left out because their gradient was not finite"""
@@ -183,7 +192,9 @@ class Learner:
 
     def _learner(self, sampling: Sampling) -> LocalLearner:
         """With the moments of the steps before, and log-probs of this distribution."""
-        if self._local is None or self._left != self.policy.version:  # its float32 copies would be of other weights
+        # its float32 copies would be of other weights, or it would train what an adapter has frozen
+        if self._local is None or self._left != self.policy.version or self._adapter is not self.policy.adapter:
+            self._adapter = self.policy.adapter
             self._local = LocalLearner(self.policy, self._optimizer, sampling, self._checkpointing)
         self._local.sampling = sampling
         return self._local

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from reasonloop.config import Optimizer, Sampling, Section
+from reasonloop.config.lora import Targets
 
 
 class SampleOptions(Sampling):
@@ -49,6 +50,11 @@ class LearnerOptions(Optimizer):
     """Of each step; the peak of a `finetune`"""
     gradient_checkpointing: bool = False
     """Less memory, about a third more time"""
+    lora_rank: int = Field(0, ge=0)
+    """Trains a LoRA adapter of this rank beside the policy's weights; 0: all weights, or the adapter that is there"""
+    lora_alpha: float = Field(32.0, gt=0)
+    lora_targets: Targets = Field("all-linear", min_length=1)
+    """As `[lora]`'s"""
 
 
 class StepOptions(Section):
@@ -118,6 +124,9 @@ class LearnerKeywords(TypedDict, total=False):
     grad_clip: float
     microbatch_tokens: int
     gradient_checkpointing: bool
+    lora_rank: int
+    lora_alpha: float
+    lora_targets: Literal["all-linear"] | Sequence[str]
 
 
 class StepKeywords(TypedDict, total=False):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,9 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from reasonloop.kernels.matmul import right_factor
 from reasonloop.kernels.ops import Panels, usable
+from reasonloop.policy.shape import Cost
 from reasonloop.policy.stream import Stream
 
 SQUARES = (512, 1024, 2048)
+GPU_SQUARES = (4096, 8192)
+"""On a GPU also these: smaller products don't fill it"""
 
 
 def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu", budget: float = 0.2) -> float:
@@ -57,7 +59,8 @@ def matrix_peak(
     `torchs` own alone.
     """
     best = 0.0
-    for m, k, n in [*((size, size, size) for size in SQUARES), *shapes]:
+    squares = (*SQUARES, *GPU_SQUARES) if torch.device(device).type == "cuda" else SQUARES
+    for m, k, n in [*((size, size, size) for size in squares), *shapes]:
         a = torch.randn(m, k, device=device).to(dtype)
         b = torch.randn(n, k, device=device).to(dtype).t()  # as weights lie: [out, in]
         out = torch.empty(m, n, device=device, dtype=dtype)
@@ -95,43 +98,16 @@ def matrices(model: Any) -> list[torch.Tensor]:
     return found
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A model's multiply-adds a token, the base of every FLOP count here. Norms, activations and softmax are left out."""
-
-    body: int
-    """Elements of all matrices but the head's; the embedding table is not in it"""
-    head: int
-    """vocabulary x hidden size"""
-    attention: int
-    """Query heads x head size, summed over layers: multiply-adds a (query, visible key) pair, for scores and for values"""
-    keys: int
-    """Elements of keys and values a token of context, all layers"""
-
-    @classmethod
-    def of(cls, model: Any) -> Cost:
-        config = model.config.get_text_config()
-        head = model.get_output_embeddings().weight.numel()
-        heads = config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        shared = getattr(config, "num_key_value_heads", None) or heads
-        layers = config.num_hidden_layers
-        body = sum(weight.numel() for weight in matrices(model)) - head
-        return cls(body, head, layers * heads * size, 2 * layers * shared * size)
-
-    def training_flops(self, stream: int, targets: int, visible: int) -> float:
-        """Forward and backward (3 x forward): 6 (body x stream tokens + head x target tokens) + 12 attention x visible.
-
-        This is 6 N tokens + attention (PaLM, arXiv 2204.02311 appendix B), N without the embedding table and with the
-        head, but counts only what packing leaves to do: a shared prompt once, the head only where a loss needs it.
-        `visible`: (query, key) pairs that causal attention really has, summed over the stream. Recomputation (gradient
-        checkpointing, logits made again in the backward pass) is work that no one asked for, and doesn't count.
-        """
-        return 6.0 * (self.body * stream + self.head * targets) + 12.0 * self.attention * visible
-
-    def decoding_bytes(self, batch: int, context: float, bytes_per_element: int) -> float:
-        """What one decoding step must read: all matrices once, and the keys and values of `batch` contexts."""
-        return bytes_per_element * (self.body + self.head + batch * context * self.keys)
+def cost_of(model: Any) -> Cost:
+    """As the model's modules have it."""
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings().weight.numel()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    layers = config.num_hidden_layers
+    body = sum(weight.numel() for weight in matrices(model)) - head
+    return Cost(body, head, layers * heads * size, 2 * layers * shared * size)
 
 
 def stream_flops(cost: Cost, stream: Stream) -> float:

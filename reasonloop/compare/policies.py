@@ -94,10 +94,11 @@ def entries(run: RunData, every: bool = False) -> list[Entry]:
 
 
 def identity_of(arm: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the options that a policy depends on those that set arms apart: how a run was executed and watched doesn't."""
+    """Of the options that a policy depends on those that set arms apart: how a run was executed and watched doesn't. An
+    unset one is as one that a run of an earlier version didn't know."""
     # What the probe says counts where it ends explorations.
     passed_over = EXECUTION.union(() if arm == "early" or options.get("rloop.adaptive") else PROBING)
-    return {key: value for key, value in options.items() if key not in passed_over}
+    return {key: value for key, value in options.items() if key not in passed_over and value is not None}
 
 
 def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:

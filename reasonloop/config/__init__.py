@@ -1,6 +1,7 @@
 """Recipes: their options, read and checked. Free of torch."""
 
 from reasonloop.config.exploration import Exploration, Judge
+from reasonloop.config.lora import Lora, LoraSettings
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
@@ -17,6 +18,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
     Training,
 )
 
@@ -25,6 +27,8 @@ __all__ = [
     "Evaluation",
     "Exploration",
     "Judge",
+    "Lora",
+    "LoraSettings",
     "Model",
     "Optimizer",
     "Ppo",
@@ -38,6 +42,7 @@ __all__ = [
     "Section",
     "Sft",
     "TaskConfig",
+    "Track",
     "Training",
     "bundled_recipes",
     "dumps",

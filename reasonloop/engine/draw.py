@@ -9,7 +9,9 @@ from torch import Tensor
 from reasonloop.config import Sampling
 from reasonloop.policy.logprobs import tempered
 
-BLOCK = 256
+BLOCKS = (256, 128, 64)
+"""How many tokens are summed in float32: the first that the vocabulary is a multiple of, so that nothing needs to be padded;
+else the first"""
 
 
 def uniforms(draws: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -22,7 +24,26 @@ def uniforms(draws: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def drawn(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """`draw`, and what it gives as arrays. From a GPU that is one transfer."""
+    found = draw(logits, torch.from_numpy(uniforms).to(logits.device), sampling)
+    if not logits.is_cuda:
+        return found[0].numpy(), found[1].numpy()
+    return unpacked(together(*found))
+
+
+def together(tokens: Tensor, logprobs: Tensor) -> Tensor:
+    """float64 [2, B], which holds both exactly"""
+    return torch.stack([tokens.double(), logprobs.double()])
+
+
+def unpacked(both: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """What `together` has put into one tensor: int64 [B], float32 [B]"""
+    tokens, logprobs = both.cpu().numpy()
+    return tokens.astype(np.int64), logprobs.astype(np.float32)
+
+
+def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """One token a row by inverse CDF: float32 [B, V] (overwritten), float64 [B] in [0, 1) -> int64 [B], float32 [B] nats.
 
     The log-probs are of the distribution really drawn from: temperature, top-k, top-p and min-p included. The CDF is a
@@ -33,20 +54,20 @@ def draw(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[Tens
     top = logits.amax(-1, keepdim=True)
     weights = (logits - top).exp_()
     rows, vocabulary = weights.shape
-    if vocabulary % BLOCK:
-        weights = torch.nn.functional.pad(weights, (0, -vocabulary % BLOCK))
-    padded = weights.view(rows, -1, BLOCK)
-    blocks = padded.sum(-1).cumsum(-1, dtype=torch.float64)  # [B, V / BLOCK]
+    size = next((size for size in BLOCKS if vocabulary % size == 0), BLOCKS[0])
+    if vocabulary % size:
+        weights = torch.nn.functional.pad(weights, (0, -vocabulary % size))
+    padded = weights.view(rows, -1, size)
+    blocks = padded.sum(-1).cumsum(-1, dtype=torch.float64)  # [B, V / size]
     total = blocks[:, -1:]
-    u = torch.from_numpy(uniforms).to(logits.device)[:, None]
-    point = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    point = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     block = torch.searchsorted(blocks, point, right=True)  # first block whose cumulated weight passes the point
     block = block.clamp(max=blocks.shape[-1] - 1)  # NaN passes them all
-    before = torch.where(block > 0, blocks.gather(1, (block - 1).clamp(min=0)), 0.0)
-    inside = padded.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double()
+    before = blocks.gather(1, (block - 1).clamp(min=0)).masked_fill_(block == 0, 0.0)
+    inside = padded.gather(1, block[:, :, None].expand(-1, -1, size))[:, 0].double()
     place = torch.searchsorted(inside.cumsum(-1), point - before, right=True)
     # rounding between the two sums may point just past the block's last token with any weight
-    last = BLOCK - 1 - (inside > 0).flip(-1).to(torch.int64).argmax(-1, keepdim=True)
-    token = (block * BLOCK + torch.minimum(place, last)).clamp(max=vocabulary - 1)
+    last = size - 1 - (inside > 0).flip(-1).to(torch.int64).argmax(-1, keepdim=True)
+    token = (block * size + torch.minimum(place, last)).clamp(max=vocabulary - 1)
     logprob = logits.gather(1, token) - top - torch.log(total).float()
     return token[:, 0], logprob[:, 0]

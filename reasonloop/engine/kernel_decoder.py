@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from reasonloop.config import Sampling
+from reasonloop.engine.draw import drawn
 from reasonloop.engine.slots import PrefillPlan, SlotCache
 from reasonloop.kernels import ops
 from reasonloop.kernels.ops import Panels, at
+from reasonloop.policy import adapters
 from reasonloop.policy.attention import Scores
 from reasonloop.policy.policy import Policy
 
@@ -94,7 +97,7 @@ class _Layer:
             of_key,
             _together([attention.o_proj]),
             _Norm.of(module.post_attention_layernorm),
-            Panels(gate.weight, gate.bias, up.weight, up.bias),
+            Panels(adapters.weight(gate), gate.bias, adapters.weight(up), up.bias),
             _together([mlp.down_proj]),
         )
 
@@ -108,14 +111,16 @@ class _Layer:
         return _LayerPointers(**{name: at(tensor) for name, tensor in found.items()})
 
 
-def _together(layers: Sequence[nn.Linear]) -> Panels:
-    """Layers that have the same input, all or none of them a bias, as one product."""
+def _together(layers: Sequence[Any]) -> Panels:
+    """Layers that have the same input, all or none of them a bias, as one product; their adapters are in it."""
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    return Panels(torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases) if biases else None)
+    return Panels(torch.cat([adapters.weight(layer) for layer in layers]), torch.cat(biases) if biases else None)
 
 
 class KernelDecoder:
     """Works on a copy of the weights, made as they are now. See `Decoder`, and `known` for the models."""
+
+    in_place = False
 
     def __init__(self, policy: Policy) -> None:
         self.base = base = policy.model.base_model
@@ -149,6 +154,9 @@ class KernelDecoder:
         self.cache = SlotCache(slots, -(-length // vector) * vector, torch.device("cpu"), transposed=True)
         self._bound = False
 
+    def worth_keeping(self) -> bool:
+        return False
+
     def logits(self, hidden: Tensor) -> Tensor:
         return self._head.logits(hidden)
 
@@ -175,6 +183,11 @@ class KernelDecoder:
         addresses = (c_void_p(x.ctypes.data) for x in (tokens, positions))
         ops.library().step(byref(self._model), c_int64(rows), *addresses)
         return self._x[:rows]
+
+    def sample(
+        self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling)
 
     def _bind(self) -> None:
         """Tells the kernels where everything is; the cache has its buffers by now."""
@@ -215,7 +228,7 @@ def known(policy: Policy) -> bool:
     if any(p.dtype != torch.float32 for p in base.parameters()):
         return False
     own = (f"transformers.models.{kind}.modeling_{kind}", "transformers.activations", "torch.nn.modules.")
-    if not all(type(module).__module__.startswith(own) and _as_made(module) for module in base.modules()):
+    if not all(type(module).__module__.startswith(own) and _as_made(module) for module in adapters.modules(base)):
         return False
     norms = [norm for layer in base.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
     one_epsilon = len({float(norm.variance_epsilon) for norm in (*norms, base.norm)}) == 1
@@ -231,10 +244,10 @@ def _as_made(module: nn.Module) -> bool:
 def _plain(layer: Any) -> bool:
     """Whether a layer is what `_Layer` takes it for: linear layers as they were made, full attention, SiLU."""
     attention, mlp = layer.self_attn, layer.mlp
-    linear: Sequence[Any] = (
-        *(getattr(attention, f"{name}_proj", None) for name in "qkvo"),
-        *(getattr(mlp, f"{name}_proj", None) for name in ("gate", "up", "down")),
-    )
+    linear: Sequence[Any] = [
+        adapters.base_layer(getattr(owner, f"{name}_proj", nn.Identity()))
+        for owner, name in (*((attention, name) for name in "qkvo"), *((mlp, name) for name in ("gate", "up", "down")))
+    ]
     siblings = (linear[:3], linear[4:6])
     return (
         all(type(module) is nn.Linear for module in linear)

@@ -14,17 +14,15 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.engine.decoder import Capture, Decoder, decoder_for
-from reasonloop.engine.draw import draw, uniforms
+from reasonloop.engine.draw import drawn, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.engine.slots import PrefillPlan
 from reasonloop.engine.stop_text import stops
 from reasonloop.errors import InputError, RunError
 from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.shape import PREFILL_TOKENS
 from reasonloop.policy.stream import Layout, common_prefix
-
-# Prompt tokens computed at once, ahead of free slots. What all prompts begin with is computed once in each such batch, so
-# that few and large ones are good; keys and values of waiting prompts cost memory, so that there is a bound.
-PREFILL_TOKENS = 4096
+from reasonloop.policy.transfer import sent
 
 
 class NativeEngine:
@@ -55,13 +53,16 @@ class NativeEngine:
     def load(self, weights: Weights) -> None:
         if weights.policy is None:
             raise RunError("the native engine samples from a policy in this process, and got a folder")
+        if weights.policy is not self._policy():
+            self.close()
         self._policy, self.version = weakref.ref(weights.policy), weights.version
 
     def rest(self) -> None:
-        self._decoder = self._made_of = None
+        if self._decoder is not None and not self._decoder.worth_keeping():
+            self.close()
 
     def close(self) -> None:
-        self.rest()
+        self._decoder = self._made_of = None
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: Done | None = None
@@ -73,11 +74,23 @@ class NativeEngine:
         if not requests:
             return []
         with torch.inference_mode():
-            made_of = (id(policy), self.version, policy.fingerprint())
-            if self._decoder is None or self._made_of != made_of:
-                self.rest()  # two of them need not fit
-                self._decoder, self._made_of = decoder_for(policy, self.capture), made_of
-            return _Generation(self, policy.codec.decode, self._decoder, requests, sampling, on_done).run()
+            decoder = self._decoder_of(policy)
+            try:
+                return _Generation(self, policy.codec.decode, decoder, requests, sampling, on_done).run()
+            except BaseException:
+                self.close()  # what it has in its buffers may be anything
+                raise
+
+    def _decoder_of(self, policy: Policy) -> Decoder:
+        """One that has been kept, if it was made of the weights as they are."""
+        if self._decoder is None or self._made_of != self._weights_for(self._decoder, policy):
+            self.close()  # two of them need not fit
+            self._decoder = decoder_for(policy, self.capture)
+            self._made_of = self._weights_for(self._decoder, policy)
+        return self._decoder
+
+    def _weights_for(self, decoder: Decoder, policy: Policy) -> object:
+        return policy.places() if decoder.in_place else (self.version, policy.fingerprint())
 
 
 @dataclass
@@ -153,8 +166,9 @@ class _Generation:
             if not self.active:
                 break
             rows = np.arange(self.active)
-            hidden = self.decoder.step(self._last(), self._reach(rows) - 1)
-            self._extend(rows, hidden)
+            self._extend(
+                rows, *self.decoder.sample(self._last(), self._reach(rows) - 1, self._uniforms(rows), self.sampling)
+            )
             if self.on_step is not None:
                 self.on_step(len(rows))
             self._retire()
@@ -169,11 +183,13 @@ class _Generation:
         """Tokens of the prompt and of the response so far"""
         return self.prompt[rows] + self.count[rows]
 
-    def _extend(self, rows: np.ndarray, hidden: Tensor) -> None:
-        """Draws the next token of each row from its hidden state."""
+    def _uniforms(self, rows: np.ndarray) -> np.ndarray:
+        """float64 [B], of each row's next token"""
+        return uniforms(self.draws[rows], self.count[rows])
+
+    def _extend(self, rows: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> None:
+        """Appends what was drawn in each row: int64 [B], float32 [B]."""
         places = self.count[rows]
-        drawn = draw(self.decoder.logits(hidden), uniforms(self.draws[rows], places), self.sampling)
-        tokens, logprobs = (values.cpu().numpy() for values in drawn)
         if not np.isfinite(logprobs).all():
             raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
         self.tokens[rows, places], self.logprobs[rows, places] = tokens, logprobs
@@ -208,10 +224,11 @@ class _Generation:
                 slot += 1
             for prefill, *lists in copies.values():
                 device = self.decoder.cache.device
-                indices = [torch.from_numpy(np.concatenate(part)).to(device) for part in lists]
+                indices = [sent(np.concatenate(part), device) for part in lists]
                 self.decoder.cache.admit(prefill, *indices)
             self.active = slot
-            self._extend(np.arange(first, slot), torch.stack(hidden))
+            rows = np.arange(first, slot)
+            self._extend(rows, *drawn(self.decoder.logits(torch.stack(hidden)), self._uniforms(rows), self.sampling))
             self._retire(first)
 
     def _prefill(self) -> None:

@@ -50,6 +50,11 @@ class SlotCache:
         self._reach = 0
         self._bias = torch.empty(0)
 
+    @property
+    def held(self) -> int:
+        """Bytes of all buffers"""
+        return sum(buffer.nbytes for buffer in (*self.keys.values(), *self.values.values()))
+
     def admit(self, prefill: PrefillPlan, stream: Tensor, slots: Tensor, positions: Tensor) -> None:
         """Copies prompt tokens into slots: for each i, stream token stream[i] goes to (slots[i], positions[i])."""
         for layer, key in prefill.keys.items():

@@ -227,7 +227,7 @@ def _state(weights: Weights) -> tuple[Any, ...]:
 def weights_of(weights: Weights) -> Iterator[tuple[str, Tensor]]:
     """Each of the weights under its name in a Hugging Face folder."""
     if weights.policy is not None:
-        yield from ((name, parameter.detach()) for name, parameter in weights.policy.model.named_parameters())
+        yield from weights.policy.merged_parameters()
         return
     from safetensors import safe_open
 

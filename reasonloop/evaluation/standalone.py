@@ -18,6 +18,7 @@ from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.records import Group
+from reasonloop.runs.models import commits_told
 from reasonloop.runs.ran_on import describe_machine
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def evaluate_model(
         "task": recipe.task.name,
         "split": split,
         "sampling": recipe.eval_sampling.model_dump(mode="json"),
-        "ran_on": describe_machine(recipe),
+        "ran_on": {**describe_machine(recipe), **commits_told(model)},
         **summary(rows, samples),
     }
     print(results_text([result]))

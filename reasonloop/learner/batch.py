@@ -11,6 +11,7 @@ import torch
 
 from reasonloop.learner.estimates import Estimate, advantages_of
 from reasonloop.learner.losses import Objective, TokenTargets
+from reasonloop.policy.transfer import sent
 from reasonloop.records import Group, Rollout
 
 
@@ -197,11 +198,11 @@ def token_targets(
             np.zeros(length, dtype) if column is None else column.astype(dtype)
             for column, length in zip(columns, lengths, strict=True)
         ]
-        return torch.from_numpy(np.concatenate(filled)).to(device)
+        return sent(np.concatenate(filled), device)
 
     masked = any(example.sampled is not None for example in examples)
     return TokenTargets(
-        sequence=torch.from_numpy(np.repeat(np.arange(len(examples)), lengths)).to(device),
+        sequence=sent(np.repeat(np.arange(len(examples)), lengths), device),
         sampled=stack([example.column(1.0) for example in examples], np.bool_) if masked else None,
         advantage=stack([example.advantage for example in examples]),
         behaviour=stack([example.behaviour for example in examples]),

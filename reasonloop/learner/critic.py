@@ -15,6 +15,7 @@ from reasonloop.config import Optimizer, Ppo
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.estimates import Estimate, Estimates
 from reasonloop.learner.gae import gae, token_rewards, whiten
+from reasonloop.learner.optimizers import adamw
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import Stream, in_streams
 from reasonloop.records import Group, Rollout
@@ -31,11 +32,8 @@ class Critic:
         self.head = torch.nn.Linear(size, 1, device=policy.device)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-        trained = [p for p in self.trunk.model.base_model.parameters() if p.requires_grad]
-        self.parameters = [*self.head.parameters(), *trained]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=optimizer.betas, weight_decay=optimizer.weight_decay, fused=True
-        )
+        self.parameters = [*self.head.parameters(), *self._trained().values()]
+        self.optimizer = adamw(self.parameters, optimizer)
 
     def values(self, stream: Stream) -> Tensor:
         """Values [M] before the stream's target tokens."""
@@ -85,13 +83,19 @@ class Critic:
         return norm
 
     def state(self) -> dict[str, Any]:
-        trunk = self.trunk.model.base_model.state_dict()
+        trunk = {name: parameter.detach() for name, parameter in self._trained().items()}
         return {"head": self.head.state_dict(), "trunk": trunk, "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.head.load_state_dict(state["head"])
-        self.trunk.model.base_model.load_state_dict(state["trunk"])
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(state["trunk"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        """The trunk's parameters that learn, by name: of a policy with an adapter the adapter's"""
+        return {name: p for name, p in self.trunk.model.base_model.named_parameters() if p.requires_grad}
 
 
 def explained_variance(values: Sequence[np.ndarray], returns: Sequence[np.ndarray]) -> float:

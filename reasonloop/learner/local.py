@@ -12,14 +12,20 @@ import numpy as np
 import torch
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.files import ADAPTER, TRAINER_STATE
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
+from reasonloop.learner.optimizers import adamw
 from reasonloop.learner.protocol import Measured
-from reasonloop.learner.ranks import MOST, ThreadRanks, cut
+from reasonloop.learner.ranks import ThreadRanks, cut
 from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
+
+SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
+"""What is summed over the tokens of an update"""
 
 
 def scheduled(peak: float, schedule: str, update: float, total: int, warmup: int) -> float:
@@ -63,9 +69,7 @@ class LocalLearner:
             p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._trained
         ]
         """What the optimizer changes: the policy's own float32 parameters, or float32 copies"""
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=options.betas, weight_decay=options.weight_decay, fused=True
-        )
+        self.optimizer = adamw(self.parameters, options)
         self.updates = 0
         self.skipped = 0
 
@@ -95,7 +99,7 @@ class LocalLearner:
 
         alone = critic is not None or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST))
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS))
         found = self._ranks.run(self.policy, parts, work)
         sums = {name: sum(rank[name] for rank in found) for name in found[0]}
         norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
@@ -134,7 +138,9 @@ class LocalLearner:
         frozen: bool,
     ) -> Measured:
         """Adds the gradients of some streams to the policy's (and the critic's); sums over their response tokens."""
-        sums = dict.fromkeys(("loss", "entropy", "logprob", "clipped", "k1", "kl", "value"), 0.0)
+        sums = torch.zeros(
+            len(SUMS), dtype=torch.float64, device=policy.device
+        )  # one transfer an update, not seven a stream
         for examples in streams:
             stream = pack([e.prompt for e in examples], [e.response for e in examples], policy.device)
             targets = token_targets(examples, policy.device, objective.importance_clip)
@@ -143,17 +149,10 @@ class LocalLearner:
             part = loss(scored.logprobs, targets, objective, critic.values(stream) if critic else None)
             part.total.backward()
             self._collect_gradients()
-            for name, value in (
-                ("loss", part.total),
-                ("entropy", _over_sampled(scored.entropies, targets)),
-                ("logprob", _over_sampled(scored.logprobs, targets)),
-                ("clipped", part.clipped),
-                ("k1", part.k1),
-                ("kl", part.kl),
-                ("value", part.value),
-            ):
-                sums[name] += float(value.detach())
-        return sums
+            entropy, logprob = (_over_sampled(values, targets) for values in (scored.entropies, scored.logprobs))
+            found = (part.total, entropy, logprob, part.clipped, part.k1, part.kl, part.value)
+            sums += torch.stack([value.detach().double() for value in found])
+        return dict(zip(SUMS, sums.tolist(), strict=True))
 
     def _copies(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(the policy's parameter, its float32 copy), of those that have one."""
@@ -168,14 +167,17 @@ class LocalLearner:
                 own.grad = None
 
     def _round_to_policy(self) -> None:
-        with torch.no_grad():
-            for own, copy in self._copies():
-                own.copy_(copy)
+        if copies := self._copies():
+            with torch.no_grad():
+                torch._foreach_copy_([own for own, _ in copies], [copy for _, copy in copies])
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None:
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
         """The policy as a Hugging Face folder into an existing folder; beside it optimizer, float32 copies, counters and
-        critic."""
-        self.policy.write(folder)
+        critic. See `Learner.save`."""
+        if self.policy.adapter is not None:
+            self.policy.save_adapter(folder / ADAPTER)
+        if whole or self.policy.adapter is None:
+            self.policy.write(folder)
         if not trainer_state:
             return
         state: dict[str, Any] = {
@@ -186,10 +188,10 @@ class LocalLearner:
         }
         if self.critic is not None:
             state["critic"] = self.critic.state()
-        torch.save(state, folder / "trainer.pt")
+        torch.save(state, folder / TRAINER_STATE)
 
     def load(self, folder: Path) -> None:
-        state: dict[str, Any] = torch.load(folder / "trainer.pt", weights_only=True, map_location=self.policy.device)
+        state: dict[str, Any] = torch.load(folder / TRAINER_STATE, weights_only=True, map_location=self.policy.device)
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for (_, copy), saved in zip(self._copies(), state["copies"], strict=True):

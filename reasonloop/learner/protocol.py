@@ -41,10 +41,12 @@ class Learner(Protocol):
         """Log-probs of each (prompt, response)'s response tokens, float32 [T] each, by the weights as they are now."""
         ...
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None:
-        """The policy as a Hugging Face folder into an existing folder, and beside it what is needed to go on."""
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
+        """The policy as a Hugging Face folder into an existing folder, and beside it what is needed to go on
+        (`files.TRAINER_STATE`). An adapter stands there in its own folder, too; unless `whole`, it alone stands for the
+        policy."""
         ...
 
     def load(self, folder: Path) -> None:
-        """The state beside the weights that `save` wrote; the weights are loaded with the policy."""
+        """The state beside the weights that `save` wrote; the weights, and an adapter, are loaded with the policy."""
         ...

@@ -47,7 +47,7 @@ def comes_first(recipe: Recipe, by_default: bool = False) -> bool:
 
 def starting_policy(run: Stages, sft_first: bool = False) -> Source:
     """Where RL starts: the recipe's model, or what SFT makes of it (`sft.before`; unset: `sft_first`); both evaluated."""
-    base = run.recipe.model.path
+    base = run.recipe.model.source
     run.evaluate(base, "base", Place(stage="base"), BASE)
     if not comes_first(run.recipe, sft_first):
         return base

@@ -35,7 +35,14 @@ def described(options: Mapping[str, Any]) -> str:
     """An exploration, in a few words."""
     objective = OBJECTIVES.get(str(options["rl.objective"]), str(options["rl.objective"]))
     each = f"{options['rl.problems_per_step']} problems × {options['rl.group_size']} responses"
-    return f"{options['rl.steps']} steps of {objective} on {each}"
+    return f"{options['rl.steps']} steps of {objective} on {each}{adapter(options, 'rl')}"
+
+
+def adapter(options: Mapping[str, Any], stage: str) -> str:
+    """What a sentence says of the adapter that a stage trains, if it does."""
+    own, common = options.get(f"lora.{stage}.rank"), options.get("lora.rank", 0)
+    rank = common if own is None else own
+    return f" with LoRA of rank {rank}" if rank else ""
 
 
 def sentence(options: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from reasonloop.config import Recipe
 from reasonloop.methods.arms import early, starting_policy, steered, trained, vanilla
 from reasonloop.methods.method import Method
-from reasonloop.methods.rl import described
+from reasonloop.methods.rl import adapter, described
 from reasonloop.records import Place
 from reasonloop.runs.stages import Arm, Budget, Source, Stages
 
@@ -54,9 +54,9 @@ def rloop(run: Stages) -> None:
         of = arm.named(f"RLoop {i + 1}, after RFT", product=last)
         run.evaluate(theta, f"iteration-{i}-rft", tuning, of, rollouts=spent)
 
-        # the RL weights go, but for the last ones; an iteration without experts hands on what it started from
+        # the RL weights go; an iteration without experts hands on what it started from
         finished = [Place(iteration=k) for k in range(i + 1)] + [Place(stage="rft", iteration=k) for k in range(i)]
-        run.drop(finished, keep=[theta, *([explored.policy] if last else [])])
+        run.drop(finished, keep=[theta])
         i += 1
     if options.vanilla:
         beside(run, base, baseline, each, total)
@@ -99,8 +99,8 @@ def sentence(options: Mapping[str, Any]) -> str:
     beside = ", with vanilla RL beside it to the same number of rollouts" if options["rloop.vanilla"] else ""
     iterations = f"{options['rloop.iterations']} iteration{'s' * (options['rloop.iterations'] != 1)}"
     return (
-        f"RLoop on {where}: {iterations} of exploration ({rl}) and fine-tuning on its experts, "
-        f"each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
+        f"RLoop on {where}: {iterations} of exploration ({rl}) and fine-tuning on its experts"
+        f"{adapter(options, 'rft')}, each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from reasonloop.methods.arms import starting_policy, trained, vanilla
 from reasonloop.methods.method import Method
-from reasonloop.methods.rl import described
+from reasonloop.methods.rl import adapter, described
 from reasonloop.records import Place
 from reasonloop.runs.stages import Arm, Budget, Stages
 
@@ -34,7 +34,8 @@ def sentence(options: Mapping[str, Any]) -> str:
     where = f"the task {options['task.name']} from the model {options['model.path']}"
     paid = "" if form == "none" else f", with a reward for exploration ({form}) beside the outcome"
     beside = "; vanilla RL beside it, on the outcome alone" if options["rlsp.vanilla"] else ""
-    return f"RLSP on {where}: {'supervised fine-tuning, then ' if first else ''}{described(options)}{paid}{beside}"
+    tuned = f"supervised fine-tuning{adapter(options, 'sft')}, then " if first else ""
+    return f"RLSP on {where}: {tuned}{described(options)}{paid}{beside}"
 
 
 METHOD = Method("RLSP", rlsp, keys=("rlsp.vanilla",), sentence=sentence)

@@ -9,12 +9,13 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.methods.arms import SFT
 from reasonloop.methods.method import Method
+from reasonloop.methods.rl import adapter
 from reasonloop.records import Place
 from reasonloop.runs.stages import BASE, Stages
 
 
 def sft(run: Stages) -> None:
-    base, options, place = run.recipe.model.path, run.recipe.sft, Place(stage="sft")
+    base, options, place = run.recipe.model.source, run.recipe.sft, Place(stage="sft")
     run.evaluate(base, "base", Place(stage="base"), BASE)
     trained = run.finetune(base, place, SFT, run.demonstrations, options, options.epochs)
     run.evaluate(trained, "sft", place, SFT.named("SFT", product=True))
@@ -27,7 +28,8 @@ def check(recipe: Recipe) -> None:
 
 
 def sentence(options: Mapping[str, Any]) -> str:
-    return f"Supervised fine-tuning on the task {options['task.name']} from the model {options['model.path']}"
+    where = f"the task {options['task.name']} from the model {options['model.path']}"
+    return f"Supervised fine-tuning{adapter(options, 'sft')} on {where}"
 
 
 METHOD = Method("SFT", sft, check=check, sentence=sentence, stages=("sft",))

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from reasonloop.kernels import ops as kernels
+from reasonloop.policy import varlen
 
 NAME = "reasonloop"
 
@@ -126,19 +126,6 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, s
     return out.view(rows, kv_heads, share, length, dim).permute(0, 3, 1, 2, 4).reshape(rows, length, heads, dim)
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Attention of rows whose query t sees the keys up to Lk - Lq + t: no mask is made, so that GPUs take flash attention.
-
-    query [S, Lq, H, D]; key, value [S, Hkv, Lk, D] -> [S, Lq, H, D].
-    """
-    lengths, shared = (query.shape[1], key.shape[2]), query.shape[2] > key.shape[1]
-    mask = causal_lower_right(*lengths) if lengths[0] < lengths[1] else None
-    out = F.scaled_dot_product_attention(
-        query.transpose(1, 2), key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared
-    )
-    return out.transpose(1, 2)
-
-
 @dataclass(frozen=True)
 class Segment:
     """A run of stream tokens [start, start + length) that looks at itself causally, and at all of `context` before it."""
@@ -164,26 +151,31 @@ class _Chunk:
     mask: Tensor
     """bool [S, Lq, Lk]"""
     window_mask: Callable[[int], Tensor]
-    aligned: bool
-    """Whether as much context comes before every one of them, so that causality alone is the mask"""
 
 
 class PackedPlan:
     """Attention plan of a packed stream: which tokens each token may see.
 
-    On CPUs our own kernels attend segment by segment, without padding; elsewhere, and for windows and soft caps, the
-    attention of segments of like length is computed together, so that the padding is small.
+    Without padding where there is a kernel for that: our own on a CPU, flash attention on a GPU (policy/varlen.py). Else, as
+    for soft caps, the attention of segments of like length is computed together, so that the padding is small.
     """
 
     CHUNK_SCORES = 4_000_000  # query x key pairs in one chunk; bounds the memory of masks and scores
-    MASKLESS: frozenset[str] = frozenset({"cuda"})  # devices on which `causal_attention` is the faster one
 
     def __init__(self, segments: Sequence[Segment], device: torch.device | str = "cpu") -> None:
         self._segments, self._device = segments, device
 
     @cached_property
+    def _spans(self) -> list[tuple[int, int, tuple[tuple[int, int], ...]]]:
+        return [(segment.start, segment.length, segment.context) for segment in self._segments]
+
+    @cached_property
     def _tables(self) -> kernels.Segments:
-        return kernels.Segments([(s.start, s.length, s.context) for s in self._segments])
+        return kernels.Segments(self._spans)
+
+    @cached_property
+    def _flash(self) -> varlen.Tables:
+        return varlen.Tables(self._spans, self._device)
 
     @cached_property
     def _chunks(self) -> tuple[list[_Chunk], Tensor]:
@@ -242,7 +234,6 @@ class PackedPlan:
             kv_index.to(device),
             distance >= 0,
             lambda window: (distance >= 0) & (distance < window),
-            len({segment.context_length for segment in members}) == 1,
         )
         return chunk, places
 
@@ -251,6 +242,8 @@ class PackedPlan:
             raise NotImplementedError("its values or queries have other sizes than its keys")
         if scores.causal and kernels.usable(query, key, value):
             return self._tables.attend(query, key, value, scores.scaling)
+        if scores.softcap is None and varlen.usable(query, key, scores.window):
+            return self._flash.attend(query, key, value, scores.scaling, scores.window)
         heads, dim = query.shape[1:]
         kv_heads = key.shape[1]
         chunks, inverse = self._chunks
@@ -262,11 +255,8 @@ class PackedPlan:
             kv_shape = (rows, -1, kv_heads, dim)
             k = key.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
             v = value.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
-            if chunk.aligned and scores.causal and q.device.type in self.MASKLESS:
-                out = causal_attention(q, k, v, scores.scaling)
-            else:
-                mask = chunk.mask if scores.window is None else chunk.window_mask(scores.window)
-                out = grouped_attention(q, k, v, mask, scores)
+            mask = chunk.mask if scores.window is None else chunk.window_mask(scores.window)
+            out = grouped_attention(q, k, v, mask, scores)
             outputs.append(out.reshape(rows * length, heads * dim))
         stacked = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return stacked.index_select(0, inverse).view(-1, heads, dim)

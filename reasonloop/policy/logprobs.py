@@ -16,10 +16,11 @@ from torch import Tensor
 from reasonloop.config import Sampling
 from reasonloop.kernels import ops as kernels
 from reasonloop.kernels.matmul import linear, multiply, right_factor
+from reasonloop.policy.shape import CHUNK_ELEMENTS, GPU_CHUNK_ELEMENTS
 
 Linear = Callable[..., Tensor]
 
-CHUNK_ELEMENTS = 1 << 24  # logits held at once: 64 MiB of float32
+HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> [M, V] float32."""
-        logits = self.project(hidden, self.weight, self.bias).float()
+        if hidden.is_cuda and hidden.dtype in HALVES and self.bias is None:
+            logits = torch.mm(
+                hidden, self.weight.t(), out_dtype=torch.float32
+            )  # as it was summed, not rounded in between
+        else:
+            logits = self.project(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -76,7 +82,7 @@ def truncation_mask(logits: Tensor, sampling: Sampling) -> Tensor | None:
         keep = torch.zeros_like(keep).scatter_(-1, order, keep_ranked)
     if sampling.min_p > 0:
         top = logits.max(-1, keepdim=True).values
-        keep = keep & (logits >= top + torch.log(torch.tensor(sampling.min_p, device=logits.device)))
+        keep = keep & (logits >= top + float(torch.log(torch.tensor(sampling.min_p))))
     return keep
 
 
@@ -109,19 +115,13 @@ class _TargetLogprobs(torch.autograd.Function):
         sums = logprobs.new_empty(len(targets), 2) if _fused(hidden, weight, head, sampling) else None
         if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
             raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {len(weight) - 1}")
-        for part in _chunks(len(targets), weight.shape[0]):
+        for part in _chunks(len(targets), weight):
             if sums is not None:
                 there = (sums[part], logprobs[part], entropies[part])
                 kernels.token_logprobs(head.logits(hidden[part]), targets[part], 1 / sampling.temperature, *there)
                 continue
             logits = tempered(head.logits(hidden[part]), sampling, targets[part])
-            total = torch.logsumexp(logits, -1)
-            logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total
-            # H = logsumexp - sum p * logit; truncated tokens have p = 0 and contribute nothing
-            probs = (logits - total[:, None]).exp_()
-            if sampling.truncated:
-                logits.masked_fill_(probs == 0, 0.0)
-            entropies[part] = total - probs.mul_(logits).sum(-1)
+            logprobs[part], entropies[part] = _measured(logits, targets[part], sampling.truncated)
         ctx.save_for_backward(hidden, weight, bias, targets, sums)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -134,7 +134,7 @@ class _TargetLogprobs(torch.autograd.Function):
         whole = torch.contiguous_format
         d_weight = torch.zeros_like(weight, memory_format=whole) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for part in _chunks(len(targets), weight.shape[0]):
+        for part in _chunks(len(targets), weight):
             raw, slope = head.logits(hidden[part]), head.scale / sampling.temperature
             if sums is not None:
                 kernels.token_gradients(
@@ -154,6 +154,17 @@ class _TargetLogprobs(torch.autograd.Function):
 def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
     """Whether our kernels take the logits from here: no truncation, no cap."""
     return head.softcap is None and not sampling.truncated and kernels.usable(hidden, weight)
+
+
+def _measured(logits: Tensor, targets: Tensor, truncated: bool) -> tuple[Tensor, Tensor]:
+    """Log-probs of `targets` [M] and entropies [M] under `tempered` logits [M, V], which are overwritten."""
+    total = torch.logsumexp(logits, -1)
+    logprobs = logits.gather(1, targets[:, None])[:, 0] - total
+    # H = logsumexp - sum p * logit; truncated tokens have p = 0 and contribute nothing
+    probs = (logits - total[:, None]).exp_()
+    if truncated:
+        logits.masked_fill_(probs == 0, 0.0)
+    return logprobs, total - probs.mul_(logits).sum(-1)
 
 
 def _gradients(raw: Tensor, head: Head, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:
@@ -178,6 +189,13 @@ def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampl
     return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+def _chunks(rows: int, weight: Tensor) -> list[slice]:
+    size = max(1, chunk_elements(weight.device) // weight.shape[0])
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def chunk_elements(device: torch.device) -> int:
+    """Logits that are held at once."""
+    if device.type != "cuda":
+        return CHUNK_ELEMENTS
+    return min(GPU_CHUNK_ELEMENTS, torch.cuda.get_device_properties(device).total_memory // 128)

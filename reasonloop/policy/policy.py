@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,22 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from reasonloop.config import Sampling
-from reasonloop.errors import InputError, first_line
+from reasonloop.config import LoraSettings, Sampling
+from reasonloop.errors import InputError
 from reasonloop.files import replace_folder, usual_modes
 from reasonloop.kernels.matmul import wide_matmul
-from reasonloop.policy import attention
-from reasonloop.policy.attention import PackedPlan, Plan, Segment
+from reasonloop.policy import adapters, attention, norms
+from reasonloop.policy.adapters import Adapter
+from reasonloop.policy.attention import Plan
+from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import load_model, resolve_device
 from reasonloop.policy.logprobs import Head
 from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
 DTYPES = ("auto", "float32", "bfloat16")
-SCORED_AT_ONCE = 16384
-"""Tokens in one forward pass of `Policy.score`"""
 
 
 class Policy:
@@ -43,58 +44,89 @@ class Policy:
     """What a reader calls it: where it was loaded from"""
     version = 0
     """Of its weights: another one whenever a `reasonloop.Learner` has changed them. Rollouts carry it."""
+    adapter: Adapter | None = None
+    """LoRA: what is trained instead of the weights, once `adapt` has put it there"""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
         self.model.set_attn_implementation(attention.NAME)
+        if self.device.type == "cuda":
+            norms.fuse(self.model)
         self.codec = Codec(tokenizer, model.config, getattr(model, "generation_config", None))
         self.scorer = Scorer(self.model)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", dtype: str = "auto") -> Policy:
-        """The policy at `path`: a Hugging Face folder, a GGUF file, a run folder (its product), or a bundled model's name
-        ("countdown").
+        """The policy at `path`: a Hugging Face folder, a GGUF file, a run folder (its product), a bundled model's name
+        ("countdown"), or a model of the Hugging Face hub ("owner/name", "owner/name@revision").
 
         `device`: "cpu", "cuda", "cuda:1", or "auto", which is a GPU when torch sees one. `dtype`: what it computes in,
         "float32", "bfloat16", or "auto" as `compute_in` has it.
 
         Raises InputError when there is no model there, when it cannot be loaded, or when the model computes
-        something that packed streams cannot reproduce (checked on random tokens against its ordinary forward pass).
+        something that packed streams cannot reproduce (`policy.check`).
         """
         device = resolve_device(device)
         if dtype not in DTYPES:
             raise InputError(f"model.dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
-        model, tokenizer = load_model(path)
-        policy = cls(model.to(device), tokenizer)
+        if dtype == "auto":
+            dtype = default_dtype(device)
+        policy = cls(*load_model(path, device, dtype))
         policy.name = str(path)
         policy.codec.check_end(str(path))
-        policy._check_packing(str(path))  # in float32, where a difference is one of method, not of rounding
-        policy.compute_in(dtype)
+        check_packing(policy.scorer, policy.vocabulary, str(path))
         return policy
 
     def compute_in(self, dtype: str) -> None:
         """Casts the weights to "float32" or "bfloat16"; "auto" is bfloat16 on a GPU, else float32.
 
-        Buffers stay as they are: rotary frequencies in bfloat16 would mistake one position for another.
+        Buffers stay as they are: rotary frequencies in bfloat16 would mistake one position for another. So does an adapter,
+        which is float32 always.
         """
         if dtype == "auto":
-            dtype = "bfloat16" if self.device.type == "cuda" else "float32"
-        for parameter in self.model.parameters():
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+            dtype = default_dtype(str(self.device))
+        for name, parameter in self.model.named_parameters():
+            if not adapters.is_own(name):
+                parameter.data = parameter.data.to(getattr(torch, dtype))
+
+    def adapt(self, settings: LoraSettings, address: str = "", base: str | None = None) -> None:
+        """Puts a LoRA adapter beside the weights: it is what is trained from now on. Computes the same at first.
+
+        `address` names its random half; `base` is the model that it stands on, as its folder will say (unset: where the
+        policy was loaded from). Raises InputError for layers that there aren't, without peft, and where there is one
+        already.
+        """
+        if self.adapter is not None:
+            raise InputError(f"the policy has an adapter already ({self.adapter.settings}); expected one without")
+        adapters.attach(self.model, settings, address)
+        self.adapter = Adapter(settings, self.name if base is None else base)
+
+    def without_adapter(self) -> Policy:
+        """The policy as it was before `adapt`, on the same weights, which it shares: what a KL is to."""
+        twin = copy.copy(self)
+        twin.adapter, twin.model = None, adapters.without(self.model)
+        twin.scorer = Scorer(twin.model)
+        return twin
+
+    def merged_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, weight) of each parameter as a plain Hugging Face model has it, with the adapter in it: summed in float32,
+        rounded to the weight's dtype. One at a time, tied ones once; the policy's own weights are not touched."""
+        return adapters.merged_parameters(self.model)
 
     def copy(self) -> Policy:
         """Another policy with the same weights: to explore with RL from here and then drop it, or as the reference of a KL.
         It takes as much memory again."""
         twin = Policy(copy.deepcopy(self.model), self.codec.tokenizer)
-        twin.name, twin.version = self.name, self.version
+        twin.name, twin.version, twin.adapter = self.name, self.version, self.adapter
         twin.model.train(self.model.training)  # where activations are computed again
         return twin
 
     def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self.model.parameters())
+        count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         updates = f", {self.version} updates later" if self.version else ""
-        kind = f"{type(self.model).__name__} of {count:,} parameters"
+        beside = f" with LoRA of rank {self.adapter.settings.rank}" if self.adapter is not None else ""
+        kind = f"{type(self.model).__name__} of {count:,} parameters{beside}"
         return f"Policy({self.name}{updates}: {kind}, {dtype}, {self.device})"
 
     def save(self, folder: str | Path) -> None:
@@ -107,13 +139,28 @@ class Policy:
         replace_folder(partial, folder)
 
     def write(self, folder: Path) -> None:
-        """Model and tokenizer into an existing folder."""
+        """Model and tokenizer into an existing folder. An adapter is merged: RunError where that computes something else."""
+        model = self.model
+        if self.adapter is not None:
+            model = adapters.merged(model)
+            adapters.expect_agreement(model, self.model, "a policy and its adapter, merged and beside one another")
         try:
-            self.model.save_pretrained(folder)
+            model.save_pretrained(folder)
         except SafetensorError as error:  # a full disk is no OSError there
             raise OSError(f"{folder}: {error}") from error
         self.codec.tokenizer.save_pretrained(folder)
         usual_modes(folder)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Writes the adapter alone, as peft has them: PeftModel.from_pretrained(base, folder) loads it. InputError for a
+        policy without one."""
+        if self.adapter is None:
+            raise InputError(
+                "save_adapter: the policy has no adapter; expected one that a Learner with lora_rank trains"
+            )
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        adapters.save(self.model, self.adapter, Path(folder))
+        usual_modes(Path(folder))
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +174,10 @@ class Policy:
     def fingerprint(self) -> tuple[tuple[int, int], ...]:
         """Another one whenever the weights have been changed in place or moved, as far as torch counts that."""
         return tuple((parameter.data_ptr(), parameter._version) for parameter in self.model.parameters())
+
+    def places(self) -> tuple[int, ...]:
+        """Where the weights are in memory: the same until they are moved or cast."""
+        return tuple(parameter.data_ptr() for parameter in self.model.parameters())
 
     def head(self) -> Head:
         return self.scorer.head()
@@ -148,33 +199,10 @@ class Policy:
                 lambda stream: self.scorer(stream, sampling).logprobs,
             )
 
-    def _check_packing(self, name: str) -> None:
-        """Packed hidden states and our head must give the logits of the model's own forward pass.
 
-        The stream holds a foreign prompt, then a prompt with two responses: a layer that mixes neighbours in the stream
-        outside of attention (a convolution, a recurrent state) shows itself at the seams.
-        """
-        tokens = torch.from_numpy(np.random.default_rng(0).integers(0, self.vocabulary, 19)).to(self.device)
-        rows = [torch.arange(4), torch.arange(4, 14), torch.cat([torch.arange(4, 9), torch.arange(14, 19)])]
-        positions = torch.cat([torch.arange(4), torch.arange(10), torch.arange(5, 10)]).to(self.device)
-        plan = PackedPlan(
-            [Segment(0, 4), Segment(4, 5), Segment(9, 5, ((4, 5),)), Segment(14, 5, ((4, 5),))], self.device
-        )
-        worst = 0.0
-        try:
-            with torch.inference_mode():
-                packed = self.head().logits(self.hidden(tokens, positions, plan))
-                for row in rows:
-                    expected = self.model(input_ids=tokens[row][None], use_cache=False).logits[0].float()
-                    difference = (packed[row] - expected).abs().max() / expected.abs().max().clamp(min=1.0)
-                    worst = max(worst, float(difference.nan_to_num(torch.inf)))
-        except (TypeError, AttributeError, NotImplementedError, RuntimeError, ValueError, IndexError) as error:
-            raise InputError(f"model {name}: does not run on packed streams: {first_line(error)}") from error
-        if not worst < 1e-3:
-            raise InputError(
-                f"model {name}: on a packed stream its logits differ by {worst:.2g} (relative) from its own forward "
-                "pass; this architecture is not supported"
-            )
+def default_dtype(device: str) -> str:
+    """What "auto" is there."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def expect_policy(where: str, policy: object) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reasonloop.policy.attention import PackedPlan, Segment
+from reasonloop.policy.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
 
 
 def _tensor(arrays: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device)
+    return sent(np.concatenate(arrays).astype(np.int64), device)
 
 
 def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[list[int]]:

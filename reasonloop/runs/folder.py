@@ -7,6 +7,7 @@ import json
 import math
 import time
 import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,7 +20,8 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = {"checkpoint_seconds"}  # options that a continued run may have otherwise: they don't touch the result
+MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
+"""Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
 
 
 class RunFolder:
@@ -28,7 +30,8 @@ class RunFolder:
     Raises InputError when it holds something else, another run's recipe, or a run that is being worked on.
     """
 
-    def __init__(self, recipe: Recipe, path: Path) -> None:
+    def __init__(self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None) -> None:
+        """`commits`: what a new run remembers of its models of the hub."""
         self.recipe, self.path = recipe, path
         check_folder(recipe, path)
         try:
@@ -40,7 +43,8 @@ class RunFolder:
         self._seconds_before = 0.0
         self.resumed = (path / "config.toml").is_file()
         if not self.resumed:
-            write_atomically(path / "config.toml", config.dumps(recipe, {"ran_on": describe_machine(recipe)}))
+            ran_on = {**describe_machine(recipe), **({"commits": dict(commits)} if commits else {})}
+            write_atomically(path / "config.toml", config.dumps(recipe, {"ran_on": ran_on}))
             self.set_state("start")
         (path / "evals").mkdir(exist_ok=True)
         self._seconds_before = float(self.state.get("seconds", 0.0))
@@ -50,6 +54,10 @@ class RunFolder:
     def checkpoint(self, place: Place) -> Checkpoint:
         return Checkpoint(self.path / "checkpoints" / place.name)
 
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those of all stages that have made one."""
+        return [Checkpoint(path) for path in sorted((self.path / "checkpoints").glob("*")) if path.is_dir()]
+
     def close(self) -> None:
         self._lock.close()
 
@@ -57,6 +65,11 @@ class RunFolder:
     def threads(self) -> int:
         """CPU threads that the run began with: a continued run keeps them, since the bytes of its results depend on them."""
         return int(self._ran_on["threads"])
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """Those that the run's models of the hub had when it began, by what the recipe calls them."""
+        return dict(self._ran_on.get("commits", {}))
 
     @property
     def _ran_on(self) -> dict[str, Any]:
@@ -150,7 +163,9 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
             raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
         return
     differing = [
-        one for one in sorted(differences(recipe, folder), key=lambda one: one.key) if one.key not in MAY_DIFFER
+        one
+        for one in sorted(differences(recipe, folder), key=lambda one: one.key)
+        if not one.key.startswith(MAY_DIFFER)
     ]
     if differing:
         told = differing[0]
@@ -176,16 +191,16 @@ class Differing(NamedTuple):
 
 
 def differences(recipe: Recipe, folder: Path) -> list[Differing]:
-    """The options that a run was begun with otherwise, the recipe's first. Raises InputError where its recipe can't be
-    read."""
+    """The options that a run was begun with otherwise, the recipe's first; those that its version didn't know had what they
+    have by default. Raises InputError where its recipe can't be read."""
     stored = folder / "config.toml"
     try:
         there = flat(stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         raise InputError(f"{stored}: cannot be read: {error}") from None
-    here = options_of(recipe)
+    here, usual = options_of(recipe), options_of(Recipe())
     every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
-    return [one for one in every if one.there != one.here]
+    return [one for one in every if one.there != one.here and (one.there is not None or one.here != usual.get(one.key))]
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:

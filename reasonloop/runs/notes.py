@@ -26,7 +26,7 @@ def check_length(model: str, most: int) -> None:
 
 def notes(recipe: Recipe, task: Task, problems: Sequence[Problem] | None) -> list[str]:
     """What a reader should know before a run of the recipe, a line each. `problems`: None where they aren't known yet."""
-    plain = plain_prompts(recipe.model.path, recipe.task.name, recipe.task.options, problems)
+    plain = plain_prompts(recipe.model.source, recipe.task.name, recipe.task.options, problems)
     return [*plain, *unused_probe(recipe, task, problems or ())]
 
 

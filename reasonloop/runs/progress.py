@@ -179,6 +179,8 @@ class Progress:
             while self._waiting:
                 line = self._waiting.pop(0)
                 print(line, file=self._stream, flush=True)
+        except IndexError:
+            pass  # another thread, which speaks for a tracker, has just written it
         except RuntimeError:
             # A signal handler speaks while the stream is in the middle of a write ("reentrant call"): said next time.
             self._waiting.insert(0, line)

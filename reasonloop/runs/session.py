@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from reasonloop.config import Recipe, Sampling
 from reasonloop.errors import Stopped
 from reasonloop.records import Group, Problem
 from reasonloop.runs.folder import RunFolder
+from reasonloop.runs.models import pinned
 from reasonloop.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ SHARED = ("engine", "verifier", "rewards")
 class Session:
     """The run in a folder, started or continued. Raises InputError as `RunFolder` does."""
 
-    def __init__(self, recipe: Recipe, path: Path) -> None:
-        self.recipe = recipe
-        self.folder = RunFolder(recipe, path)
+    def __init__(self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None) -> None:
+        """`commits`: those of a new run's models of the hub (`runs.models`); one that goes on knows its own."""
+        self.folder = RunFolder(recipe, path, commits or {})
+        self.recipe = pinned(recipe, self.folder.commits)
         self.progress = Progress(1.0)
         self.planned: Mapping[str, float] = {}
         """By stage (`Place.name`): the units of work that the plan has for it"""
@@ -46,6 +49,7 @@ class Session:
         self.said: set[str] = set()
         """What needs to be said once only"""
         self._prompts: dict[str, list[Group]] = {}
+        self._held: _Held | None = None
 
     @cached_property
     def task(self) -> Task:
@@ -69,7 +73,7 @@ class Session:
         """Of the model that the run began with, and so of all of its policies."""
         from reasonloop.policy.codec import Codec
 
-        return Codec.load(self.recipe.model.path)
+        return Codec.load(self.recipe.model.source)
 
     def prompts(self, split: str) -> list[Group]:
         """The split's problems with their prompts as tokens."""
@@ -114,12 +118,34 @@ class Session:
         return TrajectoryStore(self.folder.path / "trajectories", self.folder.path.name)
 
     def policy(self, source: str | Path) -> Policy:
-        """The policy at `source`, on the device and in the dtype that the recipe asks for."""
+        """The policy at `source`, on the device and in the dtype that the recipe asks for, to be read, not changed. It is
+        loaded unless it is the one that was asked for last: that one stays in memory until then."""
         from reasonloop.policy.loading import resolve_device
         from reasonloop.policy.policy import Policy
 
-        options = self.recipe.model
-        return Policy.load(source, resolve_device(options.device), options.dtype)
+        if self._held is None or not self._held.is_of(source):
+            self._held = None
+            gc.collect()  # a stage that has ended may hold its policy in a circle; two need not fit
+            options = self.recipe.model
+            self.hold(source, Policy.load(source, resolve_device(options.device), options.dtype))
+            assert self._held is not None
+        return self._held.policy
+
+    def take_policy(self, source: str | Path) -> Policy:
+        """The same to be changed: nobody else gets it any more."""
+        policy, self._held = self.policy(source), None
+        return policy
+
+    def hold(self, source: str | Path, policy: Policy) -> None:
+        """From now on `policy`, which has the weights at `source`, stands for it."""
+        self._held = _Held(source, policy)
+
+    def hold_trained(self, folder: Path, learner: Learner) -> None:
+        """The same of what a stage has trained and saved, unless loading would make it another object: without its adapter,
+        or out of training mode."""
+        policy = learner.weights.policy
+        if policy is not None and policy.adapter is None and not policy.model.training:
+            self.hold(folder, policy)
 
     def learner(self, policy: Policy, sampling: Sampling, critic: Critic | None = None) -> Learner:
         """Trains the policy; `sampling` is the distribution that its log-probs are of."""
@@ -160,4 +186,22 @@ class Session:
         for shared in SHARED:
             if shared in self.__dict__:
                 self.__dict__[shared].close()
+        self._held = None
         self.folder.close()
+
+
+class _Held:
+    """A policy in memory, and what it has the weights of."""
+
+    def __init__(self, source: str | Path, policy: Policy) -> None:
+        self.policy, self._fingerprint, self._source = policy, policy.fingerprint(), _identity(source)
+
+    def is_of(self, source: str | Path) -> bool:
+        """Whether it is, and neither has changed since."""
+        return self._source == _identity(source) and self._fingerprint == self.policy.fingerprint()
+
+
+def _identity(source: str | Path) -> tuple[str, int]:
+    """A checkpoint that is written anew is another folder of the same name."""
+    path = Path(source)
+    return str(source), path.stat().st_ino if path.exists() else 0

@@ -17,7 +17,7 @@ from reasonloop.config import Recipe, Training, flat
 from reasonloop.records import Place
 
 Source = str | Path
-"""Where a policy is: what a recipe's `model.path` may be, or a stage's checkpoint"""
+"""Where a policy is: what a recipe's `model.path` may be (with `@revision`), or a stage's checkpoint"""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,15 @@ class Arm:
         return {"arm": self.name, "label": self.label, "product": self.product}
 
     def options(self, recipe: Recipe) -> dict[str, Any]:
-        """The recipe's options that its policies depend on, by dotted key: equal ones are the same arm in any run."""
+        """The recipe's options that its policies depend on, by dotted key: equal ones are the same arm in any run. Adapters
+        are among them as the stages have them, by [rl], [rft] and [sft]."""
         every = flat(recipe.model_dump(mode="json"))
         section = {key: key.partition(".")[0] if "." in key else "" for key in every}
-        return {key: value for key, value in every.items() if section[key] in self.uses} | dict(self.changed)
+        own = {key: value for key, value in every.items() if section[key] in self.uses}
+        for stage in ("rl", "rft", "sft"):
+            settings = recipe.lora.of(stage) if stage in self.uses else None
+            own |= {f"lora.{stage}.{key}": value for key, value in settings.to_json().items()} if settings else {}
+        return own | dict(self.changed)
 
 
 BASE = Arm("base", "base", ("model", "task"))
@@ -86,7 +91,7 @@ class Budget:
     until: int
     """Rollouts"""
     planned: int = 0
-    """The rollouts that schedules reach to, where it will go on; 0: `until`"""
+    """The rollouts that it will go on to, which schedules reach to; 0: `until`, where it ends"""
     learn: bool = True
     """False samples without learning"""
     outcome_only: bool = False
@@ -94,7 +99,12 @@ class Budget:
     keep_best: bool = False
     """Also keeps the policy that does best on the probe problems"""
     shared_with: Arm | None = None
-    """Another arm whose steps these are, too"""
+    """Another arm whose steps these are, too, and which goes on from here"""
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing goes on from where it is spent"""
+        return self.shared_with is None and self.planned <= self.until
 
 
 @dataclass(frozen=True)
@@ -127,11 +137,11 @@ class Stages(Protocol):
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         """RL from the policy `start` until the budget's rollouts are spent; every one of them goes to the store. Called
-        again with more rollouts it goes on."""
+        again with more rollouts it goes on, where the budget before had them in `planned`."""
         ...
 
     def share(self, place: Place, other: Place) -> None:
-        """The exploration at `other` goes on from where the one at `place` stands."""
+        """The exploration at `other` goes on from where the one at `place` stands: its budget was `shared_with` that arm."""
         ...
 
     def experts(self, place: Place, start: Source, arm: Arm) -> Examples:
@@ -161,5 +171,5 @@ class Stages(Protocol):
         ...
 
     def deliver(self, policy: Source) -> None:
-        """The product: RUN/model, a Hugging Face folder."""
+        """The product: RUN/model, a Hugging Face folder. The last that a method asks for: the policies of all stages go."""
         ...

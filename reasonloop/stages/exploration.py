@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from reasonloop.errors import RunError
 from reasonloop.evaluation.evaluate import evaluate_policy, significantly_below
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.estimates import Estimator, GroupAdvantages
@@ -23,6 +24,7 @@ from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
+from reasonloop.stages.adapted import policy_of_stage
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
@@ -106,15 +108,17 @@ class Exploration:
         self.before = spent_before(run, place)
         prompts = self._prompts(start, fresh=found is None)
         self._take_back()
-        policy = run.policy(self.checkpoint.folder if found else start)
+        policy = policy_of_stage(run, start, place, begun=found is not None) if budget.learn else run.take_policy(start)
         kl_in_reward = options.kl_coef if options.kl_in == "reward" else 0.0
         critic = Critic(policy, recipe.ppo, recipe.optimizer, kl_in_reward) if options.objective == "ppo" else None
         self.learner = run.learner(policy, recipe.sampling, critic)
         if found:
-            self.learner.load(self.checkpoint.folder)
+            self._go_on(place)
         self.objective = objective_of(options)
         self.estimator: Estimator = critic or GroupAdvantages(self.objective)
-        self.reference = run.policy(start) if options.kl_coef else None
+        self.reference = None
+        if options.kl_coef:
+            self.reference = policy.without_adapter() if policy.adapter is not None else run.policy(start)
         explorer = None
         if recipe.exploration.form != "none" and not budget.outcome_only:
             explorer = ExplorationReward(
@@ -133,6 +137,15 @@ class Exploration:
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:
             self.probe()  # what is lost counts from the start
+
+    def _go_on(self, place: Place) -> None:
+        try:
+            self.learner.load(self.checkpoint.folder)
+        except FileNotFoundError:
+            raise RunError(
+                f"the exploration {place.name} ended with {self.state.rollouts} rollouts and can't go on to "
+                f"{self.budget.until}: give the budget that it had before planned={self.budget.until}, in a new run"
+            ) from None
 
     @property
     def over(self) -> bool:
@@ -245,8 +258,11 @@ class Exploration:
         run = self.run
         if self.over or run.stopping or time.monotonic() - self.saved_at >= run.recipe.checkpoint_seconds:
             self.state = replace(self.state, done=self.over)
-            self.checkpoint.save(self.learner, self.state.to_json())
+            ended = self.over and self.budget.ends
+            self.checkpoint.save(self.learner, self.state.to_json(), trainer_state=not ended)
             run.folder.set_state(self.place.name, self.place.iteration, self.state.step)
+            if self.over:
+                run.hold_trained(self.checkpoint.folder, self.learner)
             self.saved_at = time.monotonic()
             run.stop_point()
 

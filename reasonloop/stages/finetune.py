@@ -14,6 +14,7 @@ from reasonloop.records import Place
 from reasonloop.runs.dry import TRAINED_EXAMPLE
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import FEW_EXAMPLES, Arm, Examples, Source
+from reasonloop.stages.adapted import LORA, policy_of_stage
 from reasonloop.stages.common import shuffled, tell_skipped
 
 
@@ -67,7 +68,8 @@ def finetune(
         run.progress.say(f"{place.stage}: no examples; the policy stays as it was")
         checkpoint.skip({"done": True, "empty": True})
         return Path(start)
-    learner = run.learner(run.policy(checkpoint.folder if state else start), run.recipe.sampling.untruncated())
+    policy = policy_of_stage(run, start, place, begun=state is not None)
+    learner = run.learner(policy, run.recipe.sampling.untruncated())
     if state:
         learner.load(checkpoint.folder)
     first = state["step"] if state else 0
@@ -96,8 +98,11 @@ def finetune(
         over = step + 1 == total
         if over or run.stopping or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
             # a finished fine-tuning hands on its weights; nobody continues its optimizer
-            checkpoint.save(learner, {"step": step + 1, "done": over}, trainer_state=not over)
+            adapter = {LORA: policy.adapter.settings.to_json()} if policy.adapter is not None else {}
+            checkpoint.save(learner, {"step": step + 1, "done": over, **adapter}, trainer_state=not over)
             run.folder.set_state(place.name, place.iteration, step + 1)
+            if over:
+                run.hold_trained(checkpoint.folder, learner)
             saved_at = time.monotonic()
             run.stop_point()
     return checkpoint.folder

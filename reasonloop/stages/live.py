@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reasonloop.config import Training
+from reasonloop.errors import RunError
 from reasonloop.records import Place
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.stages.adapted import check_delivered, deliver_adapter
 from reasonloop.stages.evaluate import evaluate
 from reasonloop.stages.experts import demonstrations, experts
 from reasonloop.stages.exploration import ExplorationState, explore
@@ -63,11 +65,24 @@ class LiveStages:
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:
         for place in places:
             checkpoint = self.run.folder.checkpoint(place)
-            if checkpoint.folder not in keep:
-                checkpoint.drop_weights()
+            if checkpoint.folder not in keep and not self.recipe.keep_checkpoints:
+                checkpoint.drop_policy()
 
     def deliver(self, policy: Source) -> None:
-        model = self.run.folder.path / "model"
+        folder = self.run.folder
+        model, checkpoints = folder.path / "model", folder.checkpoints()
+        deliver_adapter(self.run, policy)
         if not (model / "config.json").is_file():
-            self.run.policy(policy).save(model)
-        self.run.folder.set_state("done")
+            own = next((one for one in checkpoints if one.folder == policy), None)
+            if own is not None and own.dropped:
+                raise RunError(
+                    f"{model} has been deleted; of a finished run nothing else is left that it could be made of"
+                )
+            if own is not None and own.whole:
+                own.deliver(model)
+            else:
+                self.run.policy(policy).save(model)
+        check_delivered(self.run)
+        for checkpoint in checkpoints:  # before the run is done: what a killed process leaves of them goes then
+            checkpoint.drop_trainer_state() if self.recipe.keep_checkpoints else checkpoint.drop_policy()
+        folder.set_state("done")

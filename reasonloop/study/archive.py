@@ -11,7 +11,7 @@ from reasonloop.config import Recipe
 from reasonloop.config.recipe import GONE
 from reasonloop.errors import InputError
 from reasonloop.files import read_object
-from reasonloop.runs.folder import Differing, differences, options_of
+from reasonloop.runs.folder import MAY_DIFFER, differences
 from reasonloop.study.definition import Study
 from reasonloop.study.earlier import upgrade
 
@@ -99,11 +99,7 @@ def unpack(study: Study, runs: Path) -> None:
 
 
 def another_recipe(run: Path, recipe: Recipe) -> str | None:
-    """An option that a run had otherwise, or that one of the two leaves unset. Options that have gone since are passed over,
-    and those that its version didn't know where they are what they are by default."""
-    usual = options_of(Recipe())
-
-    def passed_over(one: Differing) -> bool:
-        return one.key in GONE or (one.there is None and one.here == usual.get(one.key))
-
-    return next((str(one) for one in differences(recipe, run) if not passed_over(one)), None)
+    """An option that a run had otherwise, or that one of the two leaves unset. Options that don't touch the result or have
+    gone since are passed over."""
+    found = differences(recipe, run)
+    return next((str(one) for one in found if one.key not in GONE and not one.key.startswith(MAY_DIFFER)), None)

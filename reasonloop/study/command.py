@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -35,6 +35,7 @@ from reasonloop.study.archive import (
 )
 from reasonloop.study.definition import Study, checked_arms, load_study
 from reasonloop.study.earlier import Recorder
+from reasonloop.study.pins import pins_of
 from reasonloop.study.work import Crew, Job
 
 
@@ -65,12 +66,15 @@ def run_study(path: Path, wanted: Wanted) -> None:
     sys.path.append(str(study.recipe.resolve().parent))  # a recipe's own modules lie beside it
     plans = checked_arms(study)
     runs = wanted.runs or Path("runs") / f"study-{study.name}"
+    if not wanted.train_again and not wanted.dry_run:
+        unpack(study, runs)
+    if pins := pins_of(study, plans, runs):  # models of the hub
+        study, chosen = replace(study, pins=pins), replace(chosen, pins=pins)
+        plans = checked_arms(study)
     if wanted.dry_run:
         check_runs(chosen, plans, runs)
         print_plan(chosen, plans, runs, wanted)
         return
-    if not wanted.train_again:
-        unpack(study, runs)
     check_runs(chosen, plans, runs)
     if not wanted.compare_only:
         _work(chosen, plans, runs, wanted)

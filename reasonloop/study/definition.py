@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Study:
     """Overrides by the arm's name"""
     baseline: str | None
     threads: int
+    pins: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By arm: overrides that hold its models of the hub at one commit"""
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ class Study:
         return self.file.with_name(name if self.file.stem == "study" else f"{self.file.stem}.{name}")
 
     def overrides(self, arm: str, seed: int) -> list[str]:
-        return [*self.arms[arm], f"seed={seed}", f"threads={self.threads}"]
+        return [*self.arms[arm], *self.pins.get(arm, ()), f"seed={seed}", f"threads={self.threads}"]
 
     def only(self, arms: Sequence[str] | None, seeds: Sequence[int] | None) -> Study:
         """The study with some of its arms and seeds. InputError for one that it hasn't."""

@@ -46,7 +46,7 @@ def test_flops_are_those_that_torch_counts(family: str) -> None:
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=torch.arange(4, 4 + length)[None], use_cache=False)
-    assert counter.get_total_flops() == ceilings.Cost.of(model).training_flops(length, length, length * length) / 3
+    assert counter.get_total_flops() == ceilings.cost_of(model).training_flops(length, length, length * length) / 3
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
@@ -54,7 +54,7 @@ def test_bytes_of_keys_and_values_are_those_of_transformers_cache(family: str) -
     model = tiny_model(family)
     cache = model(input_ids=torch.arange(4, 9)[None], use_cache=True).past_key_values
     held = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
-    cost = ceilings.Cost.of(model)
+    cost = ceilings.cost_of(model)
     assert held == 5 * cost.keys
     without = cost.decoding_bytes(1, 0, 4)
     assert cost.decoding_bytes(3, 5, 4) - without == 4 * 3 * held

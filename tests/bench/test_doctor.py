@@ -11,6 +11,7 @@ from reasonloop.bench import doctor
 from reasonloop.bench.doctor import CHECKS, Check
 from reasonloop.cli import main
 from reasonloop.errors import InputError
+from reasonloop.machine import room
 from reasonloop.verify.sandbox import sandbox
 
 
@@ -52,7 +53,7 @@ def test_a_containers_limits_count(
 ) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content + "\n")
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
     monkeypatch.setattr(doctor, "LEAST_MEMORY", 1 << 30)
     assert doctor.cpu().status == cpu
     found = doctor.memory()
@@ -65,7 +66,7 @@ def test_a_containers_limits_count(
 def test_vectors_without_a_name_are_slow_on_x86_alone(
     machine: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
     monkeypatch.setattr(doctor.platform, "machine", lambda: machine)
     assert doctor.cpu().status == status

@@ -75,7 +75,7 @@ def test_draws_follow_the_distribution(vocabulary: int, sampling: Sampling) -> N
     rows = torch.from_numpy(logits).expand(batch, -1)
     for start in range(0, draws, batch):
         u = uniforms(keys, np.arange(start, start + batch))
-        drawn, logprobs = draw(rows.clone(), u, sampling)
+        drawn, logprobs = draw(rows.clone(), torch.from_numpy(u), sampling)
         counts += np.bincount(drawn.numpy(), minlength=vocabulary)
         if start == 0:
             np.testing.assert_allclose(logprobs.numpy(), np.log(expected[drawn.numpy()]), rtol=0, atol=1e-5)
@@ -90,7 +90,7 @@ def inverse_cdf(logits: np.ndarray, u: float) -> int:
 
 @settings(max_examples=60)
 @given(
-    vocabulary=st.sampled_from([1, 2, 5, 255, 256, 257, 512, 700]),
+    vocabulary=st.sampled_from([1, 2, 5, 192, 255, 256, 257, 384, 512, 700]),
     seed=st.integers(0, 10_000),
     u=st.floats(0, LARGEST_UNIFORM),
     banned=st.floats(0, 0.95),
@@ -102,7 +102,7 @@ def test_a_draw_inverts_the_cdf_and_never_takes_a_banned_token(
     logits = rng.normal(scale=3, size=vocabulary).astype(np.float32)
     logits[rng.random(vocabulary) < banned] = -np.inf
     logits[rng.integers(vocabulary)] = 1.0
-    drawn, logprob = draw(torch.from_numpy(logits)[None].clone(), np.array([u]), Sampling())
+    drawn, logprob = draw(torch.from_numpy(logits)[None].clone(), torch.tensor([u], dtype=torch.float64), Sampling())
     token = int(drawn[0])
     assert logits[token] > -np.inf
     weights = np.exp(logits.astype(np.float64) - logits.max())
@@ -119,13 +119,14 @@ def test_edges(u: float, vocabulary: int) -> None:
     for place in {0, vocabulary // 2, vocabulary - 1}:
         one_hot = torch.full((1, vocabulary), float("-inf"))
         one_hot[0, place] = 3.0
-        token, logprob = draw(one_hot, np.array([u]), Sampling())
+        token, logprob = draw(one_hot, torch.tensor([u], dtype=torch.float64), Sampling())
         assert (int(token), float(logprob)) == (place, 0.0)
         sharp = torch.zeros(1, vocabulary)
         sharp[0, place] = 1e4
-        token, logprob = draw(sharp, np.array([u]), Sampling())
+        token, logprob = draw(sharp, torch.tensor([u], dtype=torch.float64), Sampling())
         assert (int(token), float(logprob)) == (place, 0.0)
-    first, last = (draw(torch.zeros(1, vocabulary), np.array([x]), Sampling())[0] for x in (0.0, LARGEST_UNIFORM))
+    ends = torch.tensor([[0.0], [LARGEST_UNIFORM]], dtype=torch.float64)
+    first, last = (draw(torch.zeros(1, vocabulary), x, Sampling())[0] for x in ends)
     assert (int(first), int(last)) == (0, vocabulary - 1)
 
 
@@ -134,7 +135,7 @@ def test_greedy_limits_agree() -> None:
     u = uniforms(np.arange(64, dtype=np.uint64), np.zeros(64, np.int64))
     best = logits.argmax(-1)
     for sampling in (Sampling(temperature=1e-4), Sampling(top_k=1), Sampling(top_p=1e-6), Sampling(min_p=0.999999)):
-        drawn, logprobs = draw(logits.clone(), u, sampling)
+        drawn, logprobs = draw(logits.clone(), torch.from_numpy(u), sampling)
         assert torch.equal(drawn, best), sampling
         torch.testing.assert_close(logprobs, torch.zeros(64), rtol=0, atol=1e-5)
 
@@ -145,7 +146,7 @@ def test_the_learner_sees_the_log_probs_that_were_drawn_with(sampling: Sampling)
     hidden = torch.from_numpy(rng.normal(size=(500, 16)).astype(np.float32))
     head = Head(torch.from_numpy(rng.normal(size=(300, 16)).astype(np.float32) / 2))
     u = uniforms(np.arange(500, dtype=np.uint64), np.zeros(500, np.int64))
-    drawn, logprobs = draw(head.logits(hidden), u, sampling)
+    drawn, logprobs = draw(head.logits(hidden), torch.from_numpy(u), sampling)
     scored, _ = target_logprobs(hidden, head, drawn, sampling)
     torch.testing.assert_close(scored, logprobs, rtol=0, atol=1e-5)
 

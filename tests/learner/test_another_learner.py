@@ -40,7 +40,7 @@ class Nudged:
     def score(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Sampling) -> list[np.ndarray]:
         return self.policy.score([prompt for prompt, _ in pairs], [response for _, response in pairs], sampling)
 
-    def save(self, folder: Path, trainer_state: bool = True) -> None:
+    def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None:
         self.policy.write(folder)
         (folder / "updates").write_text(str(self.updates))
 
@@ -52,7 +52,7 @@ def test_a_run_with_another_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Session, "learner", lambda self, policy, sampling, critic=None: Nudged(policy))
     out = tmp_path / "run"
     argv = ["run", str(small_recipe(tmp_path)), "rl.learning_rate=1e-5", "rft.learning_rate=1e-5", "--out", str(out)]
-    assert main([*argv, "rl.refill_rounds=2"]) == 0
+    assert main([*argv, "rl.refill_rounds=2", "keep_checkpoints=true"]) == 0
     learned = [line for line in metrics(out, stage="explore", branch="main", iteration=0) if line["groups_used"]]
     assert [line["learning_rate"] for line in learned] == [1e-5] * len(learned) != []
     kept, product = (Policy.load(folder).model for folder in (out / "checkpoints" / "main-rft-1", out / "model"))

@@ -23,9 +23,10 @@ from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.learner.batch import Example
 from reasonloop.learner.local import LocalLearner
+from reasonloop.methods import Method
 from reasonloop.policy.policy import Policy, Weights
-from reasonloop.records import Rollout
-from reasonloop.runs.checkpoints import Checkpoint
+from reasonloop.records import Place, Rollout
+from reasonloop.runs.stages import Arm, Budget, Stages
 from reasonloop.store.experts import Experts, select_experts
 from reasonloop.store.segments import TrajectoryStore
 from reasonloop.tasks import load_task
@@ -65,10 +66,8 @@ def evaluation(out: Path, name: str) -> dict[str, Any]:
     return json.loads((out / "evals" / f"{name}.json").read_text())
 
 
-@pytest.fixture
-def all_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps the weights that a run drops."""
-    monkeypatch.setattr(Checkpoint, "drop_weights", lambda self: None)
+KEPT = "keep_checkpoints=true"
+"""The policies of all stages stay"""
 
 
 class Spy:
@@ -108,7 +107,6 @@ def test_the_product_is_the_last_fine_tuned_policy_and_generates(whole: Path) ->
     prompt = tokenizer("7 from 3 4 :", return_tensors="pt").input_ids
     text = tokenizer.decode(model.generate(prompt, max_new_tokens=12, do_sample=False)[0, prompt.shape[1] :])
     assert "=" in text.split()
-    assert same(whole / "model", whole / "checkpoints" / "main-rft-1")
     assert not same(whole / "model", weak_model(), within=1e-5)
     assert json.loads((whole / "state.json").read_text())["stage"] == "done"
     assert (whole / "report.html").stat().st_size > 10_000
@@ -211,7 +209,7 @@ def test_a_run_can_be_sampled_again_from_its_addresses(whole: Path) -> None:
 def test_vanilla_beside_rloop_is_vanilla_rl_alone(schedule: str, tmp_path: Path) -> None:
     """Shared first steps or not: the same rollouts, the same weights."""
     options = (f"rl.schedule={schedule}", "rl.warmup_steps=2", "rl.probe_every=2")
-    beside = run(tmp_path / "beside", *options)
+    beside = run(tmp_path / "beside", *options, KEPT)
     alone = run(tmp_path / "alone", "method=rl", *options, "rl.steps=6", "rloop.vanilla=false")
     assert same(beside / "checkpoints" / "vanilla-explore-0", alone / "model")
     vanilla = rollouts(beside, "vanilla")
@@ -232,7 +230,7 @@ def test_vanilla_beside_rloop_is_vanilla_rl_alone(schedule: str, tmp_path: Path)
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])  # shared with RLoop's first exploration, and apart
 def test_vanilla_is_evaluated_where_rloops_iterations_end(schedule: str, explored: bool, tmp_path: Path) -> None:
     options = (f"rl.schedule={schedule}", "rloop.iterations=3", f"eval.explored={str(explored).lower()}")
-    out = run(tmp_path, *options)
+    out = run(tmp_path, *options, KEPT)
     way = [evaluation(out, name) for name in ("vanilla-1", "vanilla-2", "vanilla")]
     assert [e["rollouts"] for e in way] == [BUDGET, 2 * BUDGET, 3 * BUDGET]
     assert 0 < way[0]["seconds"] <= way[1]["seconds"] <= way[2]["seconds"]
@@ -354,7 +352,7 @@ def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypa
         return result
 
     monkeypatch.setattr(exploration_module, "evaluate_policy", scripted)
-    out = run(tmp_path, "rloop.adaptive=true", "rl.probe_every=1", "rl.steps=5")
+    out = run(tmp_path, "rloop.adaptive=true", "rl.probe_every=1", "rl.steps=5", KEPT)
     steps = [(line["iteration"], line["step"]) for line in metrics(out, stage="explore", branch="main")]
     assert steps == [(0, 0), (0, 1), *((1, step) for step in range(5)), *((2, step) for step in range(3))]
     assert len(rollouts(out, iteration=0)) == 2 * 16 == evaluation(out, "iteration-0-rft")["rollouts"]
@@ -363,16 +361,15 @@ def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypa
     assert [line["step"] for line in metrics(out, stage="explore", branch="vanilla")] == list(range(2, 10))
     assert same(out / "model", out / "checkpoints" / "main-rft-2")
     kept = {path.parent.name for path in (out / "checkpoints").glob("*/model.safetensors")}
-    assert kept == {"main-explore-2", "main-rft-2", "vanilla-explore-0"}
+    assert kept == {f"main-{stage}-{i}" for stage in ("explore", "rft") for i in range(3)} | {"vanilla-explore-0"}
+    assert not list((out / "checkpoints").glob("*/trainer.pt"))
 
 
 # selection and fine-tuning
 
 
 @pytest.mark.parametrize("choice", ["iteration_start", "base", "explored"])
-def test_where_fine_tuning_starts(
-    choice: str, all_weights: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_fine_tuning_starts(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch, live, "finetune")
     explorations = Spy(monkeypatch, live, "explore")
     out = run(tmp_path, f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rloop.vanilla=false", "rl.steps=1")
@@ -389,10 +386,8 @@ def test_where_fine_tuning_starts(
 
 
 @pytest.mark.parametrize("choice", ["iteration_start", "base", "explored"])
-def test_fine_tuning_without_a_learning_rate_gives_its_start_back(
-    choice: str, all_weights: None, tmp_path: Path
-) -> None:
-    out = run(tmp_path, f"rloop.reinitialise_from={choice}", "rft.learning_rate=1e-12", "rloop.vanilla=false")
+def test_fine_tuning_without_a_learning_rate_gives_its_start_back(choice: str, tmp_path: Path) -> None:
+    out = run(tmp_path, f"rloop.reinitialise_from={choice}", "rft.learning_rate=1e-12", "rloop.vanilla=false", KEPT)
     made = out / "checkpoints"
     for i in range(2):
         start = made / f"main-explore-{i}" if choice == "explored" else weak_model()
@@ -539,8 +534,8 @@ def right_and_hard(
     }
 
 
-def test_base_policy_rollouts_come_from_the_iterations_start(all_weights: None, tmp_path: Path) -> None:
-    out = run(tmp_path, "rloop.experts=base_policy", "rl.refill_rounds=1")
+def test_base_policy_rollouts_come_from_the_iterations_start(tmp_path: Path) -> None:
+    out = run(tmp_path, "rloop.experts=base_policy", "rl.refill_rounds=1", KEPT)
     made = out / "checkpoints"
     sampling = config.load(recipe_file()).sampling
     for iteration, start in enumerate([weak_model(), made / "main-rft-0"]):
@@ -562,7 +557,7 @@ def test_iterations_without_experts(choice: str, tmp_path: Path, monkeypatch: py
         return found if iteration == 0 else Experts([], found.rates, found.seen, 0, found.problems, 0, 0, 0)
 
     monkeypatch.setattr("reasonloop.store.experts.select_experts", first_only)
-    options = (f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rl.steps=1", "eval.samples=2")
+    options = (f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rl.steps=1", "eval.samples=2", KEPT)
     out = run(tmp_path, *options)
     last = {"iteration_start": "main-rft-0", "explored": "main-explore-2"}
     expected = out / "checkpoints" / last[choice] if choice in last else weak_model()
@@ -591,18 +586,72 @@ def test_a_run_in_a_pipe_tells_the_last_step_and_how_little_there_is_to_learn_fr
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in (out / "model").iterdir())
 
 
-def test_weights_are_dropped_when_nothing_needs_them(whole: Path) -> None:
-    kept = {path.parent.name for path in (whole / "checkpoints").glob("*/model.safetensors")}
-    assert kept == {"main-explore-1", "main-rft-1", "vanilla-explore-0"}
+def test_the_product_alone_is_left_of_a_finished_run(whole: Path) -> None:
+    left = {
+        str(path.relative_to(whole / "checkpoints")) for path in (whole / "checkpoints").rglob("*") if path.is_file()
+    }
+    stages = ("main-explore-0", "main-explore-1", "main-rft-0", "main-rft-1", "vanilla-explore-0")
+    assert left == {f"{stage}/stage.json" for stage in stages}
+    assert (whole / "model" / "model.safetensors").stat().st_nlink == 1
+
+
+def test_weights_are_dropped_when_nothing_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each evaluation finds on the disk: weights, and the trainer's state where something goes on from there."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    evaluate = live.evaluate
+
+    def looked(run: Any, policy: Any, name: str, *args: Any, **options: Any) -> None:
+        made = run.folder.path / "checkpoints"
+        found[name] = tuple(
+            {path.parent.name for path in made.glob(f"*/{file}")} for file in ("model.safetensors", "trainer.pt")
+        )
+        evaluate(run, policy, name, *args, **options)
+
+    monkeypatch.setattr(live, "evaluate", looked)
+    run(tmp_path)
+    assert found == {
+        "base": (set(), set()),
+        "iteration-0-explored": ({"main-explore-0", "vanilla-explore-0"}, {"main-explore-0", "vanilla-explore-0"}),
+        "iteration-0-rft": (
+            {"main-explore-0", "vanilla-explore-0", "main-rft-0"},
+            {"main-explore-0", "vanilla-explore-0"},
+        ),
+        "iteration-1-explored": ({"vanilla-explore-0", "main-rft-0", "main-explore-1"}, {"vanilla-explore-0"}),
+        "iteration-1-rft": ({"vanilla-explore-0", "main-rft-0", "main-explore-1", "main-rft-1"}, {"vanilla-explore-0"}),
+        "vanilla-1": ({"vanilla-explore-0", "main-rft-1"}, {"vanilla-explore-0"}),
+        "vanilla": ({"vanilla-explore-0", "main-rft-1"}, set()),
+    }
+
+
+def test_a_product_that_was_deleted_is_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(tmp_path, "method=sft")
+    (out / "model" / "config.json").unlink()
+    assert main(["run", str(recipe_file()), "method=sft", "--out", str(out)]) == 1
+    assert "model has been deleted; of a finished run nothing else is left" in capsys.readouterr().err
+
+
+def test_an_exploration_goes_on_where_its_budget_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"{__name__}:SHORT_SIGHTED"
+    options = (f"method={name}", "rl.steps=1", "rloop.vanilla=false")
+    assert main(["run", str(recipe_file()), *options, "--out", str(tmp_path / "run")]) == 1
+    assert "main-explore-0 ended with 16 rollouts and can't go on to 32" in capsys.readouterr().err
+
+
+def short_sighted(run: Stages) -> None:
+    arm = Arm("main", "short-sighted")
+    for until in (16, 32):
+        run.explore(run.recipe.model.path, Place(), arm, Budget(until))
+
+
+SHORT_SIGHTED = Method("short-sighted", short_sighted)
 
 
 # supervised
 
 
 def test_sft_learns_its_demonstrations(tmp_path: Path) -> None:
-    out = run(
-        tmp_path, "method=sft", "sft.demonstrations=400", "sft.epochs=2", "sft.learning_rate=3e-3", "eval.samples=8"
-    )
+    options = ("sft.demonstrations=400", "sft.epochs=2", "sft.learning_rate=3e-3", "eval.samples=8")
+    out = run(tmp_path, "method=sft", *options, KEPT)
     losses = [line["loss"] for line in metrics(out, stage="sft")]
     assert len(losses) == 50
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
@@ -627,10 +676,10 @@ def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_path: Path, all_weights: None) -> None:
+def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_path: Path) -> None:
     probe = ("rl.keep_best=true", "rl.probe_every=1", "eval.probe_samples=8", "eval.samples=2", "rl.learning_rate=1e-2")
     options = ("rloop.iterations=2", "rl.steps=2") if beside else ("method=rl", "rl.steps=4")
-    out = run(tmp_path, *probe, *options)
+    out = run(tmp_path, KEPT, *probe, *options)
     branches = {("main", 0), ("vanilla", 0)} if beside else {("main", 0)}
     lines = [m for m in metrics(out, stage="probe") if (m["branch"], m["iteration"]) in branches]
     lines = sorted(lines, key=lambda line: line["step"])
@@ -643,11 +692,18 @@ def test_early_stopping_keeps_the_best_policy_on_the_probe(beside: bool, tmp_pat
         assert same(out / "model", out / "checkpoints" / "main-best-0")
 
 
-def test_a_whole_run_in_bfloat16(tmp_path: Path) -> None:
-    out = run(tmp_path, "model.dtype=bfloat16", "rl.steps=2", "rl.learning_rate=1e-3", "rloop.vanilla=false")
+def test_a_whole_run_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on with its float32 copies of the weights where vanilla RL takes over from RLoop's first exploration."""
+    stored: list[Any] = []
+
+    def kept(self: LocalLearner, folder: Path, load: Any = LocalLearner.load) -> None:
+        stored.append(torch.load(folder / "trainer.pt", weights_only=True))
+        load(self, folder)
+
+    monkeypatch.setattr(LocalLearner, "load", kept)
+    out = run(tmp_path, "model.dtype=bfloat16", "rl.steps=2", "rl.learning_rate=1e-3")
+    assert {copy.dtype for state in stored for copy in state["copies"]} == {torch.float32}
     product = Policy.load(out / "model", dtype="bfloat16").model
-    stored = torch.load(out / "checkpoints" / "main-explore-1" / "trainer.pt", weights_only=True)
-    assert {copy.dtype for copy in stored["copies"]} == {torch.float32}
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(out / "model")

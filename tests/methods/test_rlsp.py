@@ -57,7 +57,7 @@ def test_vanilla_beside_it_is_paid_for_the_outcome_alone(whole: Path) -> None:
 
 
 def test_the_policy_is_frozen_while_the_critic_warms_up(tmp_path: Path) -> None:
-    out = run(tmp_path, *RLSP, "rlsp.vanilla=false", "ppo.warmup_steps=2")
+    out = run(tmp_path, *RLSP, "rlsp.vanilla=false", "ppo.warmup_steps=2", "keep_checkpoints=true")
     assert same(out / "model", out / "checkpoints" / "main-sft-0")
     lines = metrics(out, stage="explore")
     assert [line["learning_rate"] for line in lines] == [0, 0]
@@ -73,7 +73,7 @@ def test_updates_count_while_the_critic_warms_up(tmp_path: Path) -> None:
 def test_rloops_first_steps_are_not_vanillas_where_the_outcomes_weight_has_a_schedule(tmp_path: Path) -> None:
     weight = ("exploration.form=length", "exploration.alpha=0.6", "exploration.alpha_end=1")
     options = (*weight, "exploration.length_scale=4", "eval.samples=2", "rl.steps=2")
-    beside = run(tmp_path / "beside", *options)
+    beside = run(tmp_path / "beside", *options, "keep_checkpoints=true")
     alone = run(tmp_path / "alone", "method=rl", *options, "rl.steps=4", "rloop.vanilla=false")
     assert same(beside / "checkpoints" / "vanilla-explore-0", alone / "model")
     alphas = [line["alpha"] for line in metrics(beside, stage="explore", branch="vanilla") if "alpha" in line]

@@ -47,6 +47,10 @@ PLANS = {
         *("rl.skip_solved=true", "rl.problems_per_step=2", "rl.steps=4", "rft.epochs=1", "rloop.vanilla=false"),
         *("eval.samples=1", "eval.explored=false"),
     ],
+    "rloop, adapters, KL, the baseline beside it": [
+        *("lora.rank=2", "lora.rft.rank=3", "rl.kl_coef=0.1", "rl.probe_every=1", "rl.keep_best=true"),
+        *("rl.steps=2", "eval.samples=2", "rft.epochs=1"),
+    ],
     "sft": ["method=sft"],
     "sft, checkpoints far apart": ["method=sft", "checkpoint_seconds=1e9"],
 }
@@ -60,9 +64,10 @@ class Case:
         self.argv = ["run", _recipe(), *PLANS[plan], "--out", self.out]
         folder.mkdir(exist_ok=True)
 
-    def kill_at(self, change: int) -> bool:
-        """Works on the run until its `change`-th change to a file; False if it came to its end."""
-        code = command(self.argv, log=self.log, watched=self.out, kill_at=change)
+    def kill_at(self, change: int, below: str = "") -> bool:
+        """Works on the run until its `change`-th change to a file (whose path in it begins with `below`); False if it came
+        to its end."""
+        code = command(self.argv, log=self.log, watched=self.out / below, kill_at=change)
         assert code in (0, -signal.SIGKILL), self.log.read_text()
         return code != 0
 
@@ -105,6 +110,30 @@ def test_killed_as_the_folder_is_made(change: int, tmp_path: Path) -> None:
     case = Case("sft", tmp_path)
     assert case.kill_at(change)
     assert_same(case.complete(), unbroken("sft"))
+
+
+def test_killed_as_the_product_is_delivered_and_the_checkpoints_go(tmp_path: Path) -> None:
+    plan = "rl after sft"
+    case = Case(plan, tmp_path)
+    for change in (1, 3, 8):  # the partial folder, a link in it, and thereabouts its renaming
+        assert case.kill_at(change, below="model")
+    for change in (1, 2, 9):  # weights of one stage, weights of the next
+        assert case.kill_at(change, below="checkpoints/main-")
+        assert (case.out / "model" / "config.json").is_file()
+    assert_same(case.complete(), unbroken(plan))
+    assert {path.name for path in (case.out / "checkpoints").rglob("*") if path.is_file()} == {"stage.json"}
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
+    """It doesn't know today's options, and has left the trainer's state of a stage that is done."""
+    plan = "rl after sft"
+    case = Case(plan, tmp_path)
+    done = case.out / "checkpoints" / "main-sft-0"
+    assert case.kill_at(1, below="checkpoints/main-explore")
+    (done / "trainer.pt").write_bytes(b"left")
+    config = case.out / "config.toml"
+    config.write_text(config.read_text().replace("keep_checkpoints = false\n", ""))
+    assert_same(case.complete(), unbroken(plan))
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:

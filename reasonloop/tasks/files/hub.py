@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
-from socket import getaddrinfo
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from reasonloop.errors import InputError, first_line
+from reasonloop.hub import offline
 from reasonloop.tasks.files.raw import RawRow
 
 NAME = re.compile(r"(?P<hf>hf:)?(?P<name>(?:[\w.-]+/)?[\w.-]+)(?::(?P<config>[\w.+-]+))?(?:@(?P<split>[\w.+-]+))?")
@@ -32,8 +29,7 @@ def load(name: str, config: str | None) -> dict[str, Any]:
         ) from None
     import huggingface_hub.constants
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is told here
-    if not _has_address(huggingface_hub.constants.ENDPOINT):
+    if offline():
         # what was downloaded before is still there, and nobody waits for retries
         datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
@@ -49,14 +45,6 @@ def hub_rows(data: Any, name: str) -> Iterator[RawRow]:
         for value in batch.to_pylist():
             number += 1
             yield RawRow(name, "row", number, value)
-
-
-def _has_address(endpoint: str) -> bool:
-    """Whether the network knows the hub's name, or a proxy may."""
-    try:
-        return bool(getproxies() or getaddrinfo(urlsplit(endpoint).hostname, None))
-    except OSError:
-        return False
 
 
 def _unavailable(name: str, reason: str) -> InputError:

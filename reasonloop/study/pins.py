@@ -1,0 +1,51 @@
+"""A study's models of the hub are at one commit each, in all of its runs, however long they take to be asked for."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+
+from reasonloop import config
+from reasonloop.config import Recipe, stored_recipe
+from reasonloop.errors import InputError
+from reasonloop.policy.hub import HubName, commit_of
+from reasonloop.runs.models import hub_models, pins
+from reasonloop.study.definition import Study
+from reasonloop.study.earlier import Recorder
+
+
+def pins_of(study: Study, plans: Mapping[str, Recorder], runs: Path) -> dict[str, list[str]]:
+    """By arm: the overrides that hold its models of the hub at the commit that the study's earlier runs have, or that the
+    hub has now. Raises InputError where neither is known."""
+    known: dict[str, str] = {}
+    for arm, seed in product(study.arms, study.seeds):
+        wanted, there = plans[arm].recipe, _recipe_of(runs / f"{arm}-{seed}" / "config.toml")
+        if there is not None and hub_models(wanted):
+            known = _commits(wanted, there) | known
+    for plan in plans.values():
+        for source, name in hub_models(plan.recipe).items():
+            known[source] = known.get(source) or commit_of(name)
+    every = {arm: pins(plan.recipe, known) for arm, plan in plans.items()}
+    return {arm: found for arm, found in every.items() if found}
+
+
+def _recipe_of(file: Path) -> Recipe | None:
+    if not file.is_file():
+        return None
+    try:
+        return config.parse(stored_recipe(tomllib.loads(file.read_text(encoding="utf-8"))), [], str(file))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from None
+
+
+def _commits(wanted: Recipe, there: Recipe) -> dict[str, str]:
+    """The commits that a run of the study has, by what the study calls the models."""
+    judges = wanted.exploration.judge.model, there.exploration.judge.model
+    found = {}
+    for source, own in ((wanted.model.source, there.model.source), judges):
+        name, _, commit = own.rpartition("@")
+        if name == source.partition("@")[0] and HubName(name, commit).is_commit:
+            found[source] = commit
+    return found

@@ -24,6 +24,8 @@ from reasonloop.track import Followers, check_trackers
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
+    from reasonloop.runs.dry import DryStages
+    from reasonloop.tasks import Task
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -145,7 +147,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     from reasonloop.rewards.judge import check_judge
     from reasonloop.runs.fit import needs_noted, sizes_of
     from reasonloop.runs.notes import check_length, notes
-    from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
+    from reasonloop.tasks import load_task, require_gold, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.source)
@@ -154,10 +156,9 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
     dry = plan(recipe)
-    asked = dry.asked
     if dry.adapters:
         require_peft()
-    check_problems(recipe, problems, "explore" in asked)
+    check_problems(recipe, problems, "explore" in dry.asked)
     sized = plan(recipe, sizes_of(recipe, task, problems))
     room = needs_noted(recipe, sized, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
@@ -166,7 +167,15 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
         check_judge(recipe.exploration.judge, first)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
+    policy = _checked_policy(recipe, task, problems, dry)
+    tell(task)
+    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
+        print(line, file=sys.stderr)
+    return policy
 
+
+def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
+    """The model's policy, once engine, learner and model can do what is asked of them, and all prompts fit."""
     from reasonloop.engine.checked import CheckedEngine
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
@@ -176,6 +185,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.outcome import own_reward
     from reasonloop.stages.experts import demonstration_pairs
+    from reasonloop.tasks import row_name
 
     device = resolve_device(recipe.model.device)
     check_optimizer(recipe.optimizer, device.partition(":")[0])
@@ -193,13 +203,10 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
-    if "demonstrations" in asked:
+    if "demonstrations" in dry.asked:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
-    tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
-        print(line, file=sys.stderr)
     return policy
 
 

@@ -16,16 +16,16 @@ from reasonloop.errors import InputError, RunError, Unavailable, first_line
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
+from reasonloop.runs.dry import DryStages
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
 from reasonloop.runs.session import Session
+from reasonloop.tasks import Task
 from reasonloop.track import Followers, check_trackers
 
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
-    from reasonloop.runs.dry import DryStages
-    from reasonloop.tasks import Task
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -167,6 +167,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
         check_judge(recipe.exploration.judge, first)
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
+
     policy = _checked_policy(recipe, task, problems, dry)
     tell(task)
     for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
@@ -175,7 +176,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
 
 
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
-    """The model's policy, once engine, learner and model can do what is asked of them, and all prompts fit."""
+    """The recipe's parts that need torch, and its model, on which prompts and demonstrations are tried."""
     from reasonloop.engine.checked import CheckedEngine
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of

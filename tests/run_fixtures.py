@@ -107,7 +107,7 @@ def small_recipe(folder: Path) -> Path:
 
 
 @functools.cache
-def _server() -> Any:
+def server() -> Any:
     """Forks from a process that has imported everything and started no thread: a fresh process in milliseconds."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
@@ -122,7 +122,7 @@ def start(
 
     With `kill_at` it kills itself with SIGKILL just before its `kill_at`-th change (1 is the first) to a file in `watched`.
     """
-    process = _server().Process(
+    process = server().Process(
         target=_command, args=([str(a) for a in argv], str(log), str(watched or ""), kill_at, str(cwd or os.getcwd()))
     )
     process.start()

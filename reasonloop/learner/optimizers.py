@@ -15,7 +15,7 @@ from reasonloop.errors import InputError
 def adamw(parameters: Sequence[torch.nn.Parameter], options: Optimizer) -> torch.optim.Optimizer:
     """Over float32 parameters; the learning rate is set at each step. Raises InputError where bitsandbytes is asked for and
     isn't there, or what it offloads to."""
-    common = {"lr": 0.0, "betas": options.betas, "weight_decay": options.weight_decay}
+    common: dict[str, Any] = {"lr": 0.0, "betas": options.betas, "weight_decay": options.weight_decay}
     check_optimizer(options, parameters[0].device.type if parameters else "cpu")
     if options.state == "float32" and not options.offload:
         return torch.optim.AdamW(parameters, fused=True, **common)

@@ -245,7 +245,10 @@ def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") ->
         whole, tokenizer = load_model(adapter_base(adapter))
         if tokenizer_folder(path) == adapter:
             tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)
-        return merge(whole, adapter).to(device, getattr(torch, dtype)), tokenizer
+        model = merge(whole, adapter)
+        for parameter in model.parameters():  # buffers stay float32, as transformers has them
+            parameter.data = parameter.data.to(device, getattr(torch, dtype))
+        return model.to(device), tokenizer
     quiet()
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded

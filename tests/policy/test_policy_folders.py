@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError
 from reasonloop.files import recover_folder
+from reasonloop.policy.codec import Codec
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Problem
 
@@ -164,6 +165,70 @@ def test_a_path_that_does_not_exist_suggests_the_nearest_name(tmp_path: Path) ->
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"expected a Hugging Face folder or a \.gguf file"):
         Policy.load(tmp_path / "notes.txt")
+
+
+class Unpickled:
+    """What runs when a pickle is read."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("ran"),))
+
+
+def with_code(path: Path, **more: str) -> None:
+    """A configuration whose author has code of their own for it."""
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "auto_map": {"AutoConfig": "own.C", "AutoTokenizer": ["own.T", None]}, **more}))
+
+
+def pickled(folder: Path, content: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a model's own code": (
+        lambda path: with_code(path / "config.json", model_type="made_up"),
+        "its author's own Python code would have to run",
+    ),
+    "a tokenizer's own code": (
+        lambda path: with_code(path / "tokenizer_config.json", tokenizer_class="MadeUp"),
+        "its author's own Python code would have to run",
+    ),
+    "a pickle": (lambda path: pickled(path, {"x": Unpickled()}), "hold more than tensors"),
+    "a Git LFS pointer": (
+        lambda path: (path / "model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        ),
+        r"model\.safetensors is a Git LFS pointer.*git -C .* lfs pull",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_nothing_of_a_folders_own_runs_and_nobody_is_asked(
+    kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "model"
+    shutil.copytree(folder, broken)
+    (broken / "own.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass C: pass\nclass T: pass\n")
+    break_it, said = REFUSED[kind]
+    break_it(broken)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda *text: pytest.fail("asked at the terminal"))
+    for load in (Policy.load, Codec.load) if "code" in kind else (Policy.load,):
+        with pytest.raises(InputError, match=said) as caught:
+            load(broken)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_transformers_knows_needs_no_code_of_its_own(policy: Policy, folder: Path, tmp_path: Path) -> None:
+    known = tmp_path / "model"
+    shutil.copytree(folder, known)
+    with_code(known / "config.json")
+    pickled(known, policy.model.state_dict())  # tensors alone
+    weights = Policy.load(known).model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in policy.model.state_dict().items())
 
 
 def test_a_prompt_is_not_closed_and_a_demonstration_is(policy: Policy) -> None:

@@ -11,11 +11,14 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import FAMILIES, pairs, tiny_model, tiny_policy, tokens
+from tiny_models import FAMILIES, LARGEST_NUMBER, build_tokenizer, pairs, tiny_model, tiny_policy, tokens
 
 from reasonloop.config import Sampling
+from reasonloop.errors import InputError
 from reasonloop.kernels import ops as kernels
-from reasonloop.policy.attention import PackedPlan
+from reasonloop.policy import attention
+from reasonloop.policy.attention import PackedPlan, Scores
+from reasonloop.policy.check import check_packing, rounding
 from reasonloop.policy.logprobs import Head, target_logprobs, truncation_mask
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import pack, split_by_tokens
@@ -126,12 +129,9 @@ UNFIT = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", sorted(UNFIT))
-def test_architectures_that_cannot_be_packed_are_refused(architecture: str, tmp_path: Any) -> None:
-    from tiny_models import LARGEST_NUMBER, build_tokenizer
-
-    from reasonloop.errors import InputError
-
+def test_architectures_that_cannot_be_packed_are_refused(architecture: str, dtype: str, tmp_path: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = UNFIT[architecture]()
@@ -139,7 +139,56 @@ def test_architectures_that_cannot_be_packed_are_refused(architecture: str, tmp_
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     build_tokenizer(LARGEST_NUMBER).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="packed stream"):
-        Policy.load(tmp_path / "model")
+        Policy.load(tmp_path / "model", "cpu", dtype)
+
+
+@pytest.mark.parametrize("family", [*sorted(FAMILIES), "mixture of experts"])
+def test_families_pass_the_check_in_half_precision_too(family: str) -> None:
+    """Their logits differ by far less than what rounding may do, and a neighbour changes none of them by a bit."""
+    policy = mixture() if family == "mixture of experts" else tiny_policy(family, seed=1)
+    policy.compute_in("bfloat16")
+    check_packing(policy, family)
+    assert rounding(policy.model) == pytest.approx(2 * 2**-7 * 3**0.5)
+
+
+def mixture() -> Policy:
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=97,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Policy(transformers.AutoModelForCausalLM.from_config(config), build_tokenizer(LARGEST_NUMBER))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(dtype: str) -> None:
+    """As a model's layers do before it is trained: by less than what half precision rounds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(UNFIT["convolution"]())
+    policy = Policy(model, build_tokenizer(LARGEST_NUMBER))
+    policy.compute_in(dtype)
+    with pytest.raises(InputError, match=r"a sequence changes the logits of another by 0\.00"):
+        check_packing(policy, "fresh")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_mask_that_says_more_than_causality_is_no_rounding(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that packed streams don't know of."""
+    policy = tiny_policy("mistral_window", seed=1)
+    policy.compute_in(dtype)
+    monkeypatch.setattr(attention, "Scores", lambda scale, window, softcap: Scores(scale, None, softcap))
+    with pytest.raises(InputError, match="of their spread from its own forward pass"):
+        check_packing(policy, "windowless")
 
 
 lengths = st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 40), min_size=1, max_size=4)), max_size=5)

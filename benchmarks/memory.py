@@ -1,11 +1,13 @@
 """Memory that real stages take, against what `reasonloop.runs.needs` plans: python benchmarks/memory.py [MODEL ...]
 
 Each stage runs in a process of its own: sampling a full set of slots, or two updates on full micro-batches. Its peak is the
-largest resident set that Linux counts. Writes benchmarks/results/memory.json; a quarter of an hour on two cores.
+largest resident set that Linux counts. Writes benchmarks/results/memory.json, where other models' rows stay; a quarter of an
+hour on two cores.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PROMPT = 20
+RESULT = Path(__file__).parent / "results" / "memory.json"
 STAGES: dict[str, list[tuple[str, list[str], int]]] = {
     "countdown": [
         ("exploration", [], 1),
@@ -36,8 +39,10 @@ def main() -> None:
     from reasonloop.bench.result import machine_and_versions, write
     from reasonloop.runs.needs import memory
 
-    rows = []
-    for model in sys.argv[1:] or STAGES:
+    chosen = sys.argv[1:] or list(STAGES)
+    before = json.loads(RESULT.read_text())["stages"] if RESULT.is_file() else []
+    rows = [row for row in before if row["model"] not in chosen]
+    for model in chosen:
         for stage, options, threads in STAGES[model]:
             planned = next(need for need in memory(asked(model, options, threads)) if need.stage == stage)
             argv = [sys.executable, __file__, "--stage", model, stage, str(threads), *options]
@@ -46,8 +51,8 @@ def main() -> None:
             rows.append({**row, "planned": round(planned.bytes), "measured": int(told)})
             share = f"{planned.bytes / int(told):.2f} of {int(told) / 2**30:.2f} GiB"
             print(model, stage, *options, threads, share, flush=True)
-    machine, versions = machine_and_versions(0)
-    write({"machine": machine, "versions": versions, "stages": rows}, Path("benchmarks/results/memory.json"))
+            machine, versions = machine_and_versions(0)
+            write({"machine": machine, "versions": versions, "stages": rows}, RESULT)
 
 
 def asked(model: str, options: list[str], threads: int) -> Any:

@@ -1,14 +1,15 @@
-# make quickstart · make test (README.md) · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
+# make quickstart · make test (README.md) · make test-vllm · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
 # PYTHON=python3.12: the interpreter (else the first of several that will do). TORCH_INDEX=URL: where torch comes from, as
 # PyTorch's install page has it; without it pip's own choice, which is the CPU build where one is offered (docs/install.md).
 PYTHON ?=
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test test-trackers wheel-test examples lint types docs evidence-docs site linkcheck model clean
+.PHONY: install quickstart quickstart-short test test-trackers test-vllm wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -37,6 +38,11 @@ $(BIN)/.smollm2: $(BIN)/.installed
 test-trackers: install
 	@PYTHON="$(BIN)/python" sh tools/test-trackers.sh
 
+# with the real vLLM, on a CPU, in an environment of its own
+test-vllm: install
+	PYTHON="$(BIN)/python" VENV_VLLM="$(VENV_VLLM)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install-vllm.sh
+	$(VENV_VLLM)/bin/python -m pytest tests/with_vllm
+
 # a wheel in a clean environment of its own, away from this folder
 wheel-test: install
 	PYTHON="$(BIN)/python" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/wheel-test.sh
@@ -46,6 +52,10 @@ examples: install
 	mkdir -p runs
 	for name in loop own_objective own_reward own_method; do $(BIN)/python examples/$$name.py || exit 1; done
 	$(BIN)/python examples/notebook.py runs/reasonloop.ipynb
+
+# the check for machines with a GPU at toy sizes, without one (docs/gpu.md): a minute and a half on one core
+gpu-check-cpu: install
+	PYTHON="$(BIN)/python" OUT=runs/gpu-check bash benchmarks/gpu/check.sh --cpu
 
 lint: install
 	$(BIN)/ruff check .
@@ -87,4 +97,4 @@ model: install
 	$(BIN)/reasonloop run reasonloop/bundled/countdown/recipe.toml --out runs/countdown-base
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VENV_VLLM) runs

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,7 +36,9 @@ VLLM_WITHOUT = {"torch", "torchaudio", "torchvision", "torchcodec", "opencv-pyth
 
 
 def trl_python() -> Path:
-    """The interpreter of the virtual environment with TRL in it, made where it is missing."""
+    """An interpreter with TRL: this one, or that of a virtual environment, which is made where it is missing."""
+    if find_spec("trl") is not None:
+        return Path(sys.executable)
 
     def install(python: Path) -> None:
         _pip(python, TORCH)

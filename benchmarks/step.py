@@ -173,8 +173,9 @@ class Ours:
 class Theirs:
     """TRL's side: starts its process, and tries its settings."""
 
-    def __init__(self, folder: Path, work: Work, threads: int) -> None:
-        self.folder, self.work, self.threads, self.python = folder, work, threads, trl_python()
+    def __init__(self, folder: Path, work: Work, threads: int, device: str) -> None:
+        self.folder, self.work, self.threads, self.device = folder, work, threads, device
+        self.python = trl_python()
         self.sampling_seconds: list[float] = []
         self.tried: dict[str, dict[str, float]] = {}
 
@@ -190,6 +191,7 @@ class Theirs:
             "learning_rate": LEARNING_RATE,
             "steps": len(self.work.lengths),
             "engine": engine,
+            "device": self.device,
             "pages": self.work.groups * GROUP * (-(-(widest + self.work.longest) // 32) + 1),
         }
         return Peer("trl_grpo", self.python, self.threads, options)
@@ -237,6 +239,7 @@ def main() -> None:
     options.add_argument(
         "--mixed", type=float, default=1.0, help="share of the groups with a right and a wrong response"
     )
+    options.add_argument("--device", default="cpu", help="cuda: both sides there, in bfloat16 (TRL by autocast)")
     options.add_argument("--trl-engine", choices=("generate", "continuous"), help="don't try: sample this way")
     options.add_argument("--trl-batch", type=int, nargs="+", default=[8, 32], help="responses a forward pass, to try")
     args = options.parse_args()
@@ -249,14 +252,14 @@ def main() -> None:
 
     from reasonloop.policy.policy import Policy
 
-    policy = Policy.load(args.model, "cpu")
+    policy = Policy.load(args.model, args.device)
     steps = max(2, args.pairs + 1)
     problems = problems_of(args.model, steps * args.problems, args.problem_file)
     work = Work.draw(policy, problems, steps, args.response, args.mixed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         policy.save(folder)
-        theirs = Theirs(folder, work, threads)
+        theirs = Theirs(folder, work, threads, args.device)
         engine, batch = (args.trl_engine, args.trl_batch[0]) if args.trl_engine else theirs.tune(args.trl_batch)
         theirs.sampling_seconds.clear()
         ours = Ours(policy, work)
@@ -266,6 +269,7 @@ def main() -> None:
     counted = np.concatenate(work.lengths[1 : args.pairs + 1])
     workload = {
         "model": args.model,
+        "device": args.device,
         "problems": args.problems,
         "group": GROUP,
         "mixed_groups": args.mixed,

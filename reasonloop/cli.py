@@ -271,6 +271,10 @@ def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     bench.add_argument("--json", type=_new_file, metavar="FILE", help="also write the whole result there")
 
     doctor = _verb(verbs, commands.doctor, "doctor", "what this machine can do, and what is missing")
+    doctor.add_argument(
+        "recipe", nargs="?", type=Path, metavar="RECIPE", help="also what this recipe takes: memory, disk, time"
+    )
+    _add_overrides(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON object")
 
     completion = _verb(verbs, commands.completion, "completion", "a script that makes your shell complete this command")

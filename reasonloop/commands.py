@@ -159,4 +159,15 @@ def completion(arguments: argparse.Namespace) -> None:
 def doctor(arguments: argparse.Namespace) -> None:
     from reasonloop.bench.doctor import run_doctor
 
-    run_doctor(arguments.json)
+    if arguments.recipe is None:
+        run_doctor(arguments.json)
+        return
+    from reasonloop import config
+    from reasonloop.execute import needs_check
+    from reasonloop.methods import checked_method
+
+    file = config.recipe_file(arguments.recipe)
+    recipe = config.load(file, arguments.overrides)
+    sys.path.append(str(file.resolve().parent))
+    checked_method(recipe, str(file))
+    run_doctor(arguments.json, {"recipe": lambda: needs_check(recipe, Path("runs") / file.stem)})

@@ -5,6 +5,10 @@ class InputError(Exception):
     """Bad input. The message is one line: the file, line or key; what was got; what was expected. Exit code 2."""
 
 
+class Unavailable(InputError):
+    """What the input names may well be there, but can't be had from here and now: there is no network, say."""
+
+
 class RunError(Exception):
     """The run failed. The message says what happened and what to do next. Exit code 1."""
 

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 from reasonloop import config
 from reasonloop.config import Recipe
-from reasonloop.errors import InputError, RunError, first_line
+from reasonloop.errors import InputError, RunError, Unavailable, first_line
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
+from reasonloop.runs.dry import DryStages
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
 from reasonloop.runs.session import Session
+from reasonloop.tasks import Task
 from reasonloop.track import Followers, check_trackers
 
 if TYPE_CHECKING:
+    from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
 
 
@@ -56,7 +59,7 @@ def _opened(recipe: Recipe, path: Path) -> Session:
         return Session(recipe, path)
     commits = commits_of(recipe)
     try:
-        policy = check_inputs(pinned(recipe, commits))
+        policy = check_inputs(pinned(recipe, commits), path)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
@@ -74,12 +77,17 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
+    from reasonloop.runs.fit import UNKNOWN, needs_told, sizes_of
     from reasonloop.runs.notes import check_length, notes
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
-    resolve(recipe.model.source)
-    check_length(recipe.model.source, recipe.sampling.max_tokens)
+    missing = ""
+    try:
+        resolve(recipe.model.source)
+        check_length(recipe.model.source, recipe.sampling.max_tokens)
+    except Unavailable as error:  # the plan can be told all the same
+        missing = str(error)
     check_functions(recipe.rewards, recipe.task.verify_deadline)
     task = load_task(recipe.task.name, recipe.task.options)
     dry, problems, read = plan(recipe), None, list[str]()
@@ -91,17 +99,35 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, 1) as pool:
             require_gold(task, problems, pool, chosen.name)
         read = report_lines(task)
-    if not (path / "config.toml").is_file():
+    if not missing and not (path / "config.toml").is_file():
         read = [*told(recipe), *read]
-    read = [*read, *notes(recipe, task, problems), *dry.notes()]
+    read = [*read, *([] if missing else notes(recipe, task, problems)), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    sized = plan(recipe, sizes_of(recipe, task, problems))
+    needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
     print(f"# into {path}")
     for line in dry.lines:
         print(f"# - {line}")
+    for line in needed:
+        print(f"# {line}")
+
+
+def needs_check(recipe: Recipe, path: Path) -> Check:
+    """For `reasonloop doctor`: what a run of the recipe takes here. Raises InputError where it can't fit."""
+    from reasonloop.bench.doctor import Check
+    from reasonloop.runs.fit import UNKNOWN, lines, needs_of, require_room, sizes_of
+    from reasonloop.tasks import load_task, task_problems
+
+    task = load_task(recipe.task.name, recipe.task.options)
+    problems = task_problems(task, recipe.task.name) if hasattr(task, "files") else None
+    needs = needs_of(recipe, plan(recipe, sizes_of(recipe, task, problems)), path, problems)
+    if needs is None:
+        return Check("advice", UNKNOWN)
+    return Check("advice" if require_room(needs) else "ok", "\n  ".join(lines(needs)), needs.to_json())
 
 
 def _what_to_do(error: Exception, folder: Path) -> str:
@@ -112,15 +138,16 @@ def _what_to_do(error: Exception, folder: Path) -> str:
     )
 
 
-def check_inputs(recipe: Recipe) -> Policy:
-    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts. Returns
-    the model's policy: its weights were looked at, too."""
+def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
+    """All that can be wrong with the input, found before the run folder exists: task, gold answers, model, prompts, and a
+    machine that is too small for it. Returns the model's policy: its weights were looked at, too."""
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
+    from reasonloop.runs.fit import needs_noted, sizes_of
     from reasonloop.runs.notes import check_length, notes
-    from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
+    from reasonloop.tasks import load_task, require_gold, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
     resolve(recipe.model.source)
@@ -129,10 +156,11 @@ def check_inputs(recipe: Recipe) -> Policy:
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
     dry = plan(recipe)
-    asked = dry.asked
     if dry.adapters:
         require_peft()
-    check_problems(recipe, problems, "explore" in asked)
+    check_problems(recipe, problems, "explore" in dry.asked)
+    sized = plan(recipe, sizes_of(recipe, task, problems))
+    room = needs_noted(recipe, sized, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
     if recipe.exploration.form == "judge":
@@ -140,16 +168,28 @@ def check_inputs(recipe: Recipe) -> Policy:
     with verifier_pool(chosen.name, chosen.options, chosen.verify_deadline, chosen.verify_workers) as pool:
         require_gold(task, problems, pool, chosen.name)
 
+    policy = _checked_policy(recipe, task, problems, dry)
+    tell(task)
+    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
+        print(line, file=sys.stderr)
+    return policy
+
+
+def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
+    """The recipe's parts that need torch, and its model, on which prompts and demonstrations are tried."""
     from reasonloop.engine.checked import CheckedEngine
     from reasonloop.engine.registry import engine_of
     from reasonloop.learner.losses import objective_of
+    from reasonloop.learner.optimizers import check_optimizer
     from reasonloop.policy.adapters import check_targets
     from reasonloop.policy.loading import resolve_device
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.outcome import own_reward
     from reasonloop.stages.experts import demonstration_pairs
+    from reasonloop.tasks import row_name
 
     device = resolve_device(recipe.model.device)
+    check_optimizer(recipe.optimizer, device.partition(":")[0])
     objective_of(recipe.rl)
     with closing(engine_of(recipe.engine)) as engine:
         if isinstance(engine, CheckedEngine):
@@ -164,13 +204,10 @@ def check_inputs(recipe: Recipe) -> Policy:
     codec.stop_texts(recipe.sampling.stop)
     for problem in problems:
         codec.check_context(row_name(problem), codec.encode_prompt(problem), recipe.sampling)
-    if "demonstrations" in asked:
+    if "demonstrations" in dry.asked:
         # generating all demonstrations can take minutes; those that come with the problems are checked to the last one
         training = [problem for problem in problems if problem.split == "train"]
         demonstration_pairs(recipe, task, codec, training, limit=16 if hasattr(task, "demonstrations") else None)
-    tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes()]:
-        print(line, file=sys.stderr)
     return policy
 
 

@@ -23,7 +23,8 @@ TRAINER_STATE = "trainer.pt"
 
 def bundled_recipes() -> list[str]:
     """Their names, the quickstart first."""
-    return sorted((path.stem for path in RECIPES.glob("*.toml")), key=lambda name: (name != "quickstart", name))
+    found = [str(path.relative_to(RECIPES)).removesuffix(".toml") for path in RECIPES.rglob("*.toml")]
+    return sorted(found, key=lambda name: (name != "quickstart", "/" in name, name))
 
 
 def write_atomically(

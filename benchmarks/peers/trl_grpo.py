@@ -2,7 +2,8 @@
 
 Options: {"model": folder, "prompts": [text], "group", "problems" (a step), "batch" (responses a forward pass),
 "longest", "learning_rate", "steps", "engine": "generate" | "continuous" | "given", "threads"}, and where they are not
-TRL's defaults "iterations" (updates on the same rollouts) and "scale" (of the advantages).
+TRL's defaults "iterations" (updates on the same rollouts) and "scale" (of the advantages); "device": "cuda" for a GPU, in
+bfloat16 by autocast.
 Requests: {"lengths": [int], "rewards": [float]}, one a response in the order of the prompts, and for "given" also
 {"prompts": [[token]], "responses": [[token]]} -> {"seconds", "sampling_seconds", "prompt_tokens", "loss", "grad_norm"};
 "sampling_seconds" is TRL's generation, or for "given" everything up to the advantages; "grad_norm" is before clipping.
@@ -94,8 +95,8 @@ def main() -> None:
 
     arguments = GRPOConfig(
         output_dir=tempfile.mkdtemp(),
-        use_cpu=True,
-        bf16=False,
+        use_cpu=options.get("device", "cpu") == "cpu",
+        bf16=options.get("device", "cpu") != "cpu",
         gradient_checkpointing=False,
         per_device_train_batch_size=options["batch"],
         gradient_accumulation_steps=responses // options["batch"],

@@ -19,6 +19,8 @@ from reasonloop.policy.shape import Cost
 from reasonloop.policy.stream import Stream
 
 SQUARES = (512, 1024, 2048)
+GPU_SQUARES = (4096, 8192)
+"""On a GPU also these: smaller products don't fill it"""
 
 
 def seconds_per_call(call: Callable[[], Any], device: str | torch.device = "cpu", budget: float = 0.2) -> float:
@@ -57,7 +59,8 @@ def matrix_peak(
     `torchs` own alone.
     """
     best = 0.0
-    for m, k, n in [*((size, size, size) for size in SQUARES), *shapes]:
+    squares = (*SQUARES, *GPU_SQUARES) if torch.device(device).type == "cuda" else SQUARES
+    for m, k, n in [*((size, size, size) for size in squares), *shapes]:
         a = torch.randn(m, k, device=device).to(dtype)
         b = torch.randn(n, k, device=device).to(dtype).t()  # as weights lie: [out, in]
         out = torch.empty(m, n, device=device, dtype=dtype)

@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -40,15 +40,18 @@ class Check:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def run_doctor(as_json: bool) -> None:
-    """The verb: prints a line a check as soon as it is done, or one JSON object {"healthy": bool, "checks": [...]}.
+def run_doctor(as_json: bool, more: Mapping[str, Callable[[], Check]] | None = None) -> None:
+    """The verb: prints a line a check as soon as it is done, or one JSON object {"healthy": bool, "checks": [...]}. `more`:
+    further checks, by name.
 
     A check that raises is broken, and the others go on. Raises RunError if something required is broken.
     """
     found: dict[str, Check] = {}
-    for name, look in CHECKS.items():
+    for name, look in (CHECKS | dict(more or {})).items():
         try:
             check = look()
+        except InputError as error:
+            check = Check("broken", first_line(error))
         except Exception as error:  # one broken part must not hide the others
             check = Check("broken", f"{type(error).__name__}: {first_line(error)}")
         found[name] = check

@@ -156,7 +156,8 @@ def sampling(policy: Policy, batch: int, workload: Workload, peak: dict[str, flo
     prompts = [random_tokens(rng, policy, workload.prompt) for _ in range(batch // group)]
     asked = forced(prompts, np.full(batch, workload.response))
     steps: list[float] = []
-    seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked)), workload.seconds)
+    engine = NativeEngine(slots=len(asked))
+    seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked, engine, len(steps))), workload.seconds)
     rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
     ceiling, laid_out = (ceilings.decoding_ceiling(policy.model, batch, laid_out=way) for way in (False, True))
     element = policy.head().weight.element_size()
@@ -183,12 +184,12 @@ def forced(prompts: Sequence[np.ndarray], lengths: np.ndarray, turn: int = 0) ->
     ]
 
 
-def decoding_step(policy: Policy, asked: Sequence[Request]) -> float:
-    """Samples all at once, and returns the mean seconds of a decoding step: from the end of the first to the last's."""
+def decoding_step(policy: Policy, asked: Sequence[Request], engine: NativeEngine, version: int = 0) -> float:
+    """Samples all at once, and returns the mean seconds of a decoding step: from the end of the first to the last's. With
+    another `version` the weights are taken for changed, as they are in a run."""
     ends: list[float] = []
-    engine = NativeEngine(slots=len(asked))
     engine.on_step = lambda _: ends.append(time.perf_counter())
-    engine.load(Weights(policy=policy))
+    engine.load(Weights(version, policy))
     engine.generate(asked, Sampling(max_tokens=max(request.length for request in asked)))
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 

@@ -172,7 +172,8 @@ def recipe_file(path: Path) -> Path:
     What isn't there is given back as it is: `load` says so.
     """
     bundled = RECIPES / f"{path}.toml"
-    return bundled if not path.is_file() and len(path.parts) == 1 and bundled.is_file() else path
+    named = not path.is_absolute() and ".." not in path.parts and len(path.parts) <= 2
+    return bundled if not path.is_file() and named and bundled.is_file() else path
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -122,6 +122,12 @@ class Optimizer(Section):
     """Gradients are scaled down to this norm. Non-finite gradients skip the update and are counted."""
     microbatch_tokens: int = Field(8192, ge=1)
     """Tokens in one forward and backward pass. Changes memory and speed, never the result."""
+    state: Literal["float32", "8bit"] = "float32"
+    """What AdamW keeps its two moments in. 8bit: 2 bytes a weight for 8, in blocks with a scale each (bitsandbytes; needs
+    `reasonloop[optim]`). Part of the result (docs/memory.md)."""
+    offload: bool = False
+    """Keep AdamW's moments in memory that the GPU's driver moves to the CPU's where the GPU has too little (bitsandbytes;
+    needs `reasonloop[optim]`)."""
 
 
 class _Training(Section):

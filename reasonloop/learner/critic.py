@@ -15,6 +15,7 @@ from reasonloop.config import Optimizer, Ppo
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.estimates import Estimate, Estimates
 from reasonloop.learner.gae import gae, token_rewards, whiten
+from reasonloop.learner.optimizers import adamw
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import Stream, in_streams
 from reasonloop.records import Group, Rollout
@@ -32,9 +33,7 @@ class Critic:
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
         self.parameters = [*self.head.parameters(), *self._trained().values()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=optimizer.betas, weight_decay=optimizer.weight_decay, fused=True
-        )
+        self.optimizer = adamw(self.parameters, optimizer)
 
     def values(self, stream: Stream) -> Tensor:
         """Values [M] before the stream's target tokens."""

@@ -17,9 +17,11 @@ from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
+from reasonloop.learner.optimizers import adamw
 from reasonloop.learner.protocol import Measured
-from reasonloop.learner.ranks import MOST, ThreadRanks, cut
+from reasonloop.learner.ranks import ThreadRanks, cut
 from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
 
 SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
@@ -67,9 +69,7 @@ class LocalLearner:
             p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._trained
         ]
         """What the optimizer changes: the policy's own float32 parameters, or float32 copies"""
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=options.betas, weight_decay=options.weight_decay, fused=True
-        )
+        self.optimizer = adamw(self.parameters, options)
         self.updates = 0
         self.skipped = 0
 
@@ -99,7 +99,7 @@ class LocalLearner:
 
         alone = critic is not None or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST))
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS))
         found = self._ranks.run(self.policy, parts, work)
         sums = {name: sum(rank[name] for rank in found) for name in found[0]}
         norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))

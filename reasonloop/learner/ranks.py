@@ -17,10 +17,9 @@ import torch
 
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import common_prefix, split_by_tokens
 
-MOST = 4
-"""Ranks at most: each holds gradients of its own."""
 WORTH = 1.1
 """Cutting an update up repeats prompts and what all prompts begin with: not where the longest rank, times the ranks, is
 longer than the whole by this"""
@@ -75,7 +74,7 @@ class ThreadRanks:
         if len(parts) == 1:
             return [work(policy, parts[0])]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(MOST - 1, "learner")
+            self._pool = ThreadPoolExecutor(MOST_RANKS - 1, "learner")
         threads = torch.get_num_threads()
         twins = [_twin(policy) for _ in parts[1:]]
         torch.set_num_threads(max(1, threads // len(parts)))

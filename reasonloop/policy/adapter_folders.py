@@ -9,6 +9,7 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object
+from reasonloop.policy.hub import hub_name
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
@@ -40,14 +41,18 @@ def is_adapter(folder: Path) -> bool:
 def base_named(folder: Path) -> str:
     """What the adapter in a folder stands on, as its configuration says: a path from the folder on where there is something,
     or else as it stands there. Raises InputError where it says nothing."""
-    named = read_object(folder / CONFIG).get("base_model_name_or_path")
+    config = read_object(folder / CONFIG)
+    named = config.get("base_model_name_or_path")
     beside = folder / Path(named).expanduser() if isinstance(named, str) and named else folder
     if beside.resolve() == folder.resolve():
         raise InputError(
             f"model {folder}: an adapter, and its {CONFIG} has base_model_name_or_path = {named!r}; expected the model that "
             "it stands on"
         )
-    return str(beside) if beside.exists() else str(named)
+    if beside.exists():
+        return str(beside)
+    revision = config.get("revision")
+    return f"{named}@{revision}" if revision and hub_name(str(named)) and "@" not in str(named) else str(named)
 
 
 def merge(model: Any, folder: Path) -> Any:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from reasonloop.config import LoraSettings
 from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.files import read_object
 from reasonloop.policy.adapter_folders import CONFIG, require_peft
+from reasonloop.policy.hub import hub_name
 
 WEIGHTS = "adapter_model.safetensors"
 AGREE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
@@ -138,12 +138,18 @@ def modules(model: nn.Module) -> Iterator[nn.Module]:
 
 def merged(model: Any) -> Any:
     """The plain model with the adapter in its weights: other layers' weights are shared, those of adapted ones are new."""
+    plain = without(model)
+    for name, layer in layers(model).items():
+        plain.get_submodule(name).weight = nn.Parameter(weight(layer), requires_grad=False)
+    return plain
+
+
+def without(model: Any) -> Any:
+    """The plain model without the adapter: modules of its own on the same weights."""
     tensors = [*model.parameters(), *model.buffers()]
     plain = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     for name, layer in layers(plain).items():
-        own = layer.base_layer
-        own.weight = nn.Parameter(weight(layer), requires_grad=False)
-        plain.set_submodule(name, own)
+        plain.set_submodule(name, layer.base_layer)
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         if attribute in vars(plain):
             delattr(plain, attribute)
@@ -164,19 +170,6 @@ def merged_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield plain, weight(layer) if last == "weight" else parameter.detach()
 
 
-@contextmanager
-def switched_off(model: nn.Module) -> Iterator[None]:
-    """Inside, the model computes without its adapter."""
-    adapted = layers(model).values()
-    for layer in adapted:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in adapted:
-            layer.enable_adapters(True)
-
-
 def save(model: Any, adapter: Adapter, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, as peft has them, into an existing folder."""
     adapted = layers(model)
@@ -190,7 +183,12 @@ def save(model: Any, adapter: Adapter, folder: Path) -> None:
     except SafetensorError as error:  # a full disk is no OSError there
         raise OSError(f"{folder}: {error}") from error
     config = model.peft_config[_NAME].to_dict()
-    config |= {"base_model_name_or_path": adapter.base, "target_modules": _shortest(model, [*adapted])}
+    base = hub_name(adapter.base)
+    config |= {
+        "base_model_name_or_path": base.name if base else adapter.base,
+        "revision": base.revision if base else None,
+    }
+    config |= {"target_modules": _shortest(model, [*adapted])}
     config |= {"inference_mode": True, "init_lora_weights": True}
     told = {key: getattr(value, "value", value) for key, value in config.items()}
     (folder / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -225,7 +223,8 @@ def told_by(folder: Path) -> Adapter:
     """What the folder of an adapter that `save` wrote says of it."""
     config = read_object(folder / CONFIG)
     settings = LoraSettings(config["r"], float(config["lora_alpha"]), tuple(config["target_modules"]))
-    return Adapter(settings, config["base_model_name_or_path"])
+    base, revision = config["base_model_name_or_path"], config["revision"]
+    return Adapter(settings, f"{base}@{revision}" if revision else base)
 
 
 def expect_agreement(one: Any, other: Any, what: str) -> None:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reasonloop.errors import InputError, first_line
+from reasonloop.errors import InputError, Unavailable, first_line
 from reasonloop.hub import offline
 from reasonloop.policy.stored import StoredWeights, stored_weights, weight_files
 
@@ -251,10 +251,10 @@ def _refused(wanted: HubName, error: Exception) -> InputError:
     return InputError(f"model {wanted}: {why}")
 
 
-def _unavailable(wanted: HubName, reason: str) -> InputError:
+def _unavailable(wanted: HubName, reason: str) -> Unavailable:
     folder = f"models/{wanted.name.partition('/')[2]}"
     at = f" --revision {wanted.revision}" if wanted.revision else ""
-    return InputError(
+    return Unavailable(
         f"model {wanted}: no folder, file or bundled model here, and the Hugging Face hub's can't be had ({reason}); "
         f"download it where the hub can be reached: hf download {wanted.name}{at} --local-dir {folder}, then name {folder}"
     )

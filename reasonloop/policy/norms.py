@@ -34,7 +34,9 @@ def _epsilon(module: Any) -> float | None:
 def _plain(module: Any) -> bool:
     """Whether a norm is x / sqrt(mean of x squared + epsilon) * weight, seen by what it computes."""
     weight, epsilon = getattr(module, "weight", None), _epsilon(module)
-    if not isinstance(weight, Tensor) or weight.dim() != 1 or epsilon is None or "forward" in vars(module):
+    if getattr(module, "fused", False) or "forward" in vars(module):
+        return False
+    if not isinstance(weight, Tensor) or weight.dim() != 1 or epsilon is None:
         return False
     x = torch.linspace(-1.5, 2.0, 3 * len(weight), device=weight.device).view(3, -1)
     expected = module(x).float()
@@ -47,4 +49,4 @@ def _fused(kind: type) -> type:
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
         return nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, _epsilon(self))
 
-    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {"forward": forward, "fused": True, "__module__": kind.__module__})

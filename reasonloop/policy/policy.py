@@ -25,7 +25,7 @@ from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import load_model, resolve_device
 from reasonloop.policy.logprobs import Head
-from reasonloop.policy.scorer import Scorer, UnadaptedScorer
+from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
@@ -102,9 +102,10 @@ class Policy:
         self.adapter = Adapter(settings, self.name if base is None else base)
 
     def without_adapter(self) -> Policy:
-        """The policy as it was before `adapt`, on the same weights: what a KL is to. It scores, nothing else."""
+        """The policy as it was before `adapt`, on the same weights, which it shares: what a KL is to."""
         twin = copy.copy(self)
-        twin.scorer = UnadaptedScorer(self.model)
+        twin.adapter, twin.model = None, adapters.without(self.model)
+        twin.scorer = Scorer(twin.model)
         return twin
 
     def merged_parameters(self) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reasonloop.config import Sampling
-from reasonloop.policy import adapters, attention
+from reasonloop.policy import attention
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.logprobs import Head, target_logprobs
 from reasonloop.policy.stream import Stream
@@ -60,11 +60,3 @@ class Scorer(nn.Module):
         scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)
         output = self.model.get_output_embeddings()
         return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
-
-
-class UnadaptedScorer(Scorer):
-    """The same, with the model's adapter switched off meanwhile."""
-
-    def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
-        with adapters.switched_off(self.model):
-            return super().forward(stream, sampling)

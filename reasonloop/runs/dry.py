@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from reasonloop.config import LoraSettings, Recipe, Rl, Training
 from reasonloop.records import Place
@@ -18,12 +19,34 @@ def expected_experts(recipe: Recipe, train: int) -> int:
     return (min(train, visited) if train else visited) // 2
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A stage as the method asked for it, for what it will need."""
+
+    kind: str
+    """explore, share, finetune, evaluate, drop or deliver"""
+    name: str
+    """`Place.name`, or the policy's"""
+    stage: str = ""
+    """Of explorations and fine-tunings: explore, sft or rft"""
+    amount: float = 0.0
+    """Rollouts of an exploration or evaluation, examples times epochs of a fine-tuning"""
+    learn: bool = True
+    ends: bool = True
+    """Whether nothing goes on from it"""
+    keep_best: bool = False
+    others: tuple[str, ...] = ()
+    """Who shares it; what is kept"""
+
+
 class DryStages:
     """See `Stages`. `sizes`: problems by split; splits that it lacks count nothing."""
 
     def __init__(self, recipe: Recipe, sizes: Mapping[str, int] | None = None) -> None:
         self.recipe, self.sizes = recipe, sizes or {}
         self.lines: list[str] = []
+        self.stages: list[Asked] = []
+        """In their order"""
         self.asked: set[str] = set()
         """The stages that the method has"""
         self.units = 0.0
@@ -42,6 +65,7 @@ class DryStages:
         options = self.recipe.eval
         self._say("evaluate", f"{arm.label}: evaluate, {options.samples} samples of each {options.split} problem")
         if same_as not in self._evaluated:
+            self.stages.append(Asked("evaluate", name, amount=self.sizes.get(options.split, 0) * options.samples))
             self.units += self.sizes.get(options.split, 0) * options.samples
         self._evaluated.add(name)
 
@@ -54,10 +78,14 @@ class DryStages:
             how += f" with {reward} exploration reward" if reward != "none" and not budget.outcome_only else ""
             self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts")
             self.units += (until - spent) * (RL_ROLLOUT if budget.learn else 1)
+            self.stages.append(
+                Asked("explore", place.name, "explore", until - spent, budget.learn, budget.ends, budget.keep_best)
+            )
             self._spent[place.name] = until
         return Explored(place.name, max(until, spent), f"{place.name}'s best" if budget.keep_best else None)
 
     def share(self, place: Place, other: Place) -> None:
+        self.stages.append(Asked("share", place.name, others=(other.name,)))
         self._spent.setdefault(other.name, self._spent.get(place.name, 0))
 
     def experts(self, place: Place, start: Source, arm: Arm) -> Examples:
@@ -88,14 +116,17 @@ class DryStages:
             "finetune",
             f"{arm.label}: {place.stage.upper()}{self._adapter(place.stage, options)} from {start}, {epochs:g} epochs",
         )
+        self.stages.append(Asked("finetune", place.name, place.stage, len(found) * epochs))
         self.finetunings[place.name] = len(found) * epochs * TRAINED_EXAMPLE
         self.units += self.finetunings[place.name]
         return place.name
 
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:
-        pass
+        kept = tuple(map(str, keep))
+        self.stages += [Asked("drop", place.name) for place in places if place.name not in kept]
 
     def deliver(self, policy: Source) -> None:
+        self.stages.append(Asked("deliver", str(policy)))
         self._say("deliver", f"deliver {policy} as the model")
 
     def _adapter(self, stage: str, options: Rl | Training) -> str:

@@ -1,8 +1,8 @@
 """What a stage trains where the recipe has LoRA for it: an adapter beside the weights of the policy that it starts from.
 
 Fine-tuning from a policy that is itself a fine-tuned adapter of the same shape goes on training that one, so that what
-comes out stays the same model with one adapter. An exploration always gets a fresh one: its start is then the adapter
-switched off.
+comes out stays the same model with one adapter. An exploration always gets a fresh one: its start is then the policy
+without it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from reasonloop.config import LoraSettings, Recipe
 from reasonloop.files import ADAPTER
 from reasonloop.policy import adapters
 from reasonloop.policy.adapter_folders import is_adapter
+from reasonloop.policy.hub import hub_name
 from reasonloop.policy.loading import resolve
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Place
@@ -51,9 +52,9 @@ def deliver_adapter(run: Session, policy: Source) -> None:
     source, target = Path(policy) / ADAPTER, run.folder.path / ADAPTER
     if not _is_checkpoint(run, Path(policy)) or not source.is_dir():
         return
-    model = run.recipe.model.path
+    model = run.recipe.model.source
     reason = f"its adapter stands on weights that this run has made, not on {model}"
-    if adapters.told_by(source).base == model:
+    if adapters.told_by(source).base == _named(model):
         reason = f"{model} is itself an adapter" if is_adapter(resolve(model)) else ""
     if reason:
         run.progress.say(f"no {target}: {reason}; the product is {run.folder.path / 'model'}")
@@ -90,12 +91,18 @@ def _is_checkpoint(run: Session, folder: Path) -> bool:
 
 def _base_of(run: Session, folder: Path) -> Source:
     """What the adapter of a checkpoint stands on."""
-    told = adapters.told_by(folder / ADAPTER).base
-    return run.recipe.model.source if told == run.recipe.model.path else folder.parent / Path(told).name
+    told, model = adapters.told_by(folder / ADAPTER).base, run.recipe.model.source
+    return model if told == _named(model) else folder.parent / Path(told).name
 
 
 def _told(run: Session, base: Source) -> str:
     """A base as an adapter's folder names it: a checkpoint by the way there, anything else as the recipe does."""
     if _is_checkpoint(run, Path(base)):
         return f"../../{Path(base).name}"
-    return run.recipe.model.path if str(base) == run.recipe.model.source else str(base)
+    model = run.recipe.model.source
+    return _named(model if Path(base) == Path(model) else str(base))
+
+
+def _named(source: str) -> str:
+    """A model of the hub by owner/name@revision, anything else as it stands."""
+    return str(hub_name(source) or source)

@@ -36,7 +36,7 @@ class Recorder(DryStages):
         self.spent = spent or {}
         self.evaluations: dict[str, dict[str, Any]] = {}
         """By name"""
-        self.stages: dict[tuple[str, int, str], dict[str, Any]] = {}
+        self.keys: dict[tuple[str, int, str], dict[str, Any]] = {}
         """By branch, iteration and stage"""
         self.spends: dict[str, int] = {}
         """Rollouts spent by the policy of each evaluation, by name"""
@@ -52,7 +52,7 @@ class Recorder(DryStages):
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         shared = {"shared_with": budget.shared_with.name} if budget.shared_with else {}
-        self.stages[place.branch, place.iteration, "explore"] = {**arm.keys, **shared}
+        self.keys[place.branch, place.iteration, "explore"] = {**arm.keys, **shared}
         before = self._spent.get(place.name, 0)
         found = super().explore(start, place, arm, budget)
         self.rollouts += self._spent.get(place.name, 0) - before
@@ -60,7 +60,7 @@ class Recorder(DryStages):
         return Explored(found.policy, until, found.best)
 
     def experts(self, place: Place, start: Source, arm: Arm) -> Examples:
-        self.stages[place.branch, place.iteration, "select"] = arm.keys
+        self.keys[place.branch, place.iteration, "select"] = arm.keys
         return super().experts(place, start, arm)
 
     def finetune(
@@ -72,7 +72,7 @@ class Recorder(DryStages):
         options: Training,
         epochs: float,
     ) -> Source:
-        self.stages[place.branch, place.iteration, place.stage] = arm.keys
+        self.keys[place.branch, place.iteration, place.stage] = arm.keys
         return super().finetune(start, place, arm, examples, options, epochs)
 
     def of(self, line: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Recorder(DryStages):
         if line["stage"] == "eval":
             return {key: value for key, value in self.evaluations[line["name"]].items() if key != "depends_on"}
         stage = "explore" if line["stage"] in ("probe", "greedy") else line["stage"]
-        return self.stages[line["branch"], line["iteration"], stage]
+        return self.keys[line["branch"], line["iteration"], stage]
 
 
 def recorded(recipe: Recipe, spent: Spent | None = None) -> Recorder:

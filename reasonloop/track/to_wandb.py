@@ -34,7 +34,7 @@ class Wandb:
         return self._run.step
 
     def _only(self, id: str) -> int:
-        """An offline run that goes on is written anew, in place of what there was: `wandb sync` puts rows that it sends
+        """An offline run that goes on is written anew, in place of what there was. `wandb sync` puts rows that it sends
         again where they are, but those of a second part behind them, under other steps."""
         current = Path(self._run.dir).parent
         for old in current.parent.glob(f"offline-run-*-{id}"):

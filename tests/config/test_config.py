@@ -179,7 +179,7 @@ def test_the_documented_reference_is_the_current_one() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted((ROOT / "recipes").glob("*.toml")), BUNDLED / "countdown" / "recipe.toml"],
+    [*sorted((ROOT / "recipes").rglob("*.toml")), BUNDLED / "countdown" / "recipe.toml"],
     ids=lambda path: path.stem,
 )
 def test_recipes_that_come_with_the_package_are_valid(path: Path) -> None:

@@ -1,8 +1,4 @@
-"""Captured decoding steps: the same rollouts as plain ones.
-
-There may be no GPU here. What a CUDA graph does is done by a traced program instead: it knows the tensor operations of one
-forward pass, on the tensors that they were recorded on, and runs none of the Python around them.
-"""
+"""Captured decoding steps: the same rollouts as plain ones. There may be no GPU here (recorder.py)."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from recorder import Recorder
 from sampler import Sampler, of_slots
 from test_native import ADDRESS, SAMPLING, assert_same, prompts
 from tiny_models import tiny_policy
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 import reasonloop.engine.decoder as decoder
 from reasonloop.config import Sampling
@@ -26,24 +22,6 @@ from reasonloop.engine.kernel_decoder import KernelDecoder
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Request
 from reasonloop.policy.policy import Policy, Weights
-
-
-class Recorder:
-    """Captures forward passes as traced programs."""
-
-    def __init__(self) -> None:
-        self.captured = self.replayed = 0
-
-    def __call__(self, forward: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        self.captured += 1
-        result = forward().clone()  # as the warm-up: it fills the caches, once more than the replay does
-        program = make_fx(forward)()
-
-        def replay() -> None:
-            self.replayed += 1
-            result.copy_(program())
-
-        return replay, result
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])

@@ -13,16 +13,17 @@ import torch
 from run_fixtures import metrics, small_recipe, temporary
 
 from reasonloop import config
-from reasonloop.config import Recipe
+from reasonloop.config import LoraSettings, Optimizer, Ppo, Recipe
 from reasonloop.errors import RunError
 from reasonloop.execute import execute
+from reasonloop.learner.critic import Critic
 from reasonloop.methods import plan
 from reasonloop.policy import adapters
 from reasonloop.policy.policy import Policy
 from reasonloop.stages import adapted
 from reasonloop.study.earlier import recorded
 
-SMALL = ["eval.samples=2", "rl.steps=2", "rloop.vanilla=false", "eval.explored=false"]
+SMALL = ["keep_checkpoints=true", "eval.samples=2", "rl.steps=2", "rloop.vanilla=false", "eval.explored=false"]
 RLOOP = ["lora.rank=2", "lora.rft.rank=3", "rl.learning_rate=1e-3", "rft.learning_rate=3e-3"]
 
 
@@ -61,7 +62,8 @@ def test_rloop_delivers_its_model_and_one_adapter_of_the_base() -> None:
             assert not change.any()
     explored = folder / "checkpoints" / "main-explore-1" / "adapter"
     assert (told(explored)["r"], told(explored)["base_model_name_or_path"]) == (2, "../../main-rft-0")
-    assert not (folder / "checkpoints" / "main-rft-0" / "adapter").exists()
+    first = folder / "checkpoints" / "main-rft-0" / "adapter"
+    assert (told(first)["r"], told(first)["base_model_name_or_path"]) == (3, base)
 
 
 def test_exploring_small_and_fine_tuning_all_weights() -> None:
@@ -74,7 +76,7 @@ def test_exploring_small_and_fine_tuning_all_weights() -> None:
 
 
 @pytest.mark.parametrize("where", ["loss", "reward"])
-def test_the_reference_is_the_adapter_switched_off(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_the_policy_without_its_adapter(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers as a second model's, to the bit."""
     changes = ("method=rl", "lora.rank=2", "rl.kl_coef=0.1", f"rl.kl_in={where}", "rl.learning_rate=3e-3", "rl.steps=4")
     alone = run(*changes)
@@ -147,6 +149,10 @@ def test_a_plan_names_adapters_and_rates_that_were_not_meant_for_them() -> None:
 
 def test_ppo_s_critic_has_an_adapter_of_its_own() -> None:
     folder = run("method=rl", "rl.objective=ppo", "lora.rank=2", "ppo.warmup_steps=1", "rl.steps=3")
-    state = torch.load(folder / "checkpoints" / "main-explore-0" / "trainer.pt", weights_only=True)
-    assert all(adapters.is_own(name) for name in state["critic"]["trunk"])
+    assert told(folder / "adapter")["r"] == 2
     assert all(np.isfinite(line["value_loss"]) for line in metrics(folder, stage="explore"))
+    policy = Policy.load(recipe().model.path)
+    policy.adapt(LoraSettings(2))
+    trunk = Critic(policy, Ppo(), Optimizer()).state()["trunk"]
+    assert trunk
+    assert all(adapters.is_own(name) for name in trunk)

@@ -90,6 +90,15 @@ def test_it_is_a_whole_model_from_then_on(tmp_path: Path) -> None:
     assert Codec.load(tmp_path / "adapter").vocabulary == policy.vocabulary
 
 
+def test_it_is_merged_in_float32_and_rounded_once(tmp_path: Path) -> None:
+    made(tmp_path, KINDS["lora"])
+    exact, low = (Policy.load(tmp_path / "adapter", dtype=dtype).model for dtype in ("float32", "bfloat16"))
+    for one, other in zip(exact.parameters(), low.parameters(), strict=True):
+        assert torch.equal(one.to(torch.bfloat16), other)
+    for one, other in zip(exact.buffers(), low.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_the_base_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an absolute path, from the adapter's folder on, from here on, and by a bundled model's name."""
     expected = made(tmp_path, KINDS["lora"], base=str(tmp_path / "base"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,8 @@ def test_an_adapter_and_what_it_stands_on(hub: Hub, tmp_path: Path) -> None:
     policy.adapt(LoraSettings(2), base="owner/tiny@v1")
     LocalLearner(policy, Optimizer(), Sampling()).update(supervised([*zip(*pairs(0), strict=True)]), 1e-2)
     policy.save_adapter(tmp_path / "of-author")
+    told = json.loads((tmp_path / "of-author" / "adapter_config.json").read_text())
+    assert (told["base_model_name_or_path"], told["revision"]) == ("owner/tiny", "v1")  # as peft loads it
     hub.repositories["owner/adapter"] = Repository()
     hub.repositories["owner/adapter"].put(tmp_path / "of-author")
     loaded = Policy.load("owner/adapter")

@@ -153,21 +153,24 @@ def test_a_run_is_there_whole_and_only_once(tracker: tuple[str, Reader], tmp_pat
 def test_killed_at_any_moment_and_continued(tracker: tuple[str, Reader], tmp_path: Path) -> None:
     """The follower, by SIGKILL, while the run writes, and takes back what it did behind its last checkpoint."""
     name, read = tracker
-    random, written = Random(name), 0
+    random, written, times, seconds = Random(name), 4, *((1, 1.0) if name == "tensorboard" else (3, 4.0))
     run = make_run(tmp_path / "run", [], stage="main-explore-0")
-    for _ in range(1 if name == "tensorboard" else 4):
+    for _ in range(times):
+        said: list[str] = []
         written = max(0, written - 2)
         write(run, LINES[:written])
-        following = Followers(run, Track(to=(name,)), print)
-        with following:
-            until = time.monotonic() + random.uniform(0.7, 3.0)
+        with Followers(run, Track(to=(name,)), said.append) as following:
+            while not said:
+                time.sleep(0.02)
+            until = time.monotonic() + random.uniform(0.0, seconds)
             while time.monotonic() < until:
                 written = min(written + 1, len(LINES) - 1)
                 write(run, LINES[:written])
-                time.sleep(0.2)
+                time.sleep(0.3)
             for process in following._processes.values():
                 os.kill(process.pid, signal.SIGKILL)
         assert following.failed == [name]
+    assert kept(run, name)["sent"] > 0
     make_run(run, LINES)
     with Followers(run, Track(to=(name,)), print) as following:
         pass
@@ -211,11 +214,34 @@ def test_an_offline_run_is_synced_by_wandb_itself(
         assert main(["track", str(run), "--to", "wandb"]) == 0
         monkeypatch.delenv("WANDB_MODE")
         (folder,) = run.glob("wandb/offline-run-*")
-        subprocess.run([sys.executable, "-m", "wandb", "sync", str(folder)], check=True, capture_output=True)
+        command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+        subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)  # where it leaves logs of its own
         name = kept(run, "wandb")["id"]
         assert_same(rows_as_held(server.rows(name)), expected(run))
     assert main(["track", str(run), "--to", "wandb"]) == 0
     assert_same(rows_as_held(server.rows(name)), expected(run))
+
+
+def test_wandb_s_server_is_down_for_a_while(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's end doesn't wait for it for long, and what it lacks comes later, once."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    run, said = make_run(tmp_path / "run", LINES[:9], stage="main-explore-1"), list[str]()
+    with Followers(run, Track(to=("wandb",)), said.append, seconds=3.0) as following:
+        while not said:
+            time.sleep(0.05)
+        server.down = True
+        write(run, LINES[:12])
+        time.sleep(3.0)
+        make_run(run, LINES)
+    assert following.failed == ["wandb"]
+    assert "wandb is not ready after 3 s and is left" in said[-1]
+    server.down = False
+    assert main(["track", str(run), "--to", "wandb"]) == 0
+    assert_same(rows_as_held(server.rows(kept(run, "wandb")["id"])), expected(run))
 
 
 def test_wandb_without_a_key_is_said_in_one_line(

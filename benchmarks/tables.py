@@ -26,7 +26,7 @@ files by `make docs`. **No GPU has been measured**: none was at hand.
 
 
 def main() -> None:
-    sections = (summary, steps, sampling, learning, limits, equal, ideas, matmul, verdicts, store)
+    sections = (summary, steps, engines, sampling, learning, limits, equal, ideas, matmul, verdicts, store)
     page = HEAD + "\n" + "\n".join(section() for section in sections)
     print(re.sub(r"(?<=\d)%", " %", page), end="")
 
@@ -127,6 +127,28 @@ TRL's settings, the fastest of those tried:
 
 {settings_of_all}
 """
+
+
+def engines() -> str:
+    found = read("engines")
+    workload, parts = found["workload"], found["parts"]
+    rows = [
+        [name, *(f"{digits(one[part])} s" for part in ("load", "sample", "learn"))]
+        for name, one in (("native", parts["native"]), ("vLLM", parts["vllm"]))
+    ]
+    kinds = list(dict.fromkeys(kind for one in found["mismatch"].values() for kind in one))
+    apart = [[kind, *(f"{one[kind]:.2g}" for one in found["mismatch"].values())] for kind in kinds]
+    return f"""## An RL step with the vLLM engine against the native one: `engines.py`
+{workload["model"]}, {workload["problems"]} x {workload["group"]} responses, {workload["tokens"]:,} tokens
+({machine(found)}), the same learner, forced lengths. With vLLM a step takes {ratio(found)} times as long.
+Loading is what sends the weights. The machine was busy with other work: seconds are long, and the ratio is rough.
+
+{table(("engine", "load", "sample", "learn"), rows)}
+
+How far apart the engine's and the learner's log-probs are, as the check of a run measures it, nats; weights are old by
+updates at a rate of {found["rate"]:g}:
+
+{table(("sampling, or age", *found["mismatch"]), apart)}"""
 
 
 def sampling() -> str:

@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 
-def offline() -> bool:
-    """Whether nothing is to be asked of the hub: HF_HUB_OFFLINE is set, or the network doesn't know the hub's address.
-    Silences the client's log: what goes wrong is told by who asks."""
+def offline() -> str:
+    """Why nothing is to be asked of the hub: HF_HUB_OFFLINE is set, or the network doesn't know the hub's address; empty
+    where it can be asked. Silences the client's log: what goes wrong is told by who asks."""
     from huggingface_hub import constants
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    return constants.HF_HUB_OFFLINE or not _has_address(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return "" if _has_address(constants.ENDPOINT) else f"the network here knows no {constants.ENDPOINT}"
 
 
 def _has_address(endpoint: str) -> bool:

@@ -370,7 +370,15 @@ def test_models_that_are_meant_otherwise(here: Path, capsys: pytest.CaptureFixtu
         ("model", "model model: no tokenizer in it (tokenizer.json, "),
     ):
         assert why in refusal(capsys, "eval", name, "--task", "countdown")
-        assert why in refusal(capsys, "run", recipe_file(), f"model.path={name}", "--dry-run")
+        assert why in refusal(capsys, "run", recipe_file(), f"model.path={name}")
+
+
+def test_a_dry_run_without_its_model_tells_the_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(recipe_file()), "model.path=Qwen/Qwen3-0.6B", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "# - " in told
+    assert "# missing: " in told
+    assert "hf download Qwen/Qwen3-0.6B --local-dir models/Qwen3-0.6B" in told
 
 
 @pytest.mark.parametrize(("given", "what"), [("True", "a bool"), ("0.5", "a float"), ("None", "a NoneType")])

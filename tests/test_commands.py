@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,8 +89,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         re.findall(r"(?ms)^```toml\n(.*?)^```$", (ROOT / "docs" / "study.md").read_text(encoding="utf-8"))[0]
     )
     model = chat_model(here / "path" / "to" / "hf-folder")
-    for name in ("path/to/model", "MODEL"):
+    for name in ("path/to/model", "MODEL", "hub/models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/" + 40 * "a"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).symlink_to(model)
+    (here / "hub/models--Qwen--Qwen2.5-0.5B-Instruct/refs").mkdir()
+    (here / "hub/models--Qwen--Qwen2.5-0.5B-Instruct/refs/main").write_text(40 * "a")
     adapted = tiny_policy("qwen2")
     adapted.adapt(LoraSettings(2), base="../model")
     adapted.save_adapter(here / "path" / "to" / "adapter")
@@ -129,6 +133,7 @@ def lacking(argv: list[str]) -> bool:
 def test_a_command_runs(line: str, page: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(world)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(world / "hub"))
     before, _, command = line.rpartition(" | ")
     words = shlex.split(command, comments=True)
     if before:

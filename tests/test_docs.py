@@ -72,7 +72,9 @@ SMALL = (
 
 def test_partial_credit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"task\.name=partial:\w+", PAGE)
-    assert main(["run", "my.toml", *SMALL, *shown, f"model.path={weak_model()}", "--out", "run"]) == 0
+    assert (
+        main(["run", "my.toml", *SMALL, *shown, "eval.samples=16", f"model.path={weak_model()}", "--out", "run"]) == 0
+    )
     assert " score " in capsys.readouterr().out
     rollouts = TrajectoryStore(here / "run" / "trajectories", "run").read()
     assert {r.reward for r in rollouts if r.score is not None} == {0.5}

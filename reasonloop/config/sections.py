@@ -60,10 +60,11 @@ class OpenSection(Section):
 
 class EngineOptions(OpenSection):
     """Who samples. All keys beside these are the engine's own options. Of `native`: `slots = 256`, the responses in flight
-    at once (a finished response's slot is taken by the next one at once)."""
+    at once (a finished response's slot is taken by the next one at once). Those of `vllm` are in docs/vllm.md."""
 
     name: str = "native"
-    """native (PyTorch on the learner's weights), or a class of yours as `module:Class` (`reasonloop.engine.protocol`)."""
+    """native (PyTorch on the learner's weights), vllm (docs/vllm.md), or a class of yours as `module:Class`
+    (`reasonloop.engine.protocol`)."""
 
 
 class TaskConfig(OpenSection):

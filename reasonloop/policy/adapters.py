@@ -83,15 +83,17 @@ def check_targets(model: Any, settings: LoraSettings) -> None:
     weight as it stands."""
     if isinstance(settings.targets, str):
         return
-    modules = dict(model.named_modules())
+    modules, head = dict(model.named_modules()), model.get_output_embeddings()
     for target in settings.targets:
         found = [module for name, module in modules.items() if name == target or name.endswith(f".{target}")]
         where = f"lora.targets: {target!r}"
-        linear = sorted({name.rpartition(".")[2] for name, module in modules.items() if _linear(module)})
+        linear = sorted(
+            {name.rpartition(".")[2] for name, module in modules.items() if _linear(module) and module is not head}
+        )
         if not found or not all(map(_linear, found)):
             got = "no layer of this model" if not found else f"a {type(found[0]).__name__}"
             raise InputError(f"{where}: {got}; expected linear layers, by name: {', '.join(linear)}")
-        if any(module is model.get_output_embeddings() for module in found):
+        if any(module is head for module in found):
             raise InputError(f"{where}: the head; expected other layers: log-probs are computed from its own weight")
 
 

@@ -128,8 +128,8 @@ def _located(wanted: HubName) -> _Located:
     """Where a name stands. What the hub refuses is an InputError; a hub that can't be reached, only if nothing is kept."""
     from huggingface_hub import HfApi, errors
 
-    if offline():
-        return _last_known(wanted, "the network, or HF_HUB_OFFLINE, keeps the hub away")
+    if why := offline():
+        return _last_known(wanted, why)
     try:
         found = HfApi().model_info(wanted.name, revision=wanted.revision, files_metadata=True, timeout=TIMEOUT)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:

@@ -24,8 +24,7 @@ from reasonloop.engine.protocol import Request
 from reasonloop.policy.policy import Policy, Weights
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])
-@pytest.mark.parametrize("slots", [3, 64])
+@pytest.mark.parametrize(("family", "slots"), [("llama", 3), ("qwen3", 64), ("gpt_neox", 3)])
 def test_captured_steps_sample_what_plain_steps_do(family: str, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots are taken, left and taken again; rows and reach are between two classes; shapes come and go."""
     monkeypatch.setattr(decoder, "WORTH", 2)

@@ -108,10 +108,13 @@ def test_what_is_in_the_cache_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyP
     again()
     assert seed_of(Policy.load("owner/tiny", "cpu")) == 2
     assert client.commit_of(client.HubName("owner/tiny")) == commit
-    assert "hf download owner/tiny --revision v1 --local-dir models/tiny" in refused("owner/tiny@v1")
+    told = refused("owner/tiny@v1")
+    assert "can't be had (got from the hub: Connect" in told
+    assert "hf download owner/tiny --revision v1 --local-dir models/tiny" in told
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     again()
     assert seed_of(Policy.load("owner/tiny", "cpu")) == 2
+    assert "can't be had (HF_HUB_OFFLINE is set)" in refused("owner/tiny@v1")
 
 
 def test_revisions_and_a_branch_that_moves(hub: Hub, folders: dict[str, Path]) -> None:

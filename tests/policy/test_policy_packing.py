@@ -147,7 +147,7 @@ def test_families_pass_the_check_in_half_precision_too(family: str) -> None:
     """Their logits differ by far less than what rounding may do, and a neighbour changes none of them by a bit."""
     policy = mixture() if family == "mixture of experts" else tiny_policy(family, seed=1)
     policy.compute_in("bfloat16")
-    check_packing(policy, family)
+    check_packing(policy.scorer, policy.vocabulary, family)
     assert rounding(policy.model) == pytest.approx(2 * 2**-7 * 3**0.5)
 
 
@@ -178,7 +178,7 @@ def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(dtype: str) 
     policy = Policy(model, build_tokenizer(LARGEST_NUMBER))
     policy.compute_in(dtype)
     with pytest.raises(InputError, match=r"a sequence changes the logits of another by 0\.00"):
-        check_packing(policy, "fresh")
+        check_packing(policy.scorer, policy.vocabulary, "fresh")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -188,7 +188,7 @@ def test_a_mask_that_says_more_than_causality_is_no_rounding(dtype: str, monkeyp
     policy.compute_in(dtype)
     monkeypatch.setattr(attention, "Scores", lambda scale, window, softcap: Scores(scale, None, softcap))
     with pytest.raises(InputError, match="of their spread from its own forward pass"):
-        check_packing(policy, "windowless")
+        check_packing(policy.scorer, policy.vocabulary, "windowless")
 
 
 lengths = st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 40), min_size=1, max_size=4)), max_size=5)

@@ -95,7 +95,7 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
                 start = 0.35 + (0.09 * iteration if branch == "main" else 0)
                 share = start + (0.95 - start) * (1 - math.exp(-step / (1.2 * steps)))
                 place = Place(branch, "explore", iteration, step)
-                arms = kept.stages[branch, iteration, "explore"]
+                arms = kept.keys[branch, iteration, "explore"]
                 line = _rl_line(rng, share, place, many) | arms | {"rollouts": rollouts}
                 clock += line["seconds"]
                 lines.append(line)
@@ -110,7 +110,7 @@ def make_run(folder: Path, *, iterations: int = 3, steps: int = 40, stored_every
                 evaluate(ability * 1.5 + 0.75, "vanilla", Place(branch), rollouts, clock)
                 continue
             gain = 0.35 * (iteration + 1)
-            name, own = f"iteration-{iteration}", kept.stages[branch, iteration, "explore"]
+            name, own = f"iteration-{iteration}", kept.keys[branch, iteration, "explore"]
             evaluate(ability * 1.25 + gain, f"{name}-explored", Place(iteration=iteration), rollouts, clock)
             counts = {"seen": steps * 256, "right": steps * 140, "problems": 256, "hard_problems": 118 - 20 * iteration}
             counts |= {"deduplicated": 2210 - 300 * iteration, "selected": 830 - 140 * iteration}

@@ -33,7 +33,7 @@ def write(
     (folder / "config.toml").write_text(config)
     kept = recorded({"rloop": {"vanilla": True}} | tomllib.loads(config))
     places = [tuple(line.get(key) for key in ("branch", "iteration", "stage")) for line in lines]
-    lines = [kept.stages.get(place, {}) | line for place, line in zip(places, lines, strict=True)]
+    lines = [kept.keys.get(place, {}) | line for place, line in zip(places, lines, strict=True)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name, evaluation in (evals or {}).items():
         record = {"name": name, **kept.evaluations[name], **evaluation}

@@ -16,8 +16,12 @@ from metrics_factory import make_run, short_run, write
 from own_trackers import got
 from run_fixtures import outcome, small_recipe, temporary
 
+from reasonloop import config
 from reasonloop.cli import main
-from reasonloop.config import Track
+from reasonloop.config import Recipe, Track
+from reasonloop.errors import InputError
+from reasonloop.runs.folder import check_folder
+from reasonloop.study.archive import another_recipe
 from reasonloop.track import Followers
 from reasonloop.track.points import Points
 
@@ -158,6 +162,18 @@ def test_bad_input_is_one_line_and_no_folder(given: list[str], told: str, tmp_pa
     assert told in said
     assert said.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_trackers_make_no_other_recipe(tmp_path: Path) -> None:
+    """Neither for a run that goes on, nor for a study that has the run."""
+    (tmp_path / "config.toml").write_text(config.dumps(Recipe()))
+    tracked = Recipe(track=Track(to=("wandb",), project="p", name="n"))
+    check_folder(tracked, tmp_path)
+    assert another_recipe(tmp_path, tracked) is None
+    other = Recipe(seed=1, track=tracked.track)
+    with pytest.raises(InputError, match="seed = 0 there, 1 here"):
+        check_folder(other, tmp_path)
+    assert another_recipe(tmp_path, other) == "seed = 0 there, 1 here"
 
 
 def test_track_needs_a_run_and_a_tracker(tmp_path: Path, capsys: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,13 +20,26 @@ TOKENS, EACH, FEWEST = 256, 64, 16
 """Tokens to compare, about so many; of one response; and too few to say anything"""
 OUTLIERS = 50
 """One of so many tokens may differ by any amount"""
+WITNESS, PLAIN = 32, Sampling(max_tokens=32)
+"""Tokens of the response that is asked for again after each load, at most, and how it is sampled"""
+
+
+@dataclass(frozen=True)
+class _Witness:
+    """One response to a request of its own, alone in its batch: the same weights give the same bits."""
+
+    request: Request
+    completion: Completion
+    learners: np.ndarray
+    """What the learner's weights of the same version gave, float32 [T]"""
 
 
 class CheckedEngine:
     """After each `load`, some of the tokens that are sampled first are scored by the learner's policy.
 
     Weights that were not sent, or half of them, change almost every token's log-prob; rounding hardly changes them. Raises
-    RunError where the difference is more than that.
+    RunError where the difference is more than that. In bfloat16 a small update is less than rounding. So one response is
+    asked for again after each load: RunError, too, where it has the bits of the load before, and the learner's have changed.
     """
 
     exact = False
@@ -38,6 +52,7 @@ class CheckedEngine:
         self._unchecked = False
         self._policy: Callable[[], Policy | None] = lambda: None
         self._version = 0
+        self._witness: _Witness | None = None
 
     def load(self, weights: Weights) -> None:
         self.engine.load(weights)
@@ -52,6 +67,8 @@ class CheckedEngine:
         policy = self._policy()
         if self._unchecked and policy is not None:
             self._check(policy, requests, found, sampling)
+            if not self._unchecked:
+                self._check_change(policy, requests[0].prompt, min(WITNESS, sampling.max_tokens))
         return found
 
     def rest(self) -> None:
@@ -85,6 +102,22 @@ class CheckedEngine:
                 f"{self._version} of the weights was loaded, rounding is less than {tolerance:.2g} in "
                 f"{str(dtype).removeprefix('torch.')}; the weights did not arrive, or it computes this model otherwise; "
                 "what it sampled was not stored (docs/vllm.md says what to do)"
+            )
+
+    def _check_change(self, policy: Policy, prompt: np.ndarray, length: int) -> None:
+        known = self._witness
+        request = known.request if known is not None else Request(prompt, draw=0, length=length)
+        (now,) = self.engine.generate([request], PLAIN)
+        (learners,) = policy.score([request.prompt], [now.tokens], PLAIN)
+        self._witness = _Witness(request, now, learners)
+        if known is None or not np.array_equal(now.tokens, known.completion.tokens):
+            return
+        changed = np.mean(learners != known.learners)
+        if changed > 0.5 and len(now.tokens) >= FEWEST and np.array_equal(now.logprobs, known.completion.logprobs):
+            raise RunError(
+                f"engine {self.name}: its weights are those of version {known.completion.version} still, after version "
+                f"{self._version} was loaded: it gives the same log-probs to the bit, and the learner others; what it "
+                "sampled was not stored (docs/vllm.md says what to do)"
             )
 
 

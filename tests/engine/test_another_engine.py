@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_fixtures import metrics, small_recipe
+from tiny_models import tiny_policy
 
 from reasonloop.cli import main
-from reasonloop.config import Sampling
-from reasonloop.engine.checked import difference
+from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.checked import CheckedEngine, difference
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Completion, Done, Request
+from reasonloop.errors import RunError
+from reasonloop.learner.batch import supervised
+from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.policy import Weights
 from reasonloop.store.segments import TrajectoryStore
 
@@ -83,6 +87,28 @@ def test_weights_that_do_not_arrive_stop_a_run(tmp_path: Path, capsys: pytest.Ca
     assert {r.version for r in stored} == {0}  # of the step before the first update, whose weights those are
     (step,) = metrics(out, stage="explore")
     assert step["engine_mismatch"] < 1e-5
+
+
+def test_old_weights_are_found_though_rounding_would_hide_them() -> None:
+    """As in bfloat16, where the limit is far above what one update changes."""
+    policy = tiny_policy("llama")
+    learner = LocalLearner(policy, Optimizer(), Sampling())
+    asked = [Request(np.array([1, 5, 6, draw], np.int32), draw, length=24) for draw in range(8)]
+    fresh, stale = (CheckedEngine("e", engine, tolerance=10.0) for engine in (RoundedEngine(4), StaleEngine()))
+    for update in range(4):
+        for engine in (fresh, stale):
+            engine.load(learner.weights)
+            if update == 3 and engine is stale:
+                with pytest.raises(
+                    RunError, match="engine e: its weights are those of version 0 still, after version 1"
+                ):
+                    engine.generate(asked, Sampling())
+            else:
+                engine.generate(asked, Sampling())
+        if update < 2:  # versions without a change: the same bits are right
+            learner.updates = 0
+        else:
+            learner.update(supervised([(np.array([1, 5], np.int32), np.array([7, 8, 2], np.int32))]), 1e-5)
 
 
 SPREAD = np.random.default_rng(0).normal(-2, 1.5, 400).clip(max=-1e-3).astype(np.float32)

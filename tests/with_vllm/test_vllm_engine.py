@@ -15,7 +15,7 @@ from stop_models import first_stop, policy_of
 from tiny_models import EOS, tiny_policy, tokens
 
 import reasonloop.engine.vllm as engine_vllm
-from reasonloop.config import Optimizer, Sampling
+from reasonloop.config import LoraSettings, Optimizer, Sampling
 from reasonloop.engine.checked import CheckedEngine
 from reasonloop.engine.protocol import Completion, Request
 from reasonloop.engine.vllm import VllmEngine
@@ -64,8 +64,10 @@ def apart(policy: Policy, requests: list[Request], found: list[Completion], samp
     return max(float(np.abs(own - c.logprobs).max()) for own, c in zip(scored, found, strict=True))
 
 
-def update(learner: LocalLearner, requests: list[Request], found: list[Completion], turn: int) -> None:
-    """One step of RL at a rate that moves the weights, with rewards at random."""
+def update(
+    learner: LocalLearner, requests: list[Request], found: list[Completion], turn: int, rate: float = 1e-2
+) -> None:
+    """One step of RL, by default at a rate that moves the weights, with rewards at random."""
     rewards = np.random.default_rng(turn).random(len(found))
     rollouts = [
         Rollout(
@@ -86,7 +88,7 @@ def update(learner: LocalLearner, requests: list[Request], found: list[Completio
         Group(Problem(str(i)), rollouts[4 * i].prompt_tokens, tuple(rollouts[4 * i : 4 * i + 4]))
         for i in range(len(rollouts) // 4)
     ]
-    learner.update(reinforced(groups, OBJECTIVES["grpo"], 24), 1e-2, OBJECTIVES["grpo"])
+    learner.update(reinforced(groups, OBJECTIVES["grpo"], 24), rate, OBJECTIVES["grpo"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -146,6 +148,33 @@ def test_bfloat16_is_within_what_the_check_allows(engine: VllmEngine) -> None:
         checked.generate(asked(), sampling)
         assert checked.mismatch is not None
         assert checked.mismatch < 0.2 / sampling.temperature
+
+
+def test_old_weights_in_bfloat16_are_found_by_their_bits(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update that rounding hides; one that arrived is another thing."""
+    policy, requests = made("tied"), asked()
+    policy.compute_in("bfloat16")
+    checked, learner = CheckedEngine("vllm", engine), LocalLearner(policy, Optimizer(), SAMPLINGS["plain"])
+    for turn in range(2):
+        checked.load(learner.weights)
+        update(learner, requests, checked.generate(requests, SAMPLINGS["plain"]), turn, 1e-3)
+    monkeypatch.setattr(VllmEngine, "_synchronise", lambda self, weights: None)
+    checked.load(learner.weights)
+    with pytest.raises(RunError, match="its weights are those of version 1 still, after version 2 was loaded"):
+        checked.generate(requests, SAMPLINGS["plain"])
+
+
+@pytest.mark.parametrize("layout", ["untied", "tied"])
+def test_an_adapter_is_in_the_weights_that_vllm_gets(engine: VllmEngine, layout: str) -> None:
+    policy, requests = made(layout), asked()
+    policy.adapt(LoraSettings(4), "test")
+    learner = LocalLearner(policy, Optimizer(), SAMPLINGS["plain"])
+    for turn in range(3):
+        engine.load(learner.weights)
+        found = engine.generate(requests, SAMPLINGS["plain"])
+        assert apart(policy, requests, found, SAMPLINGS["plain"]) < 1e-4
+        update(learner, requests, found, turn)
+        assert apart(policy, requests, found, SAMPLINGS["plain"]) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["plain", "top-p", "top-k, min-p"])

@@ -123,6 +123,8 @@ class LearnerKeywords(TypedDict, total=False):
     weight_decay: float
     grad_clip: float
     microbatch_tokens: int
+    state: Literal["float32", "8bit"]
+    offload: bool
     gradient_checkpointing: bool
     lora_rank: int
     lora_alpha: float

@@ -16,6 +16,8 @@ from reasonloop.policy.policy import Policy, Weights
 
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 """What `difference` may be by rounding at temperature 1, by what the policy computes in (measured in docs/vllm.md)"""
+GPU_FLOAT32 = 0.05
+"""The same of float32 on a GPU, where engines may multiply with TF32's 11 bits (not measured yet)"""
 TOKENS, EACH, FEWEST = 256, 64, 16
 """Tokens to compare, about so many; of one response; and too few to say anything"""
 OUTLIERS = 50
@@ -28,7 +30,8 @@ WITNESS, PLAIN = 32, Sampling(max_tokens=32)
 class _Witness:
     """One response to a request of its own, alone in its batch: the same weights give the same bits."""
 
-    request: Request
+    policy: Callable[[], Policy | None]
+    """Whose weights they were: another one may compute the same weights by other operations"""
     completion: Completion
     learners: np.ndarray
     """What the learner's weights of the same version gave, float32 [T]"""
@@ -52,6 +55,8 @@ class CheckedEngine:
         self._unchecked = False
         self._policy: Callable[[], Policy | None] = lambda: None
         self._version = 0
+        self._asked: Request | None = None
+        """Again after each load"""
         self._witness: _Witness | None = None
 
     def load(self, weights: Weights) -> None:
@@ -63,12 +68,17 @@ class CheckedEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: Done | None = None
     ) -> list[Completion]:
-        found = self.engine.generate(requests, sampling, on_done)
         policy = self._policy()
-        if self._unchecked and policy is not None:
-            self._check(policy, requests, found, sampling)
-            if not self._unchecked:
-                self._check_change(policy, requests[0].prompt, min(WITNESS, sampling.max_tokens))
+        if not self._unchecked or policy is None or not requests:
+            return self.engine.generate(requests, sampling, on_done)
+        if self._asked is None:
+            self._asked = Request(requests[0].prompt, draw=0, length=min(WITNESS, sampling.max_tokens))
+        # before all others: keys and values that were computed in another batch have other bits
+        (witness,) = self.engine.generate([self._asked], PLAIN)
+        found = self.engine.generate(requests, sampling, on_done)
+        self._check(policy, requests, found, sampling)
+        if not self._unchecked:
+            self._check_change(policy, self._asked.prompt, witness)
         return found
 
     def rest(self) -> None:
@@ -94,7 +104,10 @@ class CheckedEngine:
         engines = [found[i].logprobs[:EACH] for i in chosen]
         self.mismatch = difference(np.concatenate(engines), np.concatenate(scored), greedy=sampling.top_k == 1)
         dtype = next(policy.model.parameters()).dtype
-        tolerance = self.tolerance or ROUNDING.get(dtype, ROUNDING[torch.bfloat16]) / sampling.temperature
+        rounding = ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
+        if policy.device.type == "cuda":
+            rounding = max(rounding, GPU_FLOAT32)
+        tolerance = self.tolerance or rounding / sampling.temperature
         self._unchecked = False
         if not self.mismatch <= tolerance:
             raise RunError(
@@ -104,13 +117,11 @@ class CheckedEngine:
                 "what it sampled was not stored (docs/vllm.md says what to do)"
             )
 
-    def _check_change(self, policy: Policy, prompt: np.ndarray, length: int) -> None:
+    def _check_change(self, policy: Policy, prompt: np.ndarray, now: Completion) -> None:
         known = self._witness
-        request = known.request if known is not None else Request(prompt, draw=0, length=length)
-        (now,) = self.engine.generate([request], PLAIN)
-        (learners,) = policy.score([request.prompt], [now.tokens], PLAIN)
-        self._witness = _Witness(request, now, learners)
-        if known is None or not np.array_equal(now.tokens, known.completion.tokens):
+        (learners,) = policy.score([prompt], [now.tokens], PLAIN)
+        self._witness = _Witness(weakref.ref(policy), now, learners)
+        if known is None or known.policy() is not policy or not np.array_equal(now.tokens, known.completion.tokens):
             return
         changed = np.mean(learners != known.learners)
         if changed > 0.5 and len(now.tokens) >= FEWEST and np.array_equal(now.logprobs, known.completion.logprobs):

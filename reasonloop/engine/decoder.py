@@ -127,20 +127,31 @@ def disagreement(decoder: Decoder, modules: ModuleDecoder) -> float:
 
 class CudaGraphs:
     """Captures what runs on tensors that stay where they are. One graph runs at a time, so that all share one pool of memory
-    for what is in between."""
+    for what is in between. Raises RuntimeError for what can't be captured, since it waits for the GPU."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, torch.cuda.graph_pool_handle()
+        self._aside = torch.cuda.Stream(device)
 
     def __call__(self, forward: Forward) -> tuple[Callable[[], None], Tensor]:
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            forward()  # libraries set up their workspaces at the first call, which can't be captured
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = forward()
+        with torch.cuda.device(self._device):
+            before, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
+            self._aside.wait_stream(before)
+            try:
+                with torch.cuda.stream(self._aside):
+                    forward()  # libraries set up their workspaces at the first call, which can't be captured
+                    torch.cuda.set_sync_debug_mode("error")  # a capture that fails leaves its stream and memory behind
+                    forward()
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+                before.wait_stream(self._aside)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
+                    result = forward()
+            except BaseException:
+                torch.cuda.set_stream(before)
+                raise
         return graph.replay, result
 
 
@@ -173,7 +184,7 @@ class ModuleDecoder:
 
     def __init__(self, policy: Policy, capture: Capture | None = None) -> None:
         self._policy = weakref.ref(policy)  # it is kept for long, and must not keep weights that nobody wants any more
-        self.capture = capture or (CudaGraphs() if policy.device.type == "cuda" else None)
+        self.capture = capture or (CudaGraphs(policy.device) if policy.device.type == "cuda" else None)
         self.cache = SlotCache(0, 0, policy.device)
         self._forget()
 

@@ -121,7 +121,7 @@ class VllmEngine:
                 load_format="dummy",
                 dtype=_dtype(weights),
                 logprobs_mode="processed_logprobs",
-                max_model_len=self.context or None,
+                max_model_len=self.context or -1,  # what fits, of what the model reaches
                 max_num_seqs=self.slots,
                 enforce_eager=on_cpu if self.eager is None else self.eager,
                 enable_prefix_caching=True,
@@ -143,7 +143,8 @@ class VllmEngine:
             if not self._llm.wake_up(tags=["kv_cache"]):
                 raise RuntimeError("vLLM doesn't wake up")
             self._asleep = False
-        self._llm.reset_prefix_cache()
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM keeps what it has computed with other weights")
 
     def rest(self) -> None:
         """See `Engine`. On a GPU its memory is given up, weights included: the next `load` sends them again."""
@@ -158,8 +159,12 @@ class VllmEngine:
         self._discard()
 
     def _discard(self) -> None:
-        llm, self._llm, self._loaded, self._built_for, self._asleep = self._llm, None, None, None, False
+        llm, asleep = self._llm, self._asleep
+        self._llm, self._loaded, self._built_for, self._asleep = None, None, None, False
         if llm is not None:
+            with undisturbed(), suppress(Exception):
+                if asleep:  # its memory can't be given back as it is
+                    llm.wake_up()
             with undisturbed(), suppress(Exception):  # of one that is broken there may be nothing to shut down
                 llm.llm_engine.engine_core.shutdown()
             del llm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
@@ -72,13 +73,14 @@ def undisturbed() -> Iterator[None]:
     """Global random states and torch's threads are afterwards what they were before, whatever a guest does."""
     own, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    threads = torch.get_num_threads()
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         yield
     finally:
         torch.set_num_threads = _set_num_threads
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
         random.setstate(own)
         np.random.set_state(numpys)
         torch.set_rng_state(torchs)
@@ -116,6 +118,7 @@ def moving_in() -> Iterator[None]:
         with undisturbed(), _silent():
             yield
     finally:
+        gc.unfreeze()  # vLLM takes what is there from the garbage collector's sight, the learner's things, too
         for name in os.environ.keys() | environment.keys():
             if name.startswith(("VLLM_", "TORCHINDUCTOR_")):
                 continue

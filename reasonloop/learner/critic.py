@@ -13,9 +13,9 @@ from torch import Tensor
 
 from reasonloop.config import Optimizer, Ppo
 from reasonloop.kernels.matmul import wide_matmul
+from reasonloop.learner import optimizers
 from reasonloop.learner.estimates import Estimate, Estimates
 from reasonloop.learner.gae import gae, token_rewards, whiten
-from reasonloop.learner.optimizers import adamw
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import Stream, in_streams
 from reasonloop.records import Group, Rollout
@@ -33,7 +33,7 @@ class Critic:
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
         self.parameters = [*self.head.parameters(), *self._trained().values()]
-        self.optimizer = adamw(self.parameters, optimizer)
+        self.optimizer = optimizers.adamw(self.parameters, optimizer)
 
     def values(self, stream: Stream) -> Tensor:
         """Values [M] before the stream's target tokens."""
@@ -76,9 +76,7 @@ class Critic:
         """Clips the gradients and takes a step, unless they are not finite; returns their norm before clipping."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.optimizer_options.grad_clip))
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.options.learning_rate
-            self.optimizer.step()
+            optimizers.step(self.optimizer, self.parameters, self.options.learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -91,7 +89,7 @@ class Critic:
         with torch.no_grad():
             for name, parameter in self._trained().items():
                 parameter.copy_(state["trunk"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers.restore(self.optimizer, state["optimizer"])
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         """The trunk's parameters that learn, by name: of a policy with an adapter the adapter's"""

@@ -14,10 +14,10 @@ import torch
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.files import ADAPTER, TRAINER_STATE
 from reasonloop.kernels.matmul import wide_matmul
+from reasonloop.learner import optimizers
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
-from reasonloop.learner.optimizers import adamw
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import ThreadRanks, cut
 from reasonloop.policy.policy import Policy, Weights
@@ -58,6 +58,8 @@ class LocalLearner:
         self.policy, self.options, self.sampling, self.critic = policy, options, sampling, critic
         self._ranks, self._checkpointing = ThreadRanks(), checkpointing
         if checkpointing:
+            nothing = np.zeros(2, np.int32)
+            self.score([(nothing, nothing)], sampling)  # attention looks at itself once, which isn't computed again
             enable = getattr(policy.model, "activation_checkpointing_enable", None)  # since transformers 5.23
             # what is computed again in the backward pass must multiply as it did at first
             again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), wide_matmul(policy.device))}
@@ -69,7 +71,7 @@ class LocalLearner:
             p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._trained
         ]
         """What the optimizer changes: the policy's own float32 parameters, or float32 copies"""
-        self.optimizer = adamw(self.parameters, options)
+        self.optimizer = optimizers.adamw(self.parameters, options)
         self.updates = 0
         self.skipped = 0
 
@@ -106,9 +108,7 @@ class LocalLearner:
         if not math.isfinite(norm):
             self.skipped += 1
         elif not frozen:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+            optimizers.step(self.optimizer, self.parameters, rate)
             self._round_to_policy()
         of_critic = {}
         if critic is not None:
@@ -192,7 +192,7 @@ class LocalLearner:
 
     def load(self, folder: Path) -> None:
         state: dict[str, Any] = torch.load(folder / TRAINER_STATE, weights_only=True, map_location=self.policy.device)
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers.restore(self.optimizer, state["optimizer"])
         with torch.no_grad():
             for (_, copy), saved in zip(self._copies(), state["copies"], strict=True):
                 copy.copy_(saved)

@@ -27,6 +27,24 @@ def adamw(parameters: Sequence[torch.nn.Parameter], options: Optimizer) -> torch
     return made
 
 
+def step(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter], rate: float) -> None:
+    """One step at this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    torch.autograd.graph.increment_version(parameters)  # bitsandbytes changes them behind torch's back
+
+
+def restore(optimizer: Any, state: dict[str, Any]) -> None:
+    """Takes over a state that was saved. Moments of paged memory are in such again: a copy of one only says so."""
+    optimizer.load_state_dict(state)
+    for parameter, own in optimizer.state.items():
+        for name in ("state1", "state2"):
+            if getattr(own.get(name), "is_paged", False):
+                kept, own[name] = own[name], optimizer.get_state_buffer(parameter, dtype=own[name].dtype)
+                own[name].copy_(kept)
+
+
 def _library() -> Any:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of what it lacks for things that aren't used here
     import bitsandbytes

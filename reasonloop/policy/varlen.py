@@ -114,6 +114,8 @@ def sound(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, d
     try:
         difference = disagreement(device, dtype, heads, kv_heads, dim, 5 if windowed else None)
         reason = f"its numbers differ by {difference:.2g} (relative)" if not difference < TOLERANCE else ""
+    except torch.OutOfMemoryError:  # says nothing of attention
+        raise
     except (RuntimeError, TypeError, ValueError) as error:  # an older GPU, a build without it, another signature
         reason = str(error).partition("\n")[0]
     if reason:

@@ -110,7 +110,8 @@ class LLM:
         self.made.append(self)
         self.asleep: set[str] = set()
         self.twin = tiny_policy("llama", seed=99)
-        self.llm_engine = LLMEngine(self, Space(max_model_len=options["max_model_len"] or 256))
+        most = options["max_model_len"] if options["max_model_len"] > 0 else 256
+        self.llm_engine = LLMEngine(self, Space(max_model_len=most))
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         torch.set_num_threads = lambda n: None
         os.environ["LD_PRELOAD"], os.environ["LOCAL_WORLD_SIZE"] = "libtcmalloc.so", "1"
@@ -134,8 +135,9 @@ class LLM:
         self.calls.append("apply")
         function(self.twin.model)
 
-    def reset_prefix_cache(self) -> None:
+    def reset_prefix_cache(self) -> bool:
         self.calls.append("reset")
+        return True
 
     def sleep(self, level: int) -> None:
         self.calls.append(("sleep", level))

@@ -12,14 +12,15 @@ from run_fixtures import metrics, small_recipe
 from tiny_models import tiny_policy
 
 from reasonloop.cli import main
-from reasonloop.config import Optimizer, Sampling
+from reasonloop.config import LoraSettings, Optimizer, Sampling
 from reasonloop.engine.checked import CheckedEngine, difference
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.errors import RunError
 from reasonloop.learner.batch import supervised
 from reasonloop.learner.local import LocalLearner
-from reasonloop.policy.policy import Weights
+from reasonloop.policy import adapters
+from reasonloop.policy.policy import Policy, Weights
 from reasonloop.store.segments import TrajectoryStore
 
 
@@ -109,6 +110,24 @@ def test_old_weights_are_found_though_rounding_would_hide_them() -> None:
             learner.updates = 0
         else:
             learner.update(supervised([(np.array([1, 5], np.int32), np.array([7, 8, 2], np.int32))]), 1e-5)
+
+
+def test_the_same_weights_by_other_operations_are_no_old_ones() -> None:
+    """An adapter beside its base, and then merged: the engine gets the same weights, the learner rounds otherwise."""
+    beside = tiny_policy("llama")
+    beside.adapt(LoraSettings(4), "test")
+    learner = LocalLearner(beside, Optimizer(), Sampling())
+    learner.update(supervised([(np.array([1, 5], np.int32), np.array([7, 8, 2], np.int32))]), 1e-2)
+    merged = Policy(adapters.merged(beside.model), beside.codec.tokenizer)
+
+    class Merging(RoundedEngine):
+        def load(self, weights: Weights) -> None:
+            super().load(Weights(weights.version, merged))
+
+    engine = CheckedEngine("e", Merging(4), tolerance=10.0)
+    for weights in (learner.weights, Weights(0, merged)):
+        engine.load(weights)
+        engine.generate([Request(np.array([1, 5, 6], np.int32), draw, length=24) for draw in range(4)], Sampling())
 
 
 SPREAD = np.random.default_rng(0).normal(-2, 1.5, 400).clip(max=-1e-3).astype(np.float32)

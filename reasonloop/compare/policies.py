@@ -19,10 +19,12 @@ Point = tuple[float, float]
 
 # How a run was executed and watched, not what it computes: two seeds of one arm may differ in it.
 EXECUTION = {
-    "seed", "threads", "checkpoint_seconds", "model.device", "model.gradient_checkpointing",
+    "seed", "threads", "checkpoint_seconds", "keep_checkpoints", "model.device", "model.gradient_checkpointing",
     "task.verify_workers", "optimizer.microbatch_tokens", "sampling.slots", "eval.explored", "rloop.vanilla",
     "rlsp.vanilla", "sft.before", "rl.keep_best",
 }  # fmt: skip
+LATER = {"optimizer.state": "float32", "optimizer.offload": False}
+"""Options that came later, and what runs before had"""
 PROBING = ("rl.probe_every", "eval.probe_problems", "eval.probe_samples")
 
 
@@ -98,7 +100,8 @@ def identity_of(arm: str, options: Mapping[str, Any]) -> dict[str, Any]:
     unset one is as one that a run of an earlier version didn't know."""
     # What the probe says counts where it ends explorations.
     passed_over = EXECUTION.union(() if arm == "early" or options.get("rloop.adaptive") else PROBING)
-    return {key: value for key, value in options.items() if key not in passed_over and value is not None}
+    known = {key: value for key, value in options.items() if key not in passed_over and value is not None}
+    return {key: value for key, value in known.items() if key not in LATER or value != LATER[key]}
 
 
 def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:

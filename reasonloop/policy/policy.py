@@ -23,7 +23,7 @@ from reasonloop.policy.adapters import Adapter
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
-from reasonloop.policy.loading import load_model, resolve_device
+from reasonloop.policy.loading import bundled_names, load_model, resolve_device
 from reasonloop.policy.logprobs import Head
 from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.shape import SCORED_AT_ONCE
@@ -99,7 +99,9 @@ class Policy:
         if self.adapter is not None:
             raise InputError(f"the policy has an adapter already ({self.adapter.settings}); expected one without")
         adapters.attach(self.model, settings, address)
-        self.adapter = Adapter(settings, self.name if base is None else base)
+        if base is None:
+            base = "" if self.version else _found_again(self.name)  # trained weights are in no folder yet
+        self.adapter = Adapter(settings, base)
 
     def without_adapter(self) -> Policy:
         """The policy as it was before `adapt`, on the same weights, which it shares: what a KL is to."""
@@ -158,6 +160,11 @@ class Policy:
             raise InputError(
                 "save_adapter: the policy has no adapter; expected one that a Learner with lora_rank trains"
             )
+        if not self.adapter.base:
+            raise InputError(
+                f"save_adapter: what the adapter stands on has been trained since it was loaded from {self.name}; expected "
+                "that to be saved first, and the adapter trained on what is loaded from there"
+            )
         Path(folder).mkdir(parents=True, exist_ok=True)
         adapters.save(self.model, self.adapter, Path(folder))
         usual_modes(Path(folder))
@@ -203,6 +210,11 @@ class Policy:
 def default_dtype(device: str) -> str:
     """What "auto" is there."""
     return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def _found_again(name: str) -> str:
+    """A model's name that means the same from any working directory."""
+    return str(Path(name).resolve()) if name not in bundled_names() and Path(name).exists() else name
 
 
 def expect_policy(where: str, policy: object) -> None:

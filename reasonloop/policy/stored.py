@@ -33,6 +33,10 @@ def weight_files(folder: Path, names: Collection[str]) -> list[str]:
             found = read_object(folder / name).get("weight_map") if is_index else {"": name}
             if not isinstance(found, Mapping) or not all(isinstance(file, str) for file in found.values()):
                 raise InputError(f"{folder / name}: no weight_map of files in it; expected an index of weights")
+            if any(Path(file).is_absolute() or ".." in Path(file).parts for file in found.values()):
+                raise InputError(
+                    f"{folder / name}: names files outside of the model's folder; expected an index of its own"
+                )
             return sorted(set(found.values()))
     return []
 

@@ -120,7 +120,8 @@ def memory(plan: Plan) -> list[Need]:
     found: list[Need] = []
     for kind, stage, learn in kinds:
         if kind == "evaluate":
-            found.append(_sampling(plan, _based(plan, "evaluation")))
+            asked = max(one.amount for one in plan.stages if one.kind == kind)
+            found.append(_sampling(plan, _based(plan, "evaluation"), int(asked)))
         elif kind == "explore":
             title = "exploration" if learn else "sampling"
             found.append(_sampling(plan, _learned(plan, title, stage) if learn else _based(plan, title)))
@@ -141,6 +142,8 @@ def _learned(plan: Plan, title: str, stage: str) -> Need:
     need, options, trained = _based(plan, title), plan.recipe, plan.trained(stage)
     on_gpu = plan.device == "cuda" and options.optimizer.offload
     need.add("weights", trained * plan.element if plan.adapter(stage) else 0, certain=True)
+    if plan.adapter(stage):  # written whole when the stage ends
+        need.add("merged", plan.weights)
     need.add("masters", trained * FLOAT32 if plan.element < FLOAT32 else 0, certain=True)
     need.add("optimizer", 0 if on_gpu else trained * STATE_BYTES[options.optimizer.state], certain=True)
     if options.engine.name == "vllm" and plan.device == "cpu":  # there it doesn't sleep
@@ -149,12 +152,13 @@ def _learned(plan: Plan, title: str, stage: str) -> Need:
         if options.rl.kl_coef and plan.adapter(stage) is None:
             need.add("reference", plan.weights, certain=True)
         if options.rl.objective == "ppo":
-            need.add("critic", plan.shape.count * (FLOAT32 + STATE_BYTES[plan.recipe.optimizer.state]), certain=True)
+            size = plan.shape.count * FLOAT32 + trained * STATE_BYTES[options.optimizer.state]
+            need.add("critic", size, certain=True)
     return need
 
 
-def _sampling(plan: Plan, need: Need) -> Need:
-    """Responses in flight beside what is there."""
+def _sampling(plan: Plan, need: Need, requests: int = 0) -> Need:
+    """Responses in flight beside what is there. `requests`: how many are asked for at most; 0: not known."""
     shape, element = plan.shape, plan.element
     native = plan.recipe.engine.name == "native"
     if plan.device == "cpu" and native and element == FLOAT32:
@@ -165,7 +169,7 @@ def _sampling(plan: Plan, need: Need) -> Need:
         need.add("engine", plan.weights + float(plan.recipe.engine.options.get("kv_gib", 2.0)) * 2**30)
     if native:
         keys = shape.cost.keys * element
-        slots = plan.slots
+        slots = min(plan.slots, requests or plan.slots)
         if need.stage == "exploration":
             slots = min(slots, plan.recipe.rl.rollouts_per_step)
         need.add("keys, values", slots * plan.recipe.sampling.max_tokens * keys, certain=plan.device == "cuda")
@@ -200,7 +204,7 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
     twice = 2 if stage == "explore" and recipe.rl.objective == "ppo" else 1
     need.add("activations", twice * (kept + tokens * shape.transient(element)) + chunk + tables)
     if stage == "explore" and recipe.rl.objective == "ppo":
-        need.add("critic", shape.count * FLOAT32, certain=True)
+        need.add("critic", trained * FLOAT32, certain=True)
     if plan.device == "cpu":
         need.add("process", min(KEPT, 0.3 * tokens * layer * shape.layers))
     else:
@@ -247,7 +251,7 @@ class _Checkpoints:
         size = trained * (FLOAT32 * (plan.element < FLOAT32) + STATE_BYTES[plan.recipe.optimizer.state])
         size += trained * plan.element if plan.adapter(stage) else plan.weights
         if stage == "explore" and plan.recipe.rl.objective == "ppo":
-            size += plan.shape.count * (FLOAT32 + STATE_BYTES[plan.recipe.optimizer.state])
+            size += trained * (FLOAT32 + STATE_BYTES[plan.recipe.optimizer.state])
         return size
 
     def finished(self, stage: str) -> float:

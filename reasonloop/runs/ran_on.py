@@ -12,7 +12,18 @@ from reasonloop.kernels import build
 from reasonloop.machine import compiler, processor
 from reasonloop.machine.threads import available_cores
 
-PACKAGES = ("reasonloop", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "duckdb", "math-verify")
+PACKAGES = (
+    "reasonloop",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "math-verify",
+    "peft",
+    "bitsandbytes",
+)
 
 
 def describe_machine(recipe: Recipe) -> dict[str, Any]:

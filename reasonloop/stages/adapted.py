@@ -7,16 +7,17 @@ without it.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from reasonloop.config import LoraSettings, Recipe
-from reasonloop.files import ADAPTER
+from reasonloop.files import ADAPTER, read_object
 from reasonloop.policy import adapters
-from reasonloop.policy.adapter_folders import is_adapter
+from reasonloop.policy.adapter_folders import CONFIG, is_adapter
 from reasonloop.policy.hub import hub_name
-from reasonloop.policy.loading import resolve
+from reasonloop.policy.loading import bundled_names, resolve
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
@@ -63,6 +64,9 @@ def deliver_adapter(run: Session, policy: Source) -> None:
         partial = target.with_name(f"{ADAPTER}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(source, partial)
+        if model not in bundled_names() and Path(model).exists():  # it is to be found from any working directory
+            told = read_object(partial / CONFIG) | {"base_model_name_or_path": str(Path(model).resolve())}
+            (partial / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         partial.rename(target)
 
 

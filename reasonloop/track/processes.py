@@ -90,6 +90,12 @@ class Followers:
                     process.wait()
         for reader in self._readers:
             reader.join(1.0)
+        for name, process in self._processes.items():
+            if process.returncode not in (0, 1, -signal.SIGKILL):  # it has said nothing itself
+                self.say(
+                    f"{name}: its process ended ({process.returncode}); it gets what it lacks with: "
+                    f"reasonloop track {self.folder} --to {name}"
+                )
 
     def _wait(self) -> None:
         began, told = time.monotonic(), False

@@ -56,6 +56,16 @@ def test_a_learner_trains_an_adapter_that_is_written_alone_or_merged(task: reaso
         np.testing.assert_allclose(np.concatenate(loaded.score(*pairs, groups[0].sampling)), sampled, atol=1e-4)
 
 
+def test_an_adapter_on_weights_that_were_trained_names_no_base(task: reasonloop.Task, tmp_path: Path) -> None:
+    """The model that the policy was loaded from is another one now."""
+    policy = reasonloop.Policy.load(weak_model(), "cpu")
+    reasonloop.Learner(policy, learning_rate=1e-3).rl_step(groups_of(policy, task))
+    reasonloop.Learner(policy, lora_rank=4)
+    with pytest.raises(reasonloop.InputError, match="expected that to be saved first"):
+        policy.save_adapter(tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_an_earlier_learner_does_not_train_what_is_frozen(task: reasonloop.Task) -> None:
     policy = reasonloop.Policy.load(weak_model(), "cpu")
     groups = groups_of(policy, task)

@@ -19,6 +19,7 @@ from reasonloop.cli import main
 from reasonloop.compare.arms import read_arms
 from reasonloop.compare.command import compare_runs
 from reasonloop.compare.figures import mean_curve
+from reasonloop.compare.policies import identity_of
 from reasonloop.compare.study import compare_arms, metrics_of, per_problem, results
 from reasonloop.errors import InputError
 from reasonloop.evaluation.bootstrap import FEWEST
@@ -230,6 +231,14 @@ def test_arms_that_train_at_other_temperatures_have_one_base(tmp_path: Path) -> 
     hot = str(make_run(tmp_path / "hot", seed=0, sampling={"temperature": 1.4}, eval={"temperature": 1.0}))
     cold = str(make_run(tmp_path / "cold", method="rl", seed=0, eval={"temperature": 1.0}))
     assert arms_of([hot, cold]) == {"rloop": [0], "vanilla": [0], "base": [0]}
+
+
+def test_options_that_came_later_set_no_arms_apart() -> None:
+    """A run from before them is the same arm as one of today's that has their defaults."""
+    before = {"rl.steps": 3, "optimizer.grad_clip": 1.0}
+    later = {"optimizer.state": "float32", "optimizer.offload": False, "keep_checkpoints": True}
+    assert identity_of("main", before | later) == identity_of("main", before)
+    assert identity_of("main", before | {"optimizer.state": "8bit"}) != identity_of("main", before)
 
 
 def test_what_sets_arms_apart_beside_their_training_is_told(tmp_path: Path, pair: list[str]) -> None:

@@ -128,6 +128,20 @@ def _named(folder: Path, base: str | None) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
 
 
+def _in_a_circle(folder: Path) -> None:
+    _named(folder, "../other")
+    shutil.copytree(folder, folder.parent / "other")
+    _named(folder.parent / "other", "../adapter")
+
+
+def _with_a_layer_more(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "adapter_model.safetensors")
+    more = {name.replace("layers.1", "layers.2"): tensor.clone() for name, tensor in tensors.items()}
+    save_file(tensors | more, folder / "adapter_model.safetensors")
+
+
 def _without_a_layer(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -150,6 +164,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
         lambda folder: _named(folder, "."),
         "base_model_name_or_path = '.'; expected the model that it stands on",
     ),
+    "one that stands on it": (_in_a_circle, "an adapter that stands on itself"),
+    "a layer more": (_with_a_layer_more, "cannot be merged: the model has no layer for 14 of its weights"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "an adapter without its weights"),
     "a layer less": (_without_a_layer, "its adapter cannot be merged: Found missing adapter keys"),
     "cut off": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 1000), "its adapter cannot be merged"),

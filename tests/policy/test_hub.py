@@ -21,6 +21,7 @@ from reasonloop.policy import hub as client
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import context_of, files_of, resolve, weights_of
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.stored import weight_files
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +190,10 @@ def test_a_folder_of_that_name_wins(hub: Hub, folders: dict[str, Path], tmp_path
     assert "owner is a folder here; a model of the Hugging Face hub of this name is hf:owner/x" in refused("owner/x")
     assert seed_of(Policy.load("hf:owner/tiny", "cpu")) == 2
     assert seed_of(Policy.load("hf:owner/tiny@v1", "cpu")) == 1
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../../elsewhere.safetensors"])
+def test_an_index_that_leads_outside_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(InputError, match="names files outside of the model's folder"):
+        weight_files(tmp_path, ["model.safetensors.index.json"])

@@ -48,10 +48,13 @@ def gpus() -> tuple[Gpu, ...]:
     asked = [program, "--query-gpu=index,uuid,name,memory.free,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(asked, capture_output=True, check=True, timeout=10).stdout.decode(errors="replace")
-        rows = [[part.strip() for part in line.split(",")] for line in told.splitlines() if line.strip()]
-        found = {row[0]: (row[1], Gpu(row[2], Room(int(row[3]) << 20, int(row[4]) << 20))) for row in rows}
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+    except (OSError, subprocess.SubprocessError):
         return ()
+    found = {}
+    for line in told.splitlines():
+        with suppress(ValueError):  # one that tells no memory hides no other
+            index, uuid, name, free, total = (part.strip() for part in line.split(","))
+            found[index] = uuid, Gpu(name, Room(int(free) << 20, int(total) << 20))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(gpu for _, gpu in found.values())

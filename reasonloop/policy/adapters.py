@@ -229,18 +229,21 @@ def told_by(folder: Path) -> Adapter:
     return Adapter(settings, f"{base}@{revision}" if revision else base)
 
 
-def expect_agreement(one: Any, other: Any, what: str) -> None:
-    """Raises RunError unless two models give random tokens the same logits, to the rounding of the coarser dtype."""
-    vocabulary, generator = one.config.get_text_config().vocab_size, np.random.default_rng(0)
-    tokens = torch.from_numpy(generator.integers(0, vocabulary, 24))[None]
+def trial(model: Any) -> tuple[Tensor, torch.dtype]:
+    """What a model gives random tokens: float32 logits on the CPU, and the dtype that it computes in."""
+    vocabulary, generator = model.config.get_text_config().vocab_size, np.random.default_rng(0)
+    tokens = torch.from_numpy(generator.integers(0, vocabulary, 24))[None].to(model.device)
     with torch.inference_mode():
-        ours, theirs = (
-            model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu() for model in (one, other)
-        )
+        return model(input_ids=tokens, use_cache=False).logits.float().cpu(), next(model.parameters()).dtype
+
+
+def expect_agreement(one: tuple[Tensor, torch.dtype], other: tuple[Tensor, torch.dtype], what: str) -> None:
+    """Raises RunError unless two models' trials came out the same, to the rounding of the coarser dtype."""
+    (ours, own), (theirs, their) = one, other
     if not theirs.isfinite().all():  # a policy that has diverged says so elsewhere
         return
     gap = float(((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).nan_to_num(torch.inf))
-    limit = max(AGREE.get(next(model.parameters()).dtype, 1e-3) for model in (one, other))
+    limit = max(AGREE.get(dtype, 1e-3) for dtype in (own, their))
     if not gap < limit:
         raise RunError(
             f"{what}: their logits differ by {gap:.2g} (relative), more than rounding; nothing was delivered"

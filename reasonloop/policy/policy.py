@@ -145,7 +145,11 @@ class Policy:
         model = self.model
         if self.adapter is not None:
             model = adapters.merged(model)
-            adapters.expect_agreement(model, self.model, "a policy and its adapter, merged and beside one another")
+            adapters.expect_agreement(
+                adapters.trial(model),
+                adapters.trial(self.model),
+                "a policy and its adapter, merged and beside one another",
+            )
         try:
             model.save_pretrained(folder)
         except SafetensorError as error:  # a full disk is no OSError there

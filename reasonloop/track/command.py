@@ -33,6 +33,8 @@ def track_run(folder: Path, given: Mapping[str, Any], follow: bool = False) -> N
         own = tomllib.loads(file.read_text(encoding="utf-8")).get("track", {})
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(own, dict):
+        raise InputError(f"{file}: track = {own!r}; expected a table [track]")
     track = validated(Track, {**own, **given}, "track")
     if not track.to:
         raise InputError("track: the run's recipe names no tracker; expected some: --to wandb trackio tensorboard")

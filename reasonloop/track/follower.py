@@ -12,7 +12,9 @@ import json
 import os
 import secrets
 import select
+import signal
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable
@@ -32,6 +34,8 @@ RETRY_SECONDS, MOST_RETRY_SECONDS = 5.0, 300.0
 """Before a tracker that failed is started again; twice as long each time"""
 LOCK_SECONDS = 20
 """For an earlier process to come to its end, once there is nothing left to wait for"""
+ORPHAN_SECONDS = 300
+"""For what isn't sent yet, once the run's process was killed"""
 NICE = 10
 """The run needs the processor"""
 
@@ -182,6 +186,7 @@ def main() -> None:
         os.dup2(target, number)
     os.nice(NICE)
     parent = os.getppid()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
     def say(text: str) -> None:
         with suppress(OSError):  # whom it would be said to has gone
@@ -197,6 +202,14 @@ def main() -> None:
         follower = Follower(run, tracker, order["project"], order["name"], say)
         done = (not order["again"] and follower.nothing_new()) or follower.follow(wait)
     sys.exit(0 if done else 1)
+
+
+def _end_after(parent: int) -> None:
+    """A tracker that hangs doesn't outlive the run's process for ever: it would keep the next one from the run."""
+    while os.getppid() == parent:
+        time.sleep(SECONDS)
+    time.sleep(ORPHAN_SECONDS)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _locked(lock: IO[str], wait: Wait) -> bool:

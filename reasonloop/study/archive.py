@@ -52,7 +52,8 @@ def packed(study: Study, run: str) -> Path:
 
 
 def pack(study: Study, run: Path) -> None:
-    """Keeps a finished run's recipe, evaluations and metrics beside the study, where that hasn't been done."""
+    """Keeps a finished run's recipe, evaluations without their texts, and metrics beside the study, where that hasn't been
+    done."""
     file = packed(study, run.name)
     if file.exists():
         return
@@ -60,8 +61,13 @@ def pack(study: Study, run: Path) -> None:
     partial = file.with_suffix(".partial")
     with tarfile.open(partial, "w:gz") as tar:
         for name in KEPT:
-            tar.add(run / name, f"{run.name}/{name}")
+            tar.add(run / name, f"{run.name}/{name}", filter=_counts)
     partial.rename(file)
+
+
+def _counts(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Texts are many times as large as what a comparison reads."""
+    return None if member.name.endswith(".parquet") else member
 
 
 def extract(tar: tarfile.TarFile, folder: Path) -> None:

@@ -107,6 +107,13 @@ def test_a_study_that_is_stopped_goes_on_with_the_same_command(
     assert {path.name for path in (folder / "finished").iterdir()} == {
         f"{arm}-{seed}.tar.gz" for arm in ("plain", "steep") for seed in (0, 1)
     }
+    with tarfile.open(folder / "finished" / "plain-0.tar.gz") as tar:
+        assert {Path(name).suffix for name in tar.getnames()} == {
+            "",
+            ".toml",
+            ".json",
+            ".jsonl",
+        }  # no texts, which are large
 
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/**/*")}
     assert main(argv) == 0  # once more: nothing is left to do

@@ -49,7 +49,7 @@ PLANS = {
     ],
     "rloop, adapters, KL, the baseline beside it": [
         *("lora.rank=2", "lora.rft.rank=3", "rl.kl_coef=0.1", "rl.probe_every=1", "rl.keep_best=true"),
-        *("rl.steps=2", "eval.samples=2", "rft.epochs=1"),
+        *("rl.steps=2", "eval.samples=1", "eval.explored=false", "rft.epochs=1"),
     ],
     "sft": ["method=sft"],
     "sft, checkpoints far apart": ["method=sft", "checkpoint_seconds=1e9"],

@@ -155,12 +155,11 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     chosen = recipe.task
     task = load_task(chosen.name, chosen.options)
     problems = task_problems(task, chosen.name)
-    dry = plan(recipe)
+    dry = plan(recipe, sizes_of(recipe, task, problems))
     if dry.adapters:
         require_peft()
     check_problems(recipe, problems, "explore" in dry.asked)
-    sized = plan(recipe, sizes_of(recipe, task, problems))
-    room = needs_noted(recipe, sized, path, problems)
+    room = needs_noted(recipe, dry, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
     if recipe.exploration.form == "judge":

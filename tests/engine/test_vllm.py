@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import fake_vllm
 import numpy as np
 import pytest
 import torch
+from global_luck import drawn, seeded
 from stop_models import first_stop
 from tiny_models import EOS, tiny_policy, tokens
 
@@ -212,15 +212,7 @@ def test_the_process_is_left_as_it_was(vllm: type[fake_vllm.LLM], capfd: pytest.
     set_threads, threads = torch.set_num_threads, torch.get_num_threads()
     os.environ["LD_PRELOAD"] = "mine.so"
 
-    def drawn() -> tuple[float, float, float]:
-        return random.random(), np.random.random(), float(torch.rand(1))
-
-    def seed() -> None:
-        random.seed(5), np.random.seed(5), torch.manual_seed(5)
-
-    seed()
-    expected = drawn()
-    seed()
+    expected = seeded()
     engine, policy = VllmEngine(), tiny_policy()
     engine.load(Weights(0, policy))
     engine.generate(asked(), SAMPLING)

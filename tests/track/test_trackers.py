@@ -97,8 +97,14 @@ def kept(run: Path, tracker: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def server() -> Iterator[WandbServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """Plays wandb's, and is what wandb's client is set up for."""
+    pytest.importorskip("wandb")
+    for variable in [key for key in os.environ if key.startswith("WANDB_")]:
+        monkeypatch.delenv(variable)
     with WandbServer() as made:
+        monkeypatch.setenv("WANDB_BASE_URL", made.url)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield made
         made.shutdown()
@@ -115,8 +121,6 @@ def tracker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.delenv(variable)
     if request.param == "wandb":
         server = request.getfixturevalue("server")
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         return name, lambda run: rows_as_held(server.rows(kept(run, "wandb")["id"]))
     monkeypatch.setenv("WANDB_MODE", "offline")
     return name, {"tensorboard": tensorboard, "trackio": trackio, "wandb": wandb_offline}[name]
@@ -178,12 +182,7 @@ def test_killed_at_any_moment_and_continued(tracker: tuple[str, Reader], tmp_pat
     assert_same(read(run), expected(run))
 
 
-def test_wandb_takes_the_recipe_and_the_end(
-    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+def test_wandb_takes_the_recipe_and_the_end(server: WandbServer, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", LINES[:9], stage="main-explore-1")
     for stage, lines in (("main-explore-1", LINES[:9]), ("done", LINES)):
         make_run(run, lines, stage)
@@ -204,9 +203,6 @@ def test_an_offline_run_is_synced_by_wandb_itself(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what was synced before the run went on; later it may be sent by us as well."""
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     run = make_run(tmp_path / "run", [], stage="main-explore-1")
     for lines in (LINES[:9], LINES):
         make_run(run, lines)
@@ -226,9 +222,6 @@ def test_wandb_s_server_is_down_for_a_while(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run's end doesn't wait for it for long, and what it lacks comes later, once."""
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     run, said = make_run(tmp_path / "run", LINES[:9], stage="main-explore-1"), list[str]()
     with Followers(run, Track(to=("wandb",)), said.append, seconds=3.0) as following:
         while not said:
@@ -247,12 +240,9 @@ def test_wandb_s_server_is_down_for_a_while(
 def test_wandb_without_a_key_is_said_in_one_line(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    pytest.importorskip("wandb")
-    for variable in [key for key in os.environ if key.startswith("WANDB_")]:
-        monkeypatch.delenv(variable)
+    monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
     run = make_run(tmp_path / "run", LINES)
     assert main(["track", str(run), "--to", "wandb"]) == 1
     said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("sending")]

@@ -3,7 +3,6 @@ sampling, and weights that did not arrive are found."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from global_luck import drawn, seeded
 from stop_models import first_stop, policy_of
 from tiny_models import EOS, tiny_policy, tokens
 
@@ -251,15 +251,7 @@ def test_an_engine_that_dies_is_built_anew(engine: VllmEngine, monkeypatch: pyte
 
 
 def test_the_process_is_left_as_it_was(engine: VllmEngine, capfd: pytest.CaptureFixture[str]) -> None:
-    def drawn() -> tuple[float, float, float]:
-        return random.random(), np.random.random(), float(torch.rand(1))
-
-    def seed() -> None:
-        random.seed(5), np.random.seed(5), torch.manual_seed(5)
-
-    seed()
-    expected = drawn()
-    seed()
+    expected = seeded()
     engine.close()
     engine.load(Weights(0, made("untied")))
     engine.generate(asked(), SAMPLINGS["top-p"])

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,22 +56,11 @@ class Side:
     def sampled(self, turn: int) -> Sequence[Any]:
         from reasonloop.engine.sample import Sampler
         from reasonloop.records import Place
-        from reasonloop.rewards.outcome import outcome_reward
 
-        verdicts = iter(self.work.judged[turn])
         asked: Any = Forced(self.engine, self.work.lengths[turn])
         sampler = Sampler(asked, self.codec, self.sampling, seed=0)
         groups = sampler.sample(self.work.prompts_of(turn), GROUP, Place("bench", "bench", step=turn))
-        return [
-            replace(
-                group,
-                rollouts=tuple(
-                    outcome_reward(replace(one, verdict=next(verdicts)), self.sampling.max_tokens)
-                    for one in group.rollouts
-                ),
-            )
-            for group in groups
-        ]
+        return self.work.rewarded(groups, turn, self.sampling.max_tokens)
 
     def learn(self, groups: Sequence[Any], rate: float) -> None:
         from reasonloop.learner.batch import reinforced, useful_groups

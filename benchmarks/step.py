@@ -96,6 +96,21 @@ class Work:
     def groups(self) -> int:
         return len(self.prompts) // len(self.lengths)
 
+    def rewarded(self, groups: Sequence[Any], turn: int, most: int) -> list[Any]:
+        """The step's groups with the verdicts that the workload has for them, and their rewards; `most`: max_tokens."""
+        from reasonloop.rewards.outcome import outcome_reward
+
+        verdicts = iter(self.judged[turn])
+        return [
+            replace(
+                group,
+                rollouts=tuple(
+                    outcome_reward(replace(rollout, verdict=next(verdicts)), most) for rollout in group.rollouts
+                ),
+            )
+            for group in groups
+        ]
+
     def prompts_of(self, turn: int) -> Sequence[Any]:
         return self.prompts[turn * self.groups : (turn + 1) * self.groups]
 
@@ -143,25 +158,15 @@ class Ours:
         from reasonloop.learner.batch import reinforced, useful_groups
         from reasonloop.learner.losses import OBJECTIVES
         from reasonloop.records import Place
-        from reasonloop.rewards.outcome import outcome_reward
 
-        lengths, verdicts = self.work.lengths[turn], iter(self.work.judged[turn])
+        lengths = self.work.lengths[turn]
         began = time.perf_counter()
         self.engine.load(self.learner.weights)
         asked: Any = Forced(self.engine, lengths)
         sampler = Sampler(asked, self.codec, self.sampling, seed=0)
         sampled = sampler.sample(self.work.prompts_of(turn), GROUP, Place("bench", "bench", step=turn))
         self.sampling_seconds.append(time.perf_counter() - began)
-        rewarded = [
-            replace(
-                group,
-                rollouts=tuple(
-                    outcome_reward(replace(rollout, verdict=next(verdicts)), self.sampling.max_tokens)
-                    for rollout in group.rollouts
-                ),
-            )
-            for group in sampled
-        ]
+        rewarded = self.work.rewarded(sampled, turn, self.sampling.max_tokens)
         examples = reinforced(useful_groups(rewarded), OBJECTIVES["dapo"], self.sampling.max_tokens)
         self.learner.update(examples, LEARNING_RATE, OBJECTIVES["dapo"])
         took = time.perf_counter() - began

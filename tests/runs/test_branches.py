@@ -29,7 +29,6 @@ from reasonloop.report.run import read_run
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Budget
 from reasonloop.stages.branches import Branches
-from reasonloop.stages.exploration import ExplorationState
 from reasonloop.stages.packed import inputs_of, packed_policy
 from reasonloop.stages.remote import PREFIX, Part, job_of, parts
 from reasonloop.store.experts import chosen_experts
@@ -131,7 +130,7 @@ def test_what_a_branch_left_behind_would_have_spent_is_not_counted(run: Path, tm
         branches = Branches(session, Place(iteration=1), product_arm(recipe), Budget(recipe.rl.rollouts))
         late = branches.each[1]
         lines = metrics(out, branch="main.2", iteration=1)
-        late.finish(ExplorationState(1, rollouts=16), [one for one in lines if one["step"] == 0], left_behind=True)
+        late.finish({"step": 1, "rollouts": 16}, [one for one in lines if one["step"] == 0], left_behind=True)
         late.log_lines()
         branches.finish()
     finally:

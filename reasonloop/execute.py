@@ -179,7 +179,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
 def check_cluster(recipe: Recipe) -> None:
     """What explorations on other machines need beside the run itself: Ray, and files that can be brought there."""
     if recipe.scale.address:
-        from reasonloop.machine.cluster import require_ray
+        from reasonloop.runs.cluster import require_ray
         from reasonloop.stages.packed import listed
 
         require_ray(recipe.scale.address)

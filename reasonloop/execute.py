@@ -26,6 +26,7 @@ from reasonloop.track import Followers, check_trackers
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
+    from reasonloop.runs.cluster import Cluster
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
@@ -68,8 +69,11 @@ def _opened(recipe: Recipe, path: Path) -> Session:
             f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
             'model.dtype = "bfloat16"'
         ) from error
+    cluster = reached_cluster(recipe)
     run = Session(recipe, path, commits)
     run.hold(run.recipe.model.source, policy)
+    if cluster is not None:
+        run.cluster = cluster
     return run
 
 
@@ -185,6 +189,14 @@ def check_cluster(recipe: Recipe) -> None:
         require_ray(recipe.scale.address)
         for name in recipe.scale.files:
             listed(name)
+
+
+def reached_cluster(recipe: Recipe) -> Cluster | None:
+    if not recipe.scale.address:
+        return None
+    from reasonloop.runs.cluster import Cluster
+
+    return Cluster(recipe.scale.address)
 
 
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:

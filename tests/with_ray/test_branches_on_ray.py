@@ -175,3 +175,4 @@ def test_where_there_is_no_cluster(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert command(argv(tmp_path / "run", "scale.address=127.0.0.1:1"), log=log, cwd=HERE) == 2
     assert "no Ray cluster can be reached" in log.read_text()
+    assert not (tmp_path / "run").exists()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reasonloop.engine.sample import Sampler
     from reasonloop.learner.critic import Critic
     from reasonloop.learner.protocol import Learner
+    from reasonloop.machine.cluster import Cluster
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.functions import RewardFunctions
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from reasonloop.tasks import Task
     from reasonloop.verify.workers import VerifierPool
 
-SHARED = ("engine", "verifier", "rewards")
+SHARED = ("engine", "verifier", "rewards", "cluster")
 """What is closed with the session, if it was used"""
 
 
@@ -105,6 +106,22 @@ class Session:
 
         return engine_of(self.recipe.engine)
 
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The Ray cluster that the recipe names. Raises InputError where there is none."""
+        from reasonloop.machine.cluster import Cluster
+
+        return Cluster(self.recipe.scale.address)
+
+    @contextmanager
+    def exploring(self, recipe: Recipe) -> Iterator[None]:
+        """Works by another recipe, which differs in what one of several explorations side by side has otherwise."""
+        own, self.recipe = self.recipe, recipe
+        try:
+            yield
+        finally:
+            self.recipe = own
+
     def sampler(self, sampling: Sampling) -> Sampler:
         """Makes this run's rollouts with whatever weights the engine has loaded."""
         from reasonloop.engine.sample import Sampler
@@ -135,6 +152,15 @@ class Session:
         """The same to be changed: nobody else gets it any more."""
         policy, self._held = self.policy(source), None
         return policy
+
+    def let_go(self) -> None:
+        """No policy stays in memory: a GPU is free for others."""
+        self._held = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def hold(self, source: str | Path, policy: Policy) -> None:
         """From now on `policy`, which has the weights at `source`, stands for it."""

@@ -20,8 +20,9 @@ from reasonloop.imports.rows import NoRollout
 MOST_AT_ONCE = 1 << 28
 """Bytes of a JSON file that isn't one of lines: it is read whole"""
 
-PICKLE = "a pickle"
-BINARY = "no JSON and no Parquet"
+PICKLE = "pickles"
+BINARY = "files that are no JSON and no Parquet"
+EMPTY = "empty files"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Found:
 
     path: Path
     kind: str
-    """"jsonl", "json", "parquet", or what it is that can't be read (PICKLE, BINARY), or "empty\""""
+    """"jsonl", "json", "parquet", or what it is that can't be read (PICKLE, BINARY, EMPTY)"""
 
 
 def list_files(given: Sequence[Path]) -> list[Path]:
@@ -67,7 +68,7 @@ def kind_of(path: Path) -> Found:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
-        return Found(path, "empty")
+        return Found(path, EMPTY)
     if start.startswith(b"PAR1"):
         return Found(path, "parquet")
     # torch.save makes a zip of a pickle; protocol 2 and later begin with its opcode

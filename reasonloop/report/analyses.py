@@ -160,7 +160,12 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
             f"CREATE TEMP VIEW rollouts AS SELECT * FROM memory.main.rollouts WHERE hash(problem_id) % {share} = 0"
         )
         found.note("diversity-section", f"Over one in {share} of the training problems, drawn at random.")
-    branches = [r[0] for r in database.execute("SELECT DISTINCT branch FROM rollouts ORDER BY branch DESC").fetchall()]
+    branches = [
+        r[0]
+        for r in database.execute(
+            "SELECT DISTINCT branch FROM rollouts WHERE branch <> 'eval' ORDER BY branch DESC"
+        ).fetchall()
+    ]
     empty = False
     for branch in branches:
         arm = run.branches().get(branch, branch)

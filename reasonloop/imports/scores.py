@@ -39,7 +39,7 @@ class Rule:
     @classmethod
     def parse(cls, text: str) -> Rule:
         """Raises InputError for what is no rule."""
-        match = re.fullmatch(r"\s*(\S.*?)\s*(>=|<=|==|=|>|<)\s*(-?[0-9.eE+-]+)\s*", text)
+        match = re.fullmatch(r"\s*([^\s<>=]+)\s*(>=|<=|==|=|>|<)\s*(-?[0-9.eE+-]+)\s*", text)
         try:
             if match is None:
                 raise ValueError

@@ -61,7 +61,7 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
 
 def _nothing(given: Sequence[Path], name: str | None, counts: Counts, others: dict[str, str]) -> str:
     """Why there is no rollout to read, in a line."""
-    where = f"{given[0]}" + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
+    where = ", ".join(map(str, given[:1])) + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
     pickles = counts.skipped[PICKLE]
     if pickles:
         named = ", ".join(counts.first[PICKLE])

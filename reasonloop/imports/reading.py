@@ -104,7 +104,7 @@ def find_rollouts(
     """Reads the files and folders `given` and finds each rollout's problem.
 
     `codec`: the tokenizer of the model that is named with them: it says what ids mean, and makes ids of texts where there
-    are none. `scratch`: a folder for temporary files, which take as much room as the rollouts' texts and ids.
+    are none. `scratch`: a folder for a temporary file, as large as the rollouts' texts and ids.
 
     Raises InputError where nothing can be read, where it isn't clear what is there, where no step is told, or where more
     than `asked.unmatched` of the rollouts answer no problem.
@@ -114,7 +114,7 @@ def find_rollouts(
     names = [_name(found.path, given) for found, _ in chosen]
     reading = Reading(asked, problems, codec, chosen[0][1].name, names, counts, Spool(scratch))
     reading.scored = all(trainer.scored for _, trainer in chosen)
-    seen = Seen(scratch)
+    seen = Seen()
     try:
         _read(reading, chosen, seen)
         _check(reading)

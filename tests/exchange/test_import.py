@@ -148,7 +148,7 @@ def test_a_killed_import_leaves_nothing_and_is_made_anew(tmp_path: Path) -> None
     (tmp_path / "out").mkdir()
     whole = tmp_path / "whole"
     assert main([*argv[:-1], str(whole)]) == 0
-    killed = [start(argv, log=tmp_path / "log", watched=tmp_path / "out", kill_at=at) for at in (2, 7, 12)]
+    killed = [start(argv, log=tmp_path / "log", watched=tmp_path / "out", kill_at=at) for at in (1, 4, 9)]
     for process in killed:
         process.join(60)
         assert process.exitcode == -9, (tmp_path / "log").read_text()

@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
+from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
@@ -91,6 +92,8 @@ class Recipe(Section):
     rlsp: Rlsp = Rlsp()
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
+    explorer: Explorer = Explorer()
+    finetuner: Finetuner = Finetuner()
     eval: Evaluation = Evaluation()
     track: Track = Track()
 
@@ -156,6 +159,9 @@ class Recipe(Section):
             raise ValueError("rl.keep_best needs rl.probe_every > 0")
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
+        options = flat(self.model_dump(mode="json"))
+        for name, outside in (("explorer", self.explorer), ("finetuner", self.finetuner)):
+            outside.check_places(options, f"{name}.command")
         return self
 
     @property

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora
+from reasonloop.config.scale import Scale
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -91,6 +92,7 @@ class Recipe(Section):
     exploration: Exploration = Exploration()
     rlsp: Rlsp = Rlsp()
     rloop: Rloop = Rloop()
+    scale: Scale = Scale()
     rft: Rft = Rft()
     explorer: Explorer = Explorer()
     finetuner: Finetuner = Finetuner()
@@ -163,6 +165,12 @@ class Recipe(Section):
         for name, outside in (("explorer", self.explorer), ("finetuner", self.finetuner)):
             outside.check_places(options, f"{name}.command")
         return self
+
+    @property
+    def elsewhere(self) -> str:
+        """The option that has the method's own explorations made elsewhere, where nothing but their rollouts comes back; ""
+        where they are made here."""
+        return "scale.branches" if self.scale.branches > 1 else ""
 
     @property
     def eval_sampling(self) -> Sampling:

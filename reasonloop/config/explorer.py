@@ -64,8 +64,8 @@ class _Outside(Section):
 
     @property
     def handed_on(self) -> list[str]:
-        """Options of the recipe, by dotted key, that the command gets"""
-        return [name for name in places_in(self.command) if "." in name]
+        """The names of what the command gets"""
+        return places_in(self.command)
 
     def check_places(self, options: Mapping[str, Any], where: str) -> None:
         """Raises ValueError for a place that nothing stands for; `options`: the recipe's by dotted key."""
@@ -84,12 +84,13 @@ class Explorer(_Outside):
     iteration, and its rollouts are read, judged again and kept as ours are. `rl.steps`, `rl.problems_per_step` and
     `rl.group_size` say what it is asked for; how it learns is its own."""
 
-    KNOWN: ClassVar[Sequence[str]] = ("model", "problems", "steps", "rollouts", "seed", "iteration", "out")
+    KNOWN: ClassVar[Sequence[str]] = ("model", "problems", "steps", "rollouts", "seed", "iteration", "recipe", "out")
 
     command: str = ""
     """The command, without a shell: `python grpo.py {model} {problems} {steps} {out}`. {model}: the policy that starts the
     iteration, a Hugging Face folder. {problems}: the training problems, Parquet; {out}: a folder for what it writes.
-    {steps}, {rollouts}, {seed}, {iteration}, and each option of the recipe, as {rl.group_size}. Empty: our own RL explores."""
+    {steps}, {rollouts}, {seed}, {iteration}; {recipe}: RUN/config.toml; and each option by its name, as {rl.group_size}.
+    Empty: our own RL explores."""
     rollouts: str = ""
     """Whose layout the rollouts in {out} have, as `reasonloop import --from` calls it: verl, prime-rl, trl, ..."""
     model: str = ""
@@ -101,12 +102,12 @@ class Finetuner(_Outside):
     """Fine-tuning on the experts (RFT) by a command of your own (docs/on-your-cluster.md) in place of ours."""
 
     NEEDED: ClassVar[Sequence[str]] = ("model", "experts", "out")
-    KNOWN: ClassVar[Sequence[str]] = ("model", "experts", "epochs", "seed", "iteration", "out")
+    KNOWN: ClassVar[Sequence[str]] = ("model", "experts", "epochs", "seed", "iteration", "recipe", "out")
 
     command: str = ""
     """The command, as `explorer.command`. {model}: the policy to train; {experts}: its examples, Parquet with `messages`, or
-    `prompt` and `completion`; {epochs}: passes over them; {out}: a folder for what it writes. {seed}, {iteration}, and each
-    option of the recipe. Empty: we fine-tune."""
+    `prompt` and `completion`; {epochs}: passes over them; {out}: a folder for what it writes. {seed}, {iteration}, {recipe},
+    and each option by its name. Empty: we fine-tune."""
     model: str = ""
     """Where in {out} the trained policy is, a Hugging Face folder: a path, or a pattern such as `checkpoint-*`, of which the
     highest number is taken. Empty: {out} itself."""

@@ -170,7 +170,7 @@ class Recipe(Section):
     def elsewhere(self) -> str:
         """The option that has the method's own explorations made elsewhere, where nothing but their rollouts comes back; ""
         where they are made here."""
-        return "scale.branches" if self.scale.branches > 1 else ""
+        return "explorer.command" if self.explorer.command else "scale.branches" if self.scale.branches > 1 else ""
 
     @property
     def eval_sampling(self) -> Sampling:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from reasonloop.config import Recipe, flat
 from reasonloop.errors import InputError
+from reasonloop.own import nearest
 
 ASKED_FOR = ("rl.steps", "rl.problems_per_step", "rl.group_size")
 """Of `[rl]` what an exploration is asked for, whoever explores"""
@@ -14,7 +15,7 @@ OF_TUNING = ("rft.", "lora.rft.")
 
 
 def check_outside(recipe: Recipe) -> None:
-    """Raises InputError where the recipe asks a command for what only our own stages do, or sets options that nobody reads."""
+    """Raises InputError where the recipe asks a command for what our own stages alone do, or sets what nobody reads."""
     if recipe.explorer.command:
         _check_explorer(recipe)
     if recipe.finetuner.command:
@@ -22,24 +23,27 @@ def check_outside(recipe: Recipe) -> None:
 
 
 def _check_explorer(recipe: Recipe) -> None:
-    rloop, rl = recipe.rloop, recipe.rl
-    from_explored = rloop.reinitialise_from == "explored" and not recipe.explorer.model
+    rloop = recipe.rloop
     refused = {
         "rloop.vanilla": (rloop.vanilla, "the baseline would be trained by another trainer than RLoop: run it apart"),
-        "rloop.adaptive": (rloop.adaptive, "nobody probes the policy on the way"),
+        "scale.branches": (recipe.scale.branches > 1, "one command explores"),
         "rloop.weighted": (rloop.weighted, "the policy's log-probs of what it sampled are not handed back"),
         'rloop.experts = "base_policy"': (rloop.experts == "base_policy", "it has no exploration"),
-        'rloop.reinitialise_from = "explored"': (from_explored, "expected explorer.model: where its policy is"),
-        "rl.skip_solved": (rl.skip_solved, "expected the problems that it is to leave out to be left out of the task"),
-        "rl.probe_every": (rl.probe_every > 0, "nobody probes the policy on the way"),
+        "rl.probe_every": (recipe.rl.probe_every > 0, "nobody probes the policy on the way"),
         "[rewards]": (bool(recipe.rewards), "its rewards are its own"),
         "[exploration]": (recipe.exploration.form != "none", "its rewards are its own"),
     }
     for option, (asked, why) in refused.items():
         if asked:
             raise InputError(f"{option} beside explorer.command: {why}")
+    from reasonloop.imports.recognising import NAMES
+
     if not recipe.explorer.rollouts:
         raise InputError("explorer.command without explorer.rollouts: expected whose layout its rollouts have, as verl")
+    if recipe.explorer.rollouts not in NAMES:
+        raise InputError(
+            f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}"
+        )
     _unread(recipe, "explorer.command", recipe.explorer.handed_on, OF_EXPLORING, beside=ASKED_FOR)
 
 
@@ -47,6 +51,8 @@ def _unread(
     recipe: Recipe, who: str, handed_on: Iterable[str], sections: tuple[str, ...], beside: tuple[str, ...]
 ) -> None:
     """Raises InputError for an option that is set, and that the command neither gets nor anything else looks at."""
+    if "recipe" in handed_on:
+        return
     here, usual = (flat(one.model_dump(mode="json")) for one in (recipe, Recipe()))
     known = {*beside, *handed_on}
     for key, value in here.items():

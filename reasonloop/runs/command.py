@@ -1,4 +1,4 @@
-"""A command of the user's own that does a stage's work: run in a process group of its own, watched, and never left behind."""
+"""A command of the user's own that does a stage's work: run in a process group of its own, watched, never left behind."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ TAIL_BYTES = 16384
 class Command:
     """One stage's command, and the folder that it works in.
 
-        FOLDER/out            what it was told to write to
-        FOLDER/done           there once it has ended by itself with exit code 0 (`guard`)
-        FOLDER/tries.jsonl    what its tries took
-        FOLDER/out.1          what an earlier try, which was cut off, has left
+    FOLDER/out            what it was told to write to
+    FOLDER/done           there once it has ended by itself with exit code 0 (`guard`)
+    FOLDER/tries.jsonl    what its tries took
+    FOLDER/out.1          what an earlier try, which was cut off, has left
     """
 
     what: str

@@ -1,95 +1,77 @@
-"""What a command of the user's own gets from a run, and what it hands back: problems, a policy's folder, a seed."""
+"""What a command of the user's own gets from a run, and what it hands back."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from reasonloop.errors import InputError, RunError
-from reasonloop.files import replace_folder, write_atomically
+from reasonloop.config import Recipe, flat
+from reasonloop.config.explorer import filled
+from reasonloop.errors import RunError
+from reasonloop.files import replace_folder
+from reasonloop.policy.adapter_folders import is_adapter
 from reasonloop.policy.hub import hub_name
 from reasonloop.policy.loading import bundled_names, hugging_face_folder, resolve
-from reasonloop.records import Place, Problem
+from reasonloop.records import Place
 
 SEEDS = 2**31
 """Trainers take seeds below this"""
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _NUMBERS = re.compile(r"(\d+)")
 
 
-def write_problems(path: Path, problems: Sequence[Problem], task: str) -> None:
-    """The problems as Parquet, one a row, and as JSON Lines beside it: the columns that trainers look for.
-
-    `prompt` is text, or messages where the task has those (verl, TRL, verifiers); `answer`; `id`; verl's `data_source`,
-    `ability`, `reward_model` and `extra_info`; `meta`, the rest of what the task knows, as JSON. Raises InputError where some
-    prompts are text and others messages: a column has one type.
-    """
-    plain = {problem.messages is None for problem in problems}
-    if len(plain) > 1:
-        raise InputError("explorer.command: some problems are text and others messages; expected a task with one kind")
-    rows = [_row(problem, number, task) for number, problem in enumerate(problems)]
-    schema = pa.schema(
-        [
-            *(("id", pa.string()), ("prompt", pa.string() if plain == {True} else _MESSAGES), ("answer", pa.string())),
-            *(("data_source", pa.string()), ("ability", pa.string())),
-            ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-            ("extra_info", pa.struct([("index", pa.int64()), ("id", pa.string()), ("split", pa.string())])),
-            ("meta", pa.string()),
-        ]
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
-    write_atomically(path, memoryview(sink.getvalue()))
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path.with_suffix(".jsonl"), lines)
-
-
-def _row(problem: Problem, number: int, task: str) -> dict[str, Any]:
-    source = problem.meta.get("data_source")
-    return {
-        "id": problem.id,
-        "prompt": [dict(message) for message in problem.messages] if problem.messages is not None else problem.prompt,
-        "answer": problem.answer,
-        "data_source": source if isinstance(source, str) else task,
-        "ability": "reasoning",
-        "reward_model": {"style": "rule", "ground_truth": problem.answer},
-        "extra_info": {"index": number, "id": problem.id, "split": problem.split},
-        "meta": json.dumps(dict(problem.meta), ensure_ascii=False),
-    }
-
-
-def needs_writing(source: str) -> bool:
-    """Whether a policy is no plain Hugging Face folder on this machine, or one that may go at any moment."""
+def plain_folder(source: str) -> Path | None:
+    """A policy's folder, where it is a plain Hugging Face folder of the user's own; None for a bundled model, one of the
+    hub, a GGUF file or an adapter: what is then handed on has to be written."""
     path = resolve(source)
-    return source in bundled_names() or hub_name(source) is not None or not (path / "config.json").is_file()
+    plain = source not in bundled_names() and hub_name(source) is None and (path / "config.json").is_file()
+    return path.absolute() if plain else None
 
 
 def copy_policy(source: str, folder: Path) -> None:
     """The files of a bundled model, of one of the hub, or of a GGUF file, as a Hugging Face folder of its own."""
-    if (folder / "config.json").is_file():
-        return
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(hugging_face_folder(source), partial, ignore=lambda _, names: [n for n in names if n == "recipe.toml"])
+    shutil.copytree(hugging_face_folder(source), partial)
     replace_folder(partial, folder)
 
 
-def seed_of(seed: int, place: Place) -> int:
-    """A seed for a stage's command: another one for each stage and iteration of each run."""
-    return place.draw(seed, "command", 0) % SEEDS
+def stage_folder(run: Path, place: Place) -> Path:
+    """Where a stage's command works."""
+    return run / "commands" / place.name
+
+
+def words_of(
+    recipe: Recipe, which: str, run: Path, place: Place, model: Path | str, given: Mapping[str, Any]
+) -> list[str]:
+    """The words of the command of `[explorer]` or `[finetuner]` for a stage of the run in a folder. `given`: what stands for
+    the names that only this command has."""
+    values = flat(recipe.model_dump(mode="json")) | {
+        **given,
+        "model": model,
+        "out": stage_folder(run, place) / "out",
+        "recipe": run / "config.toml",
+        "seed": place.draw(recipe.seed, "command", 0) % SEEDS,
+        "iteration": place.iteration,
+    }
+    return filled(getattr(recipe, which).command, values)
+
+
+def explorer_values(recipe: Recipe, run: Path, rollouts: int) -> dict[str, Any]:
+    return {"problems": run / "commands" / "problems.parquet", "steps": recipe.rl.steps, "rollouts": rollouts}
+
+
+def finetuner_values(run: Path, place: Place, epochs: float) -> dict[str, Any]:
+    return {"experts": stage_folder(run, place) / "experts.parquet", "epochs": f"{epochs:g}"}
 
 
 def handed_back(out: Path, pattern: str, what: str) -> Path:
-    """The folder below `out` that a pattern names; of several the one with the highest numbers in its name. Raises RunError
-    where there is none with a config.json."""
-    found = [path for path in (out.glob(pattern) if pattern else [out]) if (path / "config.json").is_file()]
+    """The policy's folder below `out` that a pattern names; of several the one with the highest number in its name. Raises
+    RunError where there is no Hugging Face folder, and no adapter's."""
+    there = out.glob(pattern) if pattern else [out]
+    found = [path for path in there if (path / "config.json").is_file() or is_adapter(path)]
     if not found:
         expected = f"{out}/{pattern}" if pattern else str(out)
         raise RunError(

@@ -9,6 +9,7 @@ from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.branches import BranchExplorer
 from reasonloop.stages.exploration import explore
+from reasonloop.stages.outside import CommandExplorer
 
 
 class Explorer(Protocol):
@@ -29,6 +30,8 @@ class ExplorerHere:
 
 def explorer_of(run: Session, arm: Arm) -> Explorer:
     """The one that the recipe chooses for the method's own arm. All others explore here."""
+    if arm.name == "main" and run.recipe.explorer.command:
+        return CommandExplorer(run)
     if arm.name == "main" and run.recipe.scale.branches > 1:
         return BranchExplorer(run)
     return ExplorerHere(run)

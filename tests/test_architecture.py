@@ -15,10 +15,10 @@ ORDER = (
     ("policy", "store", "track"),
     ("learner", "engine", "rewards", "bundled"),
     ("runs",),
-    ("evaluation", "methods", "bench"),
+    ("evaluation", "methods", "bench", "imports"),
     ("stages", "analysis"),
     ("report",),
-    ("execute", "compare"),
+    ("execute", "compare", "exchange"),
     ("api", "scaffold", "usage", "study"),
     ("commands",),
     ("cli",),
@@ -36,7 +36,7 @@ EXCEPTIONS = {
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "hub", "config", "verify", "tasks", "store", "track", "runs",
     "methods", "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
-    "commands", "cli", "__init__",
+    "commands", "cli", "__init__", "imports", "exchange",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate", "api.keeping", "api.learner"}

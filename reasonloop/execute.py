@@ -15,7 +15,9 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, Unavailable, first_line
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
+from reasonloop.own import nearest
 from reasonloop.records import Problem
+from reasonloop.runs.command import require_program
 from reasonloop.runs.dry import DryStages
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
@@ -36,6 +38,7 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    check_cluster(recipe)
     run = _opened(recipe, path)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
@@ -104,6 +107,8 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     read = [*read, *([] if missing else notes(recipe, task, problems)), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    check_cluster(recipe)
+    check_commands(recipe, problems or ())
     sized = plan(recipe, sizes_of(recipe, task, problems))
     needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
@@ -159,6 +164,10 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     if dry.adapters:
         require_peft()
     check_problems(recipe, problems, "explore" in dry.asked)
+    check_commands(recipe, problems)
+    for name, outside in (("explorer", recipe.explorer), ("finetuner", recipe.finetuner)):
+        if outside.command:
+            require_program(outside.command, f"{name}.command")
     room = needs_noted(recipe, dry, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
@@ -172,6 +181,28 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
         print(line, file=sys.stderr)
     return policy
+
+
+def check_commands(recipe: Recipe, problems: Sequence[Problem]) -> None:
+    """What commands of the user's own are asked for: rollouts that can be read, and problems of one kind."""
+    if recipe.explorer.command:
+        from reasonloop.imports.recognising import NAMES
+        from reasonloop.store.for_trainers import text_alone
+
+        if recipe.explorer.rollouts not in NAMES:
+            raise InputError(f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}")
+        text_alone(problem for problem in problems if problem.split == "train")
+
+
+def check_cluster(recipe: Recipe) -> None:
+    """What explorations on other machines need beside the run itself: Ray, and files that can be brought there."""
+    if recipe.scale.address:
+        from reasonloop.machine.cluster import require_ray
+        from reasonloop.stages.packed import listed
+
+        require_ray(recipe.scale.address)
+        for name in recipe.scale.files:
+            listed(name)
 
 
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
@@ -189,10 +220,12 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
 
     device = resolve_device(recipe.model.device)
     check_optimizer(recipe.optimizer, device.partition(":")[0])
-    objective_of(recipe.rl)
+    varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
+    for one in (recipe, *varied):
+        objective_of(one.rl)
     with closing(engine_of(recipe.engine)) as engine:
         if isinstance(engine, CheckedEngine):
-            for sampling in (recipe.sampling, recipe.eval_sampling):
+            for sampling in (recipe.sampling, recipe.eval_sampling, *(one.sampling for one in varied)):
                 engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)

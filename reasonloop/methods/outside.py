@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from reasonloop.config import Recipe, flat
 from reasonloop.errors import InputError
-from reasonloop.own import nearest
 
 ASKED_FOR = ("rl.steps", "rl.problems_per_step", "rl.group_size")
 """Of `[rl]` what an exploration is asked for, whoever explores"""
@@ -36,14 +35,8 @@ def _check_explorer(recipe: Recipe) -> None:
     for option, (asked, why) in refused.items():
         if asked:
             raise InputError(f"{option} beside explorer.command: {why}")
-    from reasonloop.imports.recognising import NAMES
-
     if not recipe.explorer.rollouts:
         raise InputError("explorer.command without explorer.rollouts: expected whose layout its rollouts have, as verl")
-    if recipe.explorer.rollouts not in NAMES:
-        raise InputError(
-            f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}"
-        )
     _unread(recipe, "explorer.command", recipe.explorer.handed_on, OF_EXPLORING, beside=ASKED_FOR)
 
 

@@ -214,7 +214,8 @@ def last_lines(log: Path, began: int) -> list[str]:
     return [shown(line, 300) for line in lines if line][-LAST_LINES:]
 
 
-def require_program(words: Sequence[str], what: str) -> None:
+def require_program(command: str, what: str) -> None:
     """Raises InputError unless there is the program that a command begins with."""
-    if shutil.which(words[0]) is None:
-        raise InputError(f"{what}: no program {words[0]!r} here; expected one that is on PATH, or its path")
+    program = shlex.split(command)[0]
+    if shutil.which(program) is None:
+        raise InputError(f"{what}: no program {program!r} here; expected one that is on PATH, or its path")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,9 @@ def _write(path: Path, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
     write_atomically(path.with_suffix(".jsonl"), lines)
 
 
-def text_alone(problems: Sequence[Problem]) -> bool:
+def text_alone(problems: Iterable[Problem]) -> bool:
     """Whether all prompts are text; False: all are messages. Raises InputError for some of each: a column has one type."""
     kinds = {problem.messages is None for problem in problems}
     if len(kinds) > 1:
         raise InputError("explorer.command: some problems are text and others messages; expected a task with one kind")
-    return kinds == {True}
+    return False not in kinds

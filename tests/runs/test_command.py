@@ -79,7 +79,7 @@ def test_a_failure_tells_its_last_lines_and_where_the_rest_is(tmp_path: Path) ->
 
 def test_programs_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no program 'no-such-trainer'"):
-        require_program(["no-such-trainer"], "explorer.command")
+        require_program("no-such-trainer --steps 3", "explorer.command")
     with pytest.raises(RunError, match="exit code 127"):
         run(command(tmp_path / "c", "/no/such/trainer"))
     with pytest.raises(RunError, match="ended by SIGKILL"):

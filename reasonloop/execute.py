@@ -190,7 +190,9 @@ def check_commands(recipe: Recipe, problems: Sequence[Problem]) -> None:
         from reasonloop.store.for_trainers import text_alone
 
         if recipe.explorer.rollouts not in NAMES:
-            raise InputError(f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}")
+            raise InputError(
+                f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}"
+            )
         text_alone(problem for problem in problems if problem.split == "train")
 
 

@@ -48,7 +48,7 @@ def explore(asked: argparse.Namespace, model: str, problems: str, steps: str, se
 
 def line(row: dict[str, str], step: int, luck: random.Random) -> str:
     right = luck.random() < 0.4
-    said = " ".join(re.findall(r"\d+|[-+*/()]", row["answer"])) if right else f"{luck.randint(1, 6)} + 1"
+    said = " ".join(re.findall(r"\d+|[-+*/()]", row["answer"])) if right else f"{luck.randint(7, 12)} + 1"
     given = {"input": row["prompt"], "output": f"answer {said}", "gts": row["answer"], "score": float(right)}
     return json.dumps(given | {"step": step})
 

@@ -54,7 +54,7 @@ class CommandExplorer:
             words = handed.words_of(recipe, "explorer", folder, place, start_folder(run, start, place), values)
             command = command_of(run, "explorer", words, place)
             command.run(self._look(command, place, arm), lambda: run.stopping, run.progress.say)
-            state = self._import(command, place, arm)
+            state = self._import(command, place, arm, budget.until)
             checkpoint.skip(state.to_json())
             run.progress.advance(budget.until * RL_ROLLOUT)
             drop_start(run, place)
@@ -77,7 +77,7 @@ class CommandExplorer:
 
         return look
 
-    def _import(self, command: Command, place: Place, arm: Arm) -> ExplorationState:
+    def _import(self, command: Command, place: Place, arm: Arm, until: int) -> ExplorationState:
         """Judges what the command has left and keeps it in the store, a line in metrics.jsonl for each step."""
         run = self.run
         asked = Asked(trainer=run.recipe.explorer.rollouts)
@@ -94,9 +94,9 @@ class CommandExplorer:
                     f"explorer.command has ended, but {command.out} holds rollouts of evaluations alone; expected those of "
                     "its training, too: with the command mended the same run goes on"
                 )
-            return self._keep(reading, command, place, arm)
+            return self._keep(reading, command, place, arm, until)
 
-    def _keep(self, reading: Reading, command: Command, place: Place, arm: Arm) -> ExplorationState:
+    def _keep(self, reading: Reading, command: Command, place: Place, arm: Arm, until: int) -> ExplorationState:
         run, before = self.run, spent_before(self.run, place)
         run.store.take_back(place)
         run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration)
@@ -112,6 +112,10 @@ class CommandExplorer:
             run.folder.log(**own.keys, **arm.keys, **known, **rollout_metrics(step.rollouts))
         for line in [*lines(reading), *agreement.table().lines()]:
             run.progress.say(line)
+        if spent != until:
+            run.progress.say(
+                f"{arm.label}: {spent:,} rollouts came, {until:,} were asked for: the run counts what came"
+            )
         return ExplorationState(step=len(reading.steps), rollouts=spent, done=True)
 
 

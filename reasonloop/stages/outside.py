@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -110,7 +111,9 @@ class CommandExplorer:
             write_sources(run.folder.path, run.store.write(step.rollouts, own), step.sources)
             known = {"trainer_step": step.step, "rollouts": spent + before, "seconds": seconds}
             run.folder.log(**own.keys, **arm.keys, **known, **rollout_metrics(step.rollouts))
-        for line in [*lines(reading), *agreement.table().lines()]:
+        # a trainer's folder is full of other files
+        told = [line for line in lines(reading) if not re.match(r"left out: [\d,]+ files ", line)]
+        for line in [*told, *agreement.table().lines()]:
             run.progress.say(line)
         if spent != until:
             run.progress.say(

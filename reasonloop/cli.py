@@ -257,6 +257,18 @@ def _add_exchange(verbs: argparse._SubParsersAction[Parser]) -> None:
         "--trust-scores", metavar="RULE", help="no verifier: right is what the trainer's numbers say, as 'score >= 1'"
     )
 
+    experts = _verb(
+        verbs, commands.experts, "experts", "a run's experts as files that other trainers' fine-tuning reads"
+    )
+    experts.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not, or an imported one")
+    _add_overrides(experts)
+    experts.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to make; it must be new")
+    experts.add_argument(
+        "--layout",
+        choices=("messages", "prompt", "alpaca"),
+        help="of the rows (default: messages for chat prompts, prompt and completion for text)",
+    )
+
 
 def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What needs no run."""

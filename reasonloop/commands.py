@@ -141,6 +141,12 @@ def import_rollouts(arguments: argparse.Namespace) -> None:
     import_run(arguments.files, arguments.task, arguments.out, asked, arguments.model)
 
 
+def experts(arguments: argparse.Namespace) -> None:
+    from reasonloop.exchange.experts import write_experts
+
+    write_experts(arguments.run, arguments.out, arguments.layout, arguments.overrides)
+
+
 def bench(arguments: argparse.Namespace) -> None:
     from reasonloop.bench.measure import Workload, bench
     from reasonloop.bench.result import write

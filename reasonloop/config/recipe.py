@@ -252,8 +252,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe in a config.toml's content, without what it ran on."""
-    return {key: value for key, value in table.items() if key != "ran_on"}
+    """The recipe in a config.toml's content, without what it ran on or was imported from."""
+    return {key: value for key, value in table.items() if key not in ("ran_on", "imported")}
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Steps:
         self._uneven: list[str] = []
 
     def add(self, step: Imported) -> None:
-        known = sum(not np.isnan(rollout.logprobs).any() for rollout in step.rollouts)
+        known = sum(len(r.logprobs) > 0 and not np.isnan(r.logprobs).any() for r in step.rollouts)
         self.with_logprobs, self.rollouts = self.with_logprobs + known, self.rollouts + len(step.rollouts)
         if step.evaluation:
             self._evaluations.append(_counted(step))
@@ -70,7 +70,7 @@ class Steps:
                 "label": self._label if last else f"{self._label}, step {step}",
                 "product": last,
                 "rollouts": max((spent for at, spent in self._spent if at <= step), default=0),
-                "depends_on": {"imported.trainer": self._label, "task.name": task},
+                "depends_on": {"method": self._label, "task.name": task},
                 "task": task,
                 "split": held_out if held_out in ("probe", "test") else "test",
                 "samples": problems[0]["n"],

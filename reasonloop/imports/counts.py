@@ -39,5 +39,5 @@ class Counts:
         for title, counts in (("left out", self.skipped), ("noted", self.noted)):
             for what, count in counts.most_common():
                 more = ", ..." if count > len(self.first[what]) else ""
-                found.append(f"{title}: {count:,} {what} ({', '.join(self.first[what])}{more})")
+                found.append(f"{title}, {what}: {count:,} ({', '.join(self.first[what])}{more})")
         return found

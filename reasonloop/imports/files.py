@@ -20,8 +20,9 @@ from reasonloop.imports.rows import NoRollout
 MOST_AT_ONCE = 1 << 28
 """Bytes of a JSON file that isn't one of lines: it is read whole"""
 
-PICKLE = "a pickle"
-BINARY = "no JSON and no Parquet"
+PICKLE = "pickles"
+BINARY = "files that are no JSON and no Parquet"
+EMPTY = "empty files"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Found:
 
     path: Path
     kind: str
-    """"jsonl", "json", "parquet", or what it is that can't be read (PICKLE, BINARY), or "empty\""""
+    """"jsonl", "json", "parquet", or what it is that can't be read (PICKLE, BINARY, EMPTY)"""
 
 
 def list_files(given: Sequence[Path]) -> list[Path]:
@@ -67,7 +68,7 @@ def kind_of(path: Path) -> Found:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
-        return Found(path, "empty")
+        return Found(path, EMPTY)
     if start.startswith(b"PAR1"):
         return Found(path, "parquet")
     # torch.save makes a zip of a pickle; protocol 2 and later begin with its opcode
@@ -89,6 +90,8 @@ def _json_kind(path: Path) -> str:
     except (ValueError, RecursionError):
         # an indented object or array, or lines of which the first is torn
         return "json" if rest and path.stat().st_size <= MOST_AT_ONCE and _whole(path) is not None else "jsonl"
+    if isinstance(record, dict) and isinstance(record.get("columns"), list) and isinstance(record.get("data"), list):
+        return "json"
     messages = isinstance(record, list) and record and isinstance(record[0], Mapping) and "role" in record[0]
     return "json" if isinstance(record, list) and not messages else "jsonl"
 
@@ -109,9 +112,20 @@ def records(found: Found) -> Iterator[tuple[int, Any]]:
         if whole is None:
             yield 1, NoRollout("torn file")
         else:
-            yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
+            yield from enumerate(_rows(whole), start=1)
     elif found.kind == "jsonl":
         yield from _lines(found.path)
+
+
+def _rows(whole: Any) -> Sequence[Any]:
+    """The records of an array, or of a table as W&B keeps it: {"columns": [name], "data": [[value]]}; else one."""
+    if (
+        isinstance(whole, dict)
+        and isinstance(columns := whole.get("columns"), list)
+        and isinstance(whole.get("data"), list)
+    ):
+        return [dict(zip(columns, row, strict=False)) for row in whole["data"]]
+    return whole if isinstance(whole, list) else [whole]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -216,7 +216,13 @@ _answered, _asked = (
 
 TRAINERS = (
     Trainer("verl", has("input", "output", "step"), _verl, r"(\d+)\.jsonl"),
-    Trainer("trl", has("step", "prompt", "completion", "advantage"), _trl, r"completions_(\d+)\.parquet", "table"),
+    Trainer(
+        "trl",
+        has("step", "prompt", "completion", without=("reward", "rollout_id")),
+        _trl,
+        r"completions_(\d+)\.parquet",
+        "table",
+    ),
     Trainer("skyrl", has("input_prompt", "output_response"), _skyrl, r"global_step_(\d+)_evals"),
     Trainer("areal", has("task_id", "sample_idx", "prompt", "completion", "tail_version"), _areal, r"(\d+)", "record"),
     Trainer("prime-rl", has("prompt", "completion", "rollout_id", "env_name"), _verifiers, r"step_(\d+)"),

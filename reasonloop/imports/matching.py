@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -81,7 +82,15 @@ class Matcher:
 
     @cached_property
     def _ids(self) -> Index:
-        return _index((problem.id, i) for i, problem in enumerate(self._problems))
+        """Its own, and of a file's problem also the id that its row has: the task puts the file's name in front"""
+
+        def named() -> Iterator[tuple[str | None, int]]:
+            for i, problem in enumerate(self._problems):
+                file = problem.meta.get("file")
+                yield problem.id, i
+                yield problem.id.removeprefix(f"{Path(file).stem}-") if isinstance(file, str) else None, i
+
+        return _index(named())
 
     @cached_property
     def _exact(self) -> Index:
@@ -146,12 +155,10 @@ def _index(pairs: Iterator[tuple[str | None, int]]) -> Index:
 # What a chat template puts before the last user message and behind it, where special tokens are kept and where they are
 # stripped ("user\n...\nassistant\n"). Only a known problem's whole text between the two counts: words like "user" in it
 # are its own.
-_BEFORE = re.compile(
-    r"\A(?:\s|<[^<>\s]{1,40}>)*|[Uu]ser\s*:?\s*(?:<[^<>\n]{1,40}>|\n)\s*|\b(?:[Uu]ser|USER|[Hh]uman)\s*:\s*|\[INST\]\s*"
-    r"|<[^<>\n]{0,20}[Uu]ser[^<>\n]{0,20}>\s*|###\s*(?:Instruction|Question)s?:?\s*"
-)
+_ROLE = re.compile(r"[Uu]ser|USER|[Hh]uman|\[INST\]|###\s*(?:Instruction|Question)s?")
+_AFTER_ROLE = re.compile(r"[^\S\n]*(?::|<[^<>\n]{1,40}>|[|\uff5c]>|\n)")
 _BEHIND = re.compile(
-    r"(?:\s+|<[^<>\s]{1,40}>|\[/INST\]|\b(?:assistant|Assistant|ASSISTANT|model|gpt)\s*:?|(?<=\S)assistant\s*:?|###\s*Response:?)\Z"
+    r"(?:\s+|<[^<>\s]{1,40}>|\[/INST\]|(?:assistant|Assistant|ASSISTANT|model|gpt)\s*:?|###\s*Response:?)\Z"
 )
 _MOST = 16
 
@@ -159,12 +166,25 @@ _MOST = 16
 def questions(text: str) -> Iterator[str]:
     """What may be the last user message of a prompt that a template was applied to: the longest first."""
     ends = [len(text)]
-    while len(ends) < 4 * _MOST and (match := _BEHIND.search(text, max(0, ends[-1] - 60), ends[-1])):
+    while len(ends) < _MOST and (match := _BEHIND.search(text, max(0, ends[-1] - 60), ends[-1])):
         ends.append(match.start())
-    starts = [match.end() for match in _BEFORE.finditer(text)]
+    starts = dict.fromkeys(_starts(text))
     seen = set()
-    for start in [*starts[:1], *starts[1:][-_MOST:]]:
+    for start in [*list(starts)[:_MOST], *list(starts)[-_MOST:]]:
         for end in ends:
             if start < end and (asked := text[start:end].strip()) and asked not in seen:
                 seen.add(asked)
                 yield asked
+
+
+def _starts(text: str) -> Iterator[int]:
+    yield 0
+    at = 0
+    while match := _AFTER_ROLE.match(text, at):  # a sequence's first token, say
+        yield (at := match.end())
+    for role in _ROLE.finditer(text):
+        at = role.end()
+        if role[0] == "[INST]":
+            yield at
+        while match := _AFTER_ROLE.match(text, at):
+            yield (at := match.end())

@@ -54,6 +54,7 @@ def _trace(trace: Mapping[str, Any], episode: Mapping[str, Any], where: Where) -
     named = data.get("id", data.get("idx"))
     run = episode.get("run") or {}
     work = run.get("work") or {}
+    record_kind = trace.get("kind")  # up to 0.7
     steps = [step for step in (step_of(work.get("step")), step_of(run.get("step"))) if step is not None]
     dumped = where.step(r"step_(\d+)") is not None
     try:
@@ -72,7 +73,7 @@ def _trace(trace: Mapping[str, Any], episode: Mapping[str, Any], where: Where) -
         finish=_finish(trace, path),
         # verifiers' own runs are evaluations all, and nothing else
         evaluation=(dumped or bool(steps))
-        and ((work.get("type") or run.get("type")) == "eval" or where.within("eval")),
+        and ("eval" in (work.get("type") or run.get("type"), record_kind) or where.within("eval")),
         own=str(trace["id"]) if trace.get("id") else None,
         **_tokens(path),
     )

@@ -22,7 +22,7 @@ from reasonloop.records import Problem
 
 UNMATCHED = 0.05
 """Share of the rollouts that may answer no problem of the task, unless asked otherwise"""
-_MOST_STEP = 2**31 - 1
+_MOST_STEP = 2**20 - 1
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _read(reading: Reading, chosen: Sequence[tuple[Found, Trainer]], seen: Seen)
             elif repeated or _row_again(row, record, trainer, seen):
                 reading.counts.skip("repeats", at)
             elif row.evaluation and not wanted:
-                reading.counts.skip("evaluation (--eval reads it)", at)
+                reading.counts.skip("evaluation (--eval takes it)", at)
             else:
                 _keep(reading, matcher, row, (number, line, told))
 
@@ -234,14 +234,17 @@ def _check(reading: Reading) -> None:
     lost = {why: count for why, count in counts.skipped.items() if why.startswith("without a problem")}
     missing = sum(lost.values())
     if missing and (not total or missing > reading.asked.unmatched * (missing + total)):
-        told = "; ".join(f"{count:,} {why} ({', '.join(counts.first[why])})" for why, count in lost.items())
+        told = "; ".join(
+            f"{why.removeprefix('without a problem of the task: ')}: {count:,} ({', '.join(counts.first[why])})"
+            for why, count in lost.items()
+        )
         raise InputError(
             f"{missing:,} of {missing + total:,} rollouts answer no problem of the task: {told}; expected the task that "
             "they were sampled on, --match id where their ids are its ids, --model for its chat template, or "
             "--allow-unmatched with the share that may be left out"
         )
     if not total:
-        told = "; ".join(f"{count:,} {why}" for why, count in counts.skipped.most_common())
+        told = "; ".join(f"{why}: {count:,}" for why, count in counts.skipped.most_common())
         raise InputError(f"{', '.join(reading.files[:NAMED])}: no rollout in it ({told or 'it is empty'})")
     if reading.codec is None and 0 < reading.whole_ids < total:
         raise InputError(

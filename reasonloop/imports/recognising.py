@@ -37,7 +37,7 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
     for path in list_files(given):
         found = kind_of(path)
         if found.kind not in ("jsonl", "json", "parquet"):
-            counts.skip(f"files that are {found.kind}" if found.kind != "empty" else "empty files", path.name)
+            counts.skip(found.kind, path.name)
             continue
         record = next((record for _, record in records(found) if not isinstance(record, NoRollout)), None)
         fitting = [trainer for trainer in wanted if trainer.fits(record)]
@@ -62,18 +62,16 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
 def _nothing(given: Sequence[Path], name: str | None, counts: Counts, others: dict[str, str]) -> str:
     """Why there is no rollout to read, in a line."""
     where = f"{given[0]}" + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
-    pickles = counts.skipped[f"files that are {PICKLE}"]
+    pickles = counts.skipped[PICKLE]
     if pickles:
-        named = ", ".join(counts.first[f"files that are {PICKLE}"])
-        return (
-            f"{where}: {pickles} of its files {'is a pickle' if pickles == 1 else 'are pickles'} ({named}): {EXPORTS}"
-        )
+        named = ", ".join(counts.first[PICKLE])
+        return f"{where}: nothing but pickles to read ({named}); {EXPORTS}"
     for why in WITHOUT_TEXT.values():
         if counts.skipped[why]:
             return f"{where}: {why}; expected files with prompts and responses"
     whose = f" of {name}" if name else ""
     kinds = "; ".join(
-        f"{count:,} {why} ({', '.join(counts.first[why])})" for why, count in counts.skipped.most_common()
+        f"{why}: {count:,} ({', '.join(counts.first[why])})" for why, count in counts.skipped.most_common()
     )
     keys = next((f"; the first has {told}" for told in others.values()), "")
     return f"{where}: no rollouts{whose} in it ({kinds or 'no files'}){keys}; expected files of {', '.join(NAMES)}"
@@ -96,7 +94,7 @@ def _without_parts(chosen: list[tuple[Found, Trainer]], counts: Counts) -> list[
     kept = []
     for found, trainer in chosen:
         if found.path.parent.name == "effective" and found.path.parent.parent in whole:
-            counts.skip("files in effective/, whose rollouts are in all/", found.path.name)
+            counts.skip("files in effective/ (their rollouts are in all/)", found.path.name)
         else:
             kept.append((found, trainer))
     return kept

@@ -39,7 +39,7 @@ class Rule:
     @classmethod
     def parse(cls, text: str) -> Rule:
         """Raises InputError for what is no rule."""
-        match = re.fullmatch(r"\s*(\S.*?)\s*(>=|<=|==|=|>|<)\s*(-?[0-9.eE+-]+)\s*", text)
+        match = re.fullmatch(r"\s*([^\s<>=]+)\s*(>=|<=|==|=|>|<)\s*(-?[0-9.eE+-]+)\s*", text)
         try:
             if match is None:
                 raise ValueError
@@ -87,12 +87,12 @@ class Table:
         if self.agreement is None:
             return ["scores: none that says right or wrong; the verdicts stand alone"]
         rows = [
-            ("", "score: right", "wrong", "none"),
-            ("verdict right", f"{self.both:,}", f"{self.verdict_alone:,}", ""),
-            ("        other", f"{self.score_alone:,}", f"{self.neither:,}", f"{self.unscored:,}"),
+            ("", "score right", "score wrong"),
+            ("verdict right", f"{self.both:,}", f"{self.verdict_alone:,}"),
+            ("verdict other", f"{self.score_alone:,}", f"{self.neither:,}"),
         ]
-        found = [f"{a:<15}{b:>14}{c:>10}{d:>10}".rstrip() for a, b, c, d in rows]
-        found[1] = found[1].rstrip()
+        found = [f"{name:<15}{right:>13}{wrong:>13}" for name, right, wrong in rows]
+        found += [f"{'no score':<15}{self.unscored:>13,}"] if self.unscored else []
         found.append(f"verdict and score agree on {100 * self.agreement:.1f} % of {self.compared:,} ({self.rule})")
         if self.agreement < ENOUGH:
             found.append(f"below {100 * ENOUGH:.0f} %: is it the right task, verifier and prompt? For example:")
@@ -106,58 +106,57 @@ class Agreement:
 
     scored: bool = True
     """Whether right and wrong can be told by the trainer's score at all"""
-    stated: Counter[tuple[bool, bool | None]] = field(default_factory=Counter)
-    """(verdict, what the trainer says outright)"""
-    by_score: Counter[tuple[float | None, bool]] = field(default_factory=Counter)
-    """(score, verdict)"""
-    examples: dict[tuple[object, bool], str] = field(default_factory=dict)
+    stated: Counter[tuple[Any, bool]] = field(default_factory=Counter)
+    """(what the trainer says outright, verdict), where it does"""
+    by_score: Counter[tuple[Any, bool]] = field(default_factory=Counter)
+    """(score, verdict) of the others"""
+    examples: dict[tuple[str, Any, bool], str] = field(default_factory=dict)
 
     def add(self, right: bool, row: Row, example: Callable[[], str]) -> None:
         """`right`: by the verdict. `example` describes the rollout."""
         score = row.score
         if score is not None and len(self.by_score) >= _DISTINCT:
             score = float(f"{score:.3g}")
-        self.stated[right, row.right] += 1
-        self.by_score[score, right] += 1
-        for key in ((row.right, right), (score, right)):
-            if key[0] is not None and key not in self.examples and len(self.examples) < 4 * _DISTINCT:
-                self.examples[key] = example()
+        kind, said = ("score", score) if row.right is None else ("stated", row.right)
+        (self.by_score if row.right is None else self.stated)[said, right] += 1
+        if said is not None and (kind, said, right) not in self.examples and len(self.examples) < 4 * _DISTINCT:
+            self.examples[kind, said, right] = example()
 
     def table(self) -> Table:
-        """By what the trainer says outright, if it does; else by its score: the line between right and wrong lies where 0
-        and 1 (or -1 and 1) leave no choice, and else where it agrees best with the verdicts, which is then said."""
-        if any(said is not None for _, said in self.stated):
-            return self._filled("as the trainer says", {said: said for _, said in self.stated}, self.stated_counts())
+        """By what the trainer says outright, or else by its score: the line between right and wrong lies where 0 and 1 (or
+        -1 and 1) leave no choice, and else where it agrees best with the verdicts, which is then said."""
+        limit, how = self._line()
+        table = Table("; ".join([*(["as the trainer says"] if self.stated else []), *([how] if how else [])]))
+        for (said, right), count in self.stated.items():
+            self._count(table, ("stated", said, right), said, count)
+        for (score, right), count in self.by_score.items():
+            self._count(table, ("score", score, right), None if None in (score, limit) else score >= limit, count)
+        return table
+
+    def _line(self) -> tuple[float | None, str]:
+        """The lowest score that is right, and what there is to say of it"""
         scores = sorted({score for score, _ in self.by_score if score is not None})
         if not self.scored or not scores:
-            return self._filled("", {None: None}, {})
+            return None, ""
         if set(scores) <= {-1.0, 0.0, 1.0}:
-            limit, how = (1.0, "score == 1 is right")
-        else:
-            limit = max([*scores, math.inf], key=lambda line: (self._agreeing(line), math.isfinite(line), line))
-            how = f"score >= {limit:g} is right: the line that agrees best" if limit < math.inf else "no score is right"
-        return self._filled(how, {s: None if s is None else s >= limit for s, _ in self.by_score}, self.by_score)
-
-    def stated_counts(self) -> Counter[tuple[bool | None, bool]]:
-        return Counter({(said, right): count for (right, said), count in self.stated.items()})
+            return 1.0, "score == 1 is right"
+        best = max([*scores, math.inf], key=lambda line: (self._agreeing(line), math.isfinite(line), line))
+        return best, f"score >= {best:g} is right, where it agrees best" if best < math.inf else "no score is right"
 
     def _agreeing(self, limit: float) -> int:
         return sum(n for (score, right), n in self.by_score.items() if score is not None and (score >= limit) == right)
 
-    def _filled(self, rule: str, said: Mapping[Any, bool | None], counts: Mapping[tuple[Any, bool], int]) -> Table:
-        table = Table(rule)
-        for (key, right), count in counts.items():
-            scored = said[key]
-            if scored is None:
-                table.unscored += count
-            elif scored and right:
-                table.both += count
-            elif scored:
-                table.score_alone += count
-            elif right:
-                table.verdict_alone += count
-            else:
-                table.neither += count
-            if scored is not None and scored != right and (key, right) in self.examples:
-                table.examples.append(self.examples[key, right])
-        return table
+    def _count(self, table: Table, key: tuple[str, Any, bool], said: bool | None, count: int) -> None:
+        right = key[2]
+        if said is None:
+            table.unscored += count
+        elif said and right:
+            table.both += count
+        elif said:
+            table.score_alone += count
+        elif right:
+            table.verdict_alone += count
+        else:
+            table.neither += count
+        if said is not None and said != right and key in self.examples:
+            table.examples.append(self.examples[key])

@@ -54,9 +54,10 @@ def line(row: dict[str, str], step: int, luck: random.Random) -> str:
 
 
 def finetune(asked: argparse.Namespace, model: str, experts: str, out: str) -> None:
+    import pyarrow.parquet as pq
     from safetensors.numpy import load_file, save_file
 
-    rows = [json.loads(line) for line in Path(experts).with_suffix(".jsonl").read_text().splitlines()]
+    rows = pq.read_table(Path(experts) / "train.parquet").to_pylist()
     assert rows
     assert all(row.keys() == {"prompt", "completion"} for row in rows)
     product = Path(out) / "checkpoint-9"

@@ -105,9 +105,9 @@ class Finetuner(_Outside):
     KNOWN: ClassVar[Sequence[str]] = ("model", "experts", "epochs", "seed", "iteration", "recipe", "out")
 
     command: str = ""
-    """The command, as `explorer.command`. {model}: the policy to train; {experts}: its examples, Parquet with `messages`, or
-    `prompt` and `completion`; {epochs}: passes over them; {out}: a folder for what it writes. {seed}, {iteration}, {recipe},
-    and each option by its name. Empty: we fine-tune."""
+    """The command, as `explorer.command`. {model}: the policy to train; {experts}: a folder with examples, train.parquet,
+    with `messages`, or `prompt` and `completion`; {epochs}: passes over them; {out}: a folder for what it writes. {seed},
+    {iteration}, {recipe}, and each option by its name. Empty: we fine-tune."""
     model: str = ""
     """Where in {out} the trained policy is, a Hugging Face folder: a path, or a pattern such as `checkpoint-*`, of which the
     highest number is taken. Empty: {out} itself."""

@@ -64,7 +64,7 @@ def explorer_values(recipe: Recipe, run: Path, rollouts: int) -> dict[str, Any]:
 
 
 def finetuner_values(run: Path, place: Place, epochs: float) -> dict[str, Any]:
-    return {"experts": stage_folder(run, place) / "experts.parquet", "epochs": f"{epochs:g}"}
+    return {"experts": stage_folder(run, place) / "experts", "epochs": f"{epochs:g}"}
 
 
 def handed_back(out: Path, pattern: str, what: str) -> Path:

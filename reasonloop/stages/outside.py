@@ -140,7 +140,7 @@ def finetune(
     folder = run.folder.path.absolute()
     run.folder.set_state(place.name, place.iteration)
     values = handed.finetuner_values(folder, place, epochs)
-    write_experts(values["experts"], run.problems["train"], found.rollouts)
+    write_experts(values["experts"] / "train.parquet", run.problems["train"], found.rollouts)
     words = handed.words_of(run.recipe, "finetuner", folder, place, start_folder(run, start, place), values)
     command = command_of(run, "finetuner", words, place)
     command.run(lambda: None, lambda: run.stopping, run.progress.say)

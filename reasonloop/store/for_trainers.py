@@ -53,9 +53,9 @@ def _row(problem: Problem, number: int, task: str) -> dict[str, Any]:
 
 
 def write_experts(path: Path, problems: Sequence[Problem], experts: Sequence[Rollout]) -> None:
-    """Experts as Parquet, one a row, and as JSON Lines beside it: `messages`, the last of them the response, or where the
-    prompts are text `prompt` and `completion`. The response is its text, without special tokens: who trains on it closes it.
-    """
+    """Experts as Parquet, one a row: `messages`, the last of them the response, or where the prompts are text `prompt` and
+    `completion`. The response is its text, without special tokens: who trains on it closes it. The folder is to hold nothing
+    else, so that `datasets` reads it."""
     by_id = {problem.id: problem for problem in problems}
     pairs = [(by_id[rollout.problem_id], rollout.text) for rollout in experts]
     if text_alone([problem for problem, _ in pairs]):
@@ -75,8 +75,6 @@ def _write(path: Path, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, columns), sink)
     write_atomically(path, memoryview(sink.getvalue()))
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path.with_suffix(".jsonl"), lines)
 
 
 def text_alone(problems: Iterable[Problem]) -> bool:

@@ -227,10 +227,7 @@ def test_a_plan_tells_the_commands(tmp_path: Path) -> None:
     told = [line for line in log.read_text().splitlines() if line.startswith("# -   $ ")]
     assert len(told) == 4
     assert "RUN/commands/problems.parquet 3 " in told[0]
-    assert (
-        "finetune RUN/checkpoints/main-rft-0 RUN/commands/main-rft-1/experts.parquet RUN/commands/main-rft-1/out"
-        in told[3]
-    )
+    assert "finetune RUN/checkpoints/main-rft-0 RUN/commands/main-rft-1/experts RUN/commands/main-rft-1/out" in told[3]
     assert not (tmp_path / "run").exists()
 
 

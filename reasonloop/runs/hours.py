@@ -47,7 +47,7 @@ def _seconds(plan: Plan, one: Asked, speed: Speed) -> float:
     length = LENGTH * plan.recipe.sampling.max_tokens
     if one.kind == "evaluate":
         return _sampled(plan, one.amount, length, speed, plan.recipe.eval.samples, plan.slots)
-    if one.kind == "finetune":
+    if one.kind == "finetune" and one.learn:
         return _trained(plan, one, one.amount, length, speed, 1)
     if one.kind != "explore":
         return 0.0

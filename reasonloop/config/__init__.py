@@ -3,6 +3,7 @@
 from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.config.lora import Lora, LoraSettings
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
+from reasonloop.config.scale import Scale, dealt
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -39,12 +40,14 @@ __all__ = [
     "Rloop",
     "Rlsp",
     "Sampling",
+    "Scale",
     "Section",
     "Sft",
     "TaskConfig",
     "Track",
     "Training",
     "bundled_recipes",
+    "dealt",
     "dumps",
     "flat",
     "load",

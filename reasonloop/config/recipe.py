@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.lora import Lora
+from reasonloop.config.scale import Scale
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -90,6 +91,7 @@ class Recipe(Section):
     exploration: Exploration = Exploration()
     rlsp: Rlsp = Rlsp()
     rloop: Rloop = Rloop()
+    scale: Scale = Scale()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
     track: Track = Track()
@@ -157,6 +159,12 @@ class Recipe(Section):
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
         return self
+
+    @property
+    def elsewhere(self) -> str:
+        """The option that has the method's own explorations made elsewhere, where nothing but their rollouts comes back; ""
+        where they are made here."""
+        return "scale.branches" if self.scale.branches > 1 else ""
 
     @property
     def eval_sampling(self) -> Sampling:

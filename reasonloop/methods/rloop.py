@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from reasonloop.config import Recipe
+from reasonloop.errors import InputError
 from reasonloop.methods.arms import early, starting_policy, steered, trained, vanilla
 from reasonloop.methods.method import Method
 from reasonloop.methods.rl import adapter, described
@@ -29,12 +30,12 @@ def rloop(run: Stages) -> None:
     each = recipe.rl.rollouts  # of one iteration's exploration
     total = each * options.iterations
     base = theta = starting_policy(run)
-    i, spent = 0, 0
-    while spent < total:  # explorations that end early leave their rollouts to further iterations
+    i, spent, last = 0, 0, False
+    while not last:
         place, tuning = Place(iteration=i), Place(stage="rft", iteration=i)
         shared = i == 0 and shares_first_iteration(recipe)
         budget = Budget(
-            until=min(each, total - spent),
+            until=each if recipe.elsewhere else min(each, total - spent),
             learn=options.experts != "base_policy",
             keep_best=shared and recipe.rl.keep_best,
             shared_with=baseline if shared else None,
@@ -43,12 +44,14 @@ def rloop(run: Stages) -> None:
         if shared:
             run.share(place, BESIDE)
         spent += explored.rollouts
-        last = spent >= total
-        if recipe.eval.explored or last:
+        # explorations that end early leave their rollouts to further iterations; elsewhere a few more or less don't count
+        last = i + 1 >= options.iterations if recipe.elsewhere else spent >= total
+        if explored.policy is not None and (recipe.eval.explored or last):
             of = replace(arm, name="explored", label=f"RLoop {i + 1}, explored")
             run.evaluate(explored.policy, f"iteration-{i}-explored", place, of, rollouts=spent)
 
         start = {"iteration_start": theta, "base": base, "explored": explored.policy}[options.reinitialise_from]
+        assert start is not None  # see `check`
         experts = partial(run.experts, place, theta, arm)
         theta = run.finetune(start, tuning, arm, experts, recipe.rft, recipe.rft.epochs_of(i))
         of = arm.named(f"RLoop {i + 1}, after RFT", product=last)
@@ -82,12 +85,26 @@ def shares_first_iteration(recipe: Recipe) -> bool:
     rate, or of the outcome's weight) looks at the end; so it is done once."""
     options, weight = recipe.rloop, recipe.exploration
     scheduled = recipe.rl.schedule != "constant" or weight.last_alpha != weight.alpha
-    return options.vanilla and options.experts != "base_policy" and not scheduled
+    return options.vanilla and options.experts != "base_policy" and not scheduled and not recipe.elsewhere
 
 
 def product_arm(recipe: Recipe) -> Arm:
     arm = trained(Arm("main", "RLoop"), recipe).using("", "rloop", "rft")
     return steered(arm, recipe) if recipe.rloop.adaptive else arm
+
+
+def check(recipe: Recipe) -> None:
+    """What needs the explored policy, where none comes back."""
+    options, rl = recipe.rloop, recipe.rl
+    needing = {
+        'rloop.reinitialise_from = "explored"': options.reinitialise_from == "explored",
+        "rloop.adaptive": options.adaptive,
+        "rl.skip_solved": rl.skip_solved,
+        "rl.keep_best (without rloop.vanilla)": rl.keep_best and not options.vanilla,
+    }
+    for key, asked in needing.items():
+        if recipe.elsewhere and asked:
+            raise InputError(f"{key}: needs an exploration here; expected it unset, or {recipe.elsewhere} unset")
 
 
 def sentence(options: Mapping[str, Any]) -> str:
@@ -104,4 +121,6 @@ def sentence(options: Mapping[str, Any]) -> str:
     )
 
 
-METHOD = Method("RLoop", rloop, keys=("rloop.adaptive",), sentence=sentence, stages=("explore", "rft"))
+METHOD = Method(
+    "RLoop", rloop, keys=("rloop.adaptive",), check=check, sentence=sentence, elsewhere=True, stages=("explore", "rft")
+)

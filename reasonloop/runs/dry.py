@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from reasonloop.config import LoraSettings, Recipe, Rl, Training
+from reasonloop.config import LoraSettings, Recipe, Rl, Training, dealt
 from reasonloop.records import Place
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 
@@ -24,7 +24,7 @@ class Asked:
     """A stage as the method asked for it, for what it will need."""
 
     kind: str
-    """explore, share, finetune, evaluate, drop or deliver"""
+    """explore, share, finetune, evaluate, drop, leave (its policy goes, whatever is kept) or deliver"""
     name: str
     """`Place.name`, or the policy's"""
     stage: str = ""
@@ -76,13 +76,29 @@ class DryStages:
             how += self._adapter("rl", options) if budget.learn else ""
             reward = self.recipe.exploration.form
             how += f" with {reward} exploration reward" if reward != "none" and not budget.outcome_only else ""
-            self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts")
+            self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts{self._side_by_side(arm)}")
             self.units += (until - spent) * (RL_ROLLOUT if budget.learn else 1)
-            self.stages.append(
-                Asked("explore", place.name, "explore", until - spent, budget.learn, budget.ends, budget.keep_best)
-            )
+            self.stages += self._explorations(place, until - spent, budget, arm)
             self._spent[place.name] = until
-        return Explored(place.name, max(until, spent), f"{place.name}'s best" if budget.keep_best else None)
+        policy = None if self._elsewhere(arm) else place.name
+        return Explored(policy, max(until, spent), f"{place.name}'s best" if budget.keep_best else None)
+
+    def _elsewhere(self, arm: Arm) -> bool:
+        return arm.name == "main" and bool(self.recipe.elsewhere)
+
+    def _side_by_side(self, arm: Arm) -> str:
+        branches = self.recipe.scale.branches if self._elsewhere(arm) else 1
+        return f", in {branches} branches" if branches > 1 else ""
+
+    def _explorations(self, place: Place, rollouts: int, budget: Budget, arm: Arm) -> list[Asked]:
+        """One, or several side by side, whose policies go when they end."""
+        asked = Asked("explore", place.name, "explore", rollouts, budget.learn, budget.ends, budget.keep_best)
+        if not self._side_by_side(arm):
+            return [asked]
+        shares = dealt(rollouts, self.recipe.scale.branches, self.recipe.rl.rollouts_per_step)
+        names = [replace(place, branch=f"{place.branch}.{k}").name for k in range(1, len(shares) + 1)]
+        each = [replace(asked, name=name, amount=share) for name, share in zip(names, shares, strict=True)]
+        return [one for own in each for one in (own, Asked("leave", own.name))]
 
     def share(self, place: Place, other: Place) -> None:
         self.stages.append(Asked("share", place.name, others=(other.name,)))

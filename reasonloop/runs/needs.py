@@ -278,7 +278,7 @@ class _Checkpoints:
             self.work(one)
         elif one.kind == "share":
             self.held[one.others[0]] = self.held[one.name]
-        elif one.kind == "drop" and not self.plan.recipe.keep_checkpoints:
+        elif one.kind == "leave" or (one.kind == "drop" and not self.plan.recipe.keep_checkpoints):
             self.held.pop(one.name, None)
         elif one.kind == "deliver" and one.name not in self.held:
             self.put("model", self.plan.weights)

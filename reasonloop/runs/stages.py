@@ -101,6 +101,15 @@ class Budget:
     shared_with: Arm | None = None
     """Another arm whose steps these are, too, and which goes on from here"""
 
+    before: int | None = None
+    """What its arm has spent before; None: what earlier explorations of its branch have"""
+    beside: tuple[int, ...] = ()
+    """What each of the explorations side by side spends, this one among them"""
+
+    def counted(self, rollouts: int) -> int:
+        """What the arm has spent of it when this exploration has spent so many, and those beside it are as far."""
+        return sum(min(rollouts, own) for own in self.beside) if self.beside else rollouts
+
     @property
     def ends(self) -> bool:
         """Whether nothing goes on from where it is spent"""
@@ -111,8 +120,8 @@ class Budget:
 class Explored:
     """What an exploration came to."""
 
-    policy: Source
-    """The policy that came out"""
+    policy: Source | None
+    """The policy that came out; None where it wasn't kept: of an exploration elsewhere nothing but rollouts comes back"""
     rollouts: int
     """Rollouts that were spent"""
     best: Source | None = None

@@ -105,7 +105,7 @@ class Exploration:
         self.state = (found or ExplorationState()).gone_on()
         self.place = replace(place, step=self.state.step)
         self.planned = max(1, (budget.planned or budget.until) // options.rollouts_per_step)
-        self.before = spent_before(run, place)
+        self.before = spent_before(run, place) if budget.before is None else budget.before
         prompts = self._prompts(start, fresh=found is None)
         self._take_back()
         policy = policy_of_stage(run, start, place, begun=found is not None) if budget.learn else run.take_policy(start)
@@ -296,7 +296,7 @@ class Exploration:
     def _keys(self) -> dict[str, Any]:
         shared = self.budget.shared_with
         also = {"shared_with": shared.name} if shared is not None else {}
-        return {**self.arm.keys, **also, "rollouts": self.state.rollouts + self.before}
+        return {**self.arm.keys, **also, "rollouts": self.budget.counted(self.state.rollouts) + self.before}
 
     def _warn_of_judge(self, measured: Mapping[str, float], asked: int) -> None:
         failed = measured.get("judge_failures", 0.0)

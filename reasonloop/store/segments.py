@@ -70,13 +70,14 @@ class TrajectoryStore:
         isn't repeated to the bit (a GPU, a judge, a verifier's deadline) it may have fewer. What a killed process had of
         a segment goes, too."""
         for found, path in list_segments(self.folder, place.branch, place.iteration).items():
-            if found.step >= place.step:
+            if found.step >= place.step and found.branch == place.branch:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(f".{place.branch}-i{place.iteration:03d}-s*.parquet.partial"):
             path.unlink(missing_ok=True)
 
     def read(self, branch: str | None = None, iteration: int | None = None) -> list[Rollout]:
-        """The rollouts exactly as they were written, sorted by branch, iteration and step, then in row order.
+        """The rollouts exactly as they were written, sorted by branch, iteration and step, then in row order. `branch` as in
+        `list_segments`.
 
         Raises RunError, naming the file, if a segment is damaged or was written by another version.
         """
@@ -88,7 +89,8 @@ class TrajectoryStore:
 
 
 def list_segments(folder: Path, branch: str | None = None, iteration: int | None = None) -> dict[Place, Path]:
-    """The folder's segments that match (None: all), sorted by branch, iteration, step; none if there is no such folder.
+    """The folder's segments that match (None: all), sorted by branch, iteration, step; none if there is no such folder. A
+    branch has those of its explorations side by side ("main.1", "main.2" of "main").
 
     No file is opened: of its place the stage isn't told by the file's name.
     """
@@ -96,7 +98,7 @@ def list_segments(folder: Path, branch: str | None = None, iteration: int | None
     for path in folder.glob("*.parquet"):
         if match := _NAME.fullmatch(path.name):
             place = Place(match[1], iteration=int(match[2]), step=int(match[3]))
-            if branch in (None, place.branch) and iteration in (None, place.iteration):
+            if branch in (None, place.branch, place.trunk) and iteration in (None, place.iteration):
                 found[place] = path
     return dict(sorted(found.items()))
 

@@ -74,6 +74,7 @@ def _opened(recipe: Recipe, path: Path) -> Session:
 
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.planning.told import planned
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
@@ -105,7 +106,10 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     sized = plan(recipe, sizes_of(recipe, task, problems))
-    needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
+    if recipe.plan.devices:
+        needed = [*([f"missing: {missing}"] if missing else []), *planned(recipe, sized, problems)]
+    else:
+        needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")

@@ -16,7 +16,7 @@ ORDER = (
     ("learner", "engine", "rewards", "bundled"),
     ("runs",),
     ("evaluation", "methods", "bench"),
-    ("stages", "analysis"),
+    ("stages", "analysis", "planning"),
     ("report",),
     ("execute", "compare"),
     ("api", "scaffold", "usage", "study"),
@@ -35,7 +35,7 @@ EXCEPTIONS = {
 
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "hub", "config", "verify", "tasks", "store", "track", "runs",
-    "methods", "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
+    "methods", "evaluation", "analysis", "planning", "report", "compare", "execute", "study", "scaffold", "usage", "api",
     "commands", "cli", "__init__",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""

@@ -2,6 +2,7 @@
 
 from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.config.lora import Lora, LoraSettings
+from reasonloop.config.plan import Planned
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
 from reasonloop.config.scale import Scale, dealt
 from reasonloop.config.section import Section, validated
@@ -32,6 +33,7 @@ __all__ = [
     "LoraSettings",
     "Model",
     "Optimizer",
+    "Planned",
     "Ppo",
     "Recipe",
     "RewardFunction",

@@ -10,9 +10,9 @@ from reasonloop.config.section import Section
 
 
 class Planned(Section):
-    """Devices elsewhere that `--dry-run` reckons with: memory of each, hours, cost, and bytes over the network, on one machine
-    and on several (docs/scale.md). It changes nothing of a run. What is left unset is reckoned from data sheets, or assumed,
-    and the plan says so."""
+    """Devices elsewhere that `--dry-run` reckons with: memory of each, hours, cost, and bytes over the network, on one
+    machine and on several (docs/scale.md). It changes nothing of a run. What is left unset is reckoned from data sheets, or
+    assumed, and the plan says so."""
 
     devices: int = Field(0, ge=0, le=1024)
     """GPUs of a machine, each a rank (`torchrun --nproc-per-node`). 0: no such plan."""

@@ -11,7 +11,7 @@ import heapq
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
@@ -82,8 +82,8 @@ class Step:
 
 @cache
 def lengths(count: int, mean: float, most: int) -> tuple[float, ...]:
-    """Lengths of so many responses, in a fixed order that looks drawn: a log-normal's quantiles, cut at `most`, whose mean is
-    `mean` when they are cut."""
+    """Lengths of so many responses, in a fixed order that looks drawn: a log-normal's quantiles, cut at `most`. `mean` is
+    what they have when they are cut."""
     mean = min(mean, most)
     normal = NormalDist()
     shape = np.exp(SPREAD * np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)]))
@@ -129,7 +129,9 @@ def step(work: Step, rates: Rates, ranks: int = 1) -> Parts:
     }
 
 
-def exploration(work: Step, steps: float, rates: Rates, ranks: int = 1, every: float = math.inf, save: float = 0) -> Parts:
+def exploration(
+    work: Step, steps: float, rates: Rates, ranks: int = 1, every: float = math.inf, save: float = 0
+) -> Parts:
     """Of so many steps, a checkpoint of `save` seconds written whenever `every` seconds have passed, and at the end."""
     parts = {name: steps * seconds for name, seconds in step(work, rates, ranks).items()}
     return parts | {"checkpoints": (total(parts) // max(every, 1e-9) + 1) * save}
@@ -146,12 +148,14 @@ def total(parts: Mapping[str, float]) -> float:
 
 def together(*parts: Mapping[str, float]) -> Parts:
     """The sums, by what takes them."""
-    return {name: sum(one.get(name, 0.0) for one in parts) for name in dict.fromkeys(key for one in parts for key in one)}
+    return {
+        name: sum(one.get(name, 0.0) for one in parts) for name in dict.fromkeys(key for one in parts for key in one)
+    }
 
 
 def again(seconds: float, rate: float, new: float = 0.0) -> float:
-    """Expected seconds of work that begins anew, `new` seconds later, whenever its machine is taken away; that happens `rate`
-    times a second. (e^(rate x seconds) - 1) (1 / rate + new): the mean of a renewal process with lost work."""
+    """Expected seconds of work that begins anew, `new` seconds later, whenever its machine is taken away, `rate` times a
+    second: (e^(rate x seconds) - 1) (1 / rate + new), the mean of a renewal process with lost work."""
     return math.expm1(rate * seconds) * (1 / rate + new) if rate else seconds
 
 
@@ -173,9 +177,3 @@ def since(seconds: float, every: float, rate: float, new: float = 0.0) -> float:
     """Expected seconds of work that goes on from its last checkpoint, of one each `every` seconds."""
     whole, rest = divmod(seconds, every)
     return whole * again(every, rate, new) + again(rest, rate, new)
-
-
-def slower(rates: Rates, factor: float) -> Rates:
-    """A device that takes `factor` times as long for all."""
-    own = ("step", "token", "prompt", "learned", "tuned", "load", "update")
-    return replace(rates, **{name: factor * getattr(rates, name) for name in own})

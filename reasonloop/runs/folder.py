@@ -20,7 +20,7 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
+MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.", "plan.")
 """Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
 
 

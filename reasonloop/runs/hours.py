@@ -103,7 +103,12 @@ def parts_of(plan: Plan, one: Asked, rates: Rates, guess: Guess) -> Parts:
         work = replace(work, passes=0.0, updates=0)
     save = plan.checkpoint(one.stage) / DISK
     return clock.exploration(
-        work, one.amount / work.responses, rates, plan.ranks, recipe.checkpoint_seconds, 0.0 if plan.device == "cpu" else save
+        work,
+        one.amount / work.responses,
+        rates,
+        plan.ranks,
+        recipe.checkpoint_seconds,
+        0.0 if plan.device == "cpu" else save,
     )
 
 

@@ -40,6 +40,14 @@ QWEN = {
 """Qwen2.5-0.5B-Instruct's config.json, as far as it is read: 494M weights"""
 
 
+ONE_GPU = [
+    name
+    for name in config.bundled_recipes()
+    if name.startswith("scale/") and not config.load(config.recipe_file(Path(name))).plan.devices
+]
+"""Recipes for one GPU"""
+
+
 def planned(device: str = "cuda", **options: Any) -> Plan:
     table = {
         "method": "rl",
@@ -212,7 +220,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["native", "vllm"])
-@pytest.mark.parametrize("name", [name for name in config.bundled_recipes() if name.startswith("scale/")])
+@pytest.mark.parametrize("name", ONE_GPU)
 def test_recipes_for_one_gpu_tell_plan_memory_disk_and_hours(
     name: str, engine: str, elsewhere: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,7 @@ docs: install evidence-docs
 	$(BIN)/python -c "from reasonloop.config.manual import manual; print(manual(), end='')" > docs/recipes.md
 	$(BIN)/python benchmarks/tables.py > docs/speed.md
 	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_scale.py
 	$(BIN)/python docs/make_badges.py
 
 # the documentation as a site, docs/_build/html; a link within it that leads nowhere fails

@@ -12,6 +12,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
+import simulated
 from pairs import RESULTS
 
 HEAD = """# Speed
@@ -26,7 +27,7 @@ files by `make docs`. **No GPU has been measured**: none was at hand.
 
 
 def main() -> None:
-    sections = (summary, steps, engines, sampling, learning, limits, equal, ideas, matmul, verdicts, store)
+    sections = (summary, steps, engines, sampling, learning, limits, equal, ideas, matmul, verdicts, store, simulator)
     page = HEAD + "\n" + "\n".join(section() for section in sections)
     print(re.sub(r"(?<=\d)%", " %", page), end="")
 
@@ -360,6 +361,24 @@ def store() -> str:
 {machine(result)}.
 
 {table(("store", "written", "experts selected in", "peak memory"), rows)}"""
+
+
+def simulator() -> str:
+    rows = [
+        [
+            one.work,
+            one.part,
+            f"{digits(one.measured)} s",
+            f"{digits(one.simulated)} s",
+            digits(one.simulated / one.measured),
+        ]
+        for one in simulated.compared()
+    ]
+    return f"""## The simulator of a run's hours: `simulated.py`
+`--dry-run` reckons hours with it ([Scale](scale.md)). Here it has the rates of `reasonloop bench` and the work of the
+files above: what it says against what was measured, in seconds.
+
+{table(("work", "part", "measured", "simulated", "simulated / measured"), rows)}"""
 
 
 if __name__ == "__main__":

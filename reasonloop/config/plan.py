@@ -20,8 +20,9 @@ class Planned(Section):
     """What they are: a name of the table of data sheets, such as A100, H100, L40S."""
     memory: float | None = Field(None, gt=0)
     """GB (1e9 bytes) of each. Unset: the data sheet's."""
-    bench: str = ""
-    """A result file of `reasonloop bench --json` from one of them, with this recipe's model: its rates are reckoned with."""
+    measured: str = ""
+    """What was measured on such devices with this recipe's model: a result file of `reasonloop bench --json`, or the folder
+    of a run of this recipe, whose first steps are enough. Empty: nothing was."""
     sampled: float | None = Field(None, gt=0)
     """Tokens a second that one of them samples, with all of `engine.slots` at work. Unset: the data sheet's bandwidth."""
     trained: float | None = Field(None, gt=0)
@@ -41,3 +42,10 @@ class Planned(Section):
         if low is not None and not 0 < low <= high:
             raise ValueError("expected a number above 0, or the lowest and the highest")
         return value
+
+    @property
+    def expected(self) -> tuple[float, float] | None:
+        """Tokens of a response, lowest and highest mean; None where nobody says"""
+        if self.response is None or isinstance(self.response, tuple):
+            return self.response
+        return self.response, self.response

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from reasonloop.errors import InputError, first_line
+from reasonloop.errors import InputError
 from reasonloop.machine.devices import GPUS, Device, device_named
 from reasonloop.own import nearest
+from reasonloop.planning.measured import Measured, measured
 from reasonloop.runs.clock import Rates
 from reasonloop.runs.hours import OF_BANDWIDTH, OF_FLOPS, Guess, rates_of
 from reasonloop.runs.needs import Plan
@@ -65,98 +63,54 @@ def planned_device(plan: Plan) -> Device:
 def figures_of(plan: Plan) -> Figures:
     """Raises InputError where the recipe's `[plan]` can't be."""
     device, options = planned_device(plan), plan.recipe.plan
-    most = plan.recipe.sampling.max_tokens
-    given = (
-        options.response if isinstance(options.response, tuple) or options.response is None else (options.response,) * 2
-    )
-    low, high = given or (SHORT * most, LONG * most)
-    if high > most:
-        raise InputError(f"plan.response = {high:g}: expected no more than sampling.max_tokens = {most}")
-    known = bool(options.bench) or (options.sampled is not None and options.trained is not None)
-    shorter = Guess(low, TAUGHT, 1.0 if known else APART)
-    longer = Guess(high, 1.0, 1.0 if known else 1 / APART)
-    measured = _measured(plan) if options.bench else None
-    cases = [Case(guess, _rates(plan, device, guess, measured)) for guess in (shorter, longer)]
-    return Figures(*cases, tuple(_said(plan, device, *cases)))
+    most, given = plan.recipe.sampling.max_tokens, options.expected
+    usual = Guess(sum(given) / 2 if given else LONG * most)
+    known = measured(plan, rates_of(plan, device, usual)) if options.measured else None
+    if given is None:
+        given = (known.mean, known.mean) if known and known.mean else (SHORT * most, LONG * most)
+    if given[1] > most:
+        raise InputError(f"plan.response = {given[1]:g}: expected no more than sampling.max_tokens = {most}")
+    taught = (known.taught, known.taught) if known and known.taught else (TAUGHT, 1.0)
+    reached = (1.0, 1.0) if known or (options.sampled and options.trained) else (APART, 1 / APART)
+    cases = []
+    for guess in map(Guess, given, taught, reached):
+        rates = known.rates if known else rates_of(plan, device, guess)
+        cases.append(Case(guess, _with_given(plan, rates)))
+    return Figures(cases[0], cases[1], tuple(_said(plan, device, known, cases)))
 
 
-def _rates(plan: Plan, device: Device, guess: Guess, measured: Rates | None) -> Rates:
-    """The data sheet's, with what is known better in its place."""
-    options, found = plan.recipe.plan, rates_of(plan, device, guess)
-    if measured is not None:
-        found = replace(measured, load=found.load, update=found.update, slots=found.slots)
-    if (
-        options.sampled is not None
-    ):  # the tail stays the data sheet's: a step that few responses are in reads all weights
-        own = min(found.step, found.slots / options.sampled / 2)
-        found = replace(found, step=own, token=1 / options.sampled - own / found.slots)
+def _with_given(plan: Plan, rates: Rates) -> Rates:
+    """With what the recipe gives. The tail stays as it was: a step that few responses are in reads all weights."""
+    options = plan.recipe.plan
+    if options.sampled is not None:
+        own = min(rates.step, rates.slots / options.sampled / 2)
+        rates = replace(rates, step=own, token=1 / options.sampled - own / rates.slots)
     if options.trained is not None:
-        found = replace(found, learned=1 / options.trained, tuned=found.tuned / found.learned / options.trained)
-    return found
+        rates = replace(rates, learned=1 / options.trained, tuned=rates.tuned / rates.learned / options.trained)
+    return rates
 
 
-def _said(plan: Plan, device: Device, shorter: Case, longer: Case) -> list[Figure]:
+def _said(plan: Plan, device: Device, known: Measured | None, cases: Sequence[Case]) -> list[Figure]:
     """The figures, with their sources, for the reader."""
     options = plan.recipe.plan
-    sampled = [case.rates.slots / (case.rates.step + case.rates.slots * case.rates.token) for case in (shorter, longer)]
-    trained = [1 / case.rates.learned for case in (shorter, longer)]
-    sheet = f"assumed: {{:.0%}} of the {device.name}'s {{}} by its data sheet, {APART:g} times more or less (plan.{{}})"
+    by_run = known is not None and known.mean is not None
 
-    def source(key: str, share: float, what: str) -> str:
-        if getattr(options, key) is not None:
-            return f"given: plan.{key}"
-        return f"measured: {options.bench}" if options.bench else sheet.format(share, what, key)
+    def source(key: str, told: bool, otherwise: str) -> str:
+        given = getattr(options, key, None) is not None
+        return f"given: plan.{key}" if given else f"measured: {options.measured}" if told else f"assumed: {otherwise}"
 
-    length = "assumed: a sixth to a half of sampling.max_tokens (plan.response)"
-    taught = "assumed: as in the bundled model's runs (benchmarks/step.py), or all"
-    means, shares = zip(*((case.guess.mean, case.guess.taught) for case in (shorter, longer)), strict=True)
+    def sheet(key: str, share: float, what: str) -> str:
+        how = f"{share:.0%} of the {device.name}'s {what} by its data sheet, {APART:g} times more or less (plan.{key})"
+        return source(key, known is not None, how)
+
+    length = source("response", by_run, "a sixth to a half of sampling.max_tokens (plan.response)")
+    teach = source("", by_run, "as in the bundled model's runs (benchmarks/step.py), or all")
+    means, shares = zip(*((case.guess.mean, case.guess.taught) for case in cases), strict=True)
+    sampled = [case.rates.slots / (case.rates.step + case.rates.slots * case.rates.token) for case in cases]
+    trained = [1 / case.rates.learned for case in cases]
     return [
-        Figure("a response's tokens, mean", *means, "given: plan.response" if options.response else length),
-        Figure("responses that teach", *shares, taught, lambda value: f"{value:.0%}"),
-        Figure("sampled tokens/s a device", *sampled, source("sampled", OF_BANDWIDTH, "bandwidth")),
-        Figure("trained tokens/s a device", *trained, source("trained", OF_FLOPS, "FLOP/s")),
+        Figure("a response's tokens, mean", *means, length),
+        Figure("responses that teach", *shares, teach, lambda value: f"{value:.0%}"),
+        Figure("sampled tokens/s a device", *sampled, sheet("sampled", OF_BANDWIDTH, "bandwidth")),
+        Figure("trained tokens/s a device", *trained, sheet("trained", OF_FLOPS, "FLOP/s")),
     ]
-
-
-def rates_of_bench(result: dict[str, Any]) -> Rates:
-    """What a result of `reasonloop bench` says of its device: decoding steps of its fewest and of its most responses at once
-    lie on a line. Raises KeyError, TypeError, IndexError, ValueError or ZeroDivisionError for another file."""
-    rows = sorted(result["sampling"], key=lambda row: row["batch"])
-    few, many = rows[0], rows[-1]
-    took = [row["batch"] / row["decoded_per_second"] for row in (few, many)]
-    token = max(0.0, (took[1] - took[0]) / (many["batch"] - few["batch"]))
-    work = result["workload"]
-    tokens = many["batch"] * work["response"]
-    prompts = many["batch"] / (GROUP if many["batch"] % GROUP == 0 else 1) * work["prompt"]
-    beside = tokens / many["tokens_per_second"] - tokens / many["decoded_per_second"]
-    trained = {row["kind"]: 1 / row["tokens_per_second"] for row in result["training"]}
-    return Rates(
-        step=took[0] - token * few["batch"],
-        token=token,
-        prompt=max(0.0, beside / prompts),
-        learned=trained["rl"],
-        tuned=trained["sft"],
-    )
-
-
-GROUP = 8
-"""Responses behind a prompt, in `reasonloop bench`"""
-
-
-def _measured(plan: Plan) -> Rates:
-    """Of the recipe's `plan.bench`. Raises InputError where it is no such file, or another model's."""
-    file, cost = Path(plan.recipe.plan.bench), plan.shape.cost
-    what = f"plan.bench = {str(file)!r}"
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        rates, weights, name = rates_of_bench(result), int(result["model"]["weights"]), result["model"]["name"]
-    except (OSError, ValueError, TypeError, LookupError, ZeroDivisionError) as error:
-        raise InputError(
-            f"{what}: {first_line(error)}; expected what reasonloop bench --json writes, with at least two sizes of --batch"
-        ) from None
-    if abs(weights - cost.body - cost.head) > 0.02 * weights:
-        raise InputError(
-            f"{what}: measured with {name}, {weights / 1e6:,.0f}M weights in matrix products; the recipe's model has "
-            f"{(cost.body + cost.head) / 1e6:,.0f}M: expected a result of this model"
-        )
-    return rates

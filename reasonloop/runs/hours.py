@@ -57,18 +57,32 @@ def rates_of(plan: Plan, device: Device, guess: Guess, cores: int = 1) -> Rates:
         return work * (2 / 3 if plan.adapter(stage) else 1) / flops / guess.mean
 
     weights = shape.count * plan.element
-    gathered = weights * (plan.ranks - 1) / plan.ranks / device.link if device.link else 0.0
-    stepped = plan.trained("explore") * (2 * STATE_BYTES[recipe.optimizer.state] + 3 * FLOAT32) / plan.ranks / bandwidth
+    sent = weights / SENT if recipe.engine.name == "vllm" and not cpu else 0.0
+    gathered, exchanged = _between_ranks(plan, device, guess)
+    stepped = plan.trained("explore") * (2 * STATE_BYTES[recipe.optimizer.state] + 3 * FLOAT32)
     return Rates(
         step=max(weights / bandwidth, 0.0 if cpu else LEAST_STEP),
         token=max(read, computed),
         prompt=2.0 * cost.body / flops,
         learned=trained("explore", recipe.rl.group_size),
         tuned=trained("rft", 1),
-        load=gathered + (weights / SENT if recipe.engine.name == "vllm" and not cpu else 0.0),
-        update=stepped + 2 * gathered,
+        load=gathered + sent,
+        update=stepped / plan.shares("explore") / bandwidth + exchanged,
         slots=plan.slots,
     )
+
+
+def _between_ranks(plan: Plan, device: Device, guess: Guess) -> tuple[float, float]:
+    """Seconds that ranks take to gather the float32 shards for sampling, and to exchange what an update needs: weights twice
+    and gradients once in each micro-batch (FSDP2), or an adapter's gradients. At the link's full speed, and none of it
+    behind computing."""
+    rl, others = plan.recipe.rl, (plan.ranks - 1) / plan.ranks / device.link if device.link else 0.0
+    if plan.adapter("explore"):
+        return 0.0, 2 * FLOAT32 * plan.trained("explore") * others
+    tokens = guess.taught * rl.rollouts_per_step * (guess.mean + plan.prompt / rl.group_size) / rl.updates_per_step
+    passes = -(-tokens // (plan.ranks * plan.recipe.optimizer.microbatch_tokens))
+    count = plan.shape.count * others
+    return FLOAT32 * count, (2 * plan.element + FLOAT32) * count * passes
 
 
 def step_of(plan: Plan, guess: Guess) -> Step:

@@ -49,7 +49,8 @@ class Plan:
     memory: int = 80 * 10**9
     """Bytes of the GPU's memory"""
     ranks: int = 1
-    """Devices that learn together, each with its share of masters, moments and gradients (FSDP2)"""
+    """Devices that learn together, each with its share of masters, moments and gradients of all weights (FSDP2). Adapters
+    and critics are whole on each"""
 
     @classmethod
     def of(cls, recipe: Recipe, dry: DryStages, shape: Shape, device: str, threads: int, longest: int) -> Plan:
@@ -79,6 +80,10 @@ class Plan:
         """Weights that the stage trains."""
         settings = self.adapter(stage)
         return self.shape.count if settings is None else self.shape.adapter(settings.rank, settings.targets)
+
+    def shares(self, stage: str) -> int:
+        """Into how many parts what a stage trains is cut."""
+        return 1 if self.adapter(stage) else self.ranks
 
     def checkpoint(self, stage: str) -> float:
         """Bytes of one to go on from: weights, float32 masters and moments; of an adapter nothing else."""
@@ -156,9 +161,9 @@ def _learned(plan: Plan, title: str, stage: str) -> Need:
     need.add("weights", trained * plan.element if plan.adapter(stage) else 0, certain=True)
     if plan.adapter(stage):  # written whole when the stage ends
         need.add("merged", plan.weights)
-    sharded = trained / plan.ranks
-    need.add("masters", sharded * FLOAT32 if plan.element < FLOAT32 or plan.ranks > 1 else 0, certain=True)
-    need.add("optimizer", 0 if on_gpu else sharded * STATE_BYTES[options.optimizer.state], certain=True)
+    own = trained / plan.shares(stage)
+    need.add("masters", own * FLOAT32 if plan.element < FLOAT32 or plan.shares(stage) > 1 else 0, certain=True)
+    need.add("optimizer", 0 if on_gpu else own * STATE_BYTES[options.optimizer.state], certain=True)
     if options.engine.name == "vllm" and plan.device == "cpu":  # there it doesn't sleep
         need.add("engine", plan.weights + float(options.engine.options.get("kv_gib", 2.0)) * 2**30)
     if stage == "explore":
@@ -166,7 +171,7 @@ def _learned(plan: Plan, title: str, stage: str) -> Need:
             need.add("reference", plan.weights, certain=True)
         if options.rl.objective == "ppo":
             size = plan.shape.count * FLOAT32 + trained * STATE_BYTES[options.optimizer.state]
-            need.add("critic", size / plan.ranks, certain=True)
+            need.add("critic", size, certain=True)
     return need
 
 
@@ -197,7 +202,7 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
     """A forward and backward pass over the largest micro-batch."""
     shape, element, trained = plan.shape, plan.element, plan.trained(stage)
     recipe = plan.recipe
-    need.add("gradients", trained * FLOAT32 / plan.ranks, certain=True)
+    need.add("gradients", trained * FLOAT32 / plan.shares(stage), certain=True)
     alone = (
         recipe.model.gradient_checkpointing
         or element < FLOAT32
@@ -206,7 +211,7 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
     )
     if plan.device == "cpu" and not alone:
         need.add("gradients", (min(plan.threads, MOST_RANKS) - 1) * trained * FLOAT32)
-    if plan.ranks > 1:  # two layers at once and the tables, whole, with their gradients
+    if plan.shares(stage) > 1:  # two layers at once and the tables, whole, with their gradients
         need.add("gathered", 2 * element * (2 * shape.layer + shape.tables))
     elif element < FLOAT32:
         need.add("gradients", trained * element)
@@ -220,7 +225,7 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
     twice = 2 if stage == "explore" and recipe.rl.objective == "ppo" else 1
     need.add("activations", twice * (kept + tokens * shape.transient(element)) + chunk + tables)
     if stage == "explore" and recipe.rl.objective == "ppo":
-        need.add("critic", trained * FLOAT32 / plan.ranks, certain=True)
+        need.add("critic", trained * FLOAT32, certain=True)
     if plan.device == "cpu":
         need.add("process", min(KEPT, 0.3 * tokens * layer * shape.layers))
     else:

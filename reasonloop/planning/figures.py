@@ -26,11 +26,10 @@ class Figure:
     """A number that hours depend on."""
 
     name: str
-    low: float
-    """Of the shorter plan"""
-    high: float
+    ends: tuple[float, float]
+    """Of the shorter plan, and of the longer one"""
     source: str
-    show: Callable[[float], str] = lambda value: f"{value:,.0f}"
+    show: Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class Case:
 
     guess: Guess
     rates: Rates
+
+    @property
+    def sampled(self) -> float:
+        """Tokens a second with all slots at work"""
+        return self.rates.slots / (self.rates.step + self.rates.slots * self.rates.token)
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,15 @@ def _said(plan: Plan, device: Device, known: Measured | None, cases: Sequence[Ca
 
     length = source("response", by_run, "a sixth to a half of sampling.max_tokens (plan.response)")
     teach = source("", by_run, "as in the bundled model's runs (benchmarks/step.py), or all")
-    means, shares = zip(*((case.guess.mean, case.guess.taught) for case in cases), strict=True)
-    sampled = [case.rates.slots / (case.rates.step + case.rates.slots * case.rates.token) for case in cases]
-    trained = [1 / case.rates.learned for case in cases]
+
+    def figure(
+        name: str, of: Callable[[Case], float], source: str, show: Callable[[float], str] = "{:,.0f}".format
+    ) -> Figure:
+        return Figure(name, (of(cases[0]), of(cases[1])), source, show)
+
     return [
-        Figure("a response's tokens, mean", *means, length),
-        Figure("responses that teach", *shares, teach, lambda value: f"{value:.0%}"),
-        Figure("sampled tokens/s a device", *sampled, sheet("sampled", OF_BANDWIDTH, "bandwidth")),
-        Figure("trained tokens/s a device", *trained, sheet("trained", OF_FLOPS, "FLOP/s")),
+        figure("a response's tokens, mean", lambda case: case.guess.mean, length),
+        figure("responses that teach", lambda case: case.guess.taught, teach, "{:.0%}".format),
+        figure("sampled tokens/s a device", lambda case: case.sampled, sheet("sampled", OF_BANDWIDTH, "bandwidth")),
+        figure("trained tokens/s a device", lambda case: 1 / case.rates.learned, sheet("trained", OF_FLOPS, "FLOP/s")),
     ]

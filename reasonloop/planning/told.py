@@ -79,9 +79,10 @@ def _memory(plan: Plan) -> list[str]:
 
 def _figures(figures: Figures) -> list[str]:
     found = ["what hours depend on:" + " " * 12 + "lowest  highest  from"]
-    return found + [
-        f"  {one.name:27}{one.show(one.low):>10}{one.show(one.high):>9}  {one.source}" for one in figures.said
-    ]
+    for one in figures.said:
+        low, high = map(one.show, one.ends)
+        found.append(f"  {one.name:27}{low:>10}{high:>9}  {one.source}")
+    return found
 
 
 def _work(plan: Plan, figures: Figures) -> list[str]:

@@ -108,10 +108,10 @@ def test_every_figure_says_where_it_is_from(tmp_path: Path) -> None:
     assert sources["sampled tokens/s a device"].source == f"measured: {tmp_path / 'bench.json'}"
     trained = sources["trained tokens/s a device"]
     assert trained.source == "given: plan.trained"
-    assert trained.low == trained.high == pytest.approx(1234)
+    assert trained.ends == pytest.approx((1234, 1234))
     assert all(one.source.startswith("assumed: ") for one in figures_of(planned()).said)
     sampled = {one.name: one for one in figures_of(planned("plan.sampled=4321")).said}["sampled tokens/s a device"]
-    assert sampled.low == sampled.high == pytest.approx(4321)
+    assert sampled.ends == pytest.approx((4321, 4321))
 
 
 def test_a_runs_first_steps_say_what_its_devices_do(tmp_path: Path) -> None:

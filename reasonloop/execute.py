@@ -36,6 +36,7 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    check_cluster(recipe)
     run = _opened(recipe, path)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
@@ -105,6 +106,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     read = [*read, *([] if missing else notes(recipe, task, problems)), *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    check_cluster(recipe)
     sized = plan(recipe, sizes_of(recipe, task, problems))
     if recipe.plan.devices:
         needed = [*([f"missing: {missing}"] if missing else []), *planned(recipe, sized, problems)]
@@ -178,6 +180,17 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     return policy
 
 
+def check_cluster(recipe: Recipe) -> None:
+    """What explorations on other machines need beside the run itself: Ray, and files that can be brought there."""
+    if recipe.scale.address:
+        from reasonloop.machine.cluster import require_ray
+        from reasonloop.stages.packed import listed
+
+        require_ray(recipe.scale.address)
+        for name in recipe.scale.files:
+            listed(name)
+
+
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
     """The recipe's parts that need torch, and its model, on which prompts and demonstrations are tried."""
     from reasonloop.engine.checked import CheckedEngine
@@ -193,10 +206,12 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
 
     device = resolve_device(recipe.model.device)
     check_optimizer(recipe.optimizer, device.partition(":")[0])
-    objective_of(recipe.rl)
+    varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
+    for one in (recipe, *varied):
+        objective_of(one.rl)
     with closing(engine_of(recipe.engine)) as engine:
         if isinstance(engine, CheckedEngine):
-            for sampling in (recipe.sampling, recipe.eval_sampling):
+            for sampling in (recipe.sampling, recipe.eval_sampling, *(one.sampling for one in varied)):
                 engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)

@@ -168,6 +168,14 @@ class Recipe(Section):
         where they are made here."""
         return "scale.branches" if self.scale.branches > 1 else ""
 
+    def of_branch(self, number: int) -> Recipe:
+        """What one of several explorations side by side explores with, by its number from 1. Raises InputError where
+        `scale.vary` makes no recipe of it."""
+        overrides = self.scale.overrides(number)
+        if not overrides:
+            return self
+        return parse(tomllib.loads(dumps(self)), [*overrides], f"scale.vary, branch {number}")
+
     @property
     def eval_sampling(self) -> Sampling:
         """The distribution that evaluations sample from."""

@@ -89,8 +89,15 @@ def shares_first_iteration(recipe: Recipe) -> bool:
 
 
 def product_arm(recipe: Recipe) -> Arm:
-    arm = trained(Arm("main", "RLoop"), recipe).using("", "rloop", "rft")
+    arm = trained(Arm("main", "RLoop", changed=side_by_side(recipe)), recipe).using("", "rloop", "rft")
     return steered(arm, recipe) if recipe.rloop.adaptive else arm
+
+
+def side_by_side(recipe: Recipe) -> dict[str, Any]:
+    """What of [scale] its policies depend on."""
+    scale = recipe.scale
+    found = {"scale.branches": scale.branches, "scale.vary": [list(own) for own in scale.vary]}
+    return {key: value for key, value in found.items() if scale.branches > 1 and value}
 
 
 def check(recipe: Recipe) -> None:
@@ -105,6 +112,14 @@ def check(recipe: Recipe) -> None:
     for key, asked in needing.items():
         if recipe.elsewhere and asked:
             raise InputError(f"{key}: needs an exploration here; expected it unset, or {recipe.elsewhere} unset")
+    if recipe.scale.branches > rl.steps:
+        raise InputError(
+            f"scale.branches = {recipe.scale.branches}: there are rl.steps = {rl.steps} to divide among them; expected at "
+            "most as many"
+        )
+    varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
+    if options.weighted and any(one.sampling != recipe.sampling for one in varied):
+        raise InputError("rloop.weighted: needs one distribution for all rollouts; expected no sampling in scale.vary")
 
 
 def sentence(options: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reasonloop.engine.sample import Sampler
     from reasonloop.learner.critic import Critic
     from reasonloop.learner.protocol import Learner
+    from reasonloop.machine.cluster import Cluster
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
     from reasonloop.rewards.functions import RewardFunctions
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from reasonloop.tasks import Task
     from reasonloop.verify.workers import VerifierPool
 
-SHARED = ("engine", "verifier", "rewards")
+SHARED = ("engine", "verifier", "rewards", "cluster")
 """What is closed with the session, if it was used"""
 
 
@@ -104,6 +105,22 @@ class Session:
         from reasonloop.engine.registry import engine_of
 
         return engine_of(self.recipe.engine)
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The Ray cluster that the recipe names. Raises InputError where there is none."""
+        from reasonloop.machine.cluster import Cluster
+
+        return Cluster(self.recipe.scale.address)
+
+    @contextmanager
+    def exploring(self, recipe: Recipe) -> Iterator[None]:
+        """Works by another recipe, which differs in what one of several explorations side by side has otherwise."""
+        own, self.recipe = self.recipe, recipe
+        try:
+            yield
+        finally:
+            self.recipe = own
 
     def sampler(self, sampling: Sampling) -> Sampler:
         """Makes this run's rollouts with whatever weights the engine has loaded."""

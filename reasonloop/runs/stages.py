@@ -101,6 +101,8 @@ class Budget:
     shared_with: Arm | None = None
     """Another arm whose steps these are, too, and which goes on from here"""
 
+    kept: bool = True
+    """Whether the policy that comes out is; else nothing of it is written"""
     before: int | None = None
     """What its arm has spent before; None: what earlier explorations of its branch have"""
     beside: tuple[int, ...] = ()

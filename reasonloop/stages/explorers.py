@@ -7,8 +7,9 @@ from typing import Protocol
 from reasonloop.records import Place
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
-from reasonloop.stages.branches import BranchExplorer
+from reasonloop.stages.branches import BranchesInTurn
 from reasonloop.stages.exploration import explore
+from reasonloop.stages.on_ray import BranchesOnRay
 
 
 class Explorer(Protocol):
@@ -30,5 +31,5 @@ class ExplorerHere:
 def explorer_of(run: Session, arm: Arm) -> Explorer:
     """The one that the recipe chooses for the method's own arm. All others explore here."""
     if arm.name == "main" and run.recipe.scale.branches > 1:
-        return BranchExplorer(run)
+        return BranchesOnRay(run) if run.recipe.scale.address else BranchesInTurn(run)
     return ExplorerHere(run)

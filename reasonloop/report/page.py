@@ -17,7 +17,7 @@ from reasonloop.report.figures import all_figures
 from reasonloop.report.findings import findings_section, nothing_learned, shown_verdict, with_code
 from reasonloop.report.headline import headline
 from reasonloop.report.results import duration, heading_cell, html_table, results_section
-from reasonloop.report.run import RunData, number, read_run
+from reasonloop.report.run import RunData, number, read_run, trunk
 from reasonloop.report.sample import browse
 from reasonloop.report.sections import SECTIONS, contents, plots_section
 from reasonloop.report.shell import document, write_page

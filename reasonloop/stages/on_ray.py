@@ -132,8 +132,14 @@ class _Round:
             return
         policy, self.inputs = packed_policy(self.run, self.start), inputs_of(self.run.recipe)
         self.bytes_out = sum(content.nbytes for content in policy.values())
-        # the driver owns both: they are there for as long as it is, whatever machine goes
-        self.sent = self.ray.put(policy), self.ray.put(self.inputs.files)
+        errors = self.ray.exceptions
+        try:  # the driver owns both: they are there for as long as it is, whatever machine goes
+            self.sent = self.ray.put(policy), self.ray.put(self.inputs.files)
+        except (errors.ObjectStoreFullError, errors.OutOfDiskError) as error:
+            raise RunError(
+                f"Ray's object store has no room for the policy ({self.bytes_out / 1e9:.1f} GB): start Ray on this machine "
+                "with a larger --object-store-memory, then the same command goes on"
+            ) from error
         for one in wanted:
             self._begin(one)
 
@@ -239,10 +245,9 @@ class _Round:
         worker = one.worker
         assert worker is not None
         if getattr(error, "actor_init_failed", False):
-            raise self._failure(one, f"{first_line(error)}: is reasonloop installed there, in this version?")
+            raise self._failure(one, f"{_cause(error)}: is reasonloop installed there, in this version?")
         self._kill(worker)
-        one.worker, where = None, f" ({worker.machine})" if worker.machine else ""
-        cause = " ".join(first_line(error).split())
+        one.worker, where, cause = None, f" ({worker.machine})" if worker.machine else "", _cause(error)
         if one.tries > self.options.retries:
             raise RunError(
                 f"{self._name(one)}{where}: its worker has died {one.tries} times, at last: {cause}; nothing that came in "
@@ -325,3 +330,9 @@ class _Round:
     def _kill(self, *workers: _Worker) -> None:
         for worker in workers:
             self.ray.kill(worker.actor)
+
+
+def _cause(error: Exception) -> str:
+    """What Ray says of a death, on one line: without what it says of the actor itself."""
+    lines = (line for line in str(error).splitlines() if line.strip() and not line.startswith("\t"))
+    return " ".join(" ".join(lines).split())[:300]

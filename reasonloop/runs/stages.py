@@ -129,6 +129,12 @@ class Explored:
     best: Source | None = None
     """The policy that did best on the probe problems, where `keep_best` asked for it"""
 
+    @property
+    def made_here(self) -> Source:
+        """The policy that came out, of an exploration that is never made elsewhere"""
+        assert self.policy is not None
+        return self.policy
+
 
 class Stages(Protocol):
     """Each can be killed at any moment: called again it goes on from its last checkpoint, and a finished one returns at once

@@ -53,12 +53,12 @@ class Branch:
         """Of the run's work, a rollout's"""
         return RL_ROLLOUT if self.budget.learn else 1.0
 
-    def finish(self, state: ExplorationState, lines: Sequence[Mapping[str, Any]], left_behind: bool = False) -> None:
+    def finish(self, state: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], left_behind: bool = False) -> None:
         """It isn't made again. Its lines wait until those before it stand in metrics.jsonl."""
         folder = self.checkpoint.folder
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / LINES, json.dumps(list(lines)) + "\n")
-        self.checkpoint.skip({**replace(state, done=True).to_json(), **({"left_behind": True} if left_behind else {})})
+        self.checkpoint.skip({**state, "done": True, **({"left_behind": True} if left_behind else {})})
 
     def log_lines(self) -> None:
         """Puts the lines that wait into metrics.jsonl, where there are any; all but the state goes."""

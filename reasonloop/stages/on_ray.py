@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,7 +45,7 @@ class BranchesOnRay:
         return branches.explored()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     """At work on a branch."""
 
@@ -55,7 +56,7 @@ class _Worker:
     """Empty before it has begun"""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Received:
     """A branch, and what has come in of it."""
 
@@ -64,17 +65,20 @@ class _Received:
     tries: int = 0
     began: float = 0.0
     """When it first began; 0: it hasn't"""
-    rollouts: dict[int, int] = field(default_factory=dict)
-    """By step, what the branch had spent when it was done"""
+    states: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """By step, how far the branch was when it was done"""
     lines: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     """By step"""
     logged: int = 0
     """Steps whose lines stand in metrics.jsonl"""
 
     @property
-    def state(self) -> ExplorationState:
-        steps = len(self.rollouts)
-        return ExplorationState(steps, rollouts=self.rollouts[steps - 1] if steps else 0)
+    def state(self) -> Mapping[str, Any]:
+        return self.states[max(self.states)] if self.states else ExplorationState().to_json()
+
+    @property
+    def spent(self) -> int:
+        return int(self.state["rollouts"])
 
     @property
     def all_lines(self) -> list[Any]:
@@ -82,7 +86,7 @@ class _Received:
 
     def forget(self, step: int) -> None:
         """What came in from this step on doesn't count."""
-        self.rollouts = {k: spent for k, spent in self.rollouts.items() if k < step}
+        self.states = {k: state for k, state in self.states.items() if k < step}
         self.lines = {k: lines for k, lines in self.lines.items() if k < step}
         if self.logged > step:
             self.branch.unlog(from_step=step)
@@ -114,8 +118,13 @@ class _Round:
             self._begin_all()
             while self._at_work() and not run.stopping:
                 asked = {one.worker.asked[0]: one for one in self._at_work() if one.worker is not None}
-                for reference in self.ray.wait([*asked], timeout=LOOK)[0]:
-                    self._receive(asked[reference])
+                leaving = {worker.asked[0]: worker for worker in self.leaving}
+                for reference in self.ray.wait([*asked, *leaving], timeout=LOOK)[0]:
+                    if reference in asked:
+                        self._receive(asked[reference])
+                    else:  # it has tidied up; others may need its place
+                        self._kill(leaving[reference])
+                        self.leaving.remove(leaving[reference])
                 self._leave_late()
                 self._tell_waiting()
         finally:
@@ -131,6 +140,7 @@ class _Round:
         if not wanted:
             return
         policy, self.inputs = packed_policy(self.run, self.start), inputs_of(self.run.recipe)
+        self.run.let_go()  # a branch may be made on this machine's GPU
         self.bytes_out = sum(content.nbytes for content in policy.values())
         errors = self.ray.exceptions
         try:  # the driver owns both: they are there for as long as it is, whatever machine goes
@@ -200,16 +210,16 @@ class _Round:
         self.bytes_in += sum(len(json.dumps(line)) for line in part.lines)
         for text in part.said:
             run.progress.say(f"{self._name(one)}: {text}")
-        if part.step not in one.rollouts:
-            spent = part.rollouts - one.state.rollouts
-            one.rollouts[part.step], one.lines[part.step] = part.rollouts, part.lines
-            self._show(one, spent)
+        if part.step not in one.states:
+            before = one.spent
+            one.states[part.step], one.lines[part.step] = part.state, part.lines
+            self._show(one, one.spent - before)
 
     def _show(self, one: _Received, spent: int) -> None:
         run, recipe = self.run, self.run.recipe
         run.progress.advance(spent * one.branch.units)
         line = next((line for line in one.lines[max(one.lines)] if line["stage"] == "explore"), {})
-        done = sum(len(other.rollouts) or other.branch.state.step for other in self.received)
+        done = sum(len(other.states) or other.branch.state.step for other in self.received)
         planned = sum(-(-other.branch.budget.until // recipe.rl.rollouts_per_step) for other in self.received)
         run.progress.step(
             f"{self.branches.arm.label} {len(self.received)} branches, iteration",
@@ -223,9 +233,12 @@ class _Round:
 
     def _done(self, one: _Received, left_behind: bool = False) -> None:
         assert one.worker is not None
-        self.leaving.append(one.worker)
+        if left_behind:
+            self._kill(one.worker)
+        else:
+            self.leaving.append(one.worker)
         one.worker = None
-        self.run.store.take_back(replace(one.branch.place, step=one.state.step))  # a repeat may have had fewer steps
+        self.run.store.take_back(replace(one.branch.place, step=len(one.states)))  # a repeat may have had fewer steps
         one.branch.finish(one.state, one.all_lines, left_behind)
 
     def _log(self) -> None:
@@ -234,10 +247,10 @@ class _Round:
             if one.branch.state.done:
                 one.branch.log_lines()
                 continue
-            for step in range(one.logged, len(one.rollouts)):
+            for step in range(one.logged, len(one.states)):
                 for line in one.lines[step]:
                     self.run.folder.log(**line)
-            one.logged = len(one.rollouts)
+            one.logged = len(one.states)
             return
 
     def _begin_again(self, one: _Received, error: Exception) -> None:
@@ -262,14 +275,12 @@ class _Round:
     def _leave_late(self) -> None:
         for one in self._at_work():
             if self.options.deadline and one.began and time.monotonic() - one.began > self.options.deadline:
-                state, budget = one.state, one.branch.budget
+                spent, until = one.spent, one.branch.budget.until
                 self.run.progress.say(
                     f"{self._name(one)}: later than scale.deadline = {self.options.deadline:g} s, left behind: "
-                    f"{state.rollouts:,} of {budget.until:,} rollouts came in, and count"
+                    f"{spent:,} of {until:,} rollouts came in, and count"
                 )
-                self.run.progress.skip((budget.until - state.rollouts) * one.branch.units)
-                if one.worker is not None:
-                    self._kill(one.worker)
+                self.run.progress.skip((until - spent) * one.branch.units)
                 self._done(one, left_behind=True)
                 self._log()
 
@@ -320,7 +331,7 @@ class _Round:
 
     def _dismiss(self) -> None:
         """Workers that are done tidy up and go; the others just go."""
-        last = [worker.asked[0] for worker in self.leaving if worker.asked]
+        last = [worker.asked[0] for worker in self.leaving]
         if last:
             self.ray.wait(last, num_returns=len(last), timeout=PATIENCE)
         self._kill(*self.leaving, *(one.worker for one in self._at_work() if one.worker is not None))

@@ -59,8 +59,8 @@ class Part:
 
     step: int = -1
     """-1: the branch has begun, and nothing is made yet"""
-    rollouts: int = 0
-    """What the branch has spent so far"""
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """How far the branch has come: as an exploration's checkpoint has it"""
     segments: Mapping[str, bytes] = field(default_factory=dict)
     """By name, as the store wrote them"""
     lines: tuple[Mapping[str, Any], ...] = ()
@@ -116,7 +116,7 @@ def _explored(job: Job, run: Session, start: Path) -> Iterator[Part]:
         lines = run.folder.metrics()
         yield Part(
             step=step.place.step,
-            rollouts=exploration.state.rollouts,
+            state=exploration.state.to_json(),
             segments=segments,
             lines=tuple(lines[seen:]),
             said=_said(run),

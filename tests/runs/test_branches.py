@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,15 @@ from hypothesis import strategies as st
 from run_fixtures import TIMINGS, command, metrics, small_recipe, temporary
 
 from reasonloop import config
+from reasonloop.analysis.stability import explorations
 from reasonloop.config import Recipe, dealt
 from reasonloop.errors import InputError
 from reasonloop.methods import checked_method, plan
 from reasonloop.methods.rloop import product_arm
 from reasonloop.records import Place
+from reasonloop.report.analyses import analyse
+from reasonloop.report.page import sentence
+from reasonloop.report.run import read_run
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Budget
 from reasonloop.stages.branches import Branches
@@ -98,6 +103,44 @@ def test_experts_are_chosen_over_all_branches(run: Path) -> None:
     stored = TrajectoryStore(run / "trajectories", "run").read("main", 0)
     assert (experts.seen, experts.right) == (len(stored), sum(r.right for r in stored))
     assert len({r.branch for r in experts.rollouts}) > 1
+
+
+def test_the_report_has_branches_as_one_arm(run: Path) -> None:
+    data = read_run(run)
+    assert data.branches() == {"main": "main", "vanilla": "vanilla"}
+    assert data.branch_names() == {
+        **{f"main.{k}": f"RLoop 2, branch {k}" for k in (1, 2, 3)},
+        "vanilla": "vanilla RL",
+    }
+    assert {arm: len(lines) for arm, lines in data.rl_steps().items()} == {"main": 10, "vanilla": 10}
+    assert len(explorations(data.rl_steps()["main"])) == 6
+    found = analyse(data)
+    assert len({figure["id"] for figure in found.figures}) == len(found.figures)
+    assert not [text for text in data.missing if "could not be" in text]
+    assert "320 training rollouts" in sentence(data)
+
+
+def test_what_a_branch_left_behind_would_have_spent_is_not_counted(run: Path, tmp_path: Path) -> None:
+    """Branch 2 of the second iteration handed over one step of two; the branches beside it had counted on both."""
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    recipe = recipe_of()
+    session = Session(recipe, out)
+    try:
+        branches = Branches(session, Place(iteration=1), product_arm(recipe), Budget(recipe.rl.rollouts))
+        late = branches.each[1]
+        lines = metrics(out, branch="main.2", iteration=1)
+        late.finish({"step": 1, "rollouts": 16}, [one for one in lines if one["step"] == 0], left_behind=True)
+        late.log_lines()
+        branches.finish()
+    finally:
+        session.close()
+    told = {
+        (line["branch"], line["step"]): line["rollouts"]
+        for line in metrics(out, iteration=1, stage="explore", arm="main")
+    }
+    assert told == {("main.1", 0): 128, ("main.1", 1): 144, ("main.2", 0): 128, ("main.3", 0): 128}
+    assert metrics(out, iteration=1, stage="branches")[0].items() >= {"left_behind": 1, "rollouts": 144}.items()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.lora import Lora
+from reasonloop.config.ranks import Ranks
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -92,6 +93,7 @@ class Recipe(Section):
     rloop: Rloop = Rloop()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+    ranks: Ranks = Ranks()
     track: Track = Track()
 
     @field_validator("rewards", mode="before")

@@ -20,7 +20,7 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
+MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "ranks.", "track.")
 """Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
 
 
@@ -79,9 +79,16 @@ class RunFolder:
 
     def changed(self) -> list[str]:
         """What is another here than where the run began, of what the bytes of its results depend on."""
-        began = flat(self._ran_on)
-        now = flat(describe_machine(self.recipe))
-        keys = ("processor", "compiler", "kernels", "python", *(key for key in now if key.startswith("versions.")))
+        began = {"ranks": 1} | flat(self._ran_on)
+        now = {"ranks": 1} | flat(describe_machine(self.recipe))
+        keys = (
+            "ranks",
+            "processor",
+            "compiler",
+            "kernels",
+            "python",
+            *(key for key in now if key.startswith("versions.")),
+        )
         return [
             f"{key.removeprefix('versions.')}: {began.get(key, 'unknown') or 'none'} when it began, {now[key] or 'none'} now"
             for key in keys

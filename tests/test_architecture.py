@@ -14,6 +14,7 @@ ORDER = (
     ("tasks",),
     ("policy", "store", "track"),
     ("learner", "engine", "rewards", "bundled"),
+    ("ranks",),
     ("runs",),
     ("evaluation", "methods", "bench"),
     ("stages", "analysis"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ from reasonloop.policy.policy import Policy
 OPTIONS = Optimizer(microbatch_tokens=90, grad_clip=0.5, weight_decay=0.1)
 SAMPLING = Sampling(temperature=0.9, top_p=0.9)
 CASES = ("llama", "llama_tied", "qwen3", "gemma2_softcap", "gpt2", "recomputed", "half", "lora", "ppo")
-EXACT = [case for case in CASES if case != "half"]
-"""Those that compute in float32"""
 
 
 def examples(seed: int, *, critic: bool) -> list[Example]:
@@ -64,18 +63,29 @@ def learner_of(case: str, kind: type[LocalLearner], policy: Policy, **options: A
     return kind(policy, OPTIONS, SAMPLING, case == "recomputed", critic, **options)
 
 
-def update(learner: LocalLearner, case: str, seed: int) -> dict[str, float]:
-    """As `RanksLearner.update` has it, without a channel."""
-    import torch.distributed as dist
-
+def update(learner: LocalLearner, case: str, seed: int, cut_for: int = 0) -> dict[str, float]:
+    """As `RanksLearner.update` has it, without a channel. `cut_for`: a process that is alone has the streams of so many."""
     batch, objective = examples(seed, critic=case == "ppo"), OBJECTIVES["gspo" if seed == 2 else "dapo"]
+    if cut_for:
+        streams = [stream for own in dealt(batch, OPTIONS.microbatch_tokens, cut_for) for stream in own if stream]
+        return measured(learner.learn([streams], 1e-2, objective), batch)
     if not isinstance(learner, DealtLearner):
         return learner.update(batch, 1e-2, objective)
     streams = dealt(batch, OPTIONS.microbatch_tokens, learner.world)
     found = learner.learn([streams[learner.rank]], 1e-2, objective, case == "ppo")
     sums = torch.tensor([found[name] for name in SUMS], dtype=torch.float64)
-    dist.all_reduce(sums, group=learner.group)
+    torch.distributed.all_reduce(sums, group=learner.group)
     return measured(found | dict(zip(SUMS, sums.tolist(), strict=True)), batch)
+
+
+def updates(learner: LocalLearner, case: str, cut_for: int = 0) -> tuple[list[dict[str, float]], torch.Tensor]:
+    """Three of them, and the first one's clipped gradients: AdamW's first moments have a tenth of them (of the second where
+    a critic's warm-up has frozen the first)."""
+    told = [update(learner, case, 0, cut_for)]
+    if case == "ppo":
+        told.append(update(learner, case, 1))
+    gradient = moments(learner, ("exp_avg",))
+    return [*told, *(update(learner, case, seed, cut_for) for seed in range(len(told), 3))], gradient
 
 
 def weights(learner: LocalLearner) -> torch.Tensor:
@@ -84,8 +94,8 @@ def weights(learner: LocalLearner) -> torch.Tensor:
     return torch.cat([(p.full_tensor() if hasattr(p, "full_tensor") else p).detach().flatten() for p in both])
 
 
-def moments(learner: LocalLearner) -> torch.Tensor:
-    found = [learner.optimizer.state[p][name] for p in learner.parameters for name in ("exp_avg", "exp_avg_sq", "step")]
+def moments(learner: LocalLearner, names: Sequence[str] = ("exp_avg", "exp_avg_sq", "step")) -> torch.Tensor:
+    found = [learner.optimizer.state[p][name] for p in learner.parameters for name in names]
     return torch.cat([(m.full_tensor() if hasattr(m, "full_tensor") else m).flatten() for m in found])
 
 
@@ -105,10 +115,9 @@ def work(folder: str) -> None:
             if rank >= world:
                 continue
             learner = learner_of(case, kind, policy_of(case), group=group)
-            told = [update(learner, case, seed) for seed in range(3)]
+            told, gradient = updates(learner, case)
             learner.gather()
-            known = learner.policy.score(*pairs(9), SAMPLING)
-            found[f"{case} {world}"] = told, weights(learner), known
+            found[f"{case} {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
             place = Path(folder, f"{case}-{world}")
             place.mkdir(exist_ok=True)
             dist.barrier(group)
@@ -148,40 +157,39 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     alone: dict[str, Any] = {}
     for case in CASES:
         learner = learner_of(case, LocalLearner, policy_of(case))
-        told = [update(learner, case, seed) for seed in range(3)]
-        alone[f"{case} 1"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING)
+        told, gradient = updates(learner, case)
+        alone[f"{case} 1"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
         (folder / f"{case}-1").mkdir()
         learner.save(folder / f"{case}-1", whole=case != "lora")
         alone[f"{case} 1 state"] = moments(learner), learner.updates
         alone[f"{case} 1 on"] = update(learner, case, 4), weights(learner)
+    for world in (2, 3):  # in half precision rounding depends on the cut
+        learner = learner_of("half", LocalLearner, policy_of("half"))
+        told, gradient = updates(learner, "half", world)
+        alone[f"half 1 {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
     log = folder / "log"
     all_well(ranks(3, work, str(folder), log=log), log, 280)
     return torch.load(folder / "found", weights_only=False) | alone | {"folder": folder}
 
 
-def near(one: torch.Tensor, other: torch.Tensor, by: float = 1e-6) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=by * float(other.abs().max()))
+def near(one: torch.Tensor, other: torch.Tensor, by: float) -> None:
+    """In all: AdamW makes whole steps of tiny gradients, so that a few weights may be apart by more than rounding."""
+    assert float((one - other).norm() / other.norm()) < by
 
 
 @pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("case", EXACT)
+@pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_and_steps_are_those_of_one_process(found: dict[str, Any], case: str, world: int) -> None:
-    told, stepped, scored = found[f"{case} {world}"]
-    alone, alones, alone_scored = found[f"{case} 1"]
+    told, stepped, scored, gradient = found[f"{case} {world}"]
+    alone, alones, alone_scored, alone_gradient = found[f"half 1 {world}" if case == "half" else f"{case} 1"]
+    assert stepped.dtype == gradient.dtype == torch.float32
+    assert told[0] == pytest.approx(alone[0], rel=2e-6, abs=1e-6)
+    near(gradient, alone_gradient, 1e-6)
     for ours, theirs in zip(told, alone, strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-5, abs=1e-6)
+        assert ours == pytest.approx(theirs, rel=2e-5, abs=1e-5)
     near(stepped, alones, 1e-5)
-    near(torch.from_numpy(np.concatenate(scored)), torch.from_numpy(np.concatenate(alone_scored)), 1e-5)
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_in_half_precision_what_is_trained_is_a_float32_copy(found: dict[str, Any], world: int) -> None:
-    told, stepped, _ = found[f"half {world}"]
-    alone, alones, _ = found["half 1"]
-    assert told[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-3)
-    assert told[0]["grad_norm"] == pytest.approx(alone[0]["grad_norm"], rel=1e-2)
-    assert stepped.dtype == torch.float32
-    assert float((stepped - alones).norm() / alones.norm()) < 0.01
+    rounding = 1e-2 if case == "half" else 1e-5
+    near(torch.from_numpy(np.concatenate(scored)), torch.from_numpy(np.concatenate(alone_scored)), rounding)
 
 
 @pytest.mark.parametrize(("before", "world"), [(3, 2), (2, 3), (1, 3)])

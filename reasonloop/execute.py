@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, Unavailable, first_line
+from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
@@ -35,6 +36,8 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | N
     `show`: writes the report then, and prints the table of all evaluations and where things are. `leader`: of the ranks that
     work on it, where they are several.
     """
+    if leader is None and launched().world > 1:
+        raise InputError("torchrun has started several processes; expected `python -m reasonloop run` of them, or one")
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)

@@ -16,6 +16,7 @@ from typing import Any
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.machine.launch import Launch, launched
+from reasonloop.machine.threads import wait_briefly
 from reasonloop.ranks.channel import Leader, Line, Other
 from reasonloop.version import VERSION
 
@@ -31,6 +32,7 @@ def assembled(recipe: Recipe) -> Iterator[Leader | None]:
     if launch.world == 1:
         yield None
         return
+    wait_briefly()
     check_recipe(recipe, launch)
     leader = _lead(launch, recipe.ranks.timeout)
     try:
@@ -62,6 +64,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
 
 def follow() -> int:
     """What a rank but the first does: whatever rank 0 says. Its exit code."""
+    wait_briefly()
     from reasonloop.policy.loading import quiet
     from reasonloop.ranks.worker import Worker
 

@@ -8,7 +8,8 @@ import sys
 import house
 
 ORDER = (
-    ("errors", "text", "machine", "version"),
+    ("errors", "text", "version"),
+    ("machine",),
     ("records", "files", "own", "hub"),
     ("config", "kernels", "verify"),
     ("tasks",),

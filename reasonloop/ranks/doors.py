@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,9 @@ from reasonloop.policy.digest import digest
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.ranks.channel import Leader
 from reasonloop.ranks.worker import adapters_of_rank_0, learner_for, shared_out
+
+LISTEN_SECONDS = 0.1
+"""Between two looks for what others have sampled, so that it is judged while rank 0 samples"""
 
 
 class Ranks:
@@ -103,6 +107,7 @@ class RanksEngine:
         self.ranks, self.engine, self.exact = ranks, engine, engine.exact
         self.mismatch: float | None = None
         """The largest of the ranks', where engines are checked"""
+        self._listened = 0.0
 
     def load(self, weights: Weights) -> None:
         self.ranks.load(self.engine, weights)
@@ -124,8 +129,15 @@ class RanksEngine:
 
         def own(index: int, completion: Completion) -> None:
             done(mine, index, completion)
-            leader.parts(take)
+            listen()
 
+        def listen(rows: int = 0) -> None:
+            if time.monotonic() - self._listened > LISTEN_SECONDS:
+                leader.parts(take)
+                self._listened = time.monotonic()
+
+        if hasattr(self.engine, "on_step"):
+            self.engine.on_step = listen
         leader.tell("generate", [([requests[i] for i in share],) for share in others], sampling)
         try:
             self.engine.generate([requests[i] for i in mine], sampling, own)

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from typing import Any
 
@@ -52,6 +53,8 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
             f"{asked}: not with several ranks, which share the optimizer's state already; expected it unset, or no "
             "torchrun"
         )
+    if recipe.engine.name == "vllm":
+        raise InputError("engine.name = 'vllm': not with several ranks yet; expected 'native', or no torchrun")
     import torch
 
     gpus = torch.cuda.device_count() if recipe.model.device != "cpu" and torch.cuda.is_available() else 0
@@ -102,12 +105,16 @@ def _lead(launch: Launch, timeout: float) -> Leader:
 
     _open_group(timeout)
     key = secrets.token_bytes(32)
-    with Listener(("", 0), backlog=2 * launch.world, authkey=key) as listener:
-        dist.broadcast_object_list([listener.address[1], key, timeout])
+    address = "127.0.0.1" if launch.world == launch.local_world else ""
+    with Listener((address, 0), backlog=2 * launch.world, authkey=key) as listener:
+        dist.broadcast_object_list([address or os.environ["MASTER_ADDR"], listener.address[1], key, timeout])
         work: dict[int, tuple[Any, str]] = {}
         life: dict[int, tuple[Any, str]] = {}
-        for _ in range(2 * (launch.world - 1)):
-            connection = listener.accept()
+        while len(work) + len(life) < 2 * (launch.world - 1):
+            try:
+                connection = listener.accept()
+            except (AuthenticationError, OSError):  # somebody else's
+                continue
             rank, kind, where, versions = connection.recv()
             if versions != _versions():
                 raise RunError(f"rank {rank} ({where}) has {versions}, rank 0 has {_versions()}; expected the same")
@@ -119,15 +126,15 @@ def _join(launch: Launch) -> Line:
     import torch.distributed as dist
 
     _open_group(FIRST_TIMEOUT)
-    told: list[object] = [None, None, None]
+    told: list[Any] = [None] * 4
     dist.broadcast_object_list(told)
-    port, key, timeout = told
+    host, port, key, timeout = told
     where = f"process {os.getpid()} on {socket.gethostname()}"
     ends = []
     for kind in ("work", "life"):
-        ends.append(Client((os.environ["MASTER_ADDR"], port), authkey=key))  # type: ignore[arg-type]
+        ends.append(Client((host, port), authkey=key))
         ends[-1].send((launch.rank, kind, where, _versions()))
-    return Line(launch.rank, ends[0], ends[1], float(str(timeout)))
+    return Line(launch.rank, ends[0], ends[1], timeout)
 
 
 def _versions() -> str:

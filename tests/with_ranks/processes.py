@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from run_fixtures import finish, server
+from run_fixtures import finish, kill_at_change, server
 
 
 def free_port() -> int:
@@ -33,9 +33,18 @@ def ranks(world: int, target: Callable[..., Any], *arguments: Any, log: Path) ->
     return started
 
 
-def run_ranks(world: int, argv: Sequence[str | Path], *, log: Path) -> list[BaseProcess]:
-    """`reasonloop ARGV` by so many ranks."""
-    return ranks(world, command, [str(part) for part in argv], log=log)
+def run_ranks(
+    world: int,
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    watched: Path | None = None,
+    killed: int = 0,
+    kill_at: int = 0,
+) -> list[BaseProcess]:
+    """`reasonloop ARGV` by so many ranks. Rank `killed` kills itself with SIGKILL just before its `kill_at`-th change to a
+    file in `watched`, if it comes to so many."""
+    return ranks(world, command, [str(part) for part in argv], str(watched or ""), killed, kill_at, log=log)
 
 
 def all_well(processes: Sequence[BaseProcess], log: Path, seconds: float = 120) -> None:
@@ -47,7 +56,9 @@ def said(log: Path, rank: int) -> str:
     return log.with_suffix(f".{rank}").read_text()
 
 
-def command(argv: list[str]) -> None:
+def command(argv: list[str], watched: str, killed: int, kill_at: int) -> None:
+    if kill_at and os.environ["RANK"] == str(killed):
+        kill_at_change(Path(watched), kill_at)
     from reasonloop.cli import main
 
     sys.exit(main(argv))

@@ -166,14 +166,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for world in (2, 3):  # in half precision rounding depends on the cut
         learner = learner_of("half", LocalLearner, policy_of("half"))
         told, gradient = updates(learner, "half", world)
-        alone[f"half 1 {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
+        alone[f"half cut {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
     log = folder / "log"
     all_well(ranks(3, work, str(folder), log=log), log, 280)
     return torch.load(folder / "found", weights_only=False) | alone | {"folder": folder}
 
 
 def near(one: torch.Tensor, other: torch.Tensor, by: float) -> None:
-    """In all: AdamW makes whole steps of tiny gradients, so that a few weights may be apart by more than rounding."""
+    """In all: AdamW makes whole steps of gradients that are nothing but rounding (the bias of GPT-2's keys, say)."""
     assert float((one - other).norm() / other.norm()) < by
 
 
@@ -181,14 +181,14 @@ def near(one: torch.Tensor, other: torch.Tensor, by: float) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_and_steps_are_those_of_one_process(found: dict[str, Any], case: str, world: int) -> None:
     told, stepped, scored, gradient = found[f"{case} {world}"]
-    alone, alones, alone_scored, alone_gradient = found[f"half 1 {world}" if case == "half" else f"{case} 1"]
+    alone, alones, alone_scored, alone_gradient = found[f"half cut {world}" if case == "half" else f"{case} 1"]
     assert stepped.dtype == gradient.dtype == torch.float32
     assert told[0] == pytest.approx(alone[0], rel=2e-6, abs=1e-6)
     near(gradient, alone_gradient, 1e-6)
     for ours, theirs in zip(told, alone, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5, abs=1e-5)
-    near(stepped, alones, 1e-5)
-    rounding = 1e-2 if case == "half" else 1e-5
+    near(stepped, alones, 2e-4)
+    rounding = 1e-2 if case == "half" else 1e-4
     near(torch.from_numpy(np.concatenate(scored)), torch.from_numpy(np.concatenate(alone_scored)), rounding)
 
 
@@ -203,7 +203,7 @@ def test_it_goes_on_with_another_number_of_processes(found: dict[str, Any], case
     unbroken, unbrokens = found[f"{case} {before} on"]
     if case != "half":
         assert told == pytest.approx(unbroken, rel=2e-5, abs=1e-6)
-        near(stepped, unbrokens, 1e-5)
+        near(stepped, unbrokens, 1e-4)
 
 
 @pytest.mark.parametrize("before", [2, 3])
@@ -219,7 +219,7 @@ def test_a_process_that_is_alone_goes_on(found: dict[str, Any], case: str, befor
     if case != "half":
         told, stepped = found[f"{case} {before} on"]
         assert update(learner, case, 4) == pytest.approx(told, rel=2e-5, abs=1e-6)
-        near(weights(learner), stepped, 1e-5)
+        near(weights(learner), stepped, 1e-4)
 
 
 def test_none_takes_a_step_that_one_of_them_can_t(found: dict[str, Any]) -> None:

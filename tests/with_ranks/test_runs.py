@@ -100,6 +100,23 @@ def lost(processes: list[BaseProcess], log: Path, rank: int) -> str:
     return told[0]
 
 
+def test_a_rank_that_is_killed_at_any_change_of_a_file_loses_nothing(recipe: Path, by_two: Path) -> None:
+    """Rank 0 in whatever it writes, rank 1 in its shards of a checkpoint: with as many ranks it ends with the same bytes."""
+    out, rng = recipe.parent / "changes" / "two", np.random.default_rng(int(os.environ.get("SEED", "0")))
+    argv = ["run", recipe, "--out", out]
+    for turn, killed in enumerate((1, 0, 1, 0)):
+        log = recipe.parent / f"change-{turn}"
+        at = int(rng.integers(1, 12) if killed else rng.integers(20, 200))
+        processes = run_ranks(2, argv, log=log, watched=out, killed=killed, kill_at=at)
+        codes = [finish(process, 60) for process in processes]
+        assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 1), said(log, 0)
+        if killed:
+            lost(processes, log, 1)
+    log = recipe.parent / "changes.log"
+    all_well(run_ranks(2, argv, log=log), log)
+    assert outcome(out) == outcome(by_two)
+
+
 def test_a_run_outlives_its_ranks(recipe: Path, alone: Path, tmp_path: Path) -> None:
     """One after the other: killed, stopped, asked to stop, with other numbers of ranks; every rollout is there."""
     out, rng = tmp_path / "run", np.random.default_rng(int(os.environ.get("SEED", "0")))
@@ -158,6 +175,32 @@ def whole(out: Path, alone: Path) -> None:
         assert len({*places[0]}) == len(places[0])
     lines = [[(line["stage"], line.get("step")) for line in metrics(run)] for run in (out, alone)]
     assert lines[0] == lines[1]
+
+
+BESIDE = {
+    "half": ["model.dtype=bfloat16", "rl.kl_coef=0.01", "rl.probe_every=2", "model.gradient_checkpointing=true"],
+    "adapters": ["lora.rank=2", "rl.objective=ppo", "ppo.warmup_steps=1", "rl.kl_coef=0.01", "rl.kl_in=reward"],
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_with(kind: str, recipe: Path, tmp_path: Path) -> None:
+    """Adapters, a critic, a reference, rounded weights: as with one process; stopped, and on with more ranks."""
+    alone, out, log = tmp_path / "alone", tmp_path / "run", tmp_path / "log"
+    argv = ["run", recipe, *BESIDE[kind], "rloop.iterations=1", "rloop.vanilla=false", "--out"]
+    assert command([*argv, alone], log=tmp_path / "alone.log") == 0
+    processes = run_ranks(2, [*argv, out], log=log)
+    until(out, 2, processes, log)
+    processes[0].terminate()
+    assert [finish(process) for process in processes] == [1, 0], said(log, 0)
+    log = tmp_path / "on"
+    all_well(run_ranks(3, [*argv, out], log=log), log)
+    ours, theirs = (metrics(run, stage="explore") for run in (out, alone))
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] == [0, 1, 2]
+    close = 0.05 if kind == "half" else 1e-4
+    for name in ("grad_norm", "entropy", "kl", "reward", *(["critic_grad_norm"] if kind == "adapters" else [])):
+        assert ours[0][name] == pytest.approx(theirs[0][name], rel=close, abs=1e-5), name
+    assert {*outcome(out)} == {*outcome(alone)}
 
 
 def test_other_commands_are_refused(tmp_path: Path) -> None:

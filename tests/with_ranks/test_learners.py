@@ -23,7 +23,8 @@ from reasonloop.policy.policy import Policy
 
 OPTIONS = Optimizer(microbatch_tokens=90, grad_clip=0.5, weight_decay=0.1)
 SAMPLING = Sampling(temperature=0.9, top_p=0.9)
-CASES = ("llama", "llama_tied", "qwen3", "gemma2_softcap", "gpt2", "recomputed", "half", "lora", "ppo")
+CASES = ("llama", "llama_tied", "gemma2_softcap", "gpt2", "recomputed", "half", "lora", "ppo")
+GOING_ON = ("llama_tied", "half", "lora", "ppo")
 
 
 def examples(seed: int, *, critic: bool) -> list[Example]:
@@ -118,6 +119,8 @@ def work(folder: str) -> None:
             told, gradient = updates(learner, case)
             learner.gather()
             found[f"{case} {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
+            if case not in GOING_ON:
+                continue
             place = Path(folder, f"{case}-{world}")
             place.mkdir(exist_ok=True)
             dist.barrier(group)
@@ -127,7 +130,7 @@ def work(folder: str) -> None:
             found[f"{case} {world} on"] = update(learner, case, 4), weights(learner)
         dist.barrier()
         for before, world in ((3, 2), (2, 3), (1, 3)):  # at another number of processes
-            if rank >= world:
+            if rank >= world or case not in GOING_ON:
                 continue
             place = Path(folder, f"{case}-{before}")
             learner = learner_of(case, kind, policy_of(case, place), group=groups[world])
@@ -193,7 +196,7 @@ def test_losses_gradients_and_steps_are_those_of_one_process(found: dict[str, An
 
 
 @pytest.mark.parametrize(("before", "world"), [(3, 2), (2, 3), (1, 3)])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOING_ON)
 def test_it_goes_on_with_another_number_of_processes(found: dict[str, Any], case: str, before: int, world: int) -> None:
     moved, updates, stands, told, stepped = found[f"{case} {before} {world}"]
     state, counted = found[f"{case} {before} state"]
@@ -207,7 +210,7 @@ def test_it_goes_on_with_another_number_of_processes(found: dict[str, Any], case
 
 
 @pytest.mark.parametrize("before", [2, 3])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOING_ON)
 def test_a_process_that_is_alone_goes_on(found: dict[str, Any], case: str, before: int) -> None:
     place = found["folder"] / f"{case}-{before}"
     learner = learner_of(case, LocalLearner, policy_of(case, place))

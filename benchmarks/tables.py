@@ -156,7 +156,7 @@ def engines() -> str:
     return f"""## An RL step with the vLLM engine against the native one: `engines.py`
 {workload["model"]}, {workload["problems"]} x {workload["group"]} responses, {workload["tokens"]:,} tokens
 ({machine(found)}), the same learner, forced lengths. With vLLM a step takes {ratio(found)} times as long.
-Loading is what sends the weights. The machine was busy with other work: seconds are long, and the ratio is rough.
+Loading is what sends the weights.
 
 {table(("engine", "load", "sample", "learn"), rows)}
 

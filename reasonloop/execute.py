@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, Unavailable, first_line
+from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.records import Problem
@@ -26,18 +27,22 @@ from reasonloop.track import Followers, check_trackers
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
+    from reasonloop.ranks.channel import Leader
 
 
-def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
+def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | None = None) -> None:
     """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written.
 
-    `show`: writes the report then, and prints the table of all evaluations and where things are.
+    `show`: writes the report then, and prints the table of all evaluations and where things are. `leader`: of the ranks that
+    work on it, where they are several.
     """
+    if leader is None and launched().world > 1:
+        raise InputError("torchrun has started several processes; expected `python -m reasonloop run` of them, or one")
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     check_cluster(recipe)
-    run = _opened(recipe, path)
+    run = _opened(recipe, path, leader)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -54,10 +59,10 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
         run.close()
 
 
-def _opened(recipe: Recipe, path: Path) -> Session:
+def _opened(recipe: Recipe, path: Path, leader: Leader | None) -> Session:
     """The run in a folder; of a new one everything is checked before there is a folder."""
     if (path / "config.toml").is_file():
-        return Session(recipe, path)
+        return Session(recipe, path, leader=leader)
     commits = commits_of(recipe)
     try:
         policy = check_inputs(pinned(recipe, commits), path)
@@ -68,7 +73,7 @@ def _opened(recipe: Recipe, path: Path) -> Session:
             f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
             'model.dtype = "bfloat16"'
         ) from error
-    run = Session(recipe, path, commits)
+    run = Session(recipe, path, commits, leader)
     run.hold(run.recipe.model.source, policy)
     return run
 
@@ -263,7 +268,7 @@ def _work(run: Session) -> None:
     from reasonloop.stages.live import LiveStages
     from reasonloop.store.texts import problems_file, write_problems
 
-    prepare_threads(run.folder.threads)
+    prepare_threads(run.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
     if not problems_file(run.folder.path).is_file():

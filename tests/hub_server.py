@@ -145,5 +145,6 @@ def asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def again() -> None:
     """As in a process of its own: nothing is known of what was asked."""
-    client.fetched.cache_clear()
+    client._HELD.clear()
+    client._fetched.cache_clear()
     client._located.cache_clear()

@@ -8,12 +8,14 @@ import sys
 import house
 
 ORDER = (
-    ("errors", "text", "machine", "version"),
+    ("errors", "text", "version"),
+    ("machine",),
     ("records", "files", "own", "hub"),
     ("config", "kernels", "verify"),
     ("tasks",),
     ("policy", "store", "track"),
     ("learner", "engine", "rewards", "bundled"),
+    ("ranks",),
     ("runs",),
     ("evaluation", "methods", "bench"),
     ("stages", "analysis", "planning"),

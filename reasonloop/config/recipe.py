@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.lora import Lora
 from reasonloop.config.plan import Planned
+from reasonloop.config.ranks import Ranks
 from reasonloop.config.scale import Scale
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
@@ -95,6 +96,7 @@ class Recipe(Section):
     scale: Scale = Scale()
     rft: Rft = Rft()
     eval: Evaluation = Evaluation()
+    ranks: Ranks = Ranks()
     track: Track = Track()
     plan: Planned = Planned()
 

@@ -27,9 +27,11 @@ def memory() -> Room:
     free = total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, IndexError):
         free = 1024 * int(re.findall(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())[0])
-    with suppress(OSError, ValueError):  # no such file, or "max"
+    with suppress(OSError, ValueError, IndexError):  # no such file, or "max"
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        free, total = min(free, limit - used), min(total, limit)
+        # what files have left there is given up when it is asked for
+        idle = int(re.findall(r"^inactive_file (\d+)", (CGROUP / "memory.stat").read_text(), re.M)[0])
+        free, total = min(free, limit - used + idle), min(total, limit)
     return Room(free, total)
 
 

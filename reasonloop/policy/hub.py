@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"(?P<hf>hf:)?(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w][\w./+-]*))?")
 _COMMIT = re.compile("[0-9a-f]{40}")
+TOKENIZERS = ("tokenizer*", "vocab.*", "*.model", "*.tiktoken")
 SMALL = (
-    *("config.json", "generation_config.json", "adapter_config.json", "*.index.json", "tokenizer*", "*.tiktoken"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template.*"),
+    *("config.json", "generation_config.json", "adapter_config.json", "*.index.json", *TOKENIZERS),
+    *("special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.*"),
     "additional_chat_templates/*.jinja",
 )
 """What is fetched beside the weights: all that says what a model is, and its tokenizer"""
@@ -72,16 +73,33 @@ def hub_name(path: str) -> HubName | None:
     return HubName(name, revision)
 
 
+_HELD: dict[HubName, str] = {}
+
+
+def hold(wanted: HubName, commit: str) -> None:
+    """From now on the name stands for this commit, in this process."""
+    _HELD[wanted] = commit
+
+
+def _held(wanted: HubName) -> HubName:
+    return HubName(wanted.name, _HELD.get(wanted, wanted.revision))
+
+
 def commit_of(wanted: HubName) -> str:
     """The commit that a name stands for: as the hub says, or, where it can't be asked, as it was when it was last. Raises
     InputError where neither is known."""
+    wanted = _held(wanted)
     return str(wanted.revision) if wanted.is_commit else _located(wanted).commit
 
 
-@lru_cache(maxsize=64)
 def fetched(wanted: HubName, weights: bool) -> Path:
     """The folder with the model's files, those that aren't there yet downloaded: configuration and tokenizer, and with
     `weights` all. Raises InputError, with what to do, where they can't be had."""
+    return _fetched(_held(wanted), weights)
+
+
+@lru_cache(maxsize=64)
+def _fetched(wanted: HubName, weights: bool) -> Path:
     kept = _kept(wanted)
     if wanted.is_commit and kept is not None and _whole(kept):
         return kept
@@ -105,6 +123,7 @@ def fetched(wanted: HubName, weights: bool) -> Path:
 
 def hub_weights(wanted: HubName) -> StoredWeights | None:
     """Of the weights that `fetched` downloads, or has; None where they aren't here and the hub can't be asked."""
+    wanted = _held(wanted)
     folder = fetched(wanted, weights=False)
     if here := stored_weights(folder):
         return here
@@ -165,10 +184,11 @@ def _kept(wanted: HubName) -> Path | None:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether all weights are there: they are downloaded last."""
+    """Whether all is there: weights, which are downloaded last, and a tokenizer, which others leave out who need none."""
     names = [path.name for path in folder.iterdir()]
     chosen = weight_files(folder, names)
-    return bool(chosen) and all((folder / name).is_file() for name in chosen)
+    tokenizer = any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS)
+    return tokenizer and bool(chosen) and all((folder / name).is_file() for name in chosen)
 
 
 def _downloaded(wanted: HubName, commit: str, sizes: Mapping[str, int], mark: bool = False) -> Path:

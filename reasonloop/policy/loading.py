@@ -15,6 +15,7 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.machine.launch import launched
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
@@ -91,11 +92,25 @@ def adapter_base(folder: Path, above: tuple[Path, ...] = ()) -> str:
     return name
 
 
+def beneath(path: str) -> list[str]:
+    """The models beneath an adapter, each as `resolve` takes it, the whole one last; none where `path` is no adapter. Raises
+    InputError as `resolve`."""
+    folder, found = resolve(path), []
+    while is_adapter(folder):
+        found.append(adapter_base(folder))
+        folder = resolve(found[-1])
+    return found
+
+
 def tokenizer_folder(path: str | Path) -> Path:
     """Where the tokenizer of a model is: an adapter may bring its own. Raises InputError as `resolve`."""
     source = resolve(str(path))
-    own = is_adapter(source) and any(any(source.glob(pattern)) for pattern in _TOKENIZERS)
-    return source if own else hugging_face_folder(path, weights=False)
+    return source if _brings_tokenizer(source) else hugging_face_folder(path, weights=False)
+
+
+def _brings_tokenizer(folder: Path) -> bool:
+    """Whether it is an adapter with a tokenizer of its own."""
+    return is_adapter(folder) and any(any(folder.glob(pattern)) for pattern in _TOKENIZERS)
 
 
 def _expect_files(path: str, folder: Path) -> None:
@@ -208,15 +223,18 @@ def shape_of(path: str) -> Shape | None:
 
 def has_chat_template(path: str) -> bool:
     """Whether a model's tokenizer has one, as its files say."""
-    folder = files_of(path)
+    folder = source if _brings_tokenizer(source := resolve(path)) else files_of(path)
     if folder is None:
         return False
     alone = any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
-    return alone or bool(_json_of(path, "tokenizer_config.json").get("chat_template"))
+    return alone or bool(_json_in(folder, "tokenizer_config.json").get("chat_template"))
 
 
 def _json_of(path: str, name: str) -> dict[str, Any]:
-    folder = files_of(path)
+    return _json_in(files_of(path), name)
+
+
+def _json_in(folder: Path | None, name: str) -> dict[str, Any]:
     with suppress(InputError, OSError):
         return read_object(folder / name) if folder is not None else {}
     return {}
@@ -265,7 +283,8 @@ def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") ->
 
 
 def resolve_device(chosen: str) -> str:
-    """ "auto" -> "cuda" where torch sees a GPU, else "cpu". Raises InputError for a GPU that isn't there."""
+    """ "auto" -> "cuda" where torch sees a GPU, else "cpu"; each of torchrun's ranks on a machine has a GPU of its own.
+    Raises InputError for a GPU that isn't there."""
     import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", chosen):
@@ -273,9 +292,12 @@ def resolve_device(chosen: str) -> str:
     available = torch.cuda.is_available()
     if chosen.startswith("cuda") and not available:
         raise InputError(f"model.device = {chosen!r}: torch sees no GPU here; expected 'auto' or 'cpu'")
-    if chosen.startswith("cuda:") and int(chosen[5:]) >= torch.cuda.device_count():
-        raise InputError(f"model.device = {chosen!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
-    return ("cuda" if available else "cpu") if chosen == "auto" else chosen
+    found = ("cuda" if available else "cpu") if chosen == "auto" else chosen
+    if found == "cuda" and launched().local_world > 1:
+        found = f"cuda:{launched().local_rank}"
+    if found.startswith("cuda:") and int(found[5:]) >= torch.cuda.device_count():
+        raise InputError(f"model.device = {found!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
+    return found
 
 
 def quiet() -> None:

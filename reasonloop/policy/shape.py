@@ -142,8 +142,14 @@ class Shape:
 
     def adapter(self, rank: int, targets: str | tuple[str, ...]) -> int:
         """Weights of an adapter beside these layers, or all that are linear."""
-        chosen = self.linear if isinstance(targets, str) else {n: s for n, s in self.linear.items() if n in targets}
-        return rank * self.layers * sum(a + b for a, b in (chosen or self.linear).values())
+        if isinstance(targets, str) or not any(name.rpartition(".")[2] in self.linear for name in targets):
+            return rank * self.layers * sum(a + b for a, b in self.linear.values())
+        of_one = {name: a + b for name, (a, b) in self.linear.items()}
+        # a name with a number in it, such as model.layers.3.mlp.up_proj, is one layer's
+        return rank * sum(
+            of_one.get(last, 0) * (1 if any(part.isdigit() for part in owner.split(".")) else self.layers)
+            for owner, _, last in (name.rpartition(".") for name in targets)
+        )
 
     def activations(self, dtype_bytes: int) -> int:
         """Bytes a token that one layer keeps for the backward pass: norms' inputs and outputs (float32 inside), queries,

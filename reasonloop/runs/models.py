@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
-from reasonloop.policy.hub import HubName, commit_of, hub_name
-from reasonloop.policy.loading import weights_of
+from reasonloop.policy.hub import HubName, commit_of, hold, hub_name
+from reasonloop.policy.loading import beneath, weights_of
 
 
 def _sources(recipe: Recipe) -> dict[str, str]:
@@ -22,13 +23,25 @@ def _sources(recipe: Recipe) -> dict[str, str]:
 def hub_models(recipe: Recipe) -> dict[str, HubName]:
     """The recipe's models of the hub, by what it calls them; those that it gives the commit of aren't among them. Raises
     InputError for a revision of a folder on this machine."""
-    names = {source: hub_name(source) for source in _sources(recipe).values()}
+    return _moving(_sources(recipe).values())
+
+
+def _beneath(recipe: Recipe) -> dict[str, HubName]:
+    """The same of what stands beneath an adapter, which no option names."""
+    with suppress(InputError):  # loading says it
+        return _moving(beneath(recipe.model.source))
+    return {}
+
+
+def _moving(sources: Iterable[str]) -> dict[str, HubName]:
+    names = {source: hub_name(source) for source in sources}
     return {source: name for source, name in names.items() if name is not None and not name.is_commit}
 
 
 def commits_of(recipe: Recipe) -> dict[str, str]:
-    """The commit that each of `hub_models` is now. Raises InputError where one can't be had."""
-    return {source: commit_of(name) for source, name in hub_models(recipe).items()}
+    """The commit that each of `hub_models` is now, and each model beneath an adapter. Raises InputError where one can't be
+    had."""
+    return {source: commit_of(name) for source, name in (hub_models(recipe) | _beneath(recipe)).items()}
 
 
 def commits_told(model: str) -> dict[str, dict[str, str]]:
@@ -38,8 +51,9 @@ def commits_told(model: str) -> dict[str, dict[str, str]]:
 
 
 def pinned(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
-    """The recipe with its models of the hub at these commits. Raises InputError for one that has none there: what was a
-    folder on this machine isn't to be another model now."""
+    """The recipe with its models of the hub at these commits; what stands beneath an adapter is held at its own in this
+    process. Raises InputError for one that has none there: what was a folder on this machine isn't to be another model
+    now."""
     for source in hub_models(recipe):
         if source not in commits:
             raise InputError(
@@ -53,6 +67,9 @@ def pinned(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
         options = recipe.exploration
         judge = options.judge.model_copy(update={"model": f"{options.judge.model.partition('@')[0]}@{commit}"})
         recipe = recipe.model_copy(update={"exploration": options.model_copy(update={"judge": judge})})
+    for source, name in _beneath(recipe).items() if commits else ():
+        if source in commits:
+            hold(name, commits[source])
     return recipe
 
 

@@ -68,14 +68,14 @@ def run_study(path: Path, wanted: Wanted) -> None:
     runs = wanted.runs or Path("runs") / f"study-{study.name}"
     if not wanted.train_again and not wanted.dry_run:
         unpack(study, runs)
-    if pins := pins_of(study, plans, runs):  # models of the hub
+    if pins := pins_of(study, plans, runs, ask=not wanted.compare_only):  # models of the hub
         study, chosen = replace(study, pins=pins), replace(chosen, pins=pins)
         plans = checked_arms(study)
     if wanted.dry_run:
         check_runs(chosen, plans, runs)
         print_plan(chosen, plans, runs, wanted)
         return
-    check_runs(chosen, plans, runs)
+    check_runs(chosen, plans, runs, begin=not wanted.compare_only)
     if not wanted.compare_only:
         _work(chosen, plans, runs, wanted)
     compare(study, runs)
@@ -89,13 +89,16 @@ def compare(study: Study, runs: Path) -> None:
     compare_runs(found, runs / "compare.html", study.results, baseline=study.baseline)
 
 
-def check_runs(study: Study, plans: Mapping[str, Recorder], runs: Path) -> None:
-    """Raises InputError for a run there that another recipe made, and for bad input that a run would end at at once."""
+def check_runs(study: Study, plans: Mapping[str, Recorder], runs: Path, begin: bool = True) -> None:
+    """Raises InputError for a run there that another recipe made, and, where others are to `begin`, for bad input that a run
+    would end at at once."""
     asked: set[str] = set()
     for arm, seed in product(study.arms, study.seeds):
         run, recipe = runs / f"{arm}-{seed}", recipe_of(plans[arm], seed)
         try:
             if not (run / "config.toml").is_file():
+                if not begin:
+                    continue
                 key = recipe.model_copy(update={"seed": 0}).model_dump_json(
                     include={"model", "task", "rewards", "sampling"}
                 )

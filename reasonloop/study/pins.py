@@ -16,9 +16,9 @@ from reasonloop.study.definition import Study
 from reasonloop.study.earlier import Recorder
 
 
-def pins_of(study: Study, plans: Mapping[str, Recorder], runs: Path) -> dict[str, list[str]]:
-    """By arm: the overrides that hold its models of the hub at the commit that the study's earlier runs have, or that the
-    hub has now. Raises InputError where neither is known."""
+def pins_of(study: Study, plans: Mapping[str, Recorder], runs: Path, ask: bool = True) -> dict[str, list[str]]:
+    """By arm: the overrides that hold its models of the hub at the commit that the study's earlier runs have, or, if it may
+    be asked, that the hub has now. Raises InputError where it can't say."""
     known: dict[str, str] = {}
     for arm, seed in product(study.arms, study.seeds):
         wanted, there = plans[arm].recipe, _recipe_of(runs / f"{arm}-{seed}" / "config.toml")
@@ -26,8 +26,11 @@ def pins_of(study: Study, plans: Mapping[str, Recorder], runs: Path) -> dict[str
             known = _commits(wanted, there) | known
     for plan in plans.values():
         for source, name in hub_models(plan.recipe).items():
-            known[source] = known.get(source) or commit_of(name)
-    every = {arm: pins(plan.recipe, known) for arm, plan in plans.items()}
+            if ask and source not in known:
+                known[source] = commit_of(name)
+    every = {
+        arm: pins(plan.recipe, known) for arm, plan in plans.items() if hub_models(plan.recipe).keys() <= known.keys()
+    }
     return {arm: found for arm, found in every.items() if found}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.config import Track
+from reasonloop.errors import InputError
 
 CLOSE_SECONDS = 60.0
 """At the end of a run, for what isn't sent yet"""
@@ -46,6 +47,9 @@ class Followers:
         self._readers: list[threading.Thread] = []
 
     def __enter__(self) -> Followers:
+        """Raises InputError where the run has no folder for what they keep."""
+        if self.track.to and (folder := self.folder / "track").exists() and not folder.is_dir():
+            raise InputError(f"{folder}: a file; expected a folder, which the trackers of a run keep their files in")
         for name in self.track.to:
             order = {"run": str(self.folder), "tracker": name, "again": self.again}
             order |= {"project": self.track.project, "name": self.track.name}

@@ -45,7 +45,16 @@ def test_old_and_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({}, "ok", "ok"),
         ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "5"}, "ok", "ok"),
-        ({"cpu.max": "50000 100000", "memory.max": str(1 << 30), "memory.current": "5"}, "advice", "advice"),
+        # what files take of a container's memory is given up when it is asked for
+        (
+            {
+                "cpu.max": "50000 100000",
+                "memory.max": str(1 << 30),
+                "memory.current": "105",
+                "memory.stat": "anon 5\ninactive_file 100",
+            },
+            *("advice", "advice"),
+        ),
     ],
 )
 def test_a_containers_limits_count(

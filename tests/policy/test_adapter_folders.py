@@ -20,7 +20,7 @@ from reasonloop.errors import InputError
 from reasonloop.learner.batch import supervised
 from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.codec import Codec
-from reasonloop.policy.loading import context_of, load_model
+from reasonloop.policy.loading import context_of, has_chat_template, load_model
 from reasonloop.policy.policy import Policy
 
 KINDS: dict[str, Any] = {
@@ -121,6 +121,8 @@ def test_an_adapter_may_bring_its_tokenizer(tmp_path: Path) -> None:
     policy.codec.tokenizer.save_pretrained(tmp_path / "adapter")
     assert Policy.load(tmp_path / "adapter").codec.tokenizer.chat_template == "of the adapter"
     assert Codec.load(tmp_path / "adapter").tokenizer.chat_template == "of the adapter"
+    assert has_chat_template(str(tmp_path / "adapter"))
+    assert not has_chat_template(str(tmp_path / "base"))
 
 
 def _named(folder: Path, base: str | None) -> None:

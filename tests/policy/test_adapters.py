@@ -13,6 +13,7 @@ import torch
 from tiny_models import pairs, tiny_model, tiny_policy
 
 from reasonloop.config import LoraSettings, Optimizer, Sampling
+from reasonloop.config.lora import Targets
 from reasonloop.engine.decoder import TOLERANCE, ModuleDecoder, decoder_for, disagreement
 from reasonloop.engine.kernel_decoder import KernelDecoder
 from reasonloop.errors import InputError, RunError
@@ -21,6 +22,7 @@ from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.local import LocalLearner
 from reasonloop.policy import adapters
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.shape import Shape
 
 SETTINGS = LoraSettings(4)
 FAMILIES = ("llama_tied", "qwen2", "gpt2")
@@ -264,6 +266,23 @@ def test_targets_that_there_are_none_of(targets: list[str], told: str) -> None:
     with pytest.raises(InputError) as caught:
         tiny_policy().adapt(LoraSettings(4, targets=tuple(targets)))
     assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        "all-linear",
+        ("q_proj", "down_proj"),
+        ("model.layers.0.mlp.up_proj", "q_proj"),
+        ("mlp.gate_proj", "model.layers.1.self_attn.v_proj"),
+    ],
+)
+def test_a_plan_counts_the_weights_that_there_are(targets: Targets) -> None:
+    policy = tiny_policy()
+    shape = Shape.of(policy.model.config.to_dict())
+    assert shape is not None
+    policy.adapt(LoraSettings(3, targets=targets))
+    assert shape.adapter(3, targets) == sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
 
 
 def test_only_the_targets_are_adapted() -> None:

@@ -70,6 +70,33 @@ def test_an_adapter_and_what_it_stands_on(hub: Hub, tmp_path: Path) -> None:
     np.testing.assert_allclose(*scores, atol=1e-4)
 
 
+def test_a_held_name_is_one_commit_for_an_adapter_above_it_too(
+    hub: Hub, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    policy = Policy.load("owner/tiny")
+    policy.adapt(LoraSettings(2), base="owner/tiny")
+    policy.save_adapter(tmp_path / "adapter")
+    before, tiny = client.HubName("owner/tiny"), hub.repositories["owner/tiny"]
+    commit = tiny.branches["main"]
+    tiny.put(folders["old"], "main")
+    again()
+    assert seed_of(Policy.load(str(tmp_path / "adapter"))) == 1
+    again()
+    client.hold(before, commit)
+    assert client.commit_of(before) == commit
+    assert seed_of(Policy.load(str(tmp_path / "adapter"))) == 2
+
+
+def test_weights_that_another_program_has_fetched_alone(hub: Hub) -> None:
+    """A cache without a tokenizer is not whole."""
+    commit = hub.repositories["owner/tiny"].branches["main"]
+    Policy.load("owner/tiny", "cpu")
+    for path in Path(huggingface_hub.constants.HF_HUB_CACHE).rglob(f"snapshots/{commit}/*token*"):
+        path.unlink()
+    again()
+    assert seed_of(Policy.load(f"owner/tiny@{commit}", "cpu")) == 2
+
+
 def refused(path: str, **options: str) -> str:
     with pytest.raises(InputError) as caught:
         Policy.load(path, **options)

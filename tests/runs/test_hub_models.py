@@ -11,8 +11,12 @@ from hub_server import Hub, Repository, again, asked
 from run_fixtures import outcome, random_model, small_recipe, weak_model
 
 from reasonloop import config
+from reasonloop.config import LoraSettings
 from reasonloop.errors import InputError
 from reasonloop.execute import dry_run, execute
+from reasonloop.policy.hub import HubName, commit_of
+from reasonloop.policy.policy import Policy
+from reasonloop.runs.models import commits_of, pinned
 from reasonloop.stages.live import LiveStages
 from reasonloop.study.definition import checked_arms, load_study
 from reasonloop.study.pins import pins_of
@@ -62,6 +66,22 @@ def test_a_run_goes_on_with_the_commit_that_it_began_with(
     other = config.load(small_recipe(Path()), [*FAST, "model.path=owner/weak", "model.revision=v2"])
     with pytest.raises(InputError, match=r"model\.revision = unset there, 'v2' here"):
         execute(other, Path("run"))
+
+
+def test_a_run_knows_the_commit_beneath_an_adapter(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy.load("owner/weak")
+    policy.adapt(LoraSettings(2), base="owner/weak")
+    policy.save_adapter(Path("adapter"))
+    commit = hub.repositories["owner/weak"].branches["main"]
+    recipe = config.load(small_recipe(Path()), [*FAST, "model.path=adapter"])
+    assert commits_of(recipe) == {"owner/weak": commit}
+    hub.repositories["owner/weak"].put(random_model())
+    again()
+    assert pinned(recipe, {"owner/weak": commit}) == recipe
+    assert commit_of(HubName("owner/weak")) == commit
+    again()
+    pinned(recipe, {})  # begun when nothing was kept of it
+    assert commit_of(HubName("owner/weak")) != commit
 
 
 def test_a_run_from_a_folder_never_goes_on_from_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

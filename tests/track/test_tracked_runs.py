@@ -185,6 +185,9 @@ def test_track_needs_a_run_and_a_tracker(tmp_path: Path, capsys: Any) -> None:
     assert main(["track", str(run), "--to", "wandbb"]) == 2
     assert "did you mean 'wandb'?" in capsys.readouterr().err
     assert {path.name for path in run.iterdir()} == {"config.toml", "state.json", "metrics.jsonl"}
+    (run / "track").write_text("")
+    assert main(["track", str(run), "--to", "tensorboard"]) == 2
+    assert f"{run}/track: a file; expected a folder" in capsys.readouterr().err
 
 
 def test_track_follows_a_run_that_goes_on(tmp_path: Path, ledger: Path) -> None:

@@ -15,6 +15,7 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.machine import room
 from reasonloop.machine.devices import CORE, REFERENCE, Device, device_named
+from reasonloop.machine.launch import launched
 from reasonloop.machine.room import Room, shown
 from reasonloop.machine.threads import available_cores
 from reasonloop.policy.loading import shape_of
@@ -30,7 +31,7 @@ LEAST_MICROBATCH, LEAST_SLOTS, RANK = 512, 8, 16
 
 @dataclass(frozen=True)
 class Where:
-    """Where a run computes, and what room there is."""
+    """Where a run computes, and what room there is: for each rank, where torchrun has started several."""
 
     kind: str
     """ "cpu" or "cuda" """
@@ -47,7 +48,8 @@ class Where:
             return cls("cuda", None, REFERENCE, f"one {REFERENCE.name}")
         if wanted != "cpu" and found and not _cpu_build():
             return cls("cuda", found[0].room, device_named(found[0].name), found[0].name)
-        return cls("cpu", room.memory(), CORE, "the CPU")
+        there, beside = room.memory(), launched().local_world
+        return cls("cpu", Room(there.free // beside, there.total // beside), CORE, "the CPU")
 
 
 def _cpu_build() -> bool:
@@ -93,7 +95,7 @@ def needs_of(recipe: Recipe, dry: DryStages, out: Path, problems: Sequence[Probl
     if shape is None:
         return None
     where, longest = Where.of(recipe), max((len(problem.text) for problem in problems or ()), default=0)
-    plan = Plan.of(recipe, dry, shape, where.kind, available_cores(), longest)
+    plan = replace(Plan.of(recipe, dry, shape, where.kind, available_cores(), longest), ranks=launched().world)
     if where.kind == "cuda" and where.room is not None:
         plan = replace(plan, memory=where.room.total)
     return Needs(plan, where, out, tuple(memory(plan)), disk(plan))

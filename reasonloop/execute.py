@@ -286,6 +286,9 @@ def _work(run: Session) -> None:
                 show_held_out(run, evaluation["split"], evaluation["metrics"])
         if resolve_device(run.recipe.model.device) == "cpu" and (advice := build.advice()):
             progress.say(advice)
+        if run.ranks is not None:
+            each = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+            progress.say(f"{run.ranks.world} ranks, {each} each, on {resolve_device(run.recipe.model.device)}")
         if not run.engine.exact:
             progress.say(
                 f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "

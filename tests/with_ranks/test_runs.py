@@ -25,7 +25,10 @@ KEYS = ("problem_id", "sample", "text", "verdict", "reward", "version", "finish"
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_recipe(tmp_path_factory.mktemp("recipe"))
+    folder = tmp_path_factory.mktemp("recipe")
+    for name, text in OURS.items():
+        (folder / f"{name}.py").write_text(text)
+    return small_recipe(folder)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +180,54 @@ def whole(out: Path, alone: Path) -> None:
     assert lines[0] == lines[1]
 
 
+OURS = {
+    "plain": "def reinforce(logprobs, log_ratio, targets):\n    return -targets.advantage * logprobs\n",
+    "raising": """
+import os
+def reinforce(logprobs, log_ratio, targets):
+    if os.environ.get("RANK") == "1":
+        raise ValueError("it is Saturday")
+    return -targets.advantage * logprobs
+""",
+    "drifting": """
+import os
+from reasonloop.learner.fsdp import FsdpLearner
+from plain import reinforce
+gather = FsdpLearner.gather
+def drifting(self):
+    gather(self)
+    next(self.policy.model.parameters()).data[0, 0] += 1e-3
+if os.environ.get("RANK") == "1":
+    FsdpLearner.gather = drifting
+""",
+}
+"""Objectives of a user's own, the last two with faults on one rank"""
+FAULTS = {
+    "raising": "ValueError: it is Saturday; nothing that was stored is lost; the same command goes on",
+    "drifting": "has other weights than rank 0 after version 1 was loaded; nothing was sampled or learned with them",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_rank_s_fault_is_told(fault: str, recipe: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    argv = ["run", recipe, "method=rl", f"rl.objective={fault}:reinforce", "--out", tmp_path / "run"]
+    processes = run_ranks(2, argv, log=log)
+    assert finish(processes[0], 60) == 1
+    finish(processes[1], 60)
+    (told,) = [line for line in said(log, 0).splitlines() if line.startswith("reasonloop: ")]
+    assert told.startswith(f"reasonloop: rank 1 (process {processes[1].pid} on ")
+    assert FAULTS[fault] in told
+
+
 BESIDE = {
-    "half": ["model.dtype=bfloat16", "rl.kl_coef=0.01", "rl.probe_every=2", "model.gradient_checkpointing=true"],
+    "half": [
+        "model.dtype=bfloat16",
+        "model.gradient_checkpointing=true",
+        "rl.objective=plain:reinforce",
+        "rl.kl_coef=0.01",
+        "rl.probe_every=2",
+    ],
     "adapters": ["lora.rank=2", "rl.objective=ppo", "ppo.warmup_steps=1", "rl.kl_coef=0.01", "rl.kl_in=reward"],
 }
 

@@ -51,11 +51,6 @@ def _terms(chosen: Sequence[Way]) -> list[str]:
         f"  assumed: checkpoints, each {recipe.checkpoint_seconds:g} s, at {DISK / 1e9:g} GB/s of disk; a network of "
         f"{UPLINK * 8 / 1e9:g} Gbit/s",
     ]
-    if any(way.machines > 1 and way.plan.ranks > 1 for way in chosen):
-        found.append(
-            f"  a branch is planned on all {chosen[0].plan.ranks} devices of its machine; today it has one GPU "
-            "(docs/branches.md)"
-        )
     if recipe.engine.name == "vllm":
         found.append(f"  weights to vLLM at {SENT / 1e9:g} GB/s, as 0.6B on an H100 took (huggingface/trl #5892)")
     return found

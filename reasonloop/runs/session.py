@@ -128,6 +128,11 @@ class Session:
         return Ranks(self._leader, self.recipe, self.threads)
 
     @property
+    def world(self) -> int:
+        """Ranks that work on it, this process among them"""
+        return 1 if self._leader is None else 1 + len(self._leader.others)
+
+    @property
     def threads(self) -> int:
         """CPU threads of this process, and of each rank: those that the run began with, but no more than there are for
         each."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 METHOD = "import"
 """What stands in config.toml in place of a method"""
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
 BYTES = "UTF-8 bytes"
 """What stands for tokens where there are neither ids nor a tokenizer"""
 
@@ -66,10 +67,23 @@ def import_run(given: Sequence[Path], task: str, out: Path, asked: Asked, model:
 
 
 def _codec(model: str | None) -> Codec | None:
+    """Of the model that was named; a folder with a tokenizer alone will do."""
     if model is None:
         return None
     from reasonloop.policy.codec import Codec
 
+    folder = Path(model)
+    if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
+        from transformers import AutoTokenizer, PretrainedConfig
+
+        from reasonloop.policy.loading import ALONE, quiet, unloadable
+
+        quiet()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **ALONE)
+            return Codec(tokenizer, PretrainedConfig(vocab_size=len(tokenizer)))
+        except Exception as error:  # a damaged folder fails anywhere inside of transformers
+            raise unloadable(model, error) from error
     return Codec.load(model)
 
 

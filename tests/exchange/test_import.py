@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from byte_model import byte_model
 from run_fixtures import outcome, start
 
 from reasonloop.api.runs import Run
@@ -61,10 +62,20 @@ def test_a_run_that_every_reader_takes(tmp_path: Path, capsys: pytest.CaptureFix
     assert (told["tokens"], told["logprobs"]) == ("UTF-8 bytes", "none")
     page = read_run(run)
     assert "Rollouts of verl on the task jsonl" in render(page)
-    assert page.missing == []
+    assert [text.split(":")[0] for text in page.missing] == ["Token ids", "Log-probs"]
     for argv in (["report", str(run)], ["compare", f"verl={run}"], ["query", str(run), "SELECT * FROM problems"]):
         assert main(argv) == 0
     assert "verl" in capsys.readouterr().out
+
+
+def test_ids_alone_by_a_tokenizer(tmp_path: Path) -> None:
+    """A folder with a tokenizer and nothing else says what ids mean."""
+    model = byte_model(tmp_path / "model")
+    (model / "config.json").unlink()
+    assert imported(tmp_path / "run", CASES / "open-instruct" / "2026-02", "--model", str(model)) == 0
+    assert query(tmp_path / "run", "SELECT count(*), count(*) FILTER (verdict = 'right') FROM rollouts")[1] == [(8, 5)]
+    told = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["imported"]
+    assert (told["tokens"], told["logprobs"]) == ("the trainer's", "all")
 
 
 def test_without_evaluations_compare_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ def _codec(model: str | None) -> Codec | None:
         quiet()
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **ALONE)
-            return Codec(tokenizer, PretrainedConfig(vocab_size=len(tokenizer)))
+            return Codec(tokenizer, PretrainedConfig.from_dict({"vocab_size": len(tokenizer)}))
         except Exception as error:  # a damaged folder fails anywhere inside of transformers
             raise unloadable(model, error) from error
     return Codec.load(model)

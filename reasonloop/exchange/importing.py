@@ -14,7 +14,7 @@ from reasonloop.config import Recipe, TaskConfig, validated
 from reasonloop.errors import InputError
 from reasonloop.exchange.steps import Steps
 from reasonloop.files import clear_partial, existing, partial_folder, replace_folder
-from reasonloop.imports.judging import judged, lines
+from reasonloop.imports.judging import headline, judged, lines
 from reasonloop.imports.reading import Asked, Reading, find_rollouts
 from reasonloop.imports.scores import Agreement, Table
 from reasonloop.machine.threads import available_cores
@@ -57,8 +57,7 @@ def import_run(given: Sequence[Path], task: str, out: Path, asked: Asked, model:
         tell(loaded)
         with find_rollouts(given, problems, asked, codec, existing(out)) as reading:
             _check_trust(reading)
-            for line in lines(reading):
-                print(line)
+            print(headline(reading), flush=True)
             table = _write(reading, None if asked.trust else pool, out, _About(chosen, given, model))
     for line in table.lines() if asked.trust is None else [f"verdicts: by the trainer's numbers, {asked.trust}"]:
         print(line)
@@ -163,7 +162,7 @@ def _write(reading: Reading, pool: VerifierPool | None, out: Path, about: _About
         replace_folder(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for line in written.told():
+    for line in [*lines(reading)[1:], *written.told()]:
         print(line)
     return agreement.table()
 

@@ -32,6 +32,8 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
 
     Raises InputError where there is none, or more than one.
     """
+    if name == "slime":
+        raise InputError(f"--from slime: it dumps pickles; {EXPORTS}")
     if name is not None and name not in NAMES:
         raise InputError(f"--from {name}: unknown; {nearest(name, NAMES)}")
     wanted = [t for t in (*KNOWN, *([flat.JSONL] if name == "jsonl" else [])) if name in (None, t.name)]

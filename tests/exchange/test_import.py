@@ -19,6 +19,7 @@ from reasonloop.errors import InputError, RunError
 from reasonloop.files import partial_folder
 from reasonloop.imports.judging import judged
 from reasonloop.imports.reading import Asked, find_rollouts
+from reasonloop.imports.recognising import NAMES
 from reasonloop.imports.scores import Agreement
 from reasonloop.records import Place, Problem
 from reasonloop.report.page import render
@@ -105,6 +106,7 @@ def test_log_probs_are_kept_where_they_are_and_missed_where_they_are_not(
     [
         (["verl/v0.9.1", "--from", "verrl"], "verl"),
         (["slime"], "pickles"),
+        (["slime", "--from", "slime"], "pickles"),
         (["verifiers/v0.1.14"], "--step"),
         (["open-instruct"], "--model"),
         (["verl/v0.9.1", "--trust-scores", "acc >= 1"], "no rollout has 'acc'; there are: score"),
@@ -121,6 +123,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert said in error
     assert error.startswith("reasonloop: ")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_help_names_every_trainer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    told = capsys.readouterr().out
+    assert [name for name in NAMES if name not in told] == []
 
 
 def test_the_wrong_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,31 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_scores_are_trusted_where_nothing_else_can_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No verifier, no gold answer is looked at, and no table is made of the rule with itself."""
+    rows = [
+        {"id": name, "prompt": f"{name} = ?", "answer": "nobody knows"} for name in ("17 + 25", "9 * 8", "144 / 12")
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = [
+        "import",
+        str(CASES / "trl" / "v1.0.0"),
+        "--task",
+        str(tmp_path / "p.jsonl"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*argv, "--trust-scores", "format_reward >= 1"]) == 0
+    told = capsys.readouterr().out
+    assert "verdicts: by the trainer's numbers, format_reward >= 1" in told
+    assert "verdict other" not in told
+    counted = "count(*) FILTER (verdict = 'right'), count(*) FILTER (detail LIKE 'by %')"
+    (found,) = query(tmp_path / "run", f"SELECT {counted} FROM rollouts")[1]
+    tables = [pq.read_table(path).to_pylist() for path in (CASES / "trl" / "v1.0.0").rglob("*.parquet")]
+    by_rule = sum(row["format_reward"] >= 1 for rows in tables for row in rows)
+    assert found == (by_rule, 24)
+
+
 def test_the_help_names_every_trainer(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["import", "--help"])

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from reasonloop import config
 from reasonloop.config import Recipe, stored_recipe
 from reasonloop.errors import InputError
-from reasonloop.files import clear_partial, partial_folder, replace_folder
+from reasonloop.files import clear_partial, partial_folder, replace_folder, require_new
 from reasonloop.records import Problem, Rollout
 from reasonloop.store.experts import chosen_experts, distinct, solved_experts
 from reasonloop.store.segments import list_segments
-from reasonloop.store.sources import SOURCES, list_sources
+from reasonloop.store.sources import ADDRESS, list_sources
 from reasonloop.tasks import load_task, row_name, task_problems
 
 LAYOUTS = ("messages", "prompt", "alpaca")
@@ -79,8 +79,7 @@ def write_experts(run: Path, out: Path, layout: str | None = None, overrides: Se
     over the run's recipe: rloop.cap=4, say. Raises InputError where there is no expert, a layout can't hold the prompts, or
     `out` isn't new.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: {'not empty' if out.is_dir() else 'a file'}; expected a new folder")
+    require_new(out)
     recipe = _recipe(run, list(overrides))
     found = choose(recipe, run)
     if not found.experts:
@@ -230,21 +229,12 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schem
 
 def _provenance(run: Path, experts: Sequence[Expert]) -> list[dict[str, Any]]:
     """Of each row in order the rollout that it was; of an imported one also where it came from."""
-    sources = {}
+    addresses = [{name: getattr(expert.rollout, name) for name in ADDRESS} for expert in experts]
+    wanted = {tuple(address.values()): address for address in addresses}
     for path in list_sources(run):
-        for row in pq.read_table(path, columns=SOURCES.names).to_pylist():
-            sources[row["branch"], row["iteration"], row["step"], row["problem_id"], row["sample"]] = row
-    found = []
-    for expert in experts:
-        r = expert.rollout
-        address = {
-            "problem_id": r.problem_id,
-            "branch": r.branch,
-            "iteration": r.iteration,
-            "step": r.step,
-            "sample": r.sample,
-        }
-        came = sources.get((r.branch, r.iteration, r.step, r.problem_id, r.sample), {})
-        where = {key: came[key] for key in ("trainer", "file", "line") if key in came}
-        found.append({**address, "success_rate": round(expert.rate, 6), **where})
-    return found
+        for row in pq.read_table(path).to_pylist():
+            if (address := wanted.get(tuple(row[name] for name in ADDRESS))) is not None:
+                address |= {key: row[key] for key in ("trainer", "file", "line")}
+    return [
+        {**address, "success_rate": round(expert.rate, 6)} for address, expert in zip(addresses, experts, strict=True)
+    ]

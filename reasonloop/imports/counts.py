@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from reasonloop.text import visible
+
 NAMED = 3
 
 
@@ -31,7 +33,7 @@ class Counts:
     def _name(self, what: str, where: str) -> None:
         named = self.first.setdefault(what, [])
         if len(named) < NAMED:
-            named.append(where)
+            named.append(visible(where))
 
     def lines(self) -> list[str]:
         """For a reader, the most frequent first"""

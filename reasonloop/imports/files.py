@@ -44,9 +44,9 @@ def list_files(given: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             for folder, folders, names in os.walk(path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
-                for name in names:
-                    if not name.startswith("."):
-                        found.setdefault((Path(folder) / name).resolve(), Path(folder) / name)
+                for file in (Path(folder) / name for name in names if not name.startswith(".")):
+                    if file.is_file():  # and no pipe, that one would wait for
+                        found.setdefault(file.resolve(), file)
         elif path.is_file():
             found.setdefault(path.resolve(), path)
         else:

@@ -188,6 +188,14 @@ def test_a_folder_that_is_not_new_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert main(["run", "quickstart", "--out", str(run)]) == 2  # nor is it gone on with
 
 
+@pytest.mark.parametrize("verb", ["import", "experts"])
+def test_the_folder_needs_a_name(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(CASES / "roll"), *TASK] if verb == "import" else [str(CASES)]
+    for out in (".", "..", "/"):
+        assert main([verb, *given, "--out", out]) == 2
+
+
 def test_a_killed_import_leaves_nothing_and_is_made_anew(tmp_path: Path) -> None:
     argv = ["import", str(CASES / "verl" / "v0.9.1"), *TASK, "--out", str(tmp_path / "out" / "run")]
     (tmp_path / "out").mkdir()

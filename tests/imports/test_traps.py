@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -126,6 +127,16 @@ def test_what_holds_no_rollouts_is_refused_by_name(tmp_path: Path) -> None:
     assert "areal" in refused(written(tmp_path / "1.jsonl", of_verl()), asked=Asked("arael"))
     assert "no rollouts of trl" in refused(tmp_path / "1.jsonl", asked=Asked("trl"))
     assert "padding: 1" in refused(written(tmp_path / "2.jsonl", of_verl("", input="")))
+
+
+def test_pipes_and_odd_names_in_a_folder(tmp_path: Path, pool: VerifierPool) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / os.fsdecode(b"\xff\x1b[2J.jsonl")).write_text(json.dumps(of_verl()) + "\nno\n")
+    found = Read(pool, tmp_path)
+    assert len(found.rollouts) == 1
+    assert "\x1b" not in found.steps[0].sources[0].file + "".join(found.counts.lines())
+    found.steps[0].sources[0].file.encode()
 
 
 def test_two_trainers_in_a_folder_need_a_name(tmp_path: Path, pool: VerifierPool) -> None:

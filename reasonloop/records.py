@@ -116,6 +116,11 @@ class Place:
         return {"stage": self.stage, "branch": self.branch, "iteration": self.iteration, "step": self.step}
 
     @property
+    def trunk(self) -> str:
+        """The branch without the number of one of several explorations side by side: what all of them are called"""
+        return self.branch.partition(".")[0]
+
+    @property
     def twin(self) -> tuple[int, ...]:
         """The number of one of several explorations side by side; empty for an arm's only one"""
         number = self.branch.partition(".")[2]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reasonloop.analysis.arms import EvaluatedPolicy, by_arm, evaluated, largest_k
-from reasonloop.analysis.diversity import diversity
+from reasonloop.analysis.diversity import TRUNK, diversity
 from reasonloop.analysis.forgetting import SAMPLES, forgetting
 from reasonloop.analysis.overfitting import fall_from_peak
 from reasonloop.analysis.stability import SPIKE, stability
@@ -163,7 +163,7 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
     branches = [
         r[0]
         for r in database.execute(
-            "SELECT DISTINCT branch FROM rollouts WHERE branch <> 'eval' ORDER BY branch DESC"
+            f"SELECT DISTINCT {TRUNK} AS trunk FROM rollouts WHERE branch <> 'eval' ORDER BY trunk DESC"
         ).fetchall()
     ]
     empty = False

@@ -51,6 +51,7 @@ def experts(run: Session, place: Place, start: Source, arm: Arm) -> Examples:
         [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts],
         importance_weights(run, start, rollouts) if options.weighted else None,
         [rollout.sampled for rollout in rollouts],
+        rollouts,
     )
 
 

@@ -133,6 +133,7 @@ class _About:
             "tokens": tokens,
             "logprobs": logprobs,
             "verdicts": f"trusted: {reading.asked.trust}" if reading.asked.trust else "the task's verifier",
+            "not_read": dict(counts.files),
             "left_out": dict(counts.skipped),
             "noted": dict(counts.noted),
         }

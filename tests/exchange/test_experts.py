@@ -102,7 +102,17 @@ def test_alpaca_with_its_entry(run: Path, chats: Path, tmp_path: Path, capsys: p
     assert info["file_name"] == "alpaca.json"
     assert set(info["columns"].values()) == {"instruction", "input", "output"}
     assert (
-        main(["experts", str(chats), "--out", str(tmp_path / "no"), "--layout", "alpaca", "rloop.hard_threshold=1"])
+        main(
+            [
+                "experts",
+                str(chats),
+                "--out",
+                str(tmp_path / "no" / "no"),
+                "--layout",
+                "alpaca",
+                "rloop.hard_threshold=1",
+            ]
+        )
         == 2
     )
     assert "several turns" in capsys.readouterr().err

@@ -93,7 +93,8 @@ def test_log_probs_are_kept_where_they_are_and_missed_where_they_are_not(
     assert imported(tmp_path / "run", CASES / "prime-rl" / "v0.8.1") == 0
     told = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["imported"]
     assert (told["trainer"], told["tokens"], told["logprobs"]) == ("prime-rl", "the trainer's", "all")
-    assert sorted(told["left_out"].values()) == [2, 2, 3]  # failed, in effective/ again, of evaluations
+    assert sorted(told["left_out"].values()) == [2, 3]  # failed, of evaluations
+    assert [*told["not_read"].values()] == [2]  # in effective/ again
     assert "log-probs" not in capsys.readouterr().out
     assert imported(tmp_path / "verl", CASES / "verl" / "v0.4.1") == 0
     assert "log-probs: none" in capsys.readouterr().out

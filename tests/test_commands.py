@@ -108,6 +108,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["run", str(recipe), "rloop.iterations=1", *overrides, "--out", str(here / "runs" / name)]) == 0
     for name in ("runs/my", "runs/my-run", "runs/other", "RUN"):
         (here / name).symlink_to(here / "runs" / "quickstart")
+    cases = ROOT / "tests" / "imports" / "cases"
+    (here / "problems.jsonl").symlink_to(cases / "problems.jsonl")
+    (here / "rollout_data").symlink_to(cases / "verl" / "v0.9.1" / "rollout_data")
+    (here / "rollouts").symlink_to(cases / "prime-rl" / "v0.8.1" / "rollouts")
+    argv = ["import", str(cases / "verl" / "v0.6.1-dapo"), "--eval", "--task", "problems.jsonl", "--out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        assert main([*argv, "runs/of-verl"]) == 0
+    (here / "runs" / "of-verl-with-evaluations").symlink_to(here / "runs" / "of-verl")
     for study in (ROOT / "evidence").iterdir():  # what they hold is committed, and must not be written by a test
         if study.is_dir():
             shutil.copytree(study, here / "evidence" / study.name)
@@ -175,6 +184,8 @@ def quick(argv: list[str]) -> list[str]:
             # the model that stands in has no room for 512
             short = ["sampling.max_tokens=64"] * recipe.startswith(("scale/", "around-"))
             return ["--dry-run", "--out", "runs/planned", *short]
+        case ["import", *_]:
+            return ["--out", argv[argv.index("--out") + 1] + "-again"]
         case ["study", *_]:
             return [] if "--compare-only" in argv else ["--dry-run"]
         case ["eval" | "sample", *_]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -65,18 +66,18 @@ def _step(
     key: tuple[bool, int],
     texts: _Texts,
 ) -> Imported:
-    waiting: list[tuple[Kept, Rollout, Future[Judgement] | Judgement]] = []
+    waiting: list[tuple[Kept, dict[str, Any], Future[Judgement] | Judgement]] = []
     samples: Counter[int] = Counter()
     for kept in _scored_once(list(reading.spool.read(key)), reading):
         problem = reading.problems[kept.problem]
-        rollout = texts.rollout(kept.row, problem)
-        rollout = replace(rollout, place=place, sample=samples[kept.problem], version=place.step)
+        known = texts.fields(kept.row, problem) | {"sample": samples[kept.problem]}
         samples[kept.problem] += 1
-        waiting.append((kept, rollout, _judgement(reading, pool, kept.row, problem, rollout.text)))
+        waiting.append((kept, known, _judgement(reading, pool, kept.row, problem, known["text"])))
     rollouts, sources = [], []
-    for kept, rollout, verdict in waiting:
+    for kept, known, verdict in waiting:
         found = verdict.result() if isinstance(verdict, Future) else verdict
-        rollout = replace(rollout, verdict=found.verdict, detail=found.detail, score=found.score)
+        known |= {"verdict": found.verdict, "detail": found.detail, "score": found.score}
+        rollout = Rollout(**known, place=place, version=place.step)
         file = reading.files[kept.file]
         agreement.add(rollout.right, kept.row, lambda r=rollout, k=kept, f=file: _example(r, k, f))  # type: ignore[misc]
         rollouts.append(rollout)
@@ -130,8 +131,8 @@ class _Texts:
         self._prompts: dict[str, np.ndarray] = {}
         self._foreign = self._own = 0
 
-    def rollout(self, row: Row, problem: Problem) -> Rollout:
-        """Without verdict and place."""
+    def fields(self, row: Row, problem: Problem) -> dict[str, Any]:
+        """A rollout's, but for its place and verdict."""
         text, ended = _ended(row.response) if row.response is not None else ("", False)
         if row.prompt_tokens is not None and row.response_tokens is not None and self._means(row, text):
             prompt, response, logprobs, sampled = row.prompt_tokens, row.response_tokens, row.logprobs, row.sampled
@@ -143,18 +144,18 @@ class _Texts:
         finish = row.finish if row.finish != UNKNOWN else "stop" if ended else UNKNOWN
         if prompt is not row.prompt_tokens:
             response = self._encoded(text, closed=finish != "length")
-        return Rollout(
-            problem_id=problem.id,
-            prompt_tokens=prompt,
-            response_tokens=response,
+        return {
+            "problem_id": problem.id,
+            "prompt_tokens": prompt,
+            "response_tokens": response,
             # what isn't known is no number: whatever is computed with it isn't one either
-            logprobs=np.full(len(response), np.nan, np.float32) if logprobs is None else logprobs,
-            sampled=sampled,
-            finish=finish,
-            text=text,
-            reward=np.nan if row.score is None else row.score,
-            reward_parts=row.parts,
-        )
+            "logprobs": np.full(len(response), np.nan, np.float32) if logprobs is None else logprobs,
+            "sampled": sampled,
+            "finish": finish,
+            "text": text,
+            "reward": np.nan if row.score is None else row.score,
+            "reward_parts": row.parts,
+        }
 
     def check(self) -> None:
         """Raises InputError if most of the ids say other texts than their files."""
@@ -207,12 +208,16 @@ def _bytes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(errors="replace"), np.uint8).astype(np.int32)
 
 
-def lines(reading: Reading) -> list[str]:
-    """What was read, for a reader."""
+def headline(reading: Reading) -> str:
+    """What was read, for a reader; `reading.counts.lines()` say what became of the rest."""
     steps = sorted({step for _, step in reading.keys})
     told = f"steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"step {steps[0]}"
-    head = (
+    return (
         f"{reading.trainer}: {reading.counts.read:,} records in {len(reading.files):,} files: {reading.rollouts:,} rollouts "
         f"of {len(reading.matched):,} problems, {told}"
     )
-    return [head, *reading.counts.lines()]
+
+
+def lines(reading: Reading) -> list[str]:
+    """All that there is to say of what was read, once it is judged."""
+    return [headline(reading), *reading.counts.lines()]

@@ -34,10 +34,11 @@ def _traces(record: Mapping[str, Any], where: Where) -> Rows:
     if "nodes" in record:
         yield _trace(record, record, where)
         return
-    for trace in record.get("traces") or ():
-        yield _trace(trace, record, where)
-    if not record.get("traces"):
+    if record.get("ok") is False or not record.get("traces"):
         yield NoRollout("failed")
+        return
+    for trace in record["traces"]:
+        yield _trace(trace, record, where)
 
 
 def _trace(trace: Mapping[str, Any], episode: Mapping[str, Any], where: Where) -> Row | NoRollout:
@@ -45,7 +46,7 @@ def _trace(trace: Mapping[str, Any], episode: Mapping[str, Any], where: Where) -
         return NoRollout("a judge's trace")
     path = _path(trace["nodes"])
     first = next((i for i, node in enumerate(path) if node.get("sampled")), len(path))
-    if trace.get("errors") or trace.get("ok") is False or first == len(path):
+    if not trace.get("ok", not trace.get("errors")) or first == len(path):
         return NoRollout("failed")
     parts, score = _rewards(trace)
     task = trace.get("task") or episode.get("task") or {}

@@ -15,7 +15,7 @@ from reasonloop.imports.files import Found, digest, record_digest, records
 from reasonloop.imports.matching import Codec as MatchingCodec
 from reasonloop.imports.matching import Matcher, Unmatched
 from reasonloop.imports.recognising import recognised
-from reasonloop.imports.rows import NoRollout, Row, Trainer, Where, caught
+from reasonloop.imports.rows import NoRollout, Row, Trainer, Where, caught, clean
 from reasonloop.imports.scores import Rule
 from reasonloop.imports.spool import Kept, Seen, Spool
 from reasonloop.records import Problem
@@ -104,17 +104,17 @@ def find_rollouts(
     """Reads the files and folders `given` and finds each rollout's problem.
 
     `codec`: the tokenizer of the model that is named with them: it says what ids mean, and makes ids of texts where there
-    are none. `scratch`: a folder for temporary files, which take as much room as the rollouts' texts and ids.
+    are none. `scratch`: a folder for a temporary file, as large as the rollouts' texts and ids.
 
     Raises InputError where nothing can be read, where it isn't clear what is there, where no step is told, or where more
     than `asked.unmatched` of the rollouts answer no problem.
     """
     counts = Counts()
     chosen = recognised(given, asked.trainer, counts)
-    names = [_name(found.path, given) for found, _ in chosen]
+    names = [clean(_name(found.path, given)) for found, _ in chosen]
     reading = Reading(asked, problems, codec, chosen[0][1].name, names, counts, Spool(scratch))
     reading.scored = all(trainer.scored for _, trainer in chosen)
-    seen = Seen(scratch)
+    seen = Seen()
     try:
         _read(reading, chosen, seen)
         _check(reading)
@@ -183,7 +183,7 @@ def _file_again(found: Found, trainer: Trainer, step: int | None, seen: Seen) ->
 
 def _row_again(row: Row, record: object, trainer: Trainer, seen: Seen) -> bool:
     if row.own is not None:
-        return seen.again(f"own {row.own}".encode())
+        return seen.again(f"own {row.own}".encode(errors="backslashreplace"))
     return trainer.repeats == "record" and seen.again(b"record" + record_digest(record))
 
 

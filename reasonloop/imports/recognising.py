@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from reasonloop.errors import InputError
@@ -15,6 +16,8 @@ from reasonloop.text import shown
 
 KNOWN = (*flat.TRAINERS, *nested.TRAINERS)
 NAMES = (*sorted({trainer.name for trainer in KNOWN}), "jsonl")
+LOOKED_AT = 8
+"""Records at a file's beginning by which it is told"""
 WITHOUT_TEXT = {
     ("traj_idx", "steps", "total_reward"): "tinker's summaries hold no texts (train_logtree.json does, of some groups)",
 }
@@ -39,16 +42,16 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
         if found.kind not in ("jsonl", "json", "parquet"):
             counts.skip(found.kind, path.name)
             continue
-        record = next((record for _, record in records(found) if not isinstance(record, NoRollout)), None)
-        fitting = [trainer for trainer in wanted if trainer.fits(record)]
+        first = [record for _, record in islice(records(found), LOOKED_AT) if not isinstance(record, NoRollout)]
+        fitting = [trainer for trainer in wanted if any(map(trainer.fits, first))]
         if len({trainer.name for trainer in fitting}) > 1:
             fits = " and ".join(trainer.name for trainer in fitting)
             raise InputError(f"{path}: may be of {fits}; expected --from with one of them")
         if fitting:
             chosen.append((found, fitting[0]))
         else:
-            why = _without_text(record) or "files without rollouts"
-            counts.skip(why, path.name)
+            record = first[0] if first else None
+            counts.skip(_without_text(record) or "files without rollouts", path.name)
             others[str(path)] = _described(record)
     chosen = _without_parts(chosen, counts)
     names = sorted({trainer.name for _, trainer in chosen})
@@ -61,7 +64,7 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
 
 def _nothing(given: Sequence[Path], name: str | None, counts: Counts, others: dict[str, str]) -> str:
     """Why there is no rollout to read, in a line."""
-    where = f"{given[0]}" + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
+    where = ", ".join(map(str, given[:1])) + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
     pickles = counts.skipped[PICKLE]
     if pickles:
         named = ", ".join(counts.first[PICKLE])

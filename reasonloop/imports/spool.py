@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,10 @@ class Spool:
 
 
 class Seen:
-    """Names that were met before, on disk too."""
+    """Names that were met before; more of them than memory holds lie on disk, in a file without a name."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = TemporaryDirectory(prefix=".seen-", dir=folder)
-        self._database = sqlite3.connect(Path(self._folder.name) / "names", isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA synchronous = OFF")
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
         self._database.execute("BEGIN")
 
@@ -98,4 +95,3 @@ class Seen:
 
     def close(self) -> None:
         self._database.close()
-        self._folder.cleanup()

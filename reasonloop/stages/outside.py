@@ -112,7 +112,7 @@ class CommandExplorer:
             known = {"trainer_step": step.step, "rollouts": spent + before, "seconds": seconds}
             run.folder.log(**own.keys, **arm.keys, **known, **rollout_metrics(step.rollouts))
         # a trainer's folder is full of other files
-        told = [line for line in lines(reading) if not re.match(r"left out: [\d,]+ files ", line)]
+        told = [line for line in lines(reading) if not re.match(r"left out, (empty )?files", line)]
         for line in [*told, *agreement.table().lines()]:
             run.progress.say(line)
         if spent != until:

@@ -13,6 +13,7 @@ from pathlib import Path
 from reasonloop import commands
 from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.files import bundled_recipes
+from reasonloop.machine.launch import launched
 from reasonloop.text import is_text
 from reasonloop.usage import SHELLS, Parser, TopParser, complete
 from reasonloop.version import VERSION
@@ -25,10 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if sys.platform == "win32":
             raise InputError("Windows lacks what runs need (file locks, signals); expected Linux, in WSL, or macOS")
+        launch = launched()
+        if launch.rank:
+            return _follow(sys.argv[1:] if argv is None else argv)
         arguments = _parse(argv)
         if not hasattr(arguments, "verb"):
             arguments.parser.print_help()
             return 2
+        if launch.world > 1 and arguments.verb is not commands.run:
+            raise InputError(
+                "torchrun: `reasonloop run` alone works on several devices; expected this one without torchrun"
+            )
         arguments.verb(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no news
     except InputError as error:
@@ -45,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
         return 1 if isinstance(error, BrokenPipeError) else _failed(error)
     return 0
+
+
+def _follow(argv: Sequence[str]) -> int:
+    """What a rank of torchrun's but the first does. Rank 0 says what is wrong with the arguments."""
+    if argv[:1] != ["run"] or not {"--dry-run", "-h", "--help"}.isdisjoint(argv):
+        return 0
+    from reasonloop.ranks.team import follow
+
+    return follow()
 
 
 def _failed(why: object, code: int = 1) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from reasonloop.errors import InputError
+from reasonloop.machine.launch import launched
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -19,7 +20,16 @@ def run(arguments: argparse.Namespace) -> None:
     sys.path.append(str(file.resolve().parent))  # at the end: it stands in for nothing that is installed
     checked_method(recipe, str(file))
     folder = arguments.out or Path("runs") / file.stem
-    (dry_run if arguments.dry_run else execute)(recipe, folder)
+    if arguments.dry_run:
+        dry_run(recipe, folder)
+        return
+    if launched().world == 1:
+        execute(recipe, folder)
+        return
+    from reasonloop.ranks.team import assembled
+
+    with assembled(recipe) as leader:
+        execute(recipe, folder, leader=leader)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

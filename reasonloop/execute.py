@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, Unavailable, first_line
+from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
 from reasonloop.own import nearest
@@ -28,19 +29,23 @@ from reasonloop.track import Followers, check_trackers
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
+    from reasonloop.ranks.channel import Leader
     from reasonloop.runs.cluster import Cluster
 
 
-def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
+def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | None = None) -> None:
     """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written.
 
-    `show`: writes the report then, and prints the table of all evaluations and where things are.
+    `show`: writes the report then, and prints the table of all evaluations and where things are. `leader`: of the ranks that
+    work on it, where they are several.
     """
+    if leader is None and launched().world > 1:
+        raise InputError("torchrun has started several processes; expected `python -m reasonloop run` of them, or one")
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     check_cluster(recipe)
-    run = _opened(recipe, path)
+    run = _opened(recipe, path, leader)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -57,10 +62,10 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
         run.close()
 
 
-def _opened(recipe: Recipe, path: Path) -> Session:
+def _opened(recipe: Recipe, path: Path, leader: Leader | None) -> Session:
     """The run in a folder; of a new one everything is checked before there is a folder."""
     if (path / "config.toml").is_file():
-        return Session(recipe, path)
+        return Session(recipe, path, leader=leader)
     commits = commits_of(recipe)
     try:
         policy = check_inputs(pinned(recipe, commits), path)
@@ -72,7 +77,7 @@ def _opened(recipe: Recipe, path: Path) -> Session:
             'model.dtype = "bfloat16"'
         ) from error
     cluster = reached_cluster(recipe)
-    run = Session(recipe, path, commits)
+    run = Session(recipe, path, commits, leader)
     run.hold(run.recipe.model.source, policy)
     if cluster is not None:
         run.cluster = cluster
@@ -81,6 +86,7 @@ def _opened(recipe: Recipe, path: Path) -> Session:
 
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.planning.told import planned
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
@@ -114,7 +120,10 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     check_cluster(recipe)
     check_commands(recipe, problems or ())
     sized = plan(recipe, sizes_of(recipe, task, problems))
-    needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
+    if recipe.plan.devices:
+        needed = [*([f"missing: {missing}"] if missing else []), *planned(recipe, sized, problems)]
+    else:
+        needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
@@ -291,7 +300,7 @@ def _work(run: Session) -> None:
     from reasonloop.stages.live import LiveStages
     from reasonloop.store.texts import problems_file, write_problems
 
-    prepare_threads(run.folder.threads)
+    prepare_threads(run.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
     if not problems_file(run.folder.path).is_file():
@@ -309,6 +318,9 @@ def _work(run: Session) -> None:
                 show_held_out(run, evaluation["split"], evaluation["metrics"])
         if resolve_device(run.recipe.model.device) == "cpu" and (advice := build.advice()):
             progress.say(advice)
+        if run.ranks is not None:
+            each = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+            progress.say(f"{run.ranks.world} ranks, {each} each, on {resolve_device(run.recipe.model.device)}")
         if not run.engine.exact:
             progress.say(
                 f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "

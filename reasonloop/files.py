@@ -20,6 +20,8 @@ ADAPTER = "adapter"
 """The folder of an adapter in a checkpoint or a run: one that peft loads"""
 TRAINER_STATE = "trainer.pt"
 """Of a checkpoint's files the one that only its learner reads, to go on"""
+TRAINER_SHARDS = "trainer"
+"""A folder beside it, where several processes learned"""
 
 
 def bundled_recipes() -> list[str]:

@@ -3,6 +3,7 @@
 from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora, LoraSettings
+from reasonloop.config.plan import Planned
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
 from reasonloop.config.scale import Scale, dealt
 from reasonloop.config.section import Section, validated
@@ -35,6 +36,7 @@ __all__ = [
     "LoraSettings",
     "Model",
     "Optimizer",
+    "Planned",
     "Ppo",
     "Recipe",
     "RewardFunction",

@@ -18,6 +18,8 @@ from pydantic import Field, field_validator, model_validator
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora
+from reasonloop.config.plan import Planned
+from reasonloop.config.ranks import Ranks
 from reasonloop.config.scale import Scale
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
@@ -97,7 +99,9 @@ class Recipe(Section):
     explorer: Explorer = Explorer()
     finetuner: Finetuner = Finetuner()
     eval: Evaluation = Evaluation()
+    ranks: Ranks = Ranks()
     track: Track = Track()
+    plan: Planned = Planned()
 
     @field_validator("rewards", mode="before")
     @classmethod

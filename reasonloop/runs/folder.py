@@ -21,7 +21,7 @@ from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
 MAY_DIFFER = (
-    *("checkpoint_seconds", "keep_checkpoints", "track.", "explorer.", "finetuner."),
+    *("checkpoint_seconds", "keep_checkpoints", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
     *("scale.address", "scale.files", "scale.retries", "scale.deadline"),
 )
 """Options that a continued run may have otherwise, and sections of such: they don't touch the result, but for a command that
@@ -84,9 +84,16 @@ class RunFolder:
     def changed(self, there: Mapping[str, Any] | None = None) -> list[str]:
         """What is another here than where the run began, of what the bytes of its results depend on; or `there`, on a
         machine that `describe_machine` has described."""
-        began = flat(self._ran_on)
-        now = flat(there or describe_machine(self.recipe))
-        keys = ("processor", "compiler", "kernels", "python", *(key for key in now if key.startswith("versions.")))
+        began = {"ranks": 1} | flat(self._ran_on)
+        now = {"ranks": 1} | flat(there or describe_machine(self.recipe))
+        keys = (
+            "ranks",
+            "processor",
+            "compiler",
+            "kernels",
+            "python",
+            *(key for key in now if key.startswith("versions.")),
+        )
         where, found = "there" if there else "now", []
         for key in keys:
             if began.get(key) != now[key]:

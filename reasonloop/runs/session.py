@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasonloop.config import Recipe, Sampling
 from reasonloop.errors import Stopped
+from reasonloop.machine.threads import available_cores
 from reasonloop.records import Group, Problem
 from reasonloop.runs.folder import RunFolder
 from reasonloop.runs.models import pinned
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from reasonloop.learner.protocol import Learner
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
+    from reasonloop.ranks.channel import Leader
+    from reasonloop.ranks.doors import Ranks
     from reasonloop.rewards.functions import RewardFunctions
     from reasonloop.runs.cluster import Cluster
     from reasonloop.store.segments import TrajectoryStore
@@ -39,8 +42,11 @@ SHARED = ("engine", "verifier", "rewards", "cluster")
 class Session:
     """The run in a folder, started or continued. Raises InputError as `RunFolder` does."""
 
-    def __init__(self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None) -> None:
-        """`commits`: those of a new run's models of the hub (`runs.models`); one that goes on knows its own."""
+    def __init__(
+        self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None, leader: Leader | None = None
+    ) -> None:
+        """`commits`: those of a new run's models of the hub (`runs.models`); one that goes on knows its own. `leader`: where
+        torchrun has started several ranks."""
         self.folder = RunFolder(recipe, path, commits or {})
         self.recipe = pinned(recipe, self.folder.commits)
         self.progress = Progress(1.0)
@@ -51,6 +57,7 @@ class Session:
         """What needs to be said once only"""
         self._prompts: dict[str, list[Group]] = {}
         self._held: _Held | None = None
+        self._leader = leader
 
     @cached_property
     def task(self) -> Task:
@@ -104,7 +111,32 @@ class Session:
         """The sampling engine, with whatever weights were loaded last."""
         from reasonloop.engine.registry import engine_of
 
-        return engine_of(self.recipe.engine)
+        engine = engine_of(self.recipe.engine)
+        if self.ranks is None:
+            return engine
+        from reasonloop.ranks.doors import RanksEngine
+
+        return RanksEngine(self.ranks, engine)
+
+    @cached_property
+    def ranks(self) -> Ranks | None:
+        """The other ranks, which sample and learn with this process."""
+        if self._leader is None:
+            return None
+        from reasonloop.ranks.doors import Ranks
+
+        return Ranks(self._leader, self.recipe, self.threads)
+
+    @property
+    def world(self) -> int:
+        """Ranks that work on it, this process among them"""
+        return 1 if self._leader is None else 1 + len(self._leader.others)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of this process, and of each rank: those that the run began with, but no more than there are for
+        each."""
+        return self.folder.threads if self._leader is None else min(self.folder.threads, available_cores())
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -180,6 +212,8 @@ class Session:
         from reasonloop.learner.local import LocalLearner
 
         recipe = self.recipe
+        if self.ranks is not None:
+            return self.ranks.learner(policy, sampling, critic)
         return LocalLearner(policy, recipe.optimizer, sampling, recipe.model.gradient_checkpointing, critic)
 
     # stopping

@@ -104,7 +104,7 @@ class _Round:
         self.leaving: list[_Worker] = []
         self.began, self.bytes_in, self.bytes_out, self.told = time.monotonic(), 0, 0, False
         on_gpu = resolve_device(run.recipe.model.device).startswith("cuda")
-        self.needed = {"CPU": float(run.folder.threads), **({"GPU": 1.0} if on_gpu else {})}
+        self.needed = {"CPU": float(run.threads * run.world), **({"GPU": float(run.world)} if on_gpu else {})}
 
     def work(self) -> None:
         run = self.run

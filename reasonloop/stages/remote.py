@@ -51,6 +51,9 @@ class Job:
     arm: Arm
     budget: Budget
     threads: int
+    """Of each rank"""
+    ranks: int = 1
+    """Processes that sample and learn together, each on a device of its own"""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def _opened(job: Job, policy: Mapping[str, np.ndarray], folder: Path) -> Iterato
     from reasonloop.machine.threads import prepare_threads
 
     prepare_threads(job.threads)
+    from reasonloop.ranks.beside import ranks_beside
     from reasonloop.runs.session import Session
     from reasonloop.stages.packed import CODEC, unpack
 
@@ -156,12 +160,13 @@ def _opened(job: Job, policy: Mapping[str, np.ndarray], folder: Path) -> Iterato
     recipe = config.parse(tomllib.loads(job.recipe), [], "recipe")
     model = recipe.model.model_copy(update={"path": str(folder / "inputs" / CODEC), "revision": None})
     recipe = recipe.model_copy(update={"model": model, "threads": job.threads, "checkpoint_seconds": float("inf")})
-    run = Session(recipe, folder / job.run)
-    run.progress = _Quiet()
-    try:
-        yield run
-    finally:
-        run.close()
+    with ranks_beside(recipe, job.ranks) as leader:
+        run = Session(recipe, folder / job.run, leader=leader)
+        run.progress = _Quiet()
+        try:
+            yield run
+        finally:
+            run.close()
 
 
 @contextmanager
@@ -206,7 +211,7 @@ def job_of(run: Session, place: Place, arm: Arm, budget: Budget, task: Mapping[s
     options |= {"verify_workers": recipe.task.verify_workers, **task}
     table = {**tomllib.loads(config.dumps(recipe)), "task": options}
     table.pop("track", None)
-    return Job(_toml(table), run.folder.path.name, replace(place, step=0), arm, budget, run.folder.threads)
+    return Job(_toml(table), run.folder.path.name, replace(place, step=0), arm, budget, run.threads, run.world)
 
 
 def _toml(table: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import tomli_w
 from reasonloop.config import Recipe, TaskConfig, validated
 from reasonloop.errors import InputError
 from reasonloop.exchange.steps import Steps
-from reasonloop.files import clear_partial, existing, partial_folder, replace_folder
+from reasonloop.files import clear_partial, existing, partial_folder, replace_folder, require_new
 from reasonloop.imports.judging import headline, judged, lines
 from reasonloop.imports.reading import Asked, Reading, find_rollouts
 from reasonloop.imports.scores import Agreement, Table
@@ -43,7 +43,11 @@ def import_run(given: Sequence[Path], task: str, out: Path, asked: Asked, model:
 
     Raises InputError for what can't be read, or a folder that isn't new.
     """
-    _check_new(out, given)
+    if any((out / "sources").glob("*.parquet")):
+        raise InputError(
+            f"--out {out}: holds imported rollouts already (they would be there twice); expected a new folder"
+        )
+    require_new(out)
     name, options = parse_task_spec(task)
     chosen = validated(
         TaskConfig, {"name": name, "verify_workers": min(4, available_cores()), **options}, f"task {name!r}"
@@ -84,17 +88,6 @@ def _codec(model: str | None) -> Codec | None:
         except Exception as error:  # a damaged folder fails anywhere inside of transformers
             raise unloadable(model, error) from error
     return Codec.load(model)
-
-
-def _check_new(out: Path, given: Sequence[Path]) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InputError(f"--out {out}: a file; expected a new folder")
-    if any(out.iterdir()):
-        there = sorted(str(path) for path in (out / "sources").glob("*.parquet"))
-        what = "holds imported rollouts already" if there else "not empty"
-        raise InputError(f"--out {out}: {what}; expected a new folder (rollouts would be there twice)")
 
 
 def _check_trust(reading: Reading) -> None:
@@ -140,6 +133,7 @@ class _About:
             "tokens": tokens,
             "logprobs": logprobs,
             "verdicts": f"trusted: {reading.asked.trust}" if reading.asked.trust else "the task's verifier",
+            "not_read": dict(counts.files),
             "left_out": dict(counts.skipped),
             "noted": dict(counts.noted),
         }

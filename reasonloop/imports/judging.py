@@ -218,6 +218,6 @@ def headline(reading: Reading) -> str:
     )
 
 
-def lines(reading: Reading) -> list[str]:
-    """All that there is to say of what was read, once it is judged."""
-    return [headline(reading), *reading.counts.lines()]
+def lines(reading: Reading, files: bool = True) -> list[str]:
+    """All that there is to say of what was read, once it is judged; `files`: also of those that were not."""
+    return [headline(reading), *reading.counts.lines(files)]

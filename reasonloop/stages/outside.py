@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -113,8 +112,7 @@ class CommandExplorer:
             known = {"trainer_step": step.step, "rollouts": spent + before, "seconds": seconds}
             run.folder.log(**own.keys, **arm.keys, **known, **rollout_metrics(step.rollouts))
         # a trainer's folder is full of other files
-        told = [line for line in lines(reading) if not re.match(r"left out, (empty )?files", line)]
-        for line in [*told, *agreement.table().lines()]:
+        for line in [*lines(reading, files=False), *agreement.table().lines()]:
             run.progress.say(line)
         if spent != until:
             run.progress.say(

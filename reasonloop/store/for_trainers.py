@@ -37,8 +37,7 @@ def write_problems(path: Path, problems: Sequence[Problem], task: str) -> None:
         ]
     )
     write_table(path, rows, columns)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "
-" for row in rows)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(path.with_suffix(".jsonl"), lines)
 
 

@@ -186,8 +186,10 @@ class Session:
         return policy
 
     def let_go(self) -> None:
-        """No policy stays in memory: a GPU is free for others."""
+        """No policy stays in memory, and nothing of the engine's: a GPU is free for others."""
         self._held = None
+        if "engine" in self.__dict__:
+            self.engine.close()  # the next load makes it anew
         gc.collect()
         import torch
 

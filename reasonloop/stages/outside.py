@@ -30,7 +30,7 @@ from reasonloop.stages.exploration import ExplorationState, rollout_metrics
 from reasonloop.store.for_trainers import write_experts, write_problems
 from reasonloop.store.sources import write_sources
 
-STEP_FILES = {"prime-rl": "step_*", "trl": "completions_*.parquet"}
+STEP_FILES = {"prime-rl": "rollouts/step_*", "trl": "completions_*.parquet"}
 """What a trainer makes one of for each step, so that a reader sees it work; JSON Lines else"""
 ASKED = 8
 """Prompts by which tokenizers are compared"""
@@ -53,6 +53,7 @@ class CommandExplorer:
                 write_problems(values["problems"], run.problems["train"], recipe.task.name)
             words = handed.words_of(recipe, "explorer", folder, place, start_folder(run, start, place), values)
             command = command_of(run, "explorer", words, place)
+            run.let_go()
             command.run(self._look(command, place, arm), lambda: run.stopping, run.progress.say)
             state = self._import(command, place, arm, budget.until)
             checkpoint.skip(state.to_json())
@@ -141,6 +142,7 @@ def finetune(
     write_experts(values["experts"] / "train.parquet", run.problems["train"], found.rollouts)
     words = handed.words_of(run.recipe, "finetuner", folder, place, start_folder(run, start, place), values)
     command = command_of(run, "finetuner", words, place)
+    run.let_go()
     command.run(lambda: None, lambda: run.stopping, run.progress.say)
     policy = accepted(run, start, handed.handed_back(command.out, run.recipe.finetuner.model, command.what))
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration)

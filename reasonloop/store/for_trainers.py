@@ -37,6 +37,8 @@ def write_problems(path: Path, problems: Sequence[Problem], task: str) -> None:
         ]
     )
     write_table(path, rows, columns)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path.with_suffix(".jsonl"), lines)
 
 
 def _row(problem: Problem, number: int, task: str) -> dict[str, Any]:
@@ -94,5 +96,5 @@ def text_alone(problems: Iterable[Problem]) -> bool:
     """Whether all prompts are text; False: all are messages. Raises InputError for some of each: a column has one type."""
     kinds = {problem.messages is None for problem in problems}
     if len(kinds) > 1:
-        raise InputError("explorer.command: some problems are text and others messages; expected a task with one kind")
+        raise InputError("the command's problems: some are text and others messages; expected a task with one kind")
     return False not in kinds

@@ -3,6 +3,7 @@ folder, for any number of processes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from reasonloop.errors import RunError
 from reasonloop.files import TRAINER_SHARDS
 from reasonloop.learner import optimizers
 
+VISIBLE_SECONDS = 30.0
+"""Until a folder that rank 0 has made is there for the others, on a disk of several machines"""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """AdamW's state of a parameter; a step is one number"""
 
@@ -28,7 +32,13 @@ def save(
     copies: bool,
     group: dist.ProcessGroup,
 ) -> None:
-    """By all processes of the group at the same time, into an existing folder. `copies`: the parameters, too."""
+    """By all processes of the group at the same time, into an existing folder. `copies`: the parameters, too. Raises
+    RunError where the folder isn't there for this process."""
+    began = time.monotonic()
+    while not folder.is_dir():  # else it would be made here, on a disk of this machine alone
+        if time.monotonic() - began > VISIBLE_SECONDS:
+            raise RunError(f"{folder} isn't there: the run's folder must be on a disk that all ranks see")
+        time.sleep(0.1)
     tensors: dict[str, Tensor] = {"parameters": torch.tensor(len(parameters))}
     for i, parameter in enumerate(parameters):
         own = optimizer.state.get(parameter, {})

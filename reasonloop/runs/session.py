@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from reasonloop.engine.sample import Sampler
     from reasonloop.learner.critic import Critic
     from reasonloop.learner.protocol import Learner
-    from reasonloop.machine.cluster import Cluster
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
     from reasonloop.ranks.channel import Leader
     from reasonloop.ranks.doors import Ranks
     from reasonloop.rewards.functions import RewardFunctions
+    from reasonloop.runs.cluster import Cluster
     from reasonloop.store.segments import TrajectoryStore
     from reasonloop.tasks import Task
     from reasonloop.verify.workers import VerifierPool
@@ -141,7 +141,7 @@ class Session:
     @cached_property
     def cluster(self) -> Cluster:
         """The Ray cluster that the recipe names. Raises InputError where there is none."""
-        from reasonloop.machine.cluster import Cluster
+        from reasonloop.runs.cluster import Cluster
 
         return Cluster(self.recipe.scale.address)
 

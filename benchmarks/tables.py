@@ -389,7 +389,7 @@ def scale() -> str:
         for one in sent["stored"]
     ]
     return f"""## More than one process: `scale.py`
-{work["branches"]} explorations side by side on a Ray of this machine against the same in turn ({machine(found)} each):
+{work["branches"]} explorations side by side on a Ray of this machine against the same in turn ({machine(found)}, in each):
 in turn they take {ratio(found)} times as long, {seconds(found, "peer")} against {seconds(found, "ours")}, for
 {work["steps"]} steps of {work["problems"]} x {work["group"]} responses of the bundled model. The rollouts are the same
 to the bit.

@@ -4,6 +4,7 @@ folder, for any number of processes."""
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def load(
         for name in (*MOMENTS, *(["copy"] if copies else [])):
             if f"{i}.{name}" in there:
                 found[f"{i}.{name}"] = torch.zeros(()) if name == "step" else torch.zeros_like(parameter.detach())
-    dcp.load(found, checkpoint_id=path, process_group=group, no_dist=group is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is meant
+        dcp.load(found, checkpoint_id=path, process_group=group, no_dist=group is None)
     take(optimizer, parameters, found)
 
 

@@ -1,4 +1,4 @@
-# make quickstart · make test (README.md) · make test-vllm · make test-ranks · make test-ray · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
+# make quickstart · make test (README.md) · make test-vllm · make test-ranks · make test-ray · make test-trl · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
 # PYTHON=python3.12: the interpreter (else the first of several that will do). TORCH_INDEX=URL: where torch comes from, as
 # PyTorch's install page has it; without it pip's own choice, which is the CPU build where one is offered (docs/install.md).
 PYTHON ?=
@@ -9,7 +9,7 @@ VENV_VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test test-trackers test-vllm test-ranks test-ray wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
+.PHONY: install quickstart quickstart-short test test-trackers test-vllm test-ranks test-ray test-trl wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -42,6 +42,10 @@ test-trackers: install
 test-vllm: install
 	PYTHON="$(BIN)/python" VENV_VLLM="$(VENV_VLLM)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install-vllm.sh
 	$(VENV_VLLM)/bin/python -m pytest tests/with_vllm
+
+# RLoop around the real TRL, on a CPU, in an environment of its own
+test-trl: install
+	@PYTHON="$(BIN)/python" sh tools/test-trl.sh
 
 # several processes that learn and sample together, on a CPU (docs/several-gpus.md)
 test-ranks: install

@@ -16,7 +16,9 @@ from reasonloop.errors import InputError, RunError, Unavailable, first_line
 from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
+from reasonloop.own import nearest
 from reasonloop.records import Problem
+from reasonloop.runs.command import require_program
 from reasonloop.runs.dry import DryStages
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
@@ -116,6 +118,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     check_cluster(recipe)
+    check_commands(recipe, problems or ())
     sized = plan(recipe, sizes_of(recipe, task, problems))
     if recipe.plan.devices:
         needed = [*([f"missing: {missing}"] if missing else []), *planned(recipe, sized, problems)]
@@ -174,6 +177,10 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     if dry.adapters:
         require_peft()
     check_problems(recipe, problems, "explore" in dry.asked)
+    check_commands(recipe, problems)
+    for name, outside in (("explorer", recipe.explorer), ("finetuner", recipe.finetuner)):
+        if outside.command:
+            require_program(outside.command, f"{name}.command")
     room = needs_noted(recipe, dry, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
@@ -187,6 +194,19 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
         print(line, file=sys.stderr)
     return policy
+
+
+def check_commands(recipe: Recipe, problems: Sequence[Problem]) -> None:
+    """What commands of the user's own are asked for: rollouts that can be read, and problems of one kind."""
+    if recipe.explorer.command:
+        from reasonloop.imports.recognising import NAMES
+        from reasonloop.store.for_trainers import text_alone
+
+        if recipe.explorer.rollouts not in NAMES:
+            raise InputError(
+                f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}"
+            )
+        text_alone(problem for problem in problems if problem.split == "train")
 
 
 def check_cluster(recipe: Recipe) -> None:

@@ -1,6 +1,7 @@
 """Recipes: their options, read and checked. Free of torch."""
 
 from reasonloop.config.exploration import Exploration, Judge
+from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora, LoraSettings
 from reasonloop.config.plan import Planned
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
@@ -28,6 +29,8 @@ __all__ = [
     "EngineOptions",
     "Evaluation",
     "Exploration",
+    "Explorer",
+    "Finetuner",
     "Judge",
     "Lora",
     "LoraSettings",

@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
+from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora
 from reasonloop.config.plan import Planned
 from reasonloop.config.ranks import Ranks
@@ -95,6 +96,8 @@ class Recipe(Section):
     rloop: Rloop = Rloop()
     scale: Scale = Scale()
     rft: Rft = Rft()
+    explorer: Explorer = Explorer()
+    finetuner: Finetuner = Finetuner()
     eval: Evaluation = Evaluation()
     ranks: Ranks = Ranks()
     track: Track = Track()
@@ -162,13 +165,16 @@ class Recipe(Section):
             raise ValueError("rl.keep_best needs rl.probe_every > 0")
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
+        options = flat(self.model_dump(mode="json"))
+        for name, outside in (("explorer", self.explorer), ("finetuner", self.finetuner)):
+            outside.check_places(options, f"{name}.command")
         return self
 
     @property
     def elsewhere(self) -> str:
         """The option that has the method's own explorations made elsewhere, where nothing but their rollouts comes back; ""
         where they are made here."""
-        return "scale.branches" if self.scale.branches > 1 else ""
+        return "explorer.command" if self.explorer.command else "scale.branches" if self.scale.branches > 1 else ""
 
     def of_branch(self, number: int) -> Recipe:
         """What one of several explorations side by side explores with, by its number from 1. Raises InputError where
@@ -250,8 +256,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe in a config.toml's content, without what it ran on."""
-    return {key: value for key, value in table.items() if key != "ran_on"}
+    """The recipe in a config.toml's content, without what it ran on or was imported from."""
+    return {key: value for key, value in table.items() if key not in ("ran_on", "imported")}
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.methods.arms import early, starting_policy, steered, trained, vanilla
 from reasonloop.methods.method import Method
+from reasonloop.methods.outside import check_outside
 from reasonloop.methods.rl import adapter, described
 from reasonloop.records import Place
 from reasonloop.runs.stages import Arm, Budget, Source, Stages
@@ -89,7 +90,8 @@ def shares_first_iteration(recipe: Recipe) -> bool:
 
 
 def product_arm(recipe: Recipe) -> Arm:
-    arm = trained(Arm("main", "RLoop", changed=side_by_side(recipe)), recipe).using("", "rloop", "rft")
+    outside = [name for name in ("explorer", "finetuner") if getattr(recipe, name).command]
+    arm = trained(Arm("main", "RLoop", changed=side_by_side(recipe)), recipe).using("", "rloop", "rft", *outside)
     return steered(arm, recipe) if recipe.rloop.adaptive else arm
 
 
@@ -104,7 +106,7 @@ def check(recipe: Recipe) -> None:
     """What needs the explored policy, where none comes back."""
     options, rl = recipe.rloop, recipe.rl
     needing = {
-        'rloop.reinitialise_from = "explored"': options.reinitialise_from == "explored",
+        'rloop.reinitialise_from = "explored"': options.reinitialise_from == "explored" and not recipe.explorer.model,
         "rloop.adaptive": options.adaptive,
         "rl.skip_solved": rl.skip_solved,
         "rl.keep_best (without rloop.vanilla)": rl.keep_best and not options.vanilla,
@@ -120,6 +122,7 @@ def check(recipe: Recipe) -> None:
     varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
     if options.weighted and any(one.sampling != recipe.sampling for one in varied):
         raise InputError("rloop.weighted: needs one distribution for all rollouts; expected no sampling in scale.vary")
+    check_outside(recipe)
 
 
 def sentence(options: Mapping[str, Any]) -> str:
@@ -128,14 +131,23 @@ def sentence(options: Mapping[str, Any]) -> str:
     if options["rloop.experts"] == "base_policy":
         each = f"{options['rl.problems_per_step']} problems × {options['rl.group_size']} responses"
         rl = f"sampling the starting policy, without RL: {options['rl.steps']} steps of {each}"
+    if options.get("explorer.command"):
+        rl = f"{options['rl.steps']} steps by another trainer, whose rollouts are {options['explorer.rollouts']}'s"
+    tuned = " by another trainer" if options.get("finetuner.command") else adapter(options, "rft")
     beside = ", with vanilla RL beside it to the same number of rollouts" if options["rloop.vanilla"] else ""
     iterations = f"{options['rloop.iterations']} iteration{'s' * (options['rloop.iterations'] != 1)}"
     return (
         f"RLoop on {where}: {iterations} of exploration ({rl}) and fine-tuning on its experts"
-        f"{adapter(options, 'rft')}, each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
+        f"{tuned}, each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
     )
 
 
 METHOD = Method(
-    "RLoop", rloop, keys=("rloop.adaptive",), check=check, sentence=sentence, elsewhere=True, stages=("explore", "rft")
+    "RLoop",
+    rloop,
+    keys=("rloop.adaptive", "finetuner.command"),
+    check=check,
+    sentence=sentence,
+    elsewhere=True,
+    stages=("explore", "rft"),
 )

@@ -161,7 +161,10 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
         )
         found.note("diversity-section", f"Over one in {share} of the training problems, drawn at random.")
     branches = [
-        r[0] for r in database.execute(f"SELECT DISTINCT {TRUNK} AS trunk FROM rollouts ORDER BY trunk DESC").fetchall()
+        r[0]
+        for r in database.execute(
+            f"SELECT DISTINCT {TRUNK} AS trunk FROM rollouts WHERE branch <> 'eval' ORDER BY trunk DESC"
+        ).fetchall()
     ]
     empty = False
     for branch in branches:

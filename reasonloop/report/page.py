@@ -112,13 +112,15 @@ def sentence(run: RunData) -> str:
     what = (
         f"{run.title} on the task {run.option('task', 'name', '?')} from the model {run.option('model', 'path', '?')}"
     )
+    if run.imported:
+        what = f"{run.title} on the task {run.option('task', 'name', '?')}, imported and judged again"
     told = run.method.sentence if run.method else None
     with suppress(InputError, KeyError):  # another version's recipe
         what = told(flat(run.recipe().model_dump(mode="json"))) if told else what
     seconds = sum(s for line in run.lines if (s := number(line, "seconds")))
     amount = _rollouts_spent(run)
     amount += f"; their steps and the fine-tuning took {duration(seconds)}" if amount and seconds else ""
-    seed = f" Seed {run.config['seed']}." if "seed" in run.config else ""
+    seed = f" Seed {run.config['seed']}." if "seed" in run.config and not run.imported else ""
     return f"{what}.{seed}{amount + '.' if amount else ''}"
 
 

@@ -52,7 +52,15 @@ class RunData:
     @property
     def title(self) -> str:
         """What a reader calls the method"""
+        if self.imported:
+            return f"Rollouts of {self.imported.get('trainer', 'another trainer')}"
         return self.method.title if self.method else str(self.config.get("method", "A run"))
+
+    @property
+    def imported(self) -> Mapping[str, Any]:
+        """Of a run that was imported: where its rollouts are from"""
+        found = self.config.get("imported")
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def results(self) -> list[Mapping[str, Any]]:

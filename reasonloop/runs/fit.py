@@ -178,6 +178,8 @@ def _time(needs: Needs) -> str:
     if where.kind == "cpu" and found > 24:
         gpu = replace(plan, device="cuda")
         also = f"; on one {REFERENCE.name} about {hours(gpu, REFERENCE) or 0:.1f} h"
+    if any(one.kind == "elsewhere" or (one.kind == "finetune" and not one.learn) for one in plan.stages):
+        also += "; what the commands take is not in it"
     return f"time: about {told} on {on} ({about}, responses {LENGTH:.0%} of sampling.max_tokens long){also}"
 
 

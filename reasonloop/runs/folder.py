@@ -21,10 +21,11 @@ from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
 MAY_DIFFER = (
-    *("checkpoint_seconds", "keep_checkpoints", "ranks.", "track.", "plan."),
+    *("checkpoint_seconds", "keep_checkpoints", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
     *("scale.address", "scale.files", "scale.retries", "scale.deadline"),
 )
-"""Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
+"""Options that a continued run may have otherwise, and sections of such: they don't touch the result, but for a command that
+has to be mended"""
 
 
 class RunFolder:
@@ -182,7 +183,7 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
     differing = [
         one
         for one in sorted(differences(recipe, folder), key=lambda one: one.key)
-        if not one.key.startswith(MAY_DIFFER)
+        if not one.key.startswith(MAY_DIFFER) or (one.key.endswith(".command") and not (one.there and one.here))
     ]
     if differing:
         told = differing[0]

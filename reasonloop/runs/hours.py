@@ -106,7 +106,7 @@ def parts_of(plan: Plan, one: Asked, rates: Rates, guess: Guess) -> Parts:
     if one.kind == "evaluate" and one.amount:
         asked = clock.lengths(int(one.amount), guess.mean, most)
         return {"evaluation": clock.sampling(asked, recipe.eval.samples, plan.prompt, rates, plan.ranks)}
-    if one.kind == "finetune":
+    if one.kind == "finetune" and one.learn:
         options = recipe.sft if one.stage == "sft" else recipe.rft
         updates = -(-int(one.amount) // options.batch_size)
         return {one.stage.upper(): clock.tuning(one.amount, guess.mean, updates, rates, plan.ranks)}

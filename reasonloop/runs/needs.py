@@ -144,7 +144,7 @@ def memory(plan: Plan) -> list[Need]:
             found.append(_sampling(plan, _learned(plan, title, stage) if learn else _based(plan, title)))
             if learn:
                 found.append(_update(plan, _learned(plan, f"{title}, update", stage), stage))
-        elif kind == "finetune":
+        elif kind == "finetune" and learn:
             found.append(_update(plan, _learned(plan, f"{stage.upper()}, update", stage), stage))
     return found
 
@@ -296,7 +296,7 @@ def disk(plan: Plan) -> Disk:
     for one in plan.stages:
         checkpoints.take(one)
     length = plan.recipe.sampling.max_tokens / 2
-    rollouts = sum(one.amount for one in plan.stages if one.kind == "explore")
+    rollouts = sum(one.amount for one in plan.stages if one.kind in ("explore", "elsewhere"))
     answers = sum(one.amount for one in plan.stages if one.kind == "evaluate")
     left = plan.weights * (len(checkpoints.held) if plan.recipe.keep_checkpoints else 1)
     return Disk(checkpoints.most, left, rollouts * (60 + 9 * length), answers * (40 + 2 * length))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from reasonloop.config import Recipe, Training, flat
-from reasonloop.records import Place
+from reasonloop.records import Place, Rollout
 
 Source = str | Path
 """Where a policy is: what a recipe's `model.path` may be (with `@revision`), or a stage's checkpoint"""
@@ -77,6 +77,8 @@ class Examples:
     """Of each response; None: 1"""
     sampled: Sequence[np.ndarray | None] | None = None
     """Which tokens of each response count, bool [T]; None: all"""
+    rollouts: Sequence[Rollout] = ()
+    """What they were, where they are a run's own"""
     expected: int = 0
     """How many there will be, where a plan is made and they aren't known"""
 

@@ -10,6 +10,7 @@ from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.branches import BranchesInTurn
 from reasonloop.stages.exploration import explore
 from reasonloop.stages.on_ray import BranchesOnRay
+from reasonloop.stages.outside import CommandExplorer
 
 
 class Explorer(Protocol):
@@ -30,6 +31,8 @@ class ExplorerHere:
 
 def explorer_of(run: Session, arm: Arm) -> Explorer:
     """The one that the recipe chooses for the method's own arm. All others explore here."""
+    if arm.name == "main" and run.recipe.explorer.command:
+        return CommandExplorer(run)
     if arm.name == "main" and run.recipe.scale.branches > 1:
         return BranchesOnRay(run) if run.recipe.scale.address else BranchesInTurn(run)
     return ExplorerHere(run)

@@ -10,6 +10,7 @@ from reasonloop.records import Place
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.stages import outside
 from reasonloop.stages.adapted import check_delivered, deliver_adapter
 from reasonloop.stages.evaluate import evaluate
 from reasonloop.stages.experts import demonstrations, experts
@@ -62,6 +63,8 @@ class LiveStages:
         options: Training,
         epochs: float,
     ) -> Source:
+        if place.stage == "rft" and self.recipe.finetuner.command:
+            return outside.finetune(self.run, start, place, arm, examples, epochs)
         return finetune(self.run, start, place, arm, examples, options, epochs)
 
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:

@@ -27,6 +27,9 @@ from reasonloop.store.segments import find_damage, list_segments, open_segment, 
 
 _MEMORY_LIMIT = "1GB"
 
+GREEDY = "greedy"
+"""The store's branch of the greedy responses: one for each training problem, in step 0 of their iteration."""
+
 # Success is judged by the verdict: the reward may hold other parts (an overlong penalty, say).
 _RATES = """
 SELECT problem_id, count(*), count(*) FILTER (WHERE verdict = 'right')
@@ -293,6 +296,20 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str
         full_step=recipe.rl.rollouts_per_step if options.experts == "last_step" else None,
         seed=recipe.seed,
     )
+
+
+def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
+    """The right greedy responses of `rl.skip_solved`, so that RFT doesn't forget what was left out of the exploration.
+
+    Their problems' success rate is 1: the hard filter lets them through where `rloop.hard_threshold` is 1.
+    """
+    asked = list_segments(run_folder / "trajectories", GREEDY, iteration)
+    return chosen_experts(recipe, run_folder, iteration, GREEDY).rollouts if asked else []
+
+
+def expert_rollouts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
+    """All that the iteration gives RFT to train on: its experts, and what it had solved before it explored."""
+    return [*chosen_experts(recipe, run_folder, iteration).rollouts, *solved_experts(recipe, run_folder, iteration)]
 
 
 def distinct(rollouts: Iterable[Rollout]) -> list[Rollout]:

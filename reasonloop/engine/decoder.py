@@ -22,7 +22,7 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.engine.draw import draw, drawn, together, unpacked
-from reasonloop.engine.slots import PrefillPlan, SlotCache
+from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import Layout

@@ -16,7 +16,7 @@ from reasonloop.config import Sampling
 from reasonloop.engine.decoder import Capture, Decoder, decoder_for
 from reasonloop.engine.draw import drawn, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
-from reasonloop.engine.slots import PrefillPlan
+from reasonloop.policy.slots import PrefillPlan
 from reasonloop.engine.stop_text import stops
 from reasonloop.errors import InputError, RunError
 from reasonloop.policy.policy import Policy, Weights

@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from reasonloop.kernels import ops as kernels
 from reasonloop.policy import varlen
+from reasonloop.policy.masks import own_window
 
 NAME = "reasonloop"
 
@@ -61,9 +62,12 @@ def attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function. query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, N, H, D]."""
+    if (watch := kwargs.get("watch")) is not None:
+        return watch.see(module, query, key, value, attention_mask, sliding_window), None
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention sinks are not supported")
-    scores = Scores(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = Scores(scaling, sliding_window if plan is None else own_window(module, sliding_window), softcap)
     if plan is None and softcap is not None:  # sdpa has no soft cap
         return _softcapped(query, key, value, attention_mask, scores), None
     if plan is None:  # an ordinary call from outside, `generate` for one

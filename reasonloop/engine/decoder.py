@@ -24,10 +24,10 @@ from reasonloop.config import Sampling
 from reasonloop.engine.draw import draw, drawn, together, unpacked
 from reasonloop.engine.plain_decoder import PlainDecoder
 from reasonloop.engine.slot_decoder import Prefilled, SlotDecoder
-from reasonloop.engine.slots import PrefillPlan, SlotCache
 from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.policy.plain import PlainScorer
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.policy.transfer import sent
 
 WORTH = 8

@@ -20,13 +20,13 @@ from transformers.activations import SiLUActivation
 from reasonloop.config import Sampling
 from reasonloop.engine.draw import drawn
 from reasonloop.engine.slot_decoder import SlotDecoder
-from reasonloop.engine.slots import PrefillPlan, SlotCache
 from reasonloop.kernels import ops
 from reasonloop.kernels.ops import Panels, at
 from reasonloop.policy import adapters
 from reasonloop.policy.attention import Scores
 from reasonloop.policy.logprobs import Head
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.slots import PrefillPlan, SlotCache
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 """transformers' model types that differ in no more than what is looked at here: biases, norms of queries and keys"""
@@ -168,13 +168,13 @@ class KernelDecoder(SlotDecoder):
         x = self.base.embed_tokens(tokens)
         cos, sin = self.base.rotary_emb(x[None], positions[None])
         cos, sin = cos[0, :, None] * self.scale, sin[0, :, None] * self.signed_scale  # [N, H + Hkv, Dh]
-        for index, layer in enumerate(self.layers):
+        for layer in self.layers:
             qkv = layer.qkv(layer.before_attention(x)).view(rows, heads + self.key_heads, -1)
             both, value = qkv[:, :heads], qkv[:, heads:]
             if layer.of_query is not None and layer.of_key is not None:
                 both = torch.cat([layer.of_query(both[:, : self.heads]), layer.of_key(both[:, self.heads :])], 1)
             both = torch.addcmul(both * cos, both.roll(self.half, -1), sin)
-            seen = plan.attend(index, both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
+            seen = plan.attend(both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
             x.add_(layer.output(seen.reshape(rows, -1)))
             x.add_(layer.down(layer.gated(layer.before_mlp(x))))
         return self.final(x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from reasonloop.engine.slots import PrefillPlan, SlotCache
+from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.policy.stream import Layout
 from reasonloop.policy.transfer import sent
 

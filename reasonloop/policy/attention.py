@@ -3,7 +3,7 @@
 The model is always called on one row, a stream of N tokens without padding; a *plan* says which tokens each of them may
 see. Everything outside of attention (all the matrix products with weights) works on the stream and wastes nothing.
 `PackedPlan` is for scoring and training: many sequences side by side, where the responses of one group share one copy of
-their prompt. The sampling engine has a plan of its own (engine/slots.py) that keeps keys and values between calls.
+their prompt. The sampling engine has a plan of its own (policy/slots.py) that keeps keys and values between calls.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scores:
 
 
 class Plan(Protocol):
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """query [N, H, D], key and value [N, Hkv, D] of the stream's N tokens -> [N, H, D]."""
         ...
 
@@ -71,8 +71,7 @@ def attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    out = plan.attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
+    out = plan.attend(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
     return out.unsqueeze(0), None
 
 
@@ -237,7 +236,7 @@ class PackedPlan:
         )
         return chunk, places
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         if key.shape != value.shape or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
             raise NotImplementedError("its values or queries have other sizes than its keys")
         if scores.causal and kernels.usable(query, key, value):

@@ -55,12 +55,14 @@ def check_packing(scorer: Scorer, vocabulary: int, name: str) -> None:
         setattr(module, MASK_WINDOW, reaches.real(window))
 
 
-def rounding(model: Any) -> float:
+def rounding(model: Any, bits: float | None = None) -> float:
     """The most that two ways of computing the same logits may differ by, of their spread: each layer rounds a few times what
-    it adds to the stream, independently."""
+    it adds to the stream, independently. `bits`: of a type's last place, where a finer type must show finer numbers."""
     config = model.config.get_text_config()
     layers = int(getattr(config, "num_hidden_layers", None) or 1)
-    return max(LEAST, 2 * torch.finfo(next(model.parameters()).dtype).eps * math.sqrt(layers + 1))
+    last = torch.finfo(next(model.parameters()).dtype).eps * math.sqrt(layers + 1)
+    most = max(LEAST, 2 * last)
+    return most if bits is None else min(most, bits * last)
 
 
 _FOREIGN: Places = [(0, t) for t in range(4)]
@@ -122,13 +124,13 @@ class _Trial:
             raise Unpackable(f"it does not run on packed streams ({first_line(error)})") from error
         tolerance, kept = rounding(self.model), [_STREAM.index(place) for place in _KEPT]
         for logits, places, where in ((packed, _STREAM, "on a packed stream"), (*slots, "token by token in slots")):
-            worst = _difference(logits, torch.stack([reference[place] for place in places]))
+            worst = difference(logits, torch.stack([reference[place] for place in places]))
             if not worst < tolerance:
                 raise Unpackable(
                     f"{where} its logits differ by {worst:.2g} of their spread from its own forward pass (rounding: at most "
                     f"{tolerance:.2g})"
                 )
-        mixing = _difference(mixed[kept], packed[kept])
+        mixing = difference(mixed[kept], packed[kept])
         if not mixing <= (tolerance if _sorts_tokens(self.model) else 0.0):
             raise Unpackable(
                 f"on a packed stream a sequence changes the logits of another by {mixing:.2g} of their spread: a layer "
@@ -180,7 +182,7 @@ class _Trial:
         return torch.from_numpy(np.asarray(numbers, dtype=np.int64)).to(self.device)
 
 
-def _difference(logits: Tensor, expected: Tensor) -> float:
+def difference(logits: Tensor, expected: Tensor) -> float:
     """[N, V] each: the root mean square difference at the worst of the tokens, of the spread of its logits; inf where one is
     not a number."""
     found = (logits - expected).square().mean(-1).sqrt() / expected.std(-1).clamp(min=1e-30)

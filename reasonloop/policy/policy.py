@@ -81,7 +81,7 @@ class Policy:
         try:
             check_packing(policy.scorer, policy.vocabulary, str(path))
         except InputError as error:
-            policy.go_plain(str(error))
+            policy.go_plain(str(error.__cause__ or error))
         return policy
 
     @property

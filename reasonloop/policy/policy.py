@@ -228,7 +228,7 @@ class Policy:
             return in_streams(
                 *(prompts, responses, SCORED_AT_ONCE, self.device),
                 lambda stream: self.scorer(stream, sampling).logprobs,
-                self.scorer.shares_prompts,
+                self.scorer.packing,
             )
 
 

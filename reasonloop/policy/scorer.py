@@ -12,7 +12,8 @@ from reasonloop.config import Sampling
 from reasonloop.policy import attention
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.logprobs import Head, NoHead, target_logprobs
-from reasonloop.policy.stream import Stream
+from reasonloop.policy.rotary import Rope
+from reasonloop.policy.stream import Packing, Stream
 
 ComputePath = Literal["packed", "plain"]
 """How a policy computes: on packed streams with our attention, or by its own forward pass (policy/plain.py)"""
@@ -40,6 +41,11 @@ class Scorer(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+
+    @property
+    def packing(self) -> Packing:
+        """What may stand in one of its streams."""
+        return Packing(self.shares_prompts, Rope.of(self.model.config.get_text_config()))
 
     def on(self, model: Any) -> Scorer:
         """The same for another module tree of the same model."""

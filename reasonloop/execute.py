@@ -169,7 +169,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
 
     policy = _checked_policy(recipe, task, problems, dry)
     tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
+    for line in [*notes(recipe, task, problems), *dry.notes(), *policy.notes(), *room]:
         print(line, file=sys.stderr)
     return policy
 

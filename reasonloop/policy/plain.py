@@ -44,6 +44,18 @@ class PlainScorer(Scorer):
     def on(self, model: Any) -> PlainScorer:
         return PlainScorer(model, self.separable, self.pads, self.cache)
 
+    def cost(self) -> str:
+        """What the path is and costs, for whoever starts a run."""
+        decodes = "decodes from its own cache"
+        if self.cache is None:
+            decodes = (
+                "computes each response anew for every token (its own cache isn't exact), which is slow for long ones"
+            )
+        return (
+            "the model takes the plain path: its own forward pass, without shared prompts, several times as slow as packed; "
+            f"it {decodes}; docs/models.md"
+        )
+
     def head(self) -> Head | NoHead:
         return super().head() if self.separable else NoHead()
 

@@ -15,9 +15,9 @@ from reasonloop.policy.reach import shortened
 
 LENGTHS = (24, 21)
 """Tokens of the rows that are looked at"""
-FINE = 100
-"""Most that decoding may differ by at half of its steps, see `rounding`. More is something else: transformers decodes Zamba2
-and Nemotron-H without a bound that their forward pass has."""
+FINE = 50
+"""Most that two ways may differ by at half of the tokens, see `rounding`. More is something else: a model that isn't causal
+and mixes little, or a family whose decoding lacks a bound that its forward pass has (transformers' Zamba2, Nemotron-H)."""
 
 
 def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
@@ -29,61 +29,63 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
     """
     rng = np.random.default_rng(1)
     long, short = (torch.from_numpy(rng.integers(0, vocabulary, length)).to(model.device) for length in LENGTHS)
-    tolerance = rounding(model)
     with torch.inference_mode(), shortened(model):
         try:
-            alone = [model(input_ids=row[None], use_cache=False).logits[0].float() for row in (long, short)]
-            begun = model(input_ids=long[None, : len(short)], use_cache=False).logits[0].float()
+            alone, other, begun = (_alone(model, row) for row in (long, short, long[: len(short)]))
         except UNFIT as error:
             raise InputError(f"model {name}: its forward pass doesn't run: {first_line(error)}") from error
-        if not all(bool(logits.isfinite().all()) for logits in alone):
+        if not bool(torch.cat([alone, other]).isfinite().all()):
             raise InputError(
                 f"model {name}: its logits are not finite: NaN or infinity is among its weights, or comes of them"
             )
-        if not difference(begun, alone[0][: len(short)]) < tolerance:
+        if not _exact(model, [(begun, alone[: len(short)])]):
             raise InputError(
                 f"model {name}: what comes after a token changes its logits: no causal model, which log-probs of sampled "
                 "responses need"
             )
-        scorer = PlainScorer(model, separable=_agree(model, long, alone[0], tolerance))
-        rows = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
-        scorer.pads = _pads(scorer, rows, alone, tolerance)
+        scorer = PlainScorer(model)
+        scorer.separable = _gives(scorer, long[None], [alone])
+        padded = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
+        scorer.pads = _gives(scorer, padded, [alone, other])
         scorer.cache = cache_of(trunk(model) if scorer.separable else model)
-        if scorer.cache is not None and not _goes_on(scorer, rows):
+        if scorer.cache is not None and not _goes_on(scorer, padded):
             scorer.cache = None
     return scorer
 
 
-def _agree(model: Any, row: Tensor, logits: Tensor, tolerance: float) -> bool:
-    """Whether head and last hidden states are apart as `Scorer.head` has it."""
-    scorer = PlainScorer(model)
+def _alone(model: Any, row: Tensor) -> Tensor:
+    """float32 [N, V]"""
+    logits: Tensor = model(input_ids=row[None], use_cache=False).logits[0].float()
+    return logits
+
+
+def _exact(model: Any, pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether logits are the expected ones, [N, V] each, to rounding at every token, and finer at most of them."""
+    told = [difference(one[None], two[None]) for ours, theirs in pairs for one, two in zip(ours, theirs, strict=True)]
+    return max(told) < rounding(model) and float(np.median(told)) < rounding(model, FINE)
+
+
+def _gives(scorer: PlainScorer, rows: Tensor, expected: list[Tensor]) -> bool:
+    """Whether rows, int64 [B, L], give the logits that are expected at the beginning of each."""
     try:
-        return difference(scorer.head().logits(scorer.rows(row[None])[0]), logits) < tolerance
+        logits = scorer.head().logits(scorer.rows(rows))
     except UNFIT:
         return False
-
-
-def _pads(scorer: PlainScorer, rows: Tensor, alone: list[Tensor], tolerance: float) -> bool:
-    found = scorer.rows(rows)
-    pairs = zip(found, alone, strict=True)
-    return all(difference(scorer.head().logits(own[: len(one)]), one) < tolerance for own, one in pairs)
+    return _exact(scorer.model, [(own[: len(one)], one) for own, one in zip(logits, expected, strict=True)])
 
 
 def _goes_on(scorer: PlainScorer, rows: Tensor) -> bool:
     """Whether decoding in lanes with the family's cache gives what whole rows give: rows repeated, dropped and exchanged."""
-    expected = torch.stack([scorer.model(input_ids=row[None], use_cache=False).logits[0].float() for row in rows])
-    begun = rows.shape[1] // 2
+    expected = torch.stack([_alone(scorer.model, row) for row in rows])
+    begun, order = rows.shape[1] // 2, [1, 0, 0]
     try:
-        first = Lane(scorer, rows[:, :begun])
-        lane = first.taken([1, 0, 0])
-        told = [(begun - 1, [1, 0, 0], lane.outputs)]
-        order = [1, 0, 0]
+        lane = Lane(scorer, rows[:, :begun]).taken(order)
+        found = [(lane.outputs, expected[order, begun - 1])]
         for place in range(begun, rows.shape[1]):
             if place == begun + 3:
                 lane.keep([2, 0])
                 order = [0, 1]
-            told.append((place, order, lane.step(rows[order, place])))
+            found.append((lane.step(rows[order, place]), expected[order, place]))
     except UNFIT:
         return False
-    found = [difference(scorer.head().logits(outputs), expected[which, place]) for place, which, outputs in told]
-    return max(found) < rounding(scorer.model) and float(np.median(found)) < rounding(scorer.model, FINE)
+    return _exact(scorer.model, [(scorer.head().logits(outputs), logits) for outputs, logits in found])

@@ -25,6 +25,7 @@ from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import bundled_names, load_model, resolve_device
 from reasonloop.policy.logprobs import Head, NoHead
+from reasonloop.policy.plain import PlainScorer
 from reasonloop.policy.plain_check import plain_scorer
 from reasonloop.policy.scorer import ComputePath, Scorer
 from reasonloop.policy.shape import SCORED_AT_ONCE
@@ -94,6 +95,10 @@ class Policy:
         isn't exact either."""
         self.model.set_attn_implementation(self._own_attention)
         self.scorer, self.reason = plain_scorer(self.model, self.vocabulary, self.name), reason
+
+    def notes(self) -> list[str]:
+        """What a reader should know of how it is computed, a line each."""
+        return [f"{self.scorer.cost()} ({self.reason})"] if isinstance(self.scorer, PlainScorer) else []
 
     def on(self, model: Any) -> Policy:
         """The same policy on another module tree of the same model."""

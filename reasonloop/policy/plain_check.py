@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.policy.check import UNFIT, difference, rounding
-from reasonloop.policy.plain import Lane, PlainScorer, cache_of, trunk
+from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
 
 LENGTHS = (24, 21)
@@ -47,8 +47,11 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
         scorer.separable = _gives(scorer, long[None], [alone])
         padded = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
         scorer.pads = _gives(scorer, padded, [alone, other])
-        scorer.cache = cache_of(trunk(model) if scorer.separable else model)
-        if scorer.cache is not None and not _goes_on(scorer, padded):
+        for cache, positions in ways_on(scorer.called):
+            scorer.cache, scorer.positions = cache, positions
+            if _goes_on(scorer, padded):
+                break
+        else:
             scorer.cache = None
     return scorer
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.policy.check import UNFIT, difference, rounding
+from reasonloop.policy.check import UNFIT, differences, rounding, worst_of
 from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
 
@@ -64,8 +64,8 @@ def _alone(model: Any, row: Tensor) -> Tensor:
 
 def _exact(model: Any, pairs: list[tuple[Tensor, Tensor]]) -> bool:
     """Whether logits are the expected ones, [N, V] each, to rounding at every token, and finer at most of them."""
-    told = [difference(one[None], two[None]) for ours, theirs in pairs for one, two in zip(ours, theirs, strict=True)]
-    return max(told) < rounding(model) and float(np.median(told)) < rounding(model, FINE)
+    found = torch.cat([differences(ours, theirs) for ours, theirs in pairs])
+    return worst_of(model, found) < rounding(model) and float(found.median()) < rounding(model, FINE)
 
 
 def _gives(scorer: PlainScorer, rows: Tensor, expected: list[Tensor]) -> bool:

@@ -36,7 +36,7 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
         "FalconH1Config",
         {**_SIZES, **_STATES, "num_key_value_heads": 2, "head_dim": 8, "mamba_d_ssm": 64, "lm_head_multiplier": 0.5},
     ),
-    "a cache that can't go on": (
+    "a cache that is told positions": (
         "BambaConfig",
         {**_SIZES, **_STATES, "num_key_value_heads": 2, "attn_layer_indices": [1], "mamba_expand": 2},
     ),
@@ -59,7 +59,7 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
         {**_ENDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
     ),
 }
-CACHELESS = ("a cache that can't go on", "no cache at all")
+CACHELESS = ("no cache at all",)
 
 
 def save_plain(kind: str, folder: Path, seed: int = 0) -> Path:

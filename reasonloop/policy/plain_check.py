@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.policy.check import UNFIT, difference, rounding
-from reasonloop.policy.plain import Lane, PlainScorer, cache_of, trunk
+from reasonloop.policy.check import UNFIT, differences, rounding, worst_of
+from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
 
 LENGTHS = (24, 21)
@@ -47,8 +47,11 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
         scorer.separable = _gives(scorer, long[None], [alone])
         padded = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
         scorer.pads = _gives(scorer, padded, [alone, other])
-        scorer.cache = cache_of(trunk(model) if scorer.separable else model)
-        if scorer.cache is not None and not _goes_on(scorer, padded):
+        for cache, positions in ways_on(scorer.called):
+            scorer.cache, scorer.positions = cache, positions
+            if _goes_on(scorer, padded):
+                break
+        else:
             scorer.cache = None
     return scorer
 
@@ -61,8 +64,8 @@ def _alone(model: Any, row: Tensor) -> Tensor:
 
 def _exact(model: Any, pairs: list[tuple[Tensor, Tensor]]) -> bool:
     """Whether logits are the expected ones, [N, V] each, to rounding at every token, and finer at most of them."""
-    told = [difference(one[None], two[None]) for ours, theirs in pairs for one, two in zip(ours, theirs, strict=True)]
-    return max(told) < rounding(model) and float(np.median(told)) < rounding(model, FINE)
+    found = torch.cat([differences(ours, theirs) for ours, theirs in pairs])
+    return worst_of(model, found) < rounding(model) and float(found.median()) < rounding(model, FINE)
 
 
 def _gives(scorer: PlainScorer, rows: Tensor, expected: list[Tensor]) -> bool:

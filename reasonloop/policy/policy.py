@@ -53,6 +53,8 @@ class Policy:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
+        if getattr(model.config, "rescale_every", 0):  # RWKV halves its weights in place before it infers
+            model.config.rescale_every = 0
         self._own_attention: str = model.config._attn_implementation
         self.model.set_attn_implementation(attention.NAME)
         if self.device.type == "cuda":

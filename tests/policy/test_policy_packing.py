@@ -120,9 +120,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", sorted(UNFIT))
-def test_architectures_that_cannot_be_packed_take_the_plain_path(
-    architecture: str, dtype: str, tmp_path: Any
-) -> None:
+def test_architectures_that_cannot_be_packed_take_the_plain_path(architecture: str, dtype: str, tmp_path: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = UNFIT[architecture]()

@@ -48,12 +48,16 @@ what was sampled and what the learner computes with checkpointing before its fir
 TABLE = """
 ## The table
 
-{exact} of {total} are exact, {refused} refused, {bad} wrong or crashed. Every causal family of transformers {transformers} as
-a random model of 4 layers, its weights drawn with deviation 0.25, so that a mistake is nats and not rounding; windows, chunks
-and choices are 16, sequences up to 80 tokens (torch {torch}, one thread of a CPU, float32). *Sampled*, *scored*: the largest
-difference of a log-prob to transformers' own forward pass of that sequence alone, in its own attention, in nats. *Gradient*:
-the largest difference of an entry of a parameter's gradient, of its largest. Each product was saved, loaded and has generated
-what its source generates. `make families` makes the table again.
+{exact} of {total} are exact, {refused} refused, {bad} wrong or crashed. Every causal family of transformers {transformers}
+is there as a random model of 4 layers, its weights drawn with deviation 0.25: a mistake is nats, and not rounding. Windows,
+chunks and choices are 16, sequences up to 95 tokens (torch {torch}, one thread of a CPU, float32).
+
+- *Sampled*, *scored*: nats, the largest difference of a log-prob to transformers' own forward pass of that sequence alone, in
+  its own attention.
+- *Gradient*: the largest difference of an entry of a parameter's gradient, of its largest.
+- Each product was saved, loaded, and generates what its source generates.
+
+`make families` makes the table again.
 
 | family | path | sampled | scored | gradient | k1 | |
 |---|---|---|---|---|---|---|

@@ -20,7 +20,7 @@ from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.policy.stream import Layout
 
-LENGTH = 20
+LENGTH = 12
 """Of the rows that a model is checked on: more than any number that it is shortened to"""
 LEAST = 1e-3
 """Of the logits' spread: what no path may differ by, however finely it computes"""
@@ -69,23 +69,23 @@ def rounding(model: Any, bits: float | None = None) -> float:
     return most if bits is None else min(most, bits * last)
 
 
-_FOREIGN: Places = [(0, t) for t in range(4)]
-_PROMPT: Places = [(1, t) for t in range(5)]
-_FIRST: Places = [(1, t) for t in range(5, 20)]
-_SECOND: Places = [(2, t) for t in range(5, 16)]
+_FOREIGN: Places = [(1, t) for t in range(4)]
+_PROMPT: Places = [(0, t) for t in range(5)]
+_FIRST: Places = [(0, t) for t in range(5, 12)]
+_SECOND: Places = [(1, t) for t in range(5, 10)]
 _STREAM = [*_FOREIGN, *_PROMPT, *_FIRST, *_SECOND]
 _KEPT = [*_PROMPT, *_SECOND]
 """What must know nothing of the rest"""
 
 
 class _Trial:
-    """A foreign prompt of 4 tokens, and one of 5 with responses of 15 and 11: in a stream, and in slots."""
+    """A foreign prompt of 4 tokens, and one of 5 with responses of 7 and 5: in a stream, and in slots."""
 
     def __init__(self, scorer: Scorer, vocabulary: int) -> None:
         self.scorer, self.model = scorer, scorer.model
         self.device = self.model.device
-        self.rows = np.random.default_rng(0).integers(0, vocabulary, (3, LENGTH))
-        self.rows[2, :5] = self.rows[1, :5]
+        self.rows = np.random.default_rng(0).integers(0, vocabulary, (2, LENGTH))
+        self.rows[1, :5] = self.rows[0, :5]
         self.others = (self.rows + 1) % vocabulary
 
     def watch_masks(self, reaches: Reaches) -> list[tuple[Any, int | None]]:
@@ -95,9 +95,12 @@ class _Trial:
         try:
             self.model.base_model(input_ids=self._sent(self.rows[:1]), use_cache=False, watch=watch)
         except UNFIT as error:
-            raise Unpackable(f"its modules don't pass on what attention is told ({first_line(error)})") from error
+            told = f"its modules don't pass on what attention is told{_mixers(self.model)}: {first_line(error)}"
+            raise Unpackable(told) from error
         if not watch.calls:
-            raise Unpackable("its layers don't attend through transformers' attention interface")
+            raise Unpackable(
+                f"none of its layers attends through transformers' attention interface{_mixers(self.model)}"
+            )
         windows: dict[Any, int | None] = {}
         for number, call in enumerate(watch.calls):
             layer = f"layer {getattr(call.module, 'layer_idx', number)} ({type(call.module).__name__})"
@@ -129,12 +132,12 @@ class _Trial:
         if convolution := _convolution(self.model):
             raise Unpackable(f"{convolution} mixes neighbours outside of attention")
         tolerance, kept = rounding(self.model), [_STREAM.index(place) for place in _KEPT]
-        for logits, places, where in ((packed, _STREAM, "on a packed stream"), (*slots, "token by token in slots")):
+        for logits, places, where in ((packed, _STREAM, "on a packed stream"), (*slots, "in slots")):
             worst = worst_of(self.model, differences(logits, torch.stack([reference[place] for place in places])))
             if not worst < tolerance:
                 raise Unpackable(
                     f"{where} its logits differ by {worst:.2g} of their spread from its own forward pass (rounding: at most "
-                    f"{tolerance:.2g})"
+                    f"{tolerance:.2g}){_mixers(self.model)}"
                 )
         mixing = float(differences(mixed[kept], packed[kept]).max())
         if not mixing <= (tolerance if _sorts_tokens(self.model) else 0.0):
@@ -144,7 +147,7 @@ class _Trial:
             )
 
     def _by_itself(self) -> Tensor:
-        """float32 [3, LENGTH, V], by transformers' own attention: equal rows, so that nothing is padded."""
+        """float32 [2, LENGTH, V], by transformers' own attention: equal rows, so that nothing is padded."""
         try:
             self.model.set_attn_implementation("eager")
             logits: Tensor = self.model(input_ids=self._sent(self.rows), use_cache=False).logits.float()
@@ -166,23 +169,19 @@ class _Trial:
         return self.scorer.head().logits(hidden), plan
 
     def _in_slots(self, plan: PrefillPlan) -> tuple[Tensor, Places]:
-        """Logits of the next tokens of three sequences of unlike lengths, of which one then takes another's slot: float32
-        [5, V], and what they are logits of."""
+        """Logits of the next tokens of two sequences of unlike lengths, of which one has got a third one's slot: float32
+        [2, V], and what they are logits of."""
         cache = SlotCache(3, LENGTH, self.device)
-        rows = [_FOREIGN, [*_PROMPT, *_SECOND[:9]], [*_PROMPT, *_FIRST[:12]]]
+        rows = [_FOREIGN, [*_PROMPT, *_SECOND[:3]], [*_PROMPT, *_FIRST[:6]]]
         stream = [_STREAM.index(place) for row in rows for place in row]
         slots = [slot for slot, row in enumerate(rows) for _ in row]
         cache.admit(plan, *map(self._sent, (stream, slots, [place for row in rows for _, place in row])))
-        first = self._step(cache, [(0, 4), (2, 14), (1, 17)])
-        cache.move([2], [0], 18)
-        second = self._step(cache, [(1, 18), (2, 15)])
-        return torch.cat([first, second]), [(0, 4), (2, 14), (1, 17), (1, 18), (2, 15)]
-
-    def _step(self, cache: SlotCache, places: Places) -> Tensor:
+        cache.move([2], [0], 11)
+        places = [(0, 11), (1, 8)]
         positions = self._sent([position for _, position in places])
-        cache.decode_at(positions, max(position for _, position in places) + 1)
+        cache.decode_at(positions, LENGTH)
         hidden = self.scorer.hidden(self._sent([self.rows[place] for place in places]), positions, cache)
-        return self.scorer.head().logits(hidden)
+        return self.scorer.head().logits(hidden), places
 
     def _sent(self, numbers: Any) -> Tensor:
         return torch.from_numpy(np.asarray(numbers, dtype=np.int64)).to(self.device)
@@ -213,7 +212,7 @@ def _convolution(model: Any) -> str:
 
 
 def _mixers(model: Any) -> str:
-    """What a configuration calls its layers that aren't attention."""
+    """What a configuration calls its layers that aren't attention over all tokens or a window of them."""
     kinds = dict.fromkeys(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    named = [kind for kind in kinds if "attention" not in kind or "linear" in kind]
-    return f" ({', '.join(named)})" if named else ""
+    named = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention", "attention")]
+    return f" (its layers: {', '.join(named)})" if named else ""

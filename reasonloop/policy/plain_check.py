@@ -29,7 +29,7 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
     """
     rng = np.random.default_rng(1)
     long, short = (torch.from_numpy(rng.integers(0, vocabulary, length)).to(model.device) for length in LENGTHS)
-    with torch.inference_mode(), shortened(model):
+    with torch.inference_mode(), shortened(model) as reaches:
         try:
             alone, other, begun = (_alone(model, row) for row in (long, short, long[: len(short)]))
         except UNFIT as error:
@@ -39,9 +39,10 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
                 f"model {name}: its logits are not finite: NaN or infinity is among its weights, or comes of them"
             )
         if not _exact(model, [(begun, alone[: len(short)])]):
+            choice = [f"{key} = {value}" for key, value in reaches.names.items() if "topk" in key]
             raise InputError(
                 f"model {name}: what comes after a token changes its logits: no causal model, which log-probs of sampled "
-                "responses need"
+                f"responses need{f' (where scores tie, its choice is none: {choice[0]})' if choice else ''}"
             )
         scorer = PlainScorer(model)
         scorer.separable = _gives(scorer, long[None], [alone])

@@ -52,8 +52,8 @@ TABLE = """
 is there as a random model of 4 layers, its weights drawn with deviation 0.25: a mistake is nats, and not rounding. Windows,
 chunks and choices are 16, sequences up to 95 tokens (torch {torch}, one thread of a CPU, float32).
 
-- *Sampled*, *scored*: nats, the largest difference of a log-prob to transformers' own forward pass of that sequence alone, in
-  its own attention.
+- *Sampled*, *scored*: nats, the largest difference of a log-prob to transformers' own forward pass of that sequence alone,
+  in its own attention.
 - *Gradient*: the largest difference of an entry of a parameter's gradient, of its largest.
 - Each product was saved, loaded, and generates what its source generates.
 

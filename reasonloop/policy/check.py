@@ -17,7 +17,7 @@ from reasonloop.policy.attention import NAME
 from reasonloop.policy.logprobs import HALVES
 from reasonloop.policy.masks import MASK_WINDOW, Watch
 from reasonloop.policy.reach import Reaches, shortened
-from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.scorer import Scorer, has_plain_head
 from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.policy.stream import Layout
 
@@ -123,6 +123,8 @@ class _Trial:
     def compare(self) -> None:
         """Raises Unpackable where logits differ from those of the model by itself."""
         reference = self._by_itself()
+        if not has_plain_head(self.model):
+            raise Unpackable(f"its head ({type(self.model.get_output_embeddings()).__name__}) is more than a matrix")
         if not bool(reference.isfinite().all()):
             raise Unpackable("its logits are not finite: NaN or infinity is among its weights, or comes of them")
         try:

@@ -11,6 +11,7 @@ from reasonloop.errors import InputError, first_line
 from reasonloop.policy.check import UNFIT, differences, filler, ordinary, rounding, worst_of
 from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
+from reasonloop.policy.scorer import has_plain_head
 
 LENGTHS = (24, 21)
 """Tokens of the rows that are looked at"""
@@ -37,6 +38,11 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
             raise InputError(
                 f"model {name}: its logits are not finite: NaN or infinity is among its weights, or comes of them"
             )
+        if other_attention := _another_answer(model, long, alone):
+            raise InputError(
+                f"model {name}: transformers itself gives it other logits with attention {other_attention!r} than with "
+                f"{model.config._attn_implementation!r}, its default; neither can be held to"
+            )
         if not _exact(model, [(begun, alone[: len(short)])]):
             choice = [f"{key} = {value}" for key, value in reaches.names.items() if "topk" in key]
             raise InputError(
@@ -44,7 +50,7 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
                 f"responses need{f' (where scores tie, its choice is none: {choice[0]})' if choice else ''}"
             )
         scorer = PlainScorer(model)
-        scorer.separable = _gives(scorer, long[None], [alone])
+        scorer.separable = has_plain_head(model) and _gives(scorer, long[None], [alone])
         padded = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
         scorer.pads = _gives(scorer, padded, [alone, other])
         for cache, positions in ways_on(scorer.called):
@@ -60,6 +66,21 @@ def _alone(model: Any, row: Tensor) -> Tensor:
     """float32 [N, V]"""
     logits: Tensor = model(input_ids=row[None], use_cache=False).logits[0].float()
     return logits
+
+
+def _another_answer(model: Any, row: Tensor, alone: Tensor) -> str:
+    """transformers' attention that gives other logits for a row than its default does; "" where there is none."""
+    default = model.config._attn_implementation
+    if default == "eager":
+        return ""
+    try:
+        model.set_attn_implementation("eager")
+        model.config._attn_implementation_internal = "eager"  # families without the interface look there
+        eager = _alone(model, row)
+    finally:
+        model.config._attn_implementation_internal = default
+        model.set_attn_implementation(default)
+    return "" if _exact(model, [(eager, alone)]) else "eager"
 
 
 def _exact(model: Any, pairs: list[tuple[Tensor, Tensor]]) -> bool:

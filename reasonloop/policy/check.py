@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,9 @@ class _Trial:
     def __init__(self, scorer: Scorer, vocabulary: int) -> None:
         self.scorer, self.model = scorer, scorer.model
         self.device = self.model.device
-        self.rows = np.random.default_rng(0).integers(0, vocabulary, (2, LENGTH))
-        self.rows[1, :5] = self.rows[0, :5]
+        first, second = ordinary(self.model, vocabulary, 0, (LENGTH, LENGTH))
+        self.rows = np.stack([first, np.concatenate([first[:5], second[5:]])])
+        self.rows[1, 6] = filler(self.model, vocabulary)
         self.others = (self.rows + 1) % vocabulary
 
     def watch_masks(self, reaches: Reaches) -> list[tuple[Any, int | None]]:
@@ -199,6 +201,18 @@ def worst_of(model: Any, found: Tensor) -> float:
     for a rounding, or which a coarse number puts far off."""
     half = next(model.parameters()).dtype in HALVES
     return float(found.float().quantile(0.75) if half else found.max())
+
+
+def filler(model: Any, vocabulary: int) -> int:
+    """The token that a batch is padded with: a family may take it for no token at all, wherever it stands."""
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    return pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0
+
+
+def ordinary(model: Any, vocabulary: int, seed: int, lengths: Sequence[int]) -> list[np.ndarray]:
+    """Random tokens, int64 of each of these lengths, without `filler`."""
+    drawn = (np.random.default_rng([seed, i]).integers(1, vocabulary, length) for i, length in enumerate(lengths))
+    return [(filler(model, vocabulary) + tokens) % vocabulary for tokens in drawn]
 
 
 def _sorts_tokens(model: Any) -> bool:

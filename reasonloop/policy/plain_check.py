@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.policy.check import UNFIT, differences, rounding, worst_of
+from reasonloop.policy.check import UNFIT, differences, filler, ordinary, rounding, worst_of
 from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
 
@@ -27,8 +26,8 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
     Raises InputError for a model that isn't causal (it has no log-probs that a response could have been sampled with) or
     whose logits aren't finite.
     """
-    rng = np.random.default_rng(1)
-    long, short = (torch.from_numpy(rng.integers(0, vocabulary, length)).to(model.device) for length in LENGTHS)
+    long, short = (torch.from_numpy(row).to(model.device) for row in ordinary(model, vocabulary, 1, LENGTHS))
+    long[3] = filler(model, vocabulary)
     with torch.inference_mode(), shortened(model) as reaches:
         try:
             alone, other, begun = (_alone(model, row) for row in (long, short, long[: len(short)]))

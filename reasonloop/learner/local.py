@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import ThreadRanks, cut
+from reasonloop.learner.recompute import recompute
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
@@ -76,13 +76,7 @@ class LocalLearner:
         nothing = np.zeros(2, np.int32)
         # attention looks at itself once, which isn't computed again
         self.policy.score([nothing], [nothing], self.sampling)
-        model = self.trained.model
-        enable = getattr(model, "activation_checkpointing_enable", None)  # since transformers 5.23
-        # what is computed again in the backward pass must multiply as it did at first
-        again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), wide_matmul(self.policy.device))}
-        (enable or model.gradient_checkpointing_enable)(again)
-        model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
-        _no_dropout(model)
+        recompute(self.trained.model)
 
     @property
     def weights(self) -> Weights:
@@ -106,7 +100,8 @@ class LocalLearner:
         alone = alone or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS))
+        packing = self.policy.scorer.packing
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), packing)
         return [[[examples[i] for i in members] for members in streams] for streams in parts]
 
     def learn(
@@ -244,11 +239,3 @@ def measured(found: Measured, examples: Sequence[Example]) -> Measured:
 
 def _over_sampled(values: torch.Tensor, targets: TokenTargets) -> torch.Tensor:
     return values.sum() if targets.sampled is None else values[targets.sampled].sum()
-
-
-def _no_dropout(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a Module's attributes are typed as Tensors)

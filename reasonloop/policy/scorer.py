@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,20 @@ from torch import Tensor, nn
 from reasonloop.config import Sampling
 from reasonloop.policy import attention
 from reasonloop.policy.attention import Plan
-from reasonloop.policy.logprobs import Head, target_logprobs
-from reasonloop.policy.stream import Stream
+from reasonloop.policy.logprobs import Head, NoHead, target_logprobs
+from reasonloop.policy.rotary import Rope
+from reasonloop.policy.stream import Packing, Stream
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether logits are a product with a matrix, as `Scorer.head` has it, and not a module's with more to it: a scale of
+    each token may be one at first, and is trained."""
+    head: Any = type(model.get_output_embeddings())
+    return issubclass(head, nn.Linear) and head.forward is nn.Linear.forward
+
+
+ComputePath = Literal["packed", "plain"]
+"""How a policy computes: on packed streams with our attention, or by its own forward pass (policy/plain.py)"""
 
 
 @dataclass(frozen=True)
@@ -30,9 +42,22 @@ class Scored:
 class Scorer(nn.Module):
     """A causal model of transformers' own, run on packed streams: what a wrapper for several devices wraps."""
 
+    path: ComputePath = "packed"
+    shares_prompts = True
+    """Whether equal prompts of a stream are computed once"""
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+
+    @property
+    def packing(self) -> Packing:
+        """What may stand in one of its streams."""
+        return Packing(self.shares_prompts, Rope.of(self.model.config.get_text_config()))
+
+    def on(self, model: Any) -> Scorer:
+        """The same for another module tree of the same model."""
+        return Scorer(model)
 
     def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
         """`sampling`: the distribution; None for the hidden states alone (a critic's trunk)."""
@@ -54,7 +79,7 @@ class Scorer(nn.Module):
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
-    def head(self) -> Head:
+    def head(self) -> Head | NoHead:
         """The step from hidden states to logits, with the scalings that some model families add."""
         config = self.model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)

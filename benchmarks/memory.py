@@ -88,7 +88,7 @@ def measure(model: str, stage: str, threads: int, options: list[str]) -> int:
         policy.adapt(settings, "memory")
     learner = LocalLearner(policy, recipe.optimizer, recipe.sampling, recipe.model.gradient_checkpointing)
     length, group = recipe.sampling.max_tokens, recipe.rl.group_size
-    words = policy.vocabulary
+    words = len(policy.head().rows[0])
 
     def prompts(count: int) -> list[Any]:
         made = [rng.integers(5, words, PROMPT).astype(np.int32) for _ in range(-(-count // group))]

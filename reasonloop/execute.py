@@ -146,7 +146,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
     from reasonloop.runs.fit import needs_noted, sizes_of
-    from reasonloop.runs.notes import check_length, notes
+    from reasonloop.runs.notes import check_length, notes, told_of_text
     from reasonloop.tasks import load_task, require_gold, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
@@ -169,7 +169,12 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
 
     policy = _checked_policy(recipe, task, problems, dry)
     tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
+    for line in [
+        *told_of_text(policy.codec, problems, recipe.sampling.stop),
+        *notes(recipe, task, problems),
+        *dry.notes(),
+        *room,
+    ]:
         print(line, file=sys.stderr)
     return policy
 
@@ -196,8 +201,9 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
                 engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
+    policy = Policy.load(recipe.model.source, device, recipe.model.dtype, recipe.model.trust_remote_code)
     codec = policy.codec
+    codec.date = recipe.model.date
     for settings in dry.adapters:
         check_targets(policy.model, settings)
     codec.stop_texts(recipe.sampling.stop)
@@ -239,6 +245,7 @@ def _work(run: Session) -> None:
     from reasonloop.kernels import build
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
+    from reasonloop.runs.inputs import settle_inputs
     from reasonloop.runs.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
@@ -247,6 +254,7 @@ def _work(run: Session) -> None:
     prepare_threads(run.folder.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
+    settle_inputs(run)
     if not problems_file(run.folder.path).is_file():
         write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
     with Progress(dry.units) as progress, run.stoppable():

@@ -138,7 +138,7 @@ class KernelDecoder:
         self.final = _Norm.of(base.norm)
         self.layers = [_Layer.of(module) for module in base.layers]
         head = policy.head()
-        self._head = replace(head, project=Panels(head.weight, head.bias))
+        self._head = replace(head, project=Panels(*head.rows))
         self._model = _ModelPointers()
         self._kept: list[Any] = []
         """What the kernels have the addresses of"""

@@ -24,7 +24,7 @@ from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
 
-SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
+SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "apart", "kl", "value")
 """What is summed over the tokens of an update"""
 
 
@@ -123,6 +123,7 @@ class LocalLearner:
             "logprob": sums["logprob"] / tokens,
             "clip_fraction": sums["clipped"] / tokens,
             "k1": sums["k1"] / tokens,
+            "apart": sums["apart"] / tokens,
             "kl": sums["kl"] / tokens,
             "tokens": float(tokens),
             "learning_rate": 0.0 if frozen else rate,
@@ -150,7 +151,7 @@ class LocalLearner:
             part.total.backward()
             self._collect_gradients()
             entropy, logprob = (_over_sampled(values, targets) for values in (scored.entropies, scored.logprobs))
-            found = (part.total, entropy, logprob, part.clipped, part.k1, part.kl, part.value)
+            found = (part.total, entropy, logprob, part.clipped, part.k1, part.apart, part.kl, part.value)
             sums += torch.stack([value.detach().double() for value in found])
         return dict(zip(SUMS, sums.tolist(), strict=True))
 

@@ -107,5 +107,5 @@ def _twin(policy: Policy) -> tuple[Policy, Pairs]:
     memo |= {id(buffer): buffer for buffer in policy.model.buffers()}
     twin = copy.copy(policy)
     twin.model = copy.deepcopy(policy.model, memo)
-    twin.scorer = Scorer(twin.model)
+    twin.scorer = Scorer(twin.model, policy.scorer.unknown)
     return twin, pairs

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.policy.attention import PackedPlan, Segment
+from reasonloop.policy.finite import NotFinite
 from reasonloop.policy.scorer import Scorer
 
 # a foreign prompt, then a prompt with two responses: (start, length) in the stream, and what comes before each
@@ -46,6 +47,11 @@ def check_packing(scorer: Scorer, vocabulary: int, name: str) -> None:
             mixed = _difference(_packed(scorer, others)[_ROWS[-1]], packed[_ROWS[-1]])
     except (TypeError, AttributeError, NotImplementedError, RuntimeError, ValueError, IndexError) as error:
         raise InputError(f"model {name}: does not run on packed streams: {first_line(error)}") from error
+    if not all(one.isfinite().all() for one in own):
+        raise NotFinite(
+            f"model {name}: its weights are finite, its logits are not: they are too large; expected those of a model "
+            "whose training has not diverged"
+        )
     if not worst < tolerance:
         raise InputError(
             f"model {name}: on a packed stream its logits differ by {worst:.2g} of their spread from its own forward pass "
@@ -68,7 +74,7 @@ def rounding(model: Any) -> float:
 
 def _packed(scorer: Scorer, tokens: Tensor) -> Tensor:
     positions, plan = torch.tensor(_POSITIONS, device=tokens.device), PackedPlan(list(_SEGMENTS), tokens.device)
-    return scorer.head().logits(scorer.hidden(tokens, positions, plan))
+    return scorer.head().whole().logits(scorer.hidden(tokens, positions, plan))
 
 
 def _difference(logits: Tensor, expected: Tensor) -> float:

@@ -35,12 +35,25 @@ class Head:
     softcap: float | None = None
     project: Linear = linear
     """(hidden, weight, bias) -> hidden @ weight.T + bias"""
+    words: int | None = None
+    """Only so many tokens, from the first, have logits; None: all V"""
+    absent: Tensor | None = None
+    """bool [words]: tokens among them whose logits are -inf"""
+
+    @property
+    def rows(self) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias of the tokens that have logits: views."""
+        return self.weight[: self.words], self.bias[: self.words] if self.bias is not None else None
+
+    def whole(self) -> Head:
+        """The same for every token, as the model itself has them."""
+        return replace(self, words=None, absent=None)
 
     def for_chunks(self) -> Head:
         """The same for several products of the weight as it is now; they carry no gradient."""
         if self.project is not linear:
             return self
-        times = right_factor(self.weight, turned=True)
+        times = right_factor(self.rows[0], turned=True)
 
         def project(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return times(hidden) if bias is None else times(hidden).add_(bias)
@@ -48,17 +61,18 @@ class Head:
         return replace(self, project=project)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [M, D] -> [M, V] float32."""
-        if hidden.is_cuda and hidden.dtype in HALVES and self.bias is None:
-            logits = torch.mm(
-                hidden, self.weight.t(), out_dtype=torch.float32
-            )  # as it was summed, not rounded in between
+        """hidden [M, D] -> [M, words] float32."""
+        weight, bias = self.rows
+        if hidden.is_cuda and hidden.dtype in HALVES and bias is None:
+            logits = torch.mm(hidden, weight.t(), out_dtype=torch.float32)  # as it was summed, not rounded in between
         else:
-            logits = self.project(hidden, self.weight, self.bias).float()
+            logits = self.project(hidden, weight, bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
+        if self.absent is not None:
+            logits = logits.masked_fill_(self.absent, float("-inf"))
         return logits
 
 
@@ -113,15 +127,17 @@ class _TargetLogprobs(torch.autograd.Function):
         ctx.head, ctx.sampling = head, sampling
         head = head.for_chunks()
         sums = logprobs.new_empty(len(targets), 2) if _fused(hidden, weight, head, sampling) else None
-        if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
-            raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {len(weight) - 1}")
+        words = len(head.rows[0])
+        if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < words:
+            raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {words - 1}")
         for part in _chunks(len(targets), weight):
             if sums is not None:
                 there = (sums[part], logprobs[part], entropies[part])
                 kernels.token_logprobs(head.logits(hidden[part]), targets[part], 1 / sampling.temperature, *there)
                 continue
             logits = tempered(head.logits(hidden[part]), sampling, targets[part])
-            logprobs[part], entropies[part] = _measured(logits, targets[part], sampling.truncated)
+            cut = sampling.truncated or head.absent is not None
+            logprobs[part], entropies[part] = _measured(logits, targets[part], cut)
         ctx.save_for_backward(hidden, weight, bias, targets, sums)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -129,7 +145,7 @@ class _TargetLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, sums = ctx.saved_tensors
-        head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight)
+        head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight[: ctx.head.words])
         d_hidden = torch.empty_like(hidden)
         whole = torch.contiguous_format
         d_weight = torch.zeros_like(weight, memory_format=whole) if ctx.needs_input_grad[1] else None
@@ -145,15 +161,16 @@ class _TargetLogprobs(torch.autograd.Function):
                 d_logits = _gradients(raw, head, sampling, targets[part], grads[0][part] * slope).to(weight.dtype)
             d_hidden[part] = times_weight(d_logits)
             if d_weight is not None:
-                multiply(d_logits, hidden[part], a_turned=True, onto=d_weight)
+                multiply(d_logits, hidden[part], a_turned=True, onto=d_weight[: head.words])
             if d_bias is not None:
-                d_bias += d_logits.sum(0)
+                d_bias[: head.words] += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None, None
 
 
 def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
-    """Whether our kernels take the logits from here: no truncation, no cap."""
-    return head.softcap is None and not sampling.truncated and kernels.usable(hidden, weight)
+    """Whether our kernels take the logits from here: no truncation, no cap, none missing."""
+    plain = head.softcap is None and head.absent is None and not sampling.truncated
+    return plain and kernels.usable(hidden, weight)
 
 
 def _measured(logits: Tensor, targets: Tensor, truncated: bool) -> tuple[Tensor, Tensor]:

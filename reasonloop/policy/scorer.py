@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,9 +31,11 @@ class Scored:
 class Scorer(nn.Module):
     """A causal model of transformers' own, run on packed streams: what a wrapper for several devices wraps."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, unknown: Sequence[int] = ()) -> None:
+        """`unknown`: tokens that are never sampled, in order: the distribution is one without them (`Codec.unknown`)."""
         super().__init__()
-        self.model = model
+        self.model, self.unknown = model, tuple(unknown)
+        self._absent: Tensor | None = None
 
     def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
         """`sampling`: the distribution; None for the hidden states alone (a critic's trunk)."""
@@ -59,4 +62,21 @@ class Scorer(nn.Module):
         config = self.model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)
         output = self.model.get_output_embeddings()
-        return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
+        head = Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
+        if not self.unknown:
+            return head
+        words, scattered = apart(self.unknown, len(output.weight))
+        if scattered and (self._absent is None or self._absent.device != output.weight.device):
+            self._absent = torch.zeros(words, dtype=torch.bool)
+            self._absent[list(scattered)] = True
+            self._absent = self._absent.to(output.weight.device)
+        return replace(head, words=words, absent=self._absent)
+
+
+def apart(unknown: Sequence[int], vocabulary: int) -> tuple[int, Sequence[int]]:
+    """How many tokens are left without the unknown ones at a vocabulary's end, and the unknown ones among them."""
+    words = vocabulary
+    ending = len(unknown)
+    while ending and unknown[ending - 1] == words - 1:
+        words, ending = words - 1, ending - 1
+    return words, unknown[:ending]

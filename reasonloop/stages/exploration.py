@@ -25,6 +25,7 @@ from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.adapted import policy_of_stage
+from reasonloop.stages.alarm import check_first_update, diverging, expect_good
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
@@ -77,14 +78,15 @@ def explore(run: Session, start: Source, place: Place, arm: Arm, budget: Budget)
     state = ExplorationState.of(checkpoint)
     if state is None or not state.over(budget.until):
         exploration = Exploration(run, start, place, arm, budget)
-        while not exploration.over:
-            step = exploration.sample()
-            exploration.keep(step)
-            if budget.learn and step.useful:
-                exploration.learn(step)
-            exploration.report(step)
-            exploration.probe_if_due()
-            exploration.save_if_due()
+        with diverging(run, lambda: exploration.where, "rl.learning_rate"):
+            while not exploration.over:
+                step = exploration.sample()
+                exploration.keep(step)
+                if budget.learn and step.useful:
+                    exploration.learn(step)
+                exploration.report(step)
+                exploration.probe_if_due()
+                exploration.save_if_due()
         state = exploration.state
     best = (
         run.folder.checkpoint(Place(place.branch, "best", place.iteration)).folder
@@ -133,6 +135,7 @@ class Exploration:
             planned=options.rollouts_per_step,
             exact=run.engine.exact,
             reference=self.reference,
+            on_first=lambda measured: check_first_update(run, self.learner, measured, self.where),
         )
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:
@@ -146,6 +149,11 @@ class Exploration:
                 f"the exploration {place.name} ended with {self.state.rollouts} rollouts and can't go on to "
                 f"{self.budget.until}: give the budget that it had before planned={self.budget.until}, in a new run"
             ) from None
+
+    @property
+    def where(self) -> str:
+        """For a reader"""
+        return f"{self.place.name}, step {self.place.step + 1}"
 
     @property
     def over(self) -> bool:
@@ -179,6 +187,7 @@ class Exploration:
         rate = scheduled(options.learning_rate, options.schedule, at, self.planned, options.warmup_steps)
         skipped = self.learner.skipped
         step.measured = self.step_learner.learn(step, rate)
+        expect_good(self.learner)
         del step.measured["loss"]  # a policy gradient's value tells a reader of the run nothing
         tell_skipped(self.run, self.learner, skipped, f"step {number + 1}")
 

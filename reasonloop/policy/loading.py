@@ -171,7 +171,7 @@ def unloadable(path: str | Path, error: Exception) -> InputError:
     if "trust_remote_code" in str(error):
         why = (
             "its author's own Python code would have to run (auto_map in its config.json or tokenizer_config.json); "
-            "expected a model whose family is part of transformers, or, if you trust that code with all that you may do yourself, "
+            "expected a model whose family is part of transformers, or, if that code may do all that you may, "
             "model.trust_remote_code = true"
         )
     elif isinstance(error, UnpicklingError):

@@ -162,7 +162,7 @@ def sampling(policy: Policy, batch: int, workload: Workload, peak: dict[str, flo
     seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked, engine, len(steps))), workload.seconds)
     rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
     ceiling, laid_out = (ceilings.decoding_ceiling(policy.model, batch, laid_out=way) for way in (False, True))
-    element = policy.head().weight.element_size()
+    element = next(policy.model.parameters()).element_size()
     read = ceilings.cost_of(policy.model).decoding_bytes(batch, workload.prompt + workload.response / 2, element)
     return {
         "batch": batch,

@@ -10,19 +10,17 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.engine.decoder import Capture, Decoder, decoder_for
 from reasonloop.engine.draw import drawn, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
-from reasonloop.engine.slots import PrefillPlan
+from reasonloop.engine.slot_decoder import Prefilled
 from reasonloop.engine.stop_text import stops
 from reasonloop.errors import Diverged, InputError, RunError
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import PREFILL_TOKENS
-from reasonloop.policy.stream import Layout, common_prefix
-from reasonloop.policy.transfer import sent
+from reasonloop.policy.stream import common_prefix
 
 
 class NativeEngine:
@@ -105,13 +103,10 @@ class _Asked:
 
 @dataclass
 class _Ready:
-    """A prompt that has been computed: where its keys and values are, and the hidden state that responses start from."""
+    """Requests whose prompt has been computed."""
 
     asked: _Asked
-    prefill: PrefillPlan
-    stream: np.ndarray
-    """int64 [P], where the prompt's tokens are in the prefill's stream"""
-    hidden: Tensor
+    prompt: Prefilled
     sample: int = 0
     """The next one to admit"""
 
@@ -135,7 +130,9 @@ class _Generation:
         for _, members in groupby(range(len(requests)), key=lambda i: requests[i].prompt.tobytes()):
             own = list(members)
             asked.append(_Asked(requests[own[0]].prompt, own[0], len(own)))
-        self.shared = common_prefix([group.prompt for group in asked])
+        if decoder.lockstep:  # those of one length together
+            asked.sort(key=lambda group: len(group.prompt))
+        self.shared = 0 if decoder.lockstep else common_prefix([group.prompt for group in asked])
         self.slots = slots = min(engine.slots, len(requests))
         longest = max(sampling.max_tokens, *(request.length for request in requests))
         decoder.begin(slots, max(len(group.prompt) for group in asked) + longest)
@@ -200,10 +197,11 @@ class _Generation:
 
     def _admit(self) -> None:
         """Fills free slots with the next samples, and draws their first tokens from their prompt's hidden state."""
+        if self.decoder.lockstep and self.active:
+            return
         while self.active < self.slots and (self.ready or self.waiting):
             first = slot = self.active
-            hidden: list[Tensor] = []
-            copies: dict[int, tuple[PrefillPlan, list[np.ndarray], list[np.ndarray], list[np.ndarray]]] = {}
+            prompts: list[Prefilled] = []
             while slot < self.slots and (self.ready or self.waiting):
                 if not self.ready:
                     self._prefill()
@@ -213,39 +211,26 @@ class _Generation:
                 self.request[slot], self.draws[slot] = number, request.draw
                 self.prompt[slot], self.count[slot], self.tail[slot] = len(request.prompt), 0, 0
                 self.limit[slot] = request.length or self.sampling.max_tokens
-                hidden.append(group.hidden)
-                _, stream, slots, places = copies.setdefault(id(group.prefill), (group.prefill, [], [], []))
-                stream.append(group.stream)
-                slots.append(np.full(len(group.stream), slot))
-                places.append(np.arange(len(group.stream)))
+                prompts.append(group.prompt)
                 group.sample += 1
                 if group.sample == group.asked.count:
                     self.ready.popleft()
                 slot += 1
-            for prefill, *lists in copies.values():
-                device = self.decoder.cache.device
-                indices = [sent(np.concatenate(part), device) for part in lists]
-                self.decoder.cache.admit(prefill, *indices)
+            self.decoder.admit(prompts, first)
             self.active = slot
-            rows = np.arange(first, slot)
-            self._extend(rows, *drawn(self.decoder.logits(torch.stack(hidden)), self._uniforms(rows), self.sampling))
+            rows, hidden = np.arange(first, slot), torch.stack([prompt.hidden for prompt in prompts])
+            self._extend(rows, *drawn(self.decoder.logits(hidden), self._uniforms(rows), self.sampling))
             self._retire(first)
 
     def _prefill(self) -> None:
-        """Computes the next prompts, packed without padding."""
+        """Computes the next prompts."""
         chosen: list[_Asked] = []
         total = self.shared
         while self.waiting and (not chosen or total + self._own_tokens(self.waiting[0]) <= PREFILL_TOKENS):
             chosen.append(self.waiting.popleft())
             total += self._own_tokens(chosen[-1])
-        layout = Layout()
-        spans = layout.lay_prompts([asked.prompt for asked in chosen])
-        device = self.decoder.cache.device
-        plan = PrefillPlan(layout.segments, device)
-        hidden = self.decoder.prefill(layout.tokens(device), layout.positions(device), plan)
-        for asked, own in zip(chosen, spans, strict=True):
-            stream = np.concatenate([np.arange(start, start + length) for start, length in own])
-            self.ready.append(_Ready(asked, plan, stream, hidden[stream[-1]].clone()))
+        prompts = self.decoder.prefill([asked.prompt for asked in chosen])
+        self.ready.extend(map(_Ready, chosen, prompts))
 
     def _own_tokens(self, asked: _Asked) -> int:
         return len(asked.prompt) - self.shared
@@ -269,7 +254,7 @@ class _Generation:
         holes = over[over < left]
         movers = np.setdiff1d(rows[left:], over, assume_unique=True)
         if len(holes):
-            self.decoder.cache.move(movers.tolist(), holes.tolist(), int(self._reach(movers).max()))
+            self.decoder.move(movers.tolist(), holes.tolist(), int(self._reach(movers).max()))
             numbers = (self.request, self.prompt, self.count, self.limit, self.tail, self.draws)
             for known in (*numbers, self.tokens, self.logprobs):
                 known[holes] = known[movers]

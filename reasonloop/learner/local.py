@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import ThreadRanks, cut
+from reasonloop.learner.recompute import recompute
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
@@ -60,12 +60,7 @@ class LocalLearner:
         if checkpointing:
             nothing = np.zeros(2, np.int32)
             self.score([(nothing, nothing)], sampling)  # attention looks at itself once, which isn't computed again
-            enable = getattr(policy.model, "activation_checkpointing_enable", None)  # since transformers 5.23
-            # what is computed again in the backward pass must multiply as it did at first
-            again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), wide_matmul(policy.device))}
-            (enable or policy.model.gradient_checkpointing_enable)(again)
-            policy.model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
-            _no_dropout(policy.model)
+            recompute(policy.model)
         self._trained = [p for p in policy.model.parameters() if p.requires_grad]
         self.parameters = [
             p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._trained
@@ -101,7 +96,8 @@ class LocalLearner:
 
         alone = critic is not None or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS))
+        shared = self.policy.scorer.shares_prompts
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), shared)
         found = self._ranks.run(self.policy, parts, work)
         sums = {name: sum(rank[name] for rank in found) for name in found[0]}
         norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
@@ -204,11 +200,3 @@ class LocalLearner:
 
 def _over_sampled(values: torch.Tensor, targets: TokenTargets) -> torch.Tensor:
     return values.sum() if targets.sampled is None else values[targets.sampled].sum()
-
-
-def _no_dropout(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a Module's attributes are typed as Tensors)

@@ -3,7 +3,7 @@
 The model is always called on one row, a stream of N tokens without padding; a *plan* says which tokens each of them may
 see. Everything outside of attention (all the matrix products with weights) works on the stream and wastes nothing.
 `PackedPlan` is for scoring and training: many sequences side by side, where the responses of one group share one copy of
-their prompt. The sampling engine has a plan of its own (engine/slots.py) that keeps keys and values between calls.
+their prompt. The sampling engine has a plan of its own (policy/slots.py) that keeps keys and values between calls.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from reasonloop.kernels import ops as kernels
 from reasonloop.policy import varlen
+from reasonloop.policy.masks import own_window
 
 NAME = "reasonloop"
 
@@ -42,7 +43,7 @@ class Scores:
 
 
 class Plan(Protocol):
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """query [N, H, D], key and value [N, Hkv, D] of the stream's N tokens -> [N, H, D]."""
         ...
 
@@ -61,9 +62,12 @@ def attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function. query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, N, H, D]."""
+    if (watch := kwargs.get("watch")) is not None:
+        return watch.see(module, query, key, value, attention_mask, sliding_window), None
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention sinks are not supported")
-    scores = Scores(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = Scores(scaling, sliding_window if plan is None else own_window(module, sliding_window), softcap)
     if plan is None and softcap is not None:  # sdpa has no soft cap
         return _softcapped(query, key, value, attention_mask, scores), None
     if plan is None:  # an ordinary call from outside, `generate` for one
@@ -71,8 +75,7 @@ def attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    out = plan.attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
+    out = plan.attend(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
     return out.unsqueeze(0), None
 
 
@@ -237,7 +240,7 @@ class PackedPlan:
         )
         return chunk, places
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         if key.shape != value.shape or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
             raise NotImplementedError("its values or queries have other sizes than its keys")
         if scores.causal and kernels.usable(query, key, value):

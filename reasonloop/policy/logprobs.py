@@ -76,6 +76,20 @@ class Head:
         return logits
 
 
+@dataclass(frozen=True)
+class NoHead:
+    """Of a model whose logits come out of its own forward pass: they take the place of the hidden states."""
+
+    words: int | None = None
+    absent: Tensor | None = None
+    """As in `Head`"""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[M, V] -> [M, words] float32, a copy."""
+        logits = hidden[:, : self.words].to(torch.float32, copy=True)
+        return logits if self.absent is None else logits.masked_fill_(self.absent, float("-inf"))
+
+
 def truncation_mask(logits: Tensor, sampling: Sampling) -> Tensor | None:
     """bool [M, V], True for tokens that may be sampled; None where all may. `logits` [M, V] are divided by T already.
 
@@ -158,13 +172,35 @@ class _TargetLogprobs(torch.autograd.Function):
                 )
                 d_logits = raw
             else:
-                d_logits = _gradients(raw, head, sampling, targets[part], grads[0][part] * slope).to(weight.dtype)
+                d_logits = _gradients(raw, head.softcap, sampling, targets[part], grads[0][part] * slope).to(
+                    weight.dtype
+                )
             d_hidden[part] = times_weight(d_logits)
             if d_weight is not None:
                 multiply(d_logits, hidden[part], a_turned=True, onto=d_weight[: head.words])
             if d_bias is not None:
                 d_bias[: head.words] += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None, None
+
+
+class _TargetLogits(torch.autograd.Function):
+    """The same from the logits themselves, which are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, head: NoHead, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits, targets)
+        ctx.head, ctx.sampling = head, sampling
+        cut = sampling.truncated or head.absent is not None
+        found = _measured(tempered(head.logits(logits), sampling, targets), targets, cut)
+        ctx.mark_non_differentiable(found[1])
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        logits, targets = ctx.saved_tensors
+        pulls = grads[0] / ctx.sampling.temperature
+        found = _gradients(ctx.head.logits(logits), None, ctx.sampling, targets, pulls)
+        return found.to(logits.dtype), None, None, None
 
 
 def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
@@ -184,9 +220,11 @@ def _measured(logits: Tensor, targets: Tensor, truncated: bool) -> tuple[Tensor,
     return logprobs, total - probs.mul_(logits).sum(-1)
 
 
-def _gradients(raw: Tensor, head: Head, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:
+def _gradients(raw: Tensor, softcap: float | None, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:
     """The gradient by the uncapped logits [M, V] of the sum of pulls [M] times log-probs; `raw` is overwritten."""
-    softcap_slope = 1 - (raw / head.softcap) ** 2 if head.softcap is not None else None
+    softcap_slope = (
+        (1 - (raw / softcap) ** 2).clamp_(min=0) if softcap is not None else None
+    )  # 0 where a token is absent
     d_logits = tempered(raw, sampling, targets)
     d_logits = torch.softmax(d_logits, -1).neg_()
     d_logits[torch.arange(len(d_logits), device=d_logits.device), targets] += 1.0
@@ -196,13 +234,15 @@ def _gradients(raw: Tensor, head: Head, sampling: Sampling, targets: Tensor, pul
     return d_logits
 
 
-def target_logprobs(hidden: Tensor, head: Head, targets: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def target_logprobs(hidden: Tensor, head: Head | NoHead, targets: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Log-probs of `targets` [M] int64 after hidden states [M, D], and entropies: two float32 [M], nats.
 
     Both are of the distribution that `sampling` draws from. Entropies carry no gradient. Memory does not grow with
     M x V: logits are made in chunks, and again in the backward pass. On a CPU raises IndexError (or gather's RuntimeError)
-    for a target beyond the vocabulary.
+    for a target beyond the vocabulary. With logits in the place of hidden states memory does grow.
     """
+    if isinstance(head, NoHead):
+        return _TargetLogits.apply(hidden[:, : head.words], targets, head, sampling)
     return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)
 
 

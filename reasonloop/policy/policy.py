@@ -23,10 +23,11 @@ from reasonloop.policy.adapters import Adapter
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
-from reasonloop.policy.finite import check_finite
+from reasonloop.policy.finite import NotFinite, check_finite
 from reasonloop.policy.loading import bundled_names, load_model, resolve_device
-from reasonloop.policy.logprobs import Head
-from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.logprobs import Head, NoHead
+from reasonloop.policy.plain_check import plain_scorer
+from reasonloop.policy.scorer import ComputePath, Scorer
 from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
@@ -45,16 +46,20 @@ class Policy:
     """What a reader calls it: where it was loaded from"""
     version = 0
     """Of its weights: another one whenever a `reasonloop.Learner` has changed them. Rollouts carry it."""
+    reason = ""
+    """Why it isn't computed on packed streams, where it isn't"""
     adapter: Adapter | None = None
     """LoRA: what is trained instead of the weights, once `adapt` has put it there"""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
+        self._own_attention: str = model.config._attn_implementation
         self.model.set_attn_implementation(attention.NAME)
         if self.device.type == "cuda":
             norms.fuse(self.model)
         self.codec = Codec(tokenizer, model.config, getattr(model, "generation_config", None))
-        self.scorer = Scorer(self.model, self.codec.unknown)
+        self.scorer: Scorer = Scorer(self.model)
+        self.scorer.unknown = self.codec.unknown
 
     @classmethod
     def load(
@@ -79,8 +84,31 @@ class Policy:
         policy.name = str(path)
         policy.codec.check_end(str(path))
         check_finite(policy.model, str(path))
-        check_packing(policy.scorer, policy.vocabulary, str(path))
+        try:
+            check_packing(policy.scorer, policy.vocabulary, str(path))
+        except NotFinite:
+            raise
+        except InputError as error:
+            policy.go_plain(str(error))
         return policy
+
+    @property
+    def path(self) -> ComputePath:
+        """ "packed", or "plain" for a model that packed streams can't reproduce."""
+        return self.scorer.path
+
+    def go_plain(self, reason: str) -> None:
+        """Computes by the model's own forward pass from now on. `reason`: why it isn't packed. Raises InputError where that
+        isn't exact either."""
+        self.model.set_attn_implementation(self._own_attention)
+        self.scorer, self.reason = plain_scorer(self.model, self.vocabulary, self.name), reason
+        self.scorer.unknown = self.codec.unknown
+
+    def on(self, model: Any) -> Policy:
+        """The same policy on another module tree of the same model."""
+        twin = copy.copy(self)
+        twin.model, twin.scorer = model, self.scorer.on(model)
+        return twin
 
     def compute_in(self, dtype: str) -> None:
         """Casts the weights to "float32" or "bfloat16"; "auto" is bfloat16 on a GPU, else float32.
@@ -110,9 +138,8 @@ class Policy:
 
     def without_adapter(self) -> Policy:
         """The policy as it was before `adapt`, on the same weights, which it shares: what a KL is to."""
-        twin = copy.copy(self)
-        twin.adapter, twin.model = None, adapters.without(self.model)
-        twin.scorer = Scorer(twin.model, self.scorer.unknown)
+        twin = self.on(adapters.without(self.model))
+        twin.adapter = None
         return twin
 
     def merged_parameters(self) -> Iterator[tuple[str, Tensor]]:
@@ -123,10 +150,7 @@ class Policy:
     def copy(self) -> Policy:
         """Another policy with the same weights: to explore with RL from here and then drop it, or as the reference of a KL.
         It takes as much memory again."""
-        twin = Policy(copy.deepcopy(self.model), self.codec.tokenizer)
-        twin.name, twin.version, twin.adapter = self.name, self.version, self.adapter
-        twin.model.train(self.model.training)  # where activations are computed again
-        return twin
+        return self.on(copy.deepcopy(self.model))
 
     def __repr__(self) -> str:
         count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))
@@ -202,7 +226,7 @@ class Policy:
         """Where the weights are in memory: the same until they are moved or cast."""
         return tuple(parameter.data_ptr() for parameter in self.model.parameters())
 
-    def head(self) -> Head:
+    def head(self) -> Head | NoHead:
         return self.scorer.head()
 
     def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
@@ -220,6 +244,7 @@ class Policy:
             return in_streams(
                 *(prompts, responses, SCORED_AT_ONCE, self.device),
                 lambda stream: self.scorer(stream, sampling).logprobs,
+                self.scorer.shares_prompts,
             )
 
 

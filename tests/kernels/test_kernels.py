@@ -168,7 +168,7 @@ def test_sizes_that_do_not_match_are_refused(sizes: tuple[int, int, int, int]) -
     heads, dim, kv_heads, value_dim = sizes
     query, key, value = torch.randn(9, heads, dim), torch.randn(9, kv_heads, 24), torch.randn(9, kv_heads, value_dim)
     with pytest.raises(NotImplementedError, match="other sizes than its keys"):
-        PackedPlan([Segment(0, 4), Segment(4, 5)]).attend(0, query, key, value, Scores(0.3))
+        PackedPlan([Segment(0, 4), Segment(4, 5)]).attend(query, key, value, Scores(0.3))
 
 
 def test_torchs_defaults_are_not_the_kernels() -> None:

@@ -15,13 +15,19 @@ class NotFinite(InputError):
 
 
 def check_finite(model: Any, name: str) -> None:
-    """Raises NotFinite with the first of its tensors that has one. Reads each weight once."""
+    """Raises NotFinite with what is wrong with the first such tensor of a model's."""
+    if found := overflow(model):
+        raise NotFinite(f"model {name}: {found}; expected numbers: its training has diverged, or its files are damaged")
+
+
+def overflow(model: Any) -> str:
+    """What is wrong with the first of a model's tensors that has NaN or infinity, or weights so large that norms of layers
+    have; empty where all are well. Reads each weight once."""
     for tensor, weight in model.named_parameters():
         values = weight.detach()
-        if math.isfinite(float(values.sum(dtype=torch.float32))):  # which anything that isn't finite makes so, too
+        if math.isfinite(float(torch.linalg.vector_norm(values, dtype=torch.float32))):
             continue
         if count := int((~values.isfinite()).sum()):
-            raise NotFinite(
-                f"model {name}: {count:,} of the {values.numel():,} weights in {tensor} are not finite (NaN or infinity); "
-                "expected numbers: its training has diverged, or its files are damaged"
-            )
+            return f"{count:,} of the {values.numel():,} weights in {tensor} are not finite (NaN or infinity)"
+        return f"the weights in {tensor} are too large for float32 ({float(values.abs().max()):.2g})"
+    return ""

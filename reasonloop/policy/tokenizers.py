@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,18 @@ def load_tokenizer(folder: Path, **how: Any) -> Any:
     own = PreTrainedTokenizerFast.from_pretrained(folder, **how)
     if all(_tokens(found, text) == _tokens(own, text) for text in _TEXTS):
         return found
+    _tell(folder, type(found).__name__)
+    return own
+
+
+@cache
+def _tell(folder: Path, kind: str) -> None:
+    """Once a process."""
     print(
-        f"model {folder}: AutoTokenizer makes a {type(found).__name__} of its tokenizer.json, which gives other tokens than "
-        "that file; the file's are used here. Whoever loads the product needs them, too: "
-        "PreTrainedTokenizerFast.from_pretrained",
+        f"model {folder}: AutoTokenizer makes a {kind} of its tokenizer.json, which gives other tokens than that file; the "
+        "file's are used here. Whoever loads the product needs them, too: PreTrainedTokenizerFast.from_pretrained",
         file=sys.stderr,
     )
-    return own
 
 
 def _is_set_otherwise(folder: Path) -> bool:

@@ -36,7 +36,7 @@ WHOLE = 64 << 20
 """Bytes of a file that is read to its last one; of a larger one, for the time that it would take, its size, both ends, and
 so much of every MiB:"""
 PART = 4 << 10
-_MIB = 1 << 20
+MIB = 1 << 20
 
 
 def date_of(recipe: Recipe, run: Path) -> datetime.date:
@@ -128,12 +128,12 @@ def of_file(path: Path) -> str:
         if size <= WHOLE:
             digest.update(file.read())
             return digest.hexdigest()
-        digest.update(size.to_bytes(8, "little") + file.read(_MIB))
-        for start in range(_MIB, size - _MIB, _MIB):
+        digest.update(size.to_bytes(8, "little") + file.read(MIB))
+        for start in range(MIB, size - MIB, MIB):
             file.seek(start)
             digest.update(file.read(PART))
-        file.seek(size - _MIB)
-        digest.update(file.read(_MIB))
+        file.seek(size - MIB)
+        digest.update(file.read(MIB))
     return digest.hexdigest()
 
 
@@ -158,7 +158,7 @@ def _other_problems(run: Session, then: Mapping[str, Any], now: Mapping[str, Any
         which = (
             f"{len(other)} of {len(there)}, {other[0]!r} for one"
             if other
-            else "in their order, or in what verifies them"
+            else "in their order, or in more than prompt and answer"
         )
         found.append(f"other {split} problems ({which})")
     return found

@@ -50,6 +50,8 @@ class Session:
         self.stopping = False
         self.said: set[str] = set()
         """What needs to be said once only"""
+        self.skipped = 0
+        """Updates that were left out one after another, up to the last one"""
         self.apart = 0.0
         """Nats a token between sampler and learner: the most that was said of it (`stages.alarm`)"""
         self._prompts: dict[str, list[Group]] = {}

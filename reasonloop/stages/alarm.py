@@ -13,6 +13,7 @@ from reasonloop.engine.checked import rounding_of
 from reasonloop.errors import Diverged, RunError
 from reasonloop.files import ADAPTER
 from reasonloop.learner.protocol import Learner, Measured
+from reasonloop.policy.finite import overflow
 from reasonloop.runs.session import Session
 
 STOP = 0.5
@@ -64,7 +65,9 @@ def expect_numbers(measured: Measured) -> None:
 
 
 def expect_good(learner: Learner) -> None:
-    """Raises Diverged where the weights give no numbers: they are not to replace a checkpoint's that do."""
+    """Raises Diverged where the weights, or what they give, are no numbers: a checkpoint's that are not to go for them."""
+    if found := overflow(learner.policy.model):
+        raise Diverged(found)
     tokens = np.arange(_TRIAL, dtype=np.int32) % learner.policy.vocabulary
     (logprobs,) = learner.score([(tokens, tokens[:_TRIAL])], Sampling())
     if not np.isfinite(logprobs).all():

@@ -20,8 +20,9 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
-"""Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
+MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.", "model.date")
+"""Options that a continued run may have otherwise, and sections of such: they don't touch the result, or (the date) are
+looked at elsewhere"""
 
 
 class RunFolder:

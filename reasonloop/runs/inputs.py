@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from reasonloop.runs.session import Session
 
 NAME = "inputs.json"
+DATE = "REASONLOOP_DATE"
+"""The variable by which a study's runs have one date"""
 ASKED = ("train", "probe", "test")
 """Splits whose prompts are sampled from"""
 _PLACES = ("file", "line")
@@ -40,9 +43,14 @@ MIB = 1 << 20
 
 
 def date_of(recipe: Recipe, run: Path) -> datetime.date:
-    """What a run's chat template writes as today's date: that of its begin, the recipe's, or today's."""
-    known = read(run).get("date")
-    return datetime.date.fromisoformat(known) if known else recipe.model.date or datetime.date.today()
+    """What a run's chat template writes as today's date: that of its begin, or the recipe's, its study's, or today's."""
+    known = read(run).get("date") or recipe.model.date or os.environ.get(DATE)
+    if not isinstance(known, str):
+        return known or datetime.date.today()
+    try:
+        return datetime.date.fromisoformat(known)
+    except ValueError:
+        raise InputError(f"{DATE} = {known!r}: no date; expected one, as 2026-11-28") from None
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -58,7 +66,7 @@ def settle_inputs(run: Session) -> None:
     if not then:
         write_atomically(run.folder.path / NAME, json.dumps(now, indent=1, sort_keys=True) + "\n")
         return
-    told = [*_other_problems(run, then, now), *_other_files(then, now)]
+    told = [*_other_date(run, then), *_other_problems(run, then, now), *_other_files(then, now)]
     if not told and then["prompts"] != now["prompts"]:
         told = [
             "the same problems become other prompts: other versions of the tokenizer's libraries, or a chat template that "
@@ -139,6 +147,12 @@ def of_file(path: Path) -> str:
 
 def _digest() -> Any:
     return hashlib.blake2b(digest_size=16)
+
+
+def _other_date(run: Session, then: Mapping[str, Any]) -> list[str]:
+    wanted = run.recipe.model.date
+    same = wanted is None or wanted.isoformat() == then["date"]
+    return [] if same else [f"another model.date ({then['date']} there, {wanted} here)"]
 
 
 def _other_problems(run: Session, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -173,6 +173,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
         *told_of_text(policy.codec, problems, recipe.sampling.stop),
         *notes(recipe, task, problems),
         *dry.notes(),
+        *policy.notes(),
         *room,
     ]:
         print(line, file=sys.stderr)
@@ -245,7 +246,7 @@ def _work(run: Session) -> None:
     from reasonloop.kernels import build
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
-    from reasonloop.runs.inputs import settle_inputs
+    from reasonloop.runs.inputs import ASKED, Inputs
     from reasonloop.runs.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
@@ -254,7 +255,8 @@ def _work(run: Session) -> None:
     prepare_threads(run.folder.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
-    settle_inputs(run)
+    prompts = {split: run.prompts(split) for split in ASKED}
+    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path)
     if not problems_file(run.folder.path).is_file():
         write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
     with Progress(dry.units) as progress, run.stoppable():

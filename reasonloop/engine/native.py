@@ -18,6 +18,7 @@ from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.engine.slot_decoder import Prefilled
 from reasonloop.engine.stop_text import stops
 from reasonloop.errors import Diverged, InputError, RunError
+from reasonloop.policy.codec import Codec
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import PREFILL_TOKENS
 from reasonloop.policy.stream import common_prefix
@@ -65,16 +66,20 @@ class NativeEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: Done | None = None
     ) -> list[Completion]:
-        """See `Engine`. Raises RunError when the policy has diverged."""
+        """See `Engine`. Raises RunError when the policy has diverged, and InputError for responses of lengths at which the
+        model's positions are turned anew."""
         policy = self._policy()
         if policy is None:
             raise RunError("the engine has no policy: call load() first")
         if not requests:
             return []
+        for request in requests:
+            if reason := policy.codec.rope.beyond(len(request.prompt), request.length or sampling.max_tokens):
+                raise InputError(f"a response behind a prompt of {len(request.prompt)} tokens: {reason}")
         with torch.inference_mode():
             decoder = self._decoder_of(policy)
             try:
-                return _Generation(self, policy.codec.decode, decoder, requests, sampling, on_done).run()
+                return _Generation(self, policy.codec, decoder, requests, sampling, on_done).run()
             except BaseException:
                 self.close()  # what it has in its buffers may be anything
                 raise
@@ -117,13 +122,13 @@ class _Generation:
     def __init__(
         self,
         engine: NativeEngine,
-        decode: Callable[[np.ndarray], str],
+        codec: Codec,
         decoder: Decoder,
         requests: Sequence[Request],
         sampling: Sampling,
         on_done: Done | None,
     ) -> None:
-        self.decode, self.decoder = decode, decoder
+        self.decode, self.decoder = codec.decode, decoder
         self.requests, self.sampling, self.on_done = requests, sampling, on_done
         self.version, self.on_step, self.on_token = engine.version, engine.on_step, engine.on_token
         asked: list[_Asked] = []
@@ -136,7 +141,11 @@ class _Generation:
         self.slots = slots = min(engine.slots, len(requests))
         longest = max(sampling.max_tokens, *(request.length for request in requests))
         decoder.begin(slots, max(len(group.prompt) for group in asked) + longest)
-        self.waiting = deque(asked)
+        turned = [codec.rope.is_long(len(group.prompt)) for group in asked]
+        queues = ([group for group, long in zip(asked, turned, strict=True) if long is kind] for kind in (False, True))
+        self.queues = list(map(deque, queues))
+        """What may be in flight together; each queue begins when the one before is done"""
+        self.waiting = self.queues[0]
         self.ready: deque[_Ready] = deque()
         self.active = 0
         """Slots 0 .. active - 1 hold responses in flight"""
@@ -158,17 +167,18 @@ class _Generation:
         self.done: list[Completion | None] = [None] * len(requests)
 
     def run(self) -> list[Completion]:
-        while True:
+        for queue in self.queues:
+            self.waiting = queue
             self._admit()
-            if not self.active:
-                break
-            rows = np.arange(self.active)
-            self._extend(
-                rows, *self.decoder.sample(self._last(), self._reach(rows) - 1, self._uniforms(rows), self.sampling)
-            )
-            if self.on_step is not None:
-                self.on_step(len(rows))
-            self._retire()
+            while self.active:
+                rows = np.arange(self.active)
+                self._extend(
+                    rows, *self.decoder.sample(self._last(), self._reach(rows) - 1, self._uniforms(rows), self.sampling)
+                )
+                if self.on_step is not None:
+                    self.on_step(len(rows))
+                self._retire()
+                self._admit()
         return [completion for completion in self.done if completion is not None]
 
     def _last(self) -> np.ndarray:

@@ -43,9 +43,7 @@ class Critic:
     def score(self, prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
         """Values before each response's tokens, float32 [T] each; no gradient. `limit`: tokens in a forward pass."""
         with wide_matmul(self.trunk.device):
-            return in_streams(
-                prompts, responses, limit, self.trunk.device, self.values, self.trunk.scorer.shares_prompts
-            )
+            return in_streams(prompts, responses, limit, self.trunk.device, self.values, self.trunk.scorer.packing)
 
     def estimate(self, groups: Sequence[Group]) -> Estimates:
         """Generalised advantages of all rollouts' tokens, by the critic as it is now; see `Estimator`.

@@ -96,8 +96,8 @@ class LocalLearner:
 
         alone = critic is not None or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
-        shared = self.policy.scorer.shares_prompts
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), shared)
+        packing = self.policy.scorer.packing
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), packing)
         found = self._ranks.run(self.policy, parts, work)
         sums = {name: sum(rank[name] for rank in found) for name in found[0]}
         norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))

@@ -15,6 +15,7 @@ import numpy as np
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object
+from reasonloop.policy.rotary import Rope
 from reasonloop.records import Problem
 
 _CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<form>(?:(?!(?P=quote)).)*)(?P=quote)\s*\)""")
@@ -37,6 +38,7 @@ class Codec:
         """Tokens that the model has logits for"""
         self.context_length = int(getattr(text, "max_position_embeddings", None) or 1 << 30)
         """Most tokens that the model's positions reach: prompt and response together"""
+        self.rope = Rope.of(text)
         self._generation = generation
         self.date: date | None = None
         """The date that a chat template writes which asks for today's; None: today's"""
@@ -89,6 +91,10 @@ class Codec:
             raise InputError(
                 f"{name}: its prompt has {len(prompt)} tokens, with sampling.max_tokens = {sampling.max_tokens} "
                 f"more than the model's context of {self.context_length}"
+            )
+        if reason := self.rope.beyond(len(prompt), sampling.max_tokens):
+            raise InputError(
+                f"{name}: its prompt has {len(prompt)} tokens, and sampling.max_tokens = {sampling.max_tokens}: {reason}"
             )
 
     def encode_prompt(self, problem: Problem) -> np.ndarray:

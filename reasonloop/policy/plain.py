@@ -34,15 +34,34 @@ class PlainScorer(Scorer):
     path = "plain"
     shares_prompts = False
 
-    def __init__(self, model: Any, separable: bool = True, pads: bool = True, cache: str | None = None) -> None:
+    def __init__(
+        self, model: Any, separable: bool = True, pads: bool = True, cache: str | None = None, positions: bool = False
+    ) -> None:
         """`separable`: the head is a matrix after the last hidden states, as `Scorer.head` has it; else logits are taken
-        as the model gives them. `pads`: rows may end in padding. `cache`: the argument that holds the family's own; None:
-        sequences are computed anew in every step."""
+        as the model gives them. `pads`: rows may end in padding. `cache`: the argument that holds the family's own, None
+        where sequences are computed anew in every step; `positions`: whether it is told beside it where a token stands."""
         super().__init__(model)
-        self.separable, self.pads, self.cache = separable, pads, cache
+        self.separable, self.pads, self.cache, self.positions = separable, pads, cache, positions
 
     def _on(self, model: Any) -> PlainScorer:
-        return PlainScorer(model, self.separable, self.pads, self.cache)
+        return PlainScorer(model, self.separable, self.pads, self.cache, self.positions)
+
+    @property
+    def called(self) -> Any:
+        """The module that is called: all of the model where its head isn't apart"""
+        return trunk(self.model) if self.separable else self.model
+
+    def cost(self) -> str:
+        """What the path is and costs, for whoever starts a run."""
+        decodes = "decodes from its own cache"
+        if self.cache is None:
+            decodes = (
+                "computes each response anew for every token (its own cache isn't exact), which is slow for long ones"
+            )
+        return (
+            "the model takes the plain path: its own forward pass, without shared prompts, several times as slow as packed; "
+            f"it {decodes}; docs/models.md"
+        )
 
     def head(self) -> Head | NoHead:
         return super().head() if self.separable else self._known(NoHead())
@@ -95,11 +114,14 @@ class PlainScorer(Scorer):
         outputs: Tensor = self._run(ids)[0]
         return outputs
 
-    def _run(self, ids: Tensor, cache: Any = None, keep: bool = False) -> tuple[Tensor, Any]:
-        """What `rows` says, and the cache after it where it is to be kept."""
-        given = {self.cache: cache} if cache is not None and self.cache is not None else {}
-        model = trunk(self.model) if self.separable else self.model
-        output = model(input_ids=ids, use_cache=keep, **given)
+    def _run(self, ids: Tensor, cache: Any = None, before: int = 0, keep: bool = False) -> tuple[Tensor, Any]:
+        """What `rows` says, and the cache after it where it is to be kept. `before`: tokens that the cache holds."""
+        given: dict[str, Any] = {}
+        if before and self.cache is not None:
+            given[self.cache] = cache
+            if self.positions:
+                given["position_ids"] = torch.arange(before, before + ids.shape[1], device=ids.device).expand(ids.shape)
+        output = self.called(input_ids=ids, use_cache=keep, **given)
         found = output.last_hidden_state if self.separable else output.logits
         return found, getattr(output, self.cache) if keep and self.cache is not None else None
 
@@ -133,11 +155,11 @@ class Lane:
     def step(self, tokens: Tensor) -> Tensor:
         """Appends int64 [B] -> [B, D] for the head."""
         scorer = self._scorer
-        self._ids = torch.cat([self._ids, tokens[:, None]], 1)
+        before, self._ids = self._ids.shape[1], torch.cat([self._ids, tokens[:, None]], 1)
         if scorer.cache is None:
             self.outputs = scorer.rows(self._ids)[:, -1]
         else:
-            outputs, self._cache = scorer._run(tokens[:, None], self._cache, keep=True)
+            outputs, self._cache = scorer._run(tokens[:, None], self._cache, before, keep=True)
             self.outputs = outputs[:, -1]
         return self.outputs
 
@@ -145,6 +167,9 @@ class Lane:
 def _selected(cache: Any, index: Tensor) -> Any:
     if hasattr(cache, "reorder_cache"):
         cache.reorder_cache(index)
+        for name, states in vars(cache).items():  # MiniMax keeps some beside the layers that transformers reorders
+            if isinstance(states, list) and name != "layers":
+                setattr(cache, name, _selected(states, index))
         return cache
     if isinstance(cache, Tensor):
         return cache.index_select(0, index)
@@ -159,7 +184,8 @@ def trunk(model: Any) -> Any:
     return base if base is not model else model.model
 
 
-def cache_of(model: nn.Module) -> str | None:
-    """The argument that holds what the family keeps between steps; None where there is none that is known."""
+def ways_on(model: nn.Module) -> list[tuple[str, bool]]:
+    """How a module may be called to go on from what it has computed: `cache` and `positions` of `PlainScorer`."""
     names = inspect.signature(model.forward).parameters
-    return next((name for name in CACHES if name in names), None)
+    told = [True, False] if "position_ids" in names else [False]
+    return [(name, positions) for name in CACHES if name in names for positions in told]

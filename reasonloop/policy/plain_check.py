@@ -9,77 +9,86 @@ import torch
 from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.policy.check import _difference, rounding
-from reasonloop.policy.plain import Lane, PlainScorer, cache_of, trunk
+from reasonloop.policy.check import UNFIT, differences, rounding, worst_of
+from reasonloop.policy.plain import Lane, PlainScorer, ways_on
+from reasonloop.policy.reach import shortened
 
 LENGTHS = (24, 21)
-"""Tokens of the rows that are looked at, the longest first"""
-ERRORS = (TypeError, AttributeError, NotImplementedError, RuntimeError, ValueError, IndexError, KeyError)
-"""What a family's own code may raise where it is called in another way than it expects"""
+"""Tokens of the rows that are looked at"""
+FINE = 50
+"""Most that two ways may differ by at half of the tokens, see `rounding`. More is something else: a model that isn't causal
+and mixes little, or a family whose decoding lacks a bound that its forward pass has (transformers' Zamba2, Nemotron-H)."""
 
 
-def plain_scorer(model: Any, vocabulary: int, name: str, lengths: tuple[int, int] = LENGTHS) -> PlainScorer:
+def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
     """The fastest means of the plain path that are exact for this model; see `PlainScorer`. The reference is the model's own
-    forward pass over each row alone.
+    forward pass over each row alone, while its windows and the like are shortened.
 
-    Raises InputError for a model that isn't causal: it has no log-probs that a response could have been sampled with.
+    Raises InputError for a model that isn't causal (it has no log-probs that a response could have been sampled with) or
+    whose logits aren't finite.
     """
     rng = np.random.default_rng(1)
-    drawn = [torch.from_numpy(rng.integers(0, vocabulary, length)).to(model.device) for length in lengths]
-    long, short = drawn[0], drawn[1]
-    tolerance = rounding(model)
-    with torch.inference_mode():
+    long, short = (torch.from_numpy(rng.integers(0, vocabulary, length)).to(model.device) for length in LENGTHS)
+    with torch.inference_mode(), shortened(model):
         try:
-            alone = [model(input_ids=row[None], use_cache=False).logits[0].float() for row in (long, short)]
-            begun = model(input_ids=long[None, : len(short)], use_cache=False).logits[0].float()
-        except ERRORS as error:
+            alone, other, begun = (_alone(model, row) for row in (long, short, long[: len(short)]))
+        except UNFIT as error:
             raise InputError(f"model {name}: its forward pass doesn't run: {first_line(error)}") from error
-        if not _difference(begun, alone[0][: len(short)]) < tolerance:
+        if not bool(torch.cat([alone, other]).isfinite().all()):
+            raise InputError(
+                f"model {name}: its logits are not finite: NaN or infinity is among its weights, or comes of them"
+            )
+        if not _exact(model, [(begun, alone[: len(short)])]):
             raise InputError(
                 f"model {name}: what comes after a token changes its logits: no causal model, which log-probs of sampled "
                 "responses need"
             )
-        scorer = PlainScorer(model, separable=_agree(model, long, alone[0], tolerance))
-        rows = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
-        scorer.pads = _pads(scorer, rows, alone, tolerance)
-        scorer.cache = cache_of(trunk(model) if scorer.separable else model)
-        if scorer.cache is not None and not _goes_on(scorer, torch.stack([long, rows[1]]), tolerance):
+        scorer = PlainScorer(model)
+        scorer.separable = _gives(scorer, long[None], [alone])
+        padded = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
+        scorer.pads = _gives(scorer, padded, [alone, other])
+        for cache, positions in ways_on(scorer.called):
+            scorer.cache, scorer.positions = cache, positions
+            if _goes_on(scorer, padded):
+                break
+        else:
             scorer.cache = None
     return scorer
 
 
-def _agree(model: Any, row: Tensor, logits: Tensor, tolerance: float) -> bool:
-    """Whether head and last hidden states are apart as `Scorer.head` has it."""
-    scorer = PlainScorer(model)
+def _alone(model: Any, row: Tensor) -> Tensor:
+    """float32 [N, V]"""
+    logits: Tensor = model(input_ids=row[None], use_cache=False).logits[0].float()
+    return logits
+
+
+def _exact(model: Any, pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether logits are the expected ones, [N, V] each, to rounding at every token, and finer at most of them."""
+    found = torch.cat([differences(ours, theirs) for ours, theirs in pairs])
+    return worst_of(model, found) < rounding(model) and float(found.median()) < rounding(model, FINE)
+
+
+def _gives(scorer: PlainScorer, rows: Tensor, expected: list[Tensor]) -> bool:
+    """Whether rows, int64 [B, L], give the logits that are expected at the beginning of each."""
     try:
-        return _difference(scorer.head().logits(scorer.rows(row[None])[0]), logits) < tolerance
-    except ERRORS:
+        logits = scorer.head().logits(scorer.rows(rows))
+    except UNFIT:
         return False
+    return _exact(scorer.model, [(own[: len(one)], one) for own, one in zip(logits, expected, strict=True)])
 
 
-def _pads(scorer: PlainScorer, rows: Tensor, alone: list[Tensor], tolerance: float) -> bool:
-    found = scorer.rows(rows)
-    pairs = zip(found, alone, strict=True)
-    return all(_difference(scorer.head().logits(own[: len(one)]), one) < tolerance for own, one in pairs)
-
-
-def _goes_on(scorer: PlainScorer, rows: Tensor, tolerance: float) -> bool:
+def _goes_on(scorer: PlainScorer, rows: Tensor) -> bool:
     """Whether decoding in lanes with the family's cache gives what whole rows give: rows repeated, dropped and exchanged."""
-    expected = torch.stack([scorer.model(input_ids=row[None], use_cache=False).logits[0].float() for row in rows])
-    begun = rows.shape[1] // 2
+    expected = torch.stack([_alone(scorer.model, row) for row in rows])
+    begun, order = rows.shape[1] // 2, [1, 0, 0]
     try:
-        first = Lane(scorer, rows[:, :begun])
-        lane = first.taken([1, 0, 0])
-        found = [(begun - 1, [1, 0, 0], lane.outputs)]
-        order = [1, 0, 0]
+        lane = Lane(scorer, rows[:, :begun]).taken(order)
+        found = [(lane.outputs, expected[order, begun - 1])]
         for place in range(begun, rows.shape[1]):
             if place == begun + 3:
                 lane.keep([2, 0])
                 order = [0, 1]
-            found.append((place, order, lane.step(rows[order, place])))
-    except ERRORS:
+            found.append((lane.step(rows[order, place]), expected[order, place]))
+    except UNFIT:
         return False
-    return all(
-        _difference(scorer.head().logits(outputs), expected[which, place]) < tolerance
-        for place, which, outputs in found
-    )
+    return _exact(scorer.model, [(scorer.head().logits(outputs), logits) for outputs, logits in found])

@@ -26,6 +26,7 @@ from reasonloop.policy.codec import Codec
 from reasonloop.policy.finite import NotFinite, check_finite
 from reasonloop.policy.loading import bundled_names, load_model, resolve_device
 from reasonloop.policy.logprobs import Head, NoHead
+from reasonloop.policy.plain import PlainScorer
 from reasonloop.policy.plain_check import plain_scorer
 from reasonloop.policy.scorer import ComputePath, Scorer
 from reasonloop.policy.shape import SCORED_AT_ONCE
@@ -53,6 +54,8 @@ class Policy:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
+        if getattr(model.config, "rescale_every", 0):  # RWKV halves its weights in place before it infers
+            model.config.rescale_every = 0
         self._own_attention: str = model.config._attn_implementation
         self.model.set_attn_implementation(attention.NAME)
         if self.device.type == "cuda":
@@ -89,7 +92,7 @@ class Policy:
         except NotFinite:
             raise
         except InputError as error:
-            policy.go_plain(str(error))
+            policy.go_plain(str(error.__cause__ or error))
         return policy
 
     @property
@@ -103,6 +106,10 @@ class Policy:
         self.model.set_attn_implementation(self._own_attention)
         self.scorer, self.reason = plain_scorer(self.model, self.vocabulary, self.name), reason
         self.scorer.unknown = self.codec.unknown
+
+    def notes(self) -> list[str]:
+        """What a reader should know of how it is computed, a line each."""
+        return [f"{self.scorer.cost()} ({self.reason})"] if isinstance(self.scorer, PlainScorer) else []
 
     def on(self, model: Any) -> Policy:
         """The same policy on another module tree of the same model."""
@@ -244,7 +251,7 @@ class Policy:
             return in_streams(
                 *(prompts, responses, SCORED_AT_ONCE, self.device),
                 lambda stream: self.scorer(stream, sampling).logprobs,
-                self.scorer.shares_prompts,
+                self.scorer.packing,
             )
 
 

@@ -13,7 +13,8 @@ from reasonloop.config import Sampling
 from reasonloop.policy import attention
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.logprobs import Head, NoHead, target_logprobs
-from reasonloop.policy.stream import Stream
+from reasonloop.policy.rotary import Rope
+from reasonloop.policy.stream import Packing, Stream
 
 ComputePath = Literal["packed", "plain"]
 """How a policy computes: on packed streams with our attention, or by its own forward pass (policy/plain.py)"""
@@ -47,6 +48,11 @@ class Scorer(nn.Module):
         super().__init__()
         self.model = model
         self._absent: Tensor | None = None
+
+    @property
+    def packing(self) -> Packing:
+        """What may stand in one of its streams."""
+        return Packing(self.shares_prompts, Rope.of(self.model.config.get_text_config()))
 
     def on(self, model: Any) -> Scorer:
         """The same for another module tree of the same model."""

@@ -69,7 +69,7 @@ class SlotCache:
                     if transposed
                     else new(self.slots, heads, self.length, dim)
                 )
-                self.values.append(new(self.slots, heads, self.length, dim))
+                self.values.append(new(self.slots, heads, self.length, prefill.values[call].shape[2]))
             self.keys[call][slots, :, positions] = key[stream]
             self.values[call][slots, :, positions] = prefill.values[call][stream]
 
@@ -103,7 +103,7 @@ class SlotCache:
                 if scores.scaling != 1.0:
                     weights.mul_(scores.scaling)
                 out = torch.matmul(weights.add_(self._bias).softmax(-1), values)
-            return out.reshape(rows, heads, dim)
+            return out.reshape(rows, heads, -1)
         distance = self._positions[:, None] - self._columns[None, : self._reach]
         visible = (distance >= 0) & (distance < (scores.window or self.length))
         return grouped_attention(query[:, None], keys, values, visible[:, None], scores)[:, 0]

@@ -10,8 +10,25 @@ import torch
 from torch import Tensor
 
 from reasonloop.policy.attention import PackedPlan, Segment
+from reasonloop.policy.rotary import STEADY, Rope
 from reasonloop.policy.transfer import sent
 
+
+@dataclass(frozen=True)
+class Packing:
+    """What may stand in one stream."""
+
+    shared: bool = True
+    """Whether equal prompts are computed once; else each counts"""
+    rope: Rope = STEADY
+    """What turns short sequences and long ones by other angles gives them streams of their own"""
+
+    def is_long(self, prompt: np.ndarray, response: np.ndarray) -> bool:
+        return self.rope.is_long(len(prompt) + len(response) - 1)  # the last token predicts nothing
+
+
+TOGETHER = Packing()
+"""Whatever there is"""
 SHORTEST_PREFIX = 8  # a shorter common beginning is not worth a segment of its own
 
 Spans = tuple[tuple[int, int], ...]
@@ -128,23 +145,23 @@ def _tensor(arrays: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
 
 
 def split_by_tokens(
-    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, shared: bool = True
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, packing: Packing = TOGETHER
 ) -> list[list[int]]:
     """Indices of the pairs in streams of at most `limit` tokens (a single longer pair has a stream of its own).
 
-    Pairs with the same prompt stay next to each other where they fit, so that the prompt is computed once. Not `shared`: it
-    is computed for each of them, and counts so.
+    Pairs with the same prompt stay next to each other where they fit, so that the prompt is computed once.
     """
     first_seen: dict[bytes, int] = {}
     for i, prompt in enumerate(prompts):
         first_seen.setdefault(prompt.tobytes(), i)
-    order = sorted(range(len(prompts)), key=lambda i: (first_seen[prompts[i].tobytes()], i))
+    long = list(map(packing.is_long, prompts, responses))
+    order = sorted(range(len(prompts)), key=lambda i: (long[i], first_seen[prompts[i].tobytes()], i))
     parts: list[list[int]] = []
-    used, current, prefix = 0, -1, common_prefix(prompts) if shared else 0
+    used, current, prefix = 0, -1, common_prefix(prompts) if packing.shared else 0
     for i in order:
         group = first_seen[prompts[i].tobytes()]
-        cost = len(responses[i]) - 1 + (len(prompts[i]) - prefix if group != current or not shared else 0)
-        if not parts or used + cost > limit:
+        cost = len(responses[i]) - 1 + (len(prompts[i]) - prefix if group != current or not packing.shared else 0)
+        if not parts or used + cost > limit or long[i] != long[parts[-1][-1]]:
             parts.append([])
             used, cost = 0, len(responses[i]) - 1 + len(prompts[i])
         parts[-1].append(i)
@@ -158,12 +175,12 @@ def in_streams(
     limit: int,
     device: torch.device | str,
     compute: Callable[[Stream], Tensor],
-    shared: bool = True,
+    packing: Packing = TOGETHER,
 ) -> list[np.ndarray]:
     """What `compute` gives for each response's tokens, float32 [T] each, from streams of at most `limit` tokens; no
-    gradient. `compute`: a stream -> [M]. `shared`: see `split_by_tokens`."""
+    gradient. `compute`: a stream -> [M]."""
     found: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
-    for members in split_by_tokens(prompts, responses, limit, shared):
+    for members in split_by_tokens(prompts, responses, limit, packing):
         stream = pack([prompts[i] for i in members], [responses[i] for i in members], device)
         with torch.inference_mode():
             values = compute(stream).cpu().numpy()

@@ -10,10 +10,11 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
@@ -24,9 +25,6 @@ from reasonloop.policy.loading import adapter_base, resolve
 from reasonloop.policy.stored import weight_files
 from reasonloop.records import Group, Problem
 from reasonloop.runs.models import sources
-
-if TYPE_CHECKING:
-    from reasonloop.runs.session import Session
 
 NAME = "inputs.json"
 DATE = "REASONLOOP_DATE"
@@ -59,38 +57,67 @@ def read(run: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def settle_inputs(run: Session) -> None:
-    """Remembers the inputs of a run that begins. Raises InputError where one that goes on has others, and which."""
-    now = inputs_of(run)
-    then = read(run.folder.path)
-    if not then:
-        write_atomically(run.folder.path / NAME, json.dumps(now, indent=1, sort_keys=True) + "\n")
-        return
-    told = [*_other_date(run, then), *_other_problems(run, then, now), *_other_files(then, now)]
-    if not told and then["prompts"] != now["prompts"]:
-        told = [
-            "the same problems become other prompts: other versions of the tokenizer's libraries, or a chat template that "
-            "changes"
-        ]
-    if told:
-        raise InputError(
-            f"--out {run.folder.path}: the run began with other inputs: {'; '.join(told)}; expected those that it began "
-            "with, or another --out"
-        )
+@dataclass(frozen=True)
+class Inputs:
+    """Those of a run, as they are now."""
 
+    recipe: Recipe
+    date: datetime.date
+    problems: Mapping[str, Sequence[Problem]]
+    """By split"""
+    prompts: Mapping[str, Sequence[Group]]
 
-def inputs_of(run: Session) -> dict[str, Any]:
-    """The digests, as they are now."""
-    return {
-        "date": run.date.isoformat(),
-        "problems": {split: of_problems(problems) for split, problems in run.problems.items()},
-        "prompts": {split: of_prompts(run.prompts(split)) for split in ASKED},
-        "files": {
-            f"{option}: {name}": of_file(file)
-            for option, source in sources(run.recipe).items()
-            for name, file in model_files(source).items()
-        },
-    }
+    def digests(self) -> dict[str, Any]:
+        return {
+            "date": self.date.isoformat(),
+            "problems": {split: of_problems(problems) for split, problems in self.problems.items()},
+            "prompts": {split: of_prompts(prompts) for split, prompts in self.prompts.items()},
+            "files": {
+                f"{option}: {name}": of_file(file)
+                for option, source in sources(self.recipe).items()
+                for name, file in model_files(source).items()
+            },
+        }
+
+    def settle(self, run: Path) -> None:
+        """Remembers them in the folder of a run that begins. Raises InputError where one that goes on has others, and
+        which."""
+        now, then = self.digests(), read(run)
+        if not then:
+            write_atomically(run / NAME, json.dumps(now, indent=1, sort_keys=True) + "\n")
+            return
+        told = [*self._other_date(then), *self._other_problems(run, then, now), *_other_files(then, now)]
+        if not told and then["prompts"] != now["prompts"]:
+            told = [
+                "the same problems become other prompts: other versions of the tokenizer's libraries, or a chat template "
+                "that changes"
+            ]
+        if told:
+            raise InputError(
+                f"--out {run}: the run began with other inputs: {'; '.join(told)}; expected those that it began with, or "
+                "another --out"
+            )
+
+    def _other_date(self, then: Mapping[str, Any]) -> list[str]:
+        wanted = self.recipe.model.date
+        same = wanted is None or wanted.isoformat() == then["date"]
+        return [] if same else [f"another model.date ({then['date']} there, {wanted} here)"]
+
+    def _other_problems(self, run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+        from reasonloop.store.texts import read_problems
+
+        splits = [split for split in now["problems"] if then["problems"].get(split) != now["problems"][split]]
+        if not splits:
+            return []
+        before = {(row["problem_id"], row["split"]): (row["prompt"], row["answer"]) for row in read_problems(run)}
+        found = []
+        for split in splits:
+            here = {problem.id: (problem.text, problem.answer) for problem in self.problems[split]}
+            there = {number: own for (number, of), own in before.items() if of == split}
+            other = [number for number in dict.fromkeys([*there, *here]) if there.get(number) != here.get(number)]
+            which = f"{len(other)} of {len(there)}, {other[0]!r} for one" if other else "in their order, or in more"
+            found.append(f"other {split} problems ({which})")
+        return found
 
 
 def of_problems(problems: Iterable[Problem]) -> str:
@@ -147,35 +174,6 @@ def of_file(path: Path) -> str:
 
 def _digest() -> Any:
     return hashlib.blake2b(digest_size=16)
-
-
-def _other_date(run: Session, then: Mapping[str, Any]) -> list[str]:
-    wanted = run.recipe.model.date
-    same = wanted is None or wanted.isoformat() == then["date"]
-    return [] if same else [f"another model.date ({then['date']} there, {wanted} here)"]
-
-
-def _other_problems(run: Session, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    from reasonloop.store.texts import read_problems
-
-    splits = [split for split in now["problems"] if then["problems"].get(split) != now["problems"][split]]
-    if not splits:
-        return []
-    before = {
-        (row["problem_id"], row["split"]): (row["prompt"], row["answer"]) for row in read_problems(run.folder.path)
-    }
-    found = []
-    for split in splits:
-        here = {problem.id: (problem.text, problem.answer) for problem in run.problems[split]}
-        there = {number: own for (number, of), own in before.items() if of == split}
-        other = [number for number in dict.fromkeys([*there, *here]) if there.get(number) != here.get(number)]
-        which = (
-            f"{len(other)} of {len(there)}, {other[0]!r} for one"
-            if other
-            else "in their order, or in more than prompt and answer"
-        )
-        found.append(f"other {split} problems ({which})")
-    return found
 
 
 def _other_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import platform
 import signal
 import sys
@@ -16,7 +17,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,9 @@ LENGTHS, TOKENS = (1, 9, 20, 50), 30
 """Of the prompts, and of the responses: beyond every window, chunk and choice of `family_models`"""
 WRONG = 1e-3
 """Nats: the most that a log-prob may differ, where the model's own rounding is finer"""
-SECONDS = 240
+ROUNDING = 5e-5
+"""Nats: beyond it the model's own rounding is looked at, in float64"""
+SECONDS = 900
 PAIRS = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -58,35 +63,31 @@ def check(name: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"path": policy.path, "reason": policy.reason}
     pairs: PAIRS = []
     sampled: list[np.ndarray] = []
-    limits = []
-    for temperature, slots in ((1.0, 3), (0.7, 256)):
-        sampling = Sampling(max_tokens=TOKENS, temperature=temperature)
-        for lengths in (LENGTHS, (70, 75)):
-            try:
-                done = _sampled(policy, sampling, slots, lengths)
-            except InputError as error:
-                limits.append(str(error))
-                done = _sampled(policy, sampling, slots, [n for n in lengths if n <= 20])
-            pairs += [pair for pair, _ in done] if temperature == 1.0 else []
-            if temperature == 1.0:
-                sampled += [completion.logprobs for _, completion in done]
-            else:
-                found["tempered"] = _worst(policy, plain, done, sampling)
-    sampling = Sampling(max_tokens=TOKENS)
-    expected = [_alone(plain, *pair) for pair in pairs]
-    finer = [_alone(plain.double(), *pair) for pair in pairs] if _doubles(plain, pairs[0]) else expected
-    plain = plain.float()
+    sampling, lengths = Sampling(max_tokens=TOKENS), [LENGTHS]
+    try:
+        _sampled(policy, sampling, 3, LENGTHS[-1:])
+    except InputError as error:
+        found["limit"] = str(error).rpartition(": ")[2]
+        lengths = [LENGTHS[:-1], (70, 75)]
+    for some in lengths:
+        done = _sampled(policy, sampling, 3, some)
+        pairs += [pair for pair, _ in done]
+        sampled += [completion.logprobs for _, completion in done]
+    tempered = Sampling(max_tokens=TOKENS, temperature=0.7)
+    found["tempered"] = _worst(policy, plain, _sampled(policy, tempered, 256, lengths[0]), tempered)
     scored = policy.score([p for p, _ in pairs], [r for _, r in pairs], sampling)
+    expected = [_alone(plain, *pair) for pair in pairs]
+    found |= {"sampled": _difference(sampled, expected), "scored": _difference(scored, expected), "noise": 0.0}
+    if max(found["sampled"], found["scored"]) > ROUNDING and _doubles(plain, pairs[0]):
+        finer = [_alone(plain.double(), *pair) for pair in pairs]
+        plain = plain.float()
+        found |= {"sampled": _difference(sampled, finer), "scored": _difference(scored, finer)}
+        found["noise"] = _difference(expected, finer)
     found |= {
-        "sampled": min(_difference(sampled, expected), _difference(sampled, finer)),
-        "scored": min(_difference(scored, expected), _difference(scored, finer)),
-        "noise": _difference(expected, finer),
         "gradient": _gradients(policy, plain, pairs[2:5]),
         "k1": _checkpointed(policy, pairs, sampled),
         "product": _product(policy, folder),
     }
-    if limits:
-        found["limit"] = limits[0].rpartition(": ")[2]
     least = max(WRONG, 20 * found["noise"])
     exact = all(found[name] < least for name in ("sampled", "scored", "tempered", "gradient"))
     found["verdict"] = "exact" if exact and abs(found["k1"]) < WRONG and found["product"] == "same" else "wrong"
@@ -225,14 +226,18 @@ def judged(name: str) -> dict[str, Any]:
     return {"name": name, **rounded, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def main() -> int:
+def _begin() -> None:
     quiet()
     torch.set_num_threads(1)
+
+
+def main() -> int:
     chosen = sys.argv[1:]
     rows = []
-    for name in chosen or names():
-        rows.append(judged(name))
-        print(json.dumps(rows[-1]), flush=True)
+    with ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn"), _begin) as pool:
+        for row in pool.map(judged, chosen or names()):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
     if not chosen:
         made_by = {
             "torch": torch.__version__,

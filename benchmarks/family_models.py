@@ -55,7 +55,10 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("time_step_rank", "mamba_dt_rank", "first_k_dense_replace"), 1),
     **dict.fromkeys(("hidden_size_per_layer_input", "laurel_rank", "altup_num_inputs"), 4),
     **dict.fromkeys(("lru_width", "query_pre_attn_scalar"), WIDTH),
-    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 16),
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size", "log_scaling_n_floor", "floor_scale"), 16),
+    **dict.fromkeys(("linear_head_dim", "swa_head_dim", "dim_head", "pronunciation_embed_dim", "shape_embed_dim"), 8),
+    **dict.fromkeys(("dim_ff", "d_inner", "shared_experts_intermediate_size", "rel_extent"), INNER),
+    **dict.fromkeys(("unpadded_vocab_size", "shape_vocab_size", "pronunciation_vocab_size"), VOCABULARY),
     "vocab_size_per_layer_input": VOCABULARY,
     "max_window_layers": 2,
     "bos_token_id": 1,
@@ -178,7 +181,7 @@ def config_of(name: str) -> Any:
     kind, changes = VARIANTS.get(name, (name, {}))
     made = CONFIG_MAPPING[kind]
     default = made()
-    text = default.get_text_config(decoder=True)
+    text = default.get_text_config()
     options = {**_shrunk(text), **OWN.get(kind, {}), **changes}
     if "use_sliding_window" in changes:  # which layers have one follows from that
         options.pop("layer_types", None)

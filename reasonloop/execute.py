@@ -78,7 +78,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.runs.fit import UNKNOWN, needs_told, sizes_of
-    from reasonloop.runs.notes import check_length, notes
+    from reasonloop.runs.notes import check_length, notes, plain_path
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
@@ -101,7 +101,8 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         read = report_lines(task)
     if not missing and not (path / "config.toml").is_file():
         read = [*told(recipe), *read]
-    read = [*read, *([] if missing else notes(recipe, task, problems)), *dry.notes()]
+    told_of_model = [] if missing else [*notes(recipe, task, problems), *plain_path(recipe.model.source)]
+    read = [*read, *told_of_model, *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     sized = plan(recipe, sizes_of(recipe, task, problems))

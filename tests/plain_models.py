@@ -10,6 +10,7 @@ import transformers
 from tiny_models import EOS, LARGEST_NUMBER, VOCABULARY
 
 from reasonloop.policy.loading import quiet
+from reasonloop.records import Problem, Rollout
 from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 
 _ENDS: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": EOS, "pad_token_id": 0}
@@ -75,3 +76,8 @@ def save_plain(kind: str, folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     build_tokenizer(LARGEST_NUMBER).save_pretrained(folder)
     return folder
+
+
+def brief(problem: Problem, rollout: Rollout) -> float:
+    """A reward that a random model has, too."""
+    return 1 / len(rollout.response_tokens) + float(rollout.response_tokens[0]) / 1000

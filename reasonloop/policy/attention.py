@@ -254,6 +254,8 @@ class PackedPlan:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         width = value.shape[2]
+        if query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1] or value.shape[1] != key.shape[1]:
+            raise NotImplementedError("its queries or values have other sizes than its keys")
         if width < key.shape[2]:  # kernels have one size
             return PackedPlan.attend(self, query, key, F.pad(value, (0, key.shape[2] - width)), scores)[:, :, :width]
         same = width == key.shape[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from reasonloop.policy.finite import NotFinite
 from reasonloop.policy.logprobs import HALVES
 from reasonloop.policy.masks import MASK_WINDOW, Watch
 from reasonloop.policy.reach import Reaches, shortened
-from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.scorer import Scorer, has_plain_head
 from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.policy.stream import Layout
 
-LENGTH = 20
+LENGTH = 12
 """Of the rows that a model is checked on: more than any number that it is shortened to"""
 LEAST = 1e-3
 """Of the logits' spread: what no path may differ by, however finely it computes"""
@@ -70,23 +71,24 @@ def rounding(model: Any, bits: float | None = None) -> float:
     return most if bits is None else min(most, bits * last)
 
 
-_FOREIGN: Places = [(0, t) for t in range(4)]
-_PROMPT: Places = [(1, t) for t in range(5)]
-_FIRST: Places = [(1, t) for t in range(5, 20)]
-_SECOND: Places = [(2, t) for t in range(5, 16)]
+_FOREIGN: Places = [(1, t) for t in range(4)]
+_PROMPT: Places = [(0, t) for t in range(5)]
+_FIRST: Places = [(0, t) for t in range(5, 12)]
+_SECOND: Places = [(1, t) for t in range(5, 10)]
 _STREAM = [*_FOREIGN, *_PROMPT, *_FIRST, *_SECOND]
 _KEPT = [*_PROMPT, *_SECOND]
 """What must know nothing of the rest"""
 
 
 class _Trial:
-    """A foreign prompt of 4 tokens, and one of 5 with responses of 15 and 11: in a stream, and in slots."""
+    """A foreign prompt of 4 tokens, and one of 5 with responses of 7 and 5: in a stream, and in slots."""
 
     def __init__(self, scorer: Scorer, vocabulary: int, name: str) -> None:
         self.scorer, self.model, self.name = scorer, scorer.model, name
         self.device = self.model.device
-        self.rows = np.random.default_rng(0).integers(0, vocabulary, (3, LENGTH))
-        self.rows[2, :5] = self.rows[1, :5]
+        first, second = ordinary(self.model, vocabulary, 0, (LENGTH, LENGTH))
+        self.rows = np.stack([first, np.concatenate([first[:5], second[5:]])])
+        self.rows[1, 6] = filler(self.model, vocabulary)
         self.others = (self.rows + 1) % vocabulary
 
     def watch_masks(self, reaches: Reaches) -> list[tuple[Any, int | None]]:
@@ -96,9 +98,12 @@ class _Trial:
         try:
             self.model.base_model(input_ids=self._sent(self.rows[:1]), use_cache=False, watch=watch)
         except UNFIT as error:
-            raise Unpackable(f"its modules don't pass on what attention is told ({first_line(error)})") from error
+            told = f"its modules don't pass on what attention is told{_mixers(self.model)}: {first_line(error)}"
+            raise Unpackable(told) from error
         if not watch.calls:
-            raise Unpackable("its layers don't attend through transformers' attention interface")
+            raise Unpackable(
+                f"none of its layers attends through transformers' attention interface{_mixers(self.model)}"
+            )
         windows: dict[Any, int | None] = {}
         for number, call in enumerate(watch.calls):
             layer = f"layer {getattr(call.module, 'layer_idx', number)} ({type(call.module).__name__})"
@@ -119,6 +124,8 @@ class _Trial:
     def compare(self) -> None:
         """Raises Unpackable where logits differ from those of the model by itself."""
         reference = self._by_itself()
+        if not has_plain_head(self.model):
+            raise Unpackable(f"its head ({type(self.model.get_output_embeddings()).__name__}) is more than a matrix")
         if not bool(reference.isfinite().all()):
             raise NotFinite(
                 f"model {self.name}: its logits are not finite, although its weights are: they are too large; expected "
@@ -133,12 +140,12 @@ class _Trial:
         if convolution := _convolution(self.model):
             raise Unpackable(f"{convolution} mixes neighbours outside of attention")
         tolerance, kept = rounding(self.model), [_STREAM.index(place) for place in _KEPT]
-        for logits, places, where in ((packed, _STREAM, "on a packed stream"), (*slots, "token by token in slots")):
+        for logits, places, where in ((packed, _STREAM, "on a packed stream"), (*slots, "in slots")):
             worst = worst_of(self.model, differences(logits, torch.stack([reference[place] for place in places])))
             if not worst < tolerance:
                 raise Unpackable(
                     f"{where} its logits differ by {worst:.2g} of their spread from its own forward pass (rounding: at most "
-                    f"{tolerance:.2g})"
+                    f"{tolerance:.2g}){_mixers(self.model)}"
                 )
         mixing = float(differences(mixed[kept], packed[kept]).max())
         if not mixing <= (tolerance if _sorts_tokens(self.model) else 0.0):
@@ -148,7 +155,7 @@ class _Trial:
             )
 
     def _by_itself(self) -> Tensor:
-        """float32 [3, LENGTH, V], by transformers' own attention: equal rows, so that nothing is padded."""
+        """float32 [2, LENGTH, V], by transformers' own attention: equal rows, so that nothing is padded."""
         try:
             self.model.set_attn_implementation("eager")
             logits: Tensor = self.model(input_ids=self._sent(self.rows), use_cache=False).logits.float()
@@ -170,23 +177,19 @@ class _Trial:
         return self.scorer.head().logits(hidden), plan
 
     def _in_slots(self, plan: PrefillPlan) -> tuple[Tensor, Places]:
-        """Logits of the next tokens of three sequences of unlike lengths, of which one then takes another's slot: float32
-        [5, V], and what they are logits of."""
+        """Logits of the next tokens of two sequences of unlike lengths, of which one has got a third one's slot: float32
+        [2, V], and what they are logits of."""
         cache = SlotCache(3, LENGTH, self.device)
-        rows = [_FOREIGN, [*_PROMPT, *_SECOND[:9]], [*_PROMPT, *_FIRST[:12]]]
+        rows = [_FOREIGN, [*_PROMPT, *_SECOND[:3]], [*_PROMPT, *_FIRST[:6]]]
         stream = [_STREAM.index(place) for row in rows for place in row]
         slots = [slot for slot, row in enumerate(rows) for _ in row]
         cache.admit(plan, *map(self._sent, (stream, slots, [place for row in rows for _, place in row])))
-        first = self._step(cache, [(0, 4), (2, 14), (1, 17)])
-        cache.move([2], [0], 18)
-        second = self._step(cache, [(1, 18), (2, 15)])
-        return torch.cat([first, second]), [(0, 4), (2, 14), (1, 17), (1, 18), (2, 15)]
-
-    def _step(self, cache: SlotCache, places: Places) -> Tensor:
+        cache.move([2], [0], 11)
+        places = [(0, 11), (1, 8)]
         positions = self._sent([position for _, position in places])
-        cache.decode_at(positions, max(position for _, position in places) + 1)
+        cache.decode_at(positions, LENGTH)
         hidden = self.scorer.hidden(self._sent([self.rows[place] for place in places]), positions, cache)
-        return self.scorer.head().logits(hidden)
+        return self.scorer.head().logits(hidden), places
 
     def _sent(self, numbers: Any) -> Tensor:
         return torch.from_numpy(np.asarray(numbers, dtype=np.int64)).to(self.device)
@@ -206,6 +209,18 @@ def worst_of(model: Any, found: Tensor) -> float:
     return float(found.float().quantile(0.75) if half else found.max())
 
 
+def filler(model: Any, vocabulary: int) -> int:
+    """The token that a batch is padded with: a family may take it for no token at all, wherever it stands."""
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    return pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0
+
+
+def ordinary(model: Any, vocabulary: int, seed: int, lengths: Sequence[int]) -> list[np.ndarray]:
+    """Random tokens, int64 of each of these lengths, without `filler`."""
+    drawn = (np.random.default_rng([seed, i]).integers(1, vocabulary, length) for i, length in enumerate(lengths))
+    return [(filler(model, vocabulary) + tokens) % vocabulary for tokens in drawn]
+
+
 def _sorts_tokens(model: Any) -> bool:
     return any("expert" in name for name, _ in model.named_modules())
 
@@ -217,7 +232,7 @@ def _convolution(model: Any) -> str:
 
 
 def _mixers(model: Any) -> str:
-    """What a configuration calls its layers that aren't attention."""
+    """What a configuration calls its layers that aren't attention over all tokens or a window of them."""
     kinds = dict.fromkeys(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    named = [kind for kind in kinds if "attention" not in kind or "linear" in kind]
-    return f" ({', '.join(named)})" if named else ""
+    named = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention", "attention")]
+    return f" (its layers: {', '.join(named)})" if named else ""

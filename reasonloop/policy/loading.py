@@ -224,6 +224,14 @@ def context_of(path: str) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def kind_of(path: str) -> str:
+    """A model's type as its config.json says, a composite one's text part's; "" where nothing does. Raises InputError as
+    `resolve`."""
+    config = _json_of(path, "config.json")
+    text = config.get("text_config")
+    return str((text if isinstance(text, dict) and "model_type" in text else config).get("model_type", ""))
+
+
 def shape_of(path: str) -> Shape | None:
     """A model's shape as its files say, or for a model of the hub the hub; None where they don't. Raises InputError as
     `resolve`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.policy.check import UNFIT, differences, rounding, worst_of
+from reasonloop.policy.check import UNFIT, differences, filler, ordinary, rounding, worst_of
 from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
+from reasonloop.policy.scorer import has_plain_head
 
 LENGTHS = (24, 21)
 """Tokens of the rows that are looked at"""
@@ -27,9 +27,9 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
     Raises InputError for a model that isn't causal (it has no log-probs that a response could have been sampled with) or
     whose logits aren't finite.
     """
-    rng = np.random.default_rng(1)
-    long, short = (torch.from_numpy(rng.integers(0, vocabulary, length)).to(model.device) for length in LENGTHS)
-    with torch.inference_mode(), shortened(model):
+    long, short = (torch.from_numpy(row).to(model.device) for row in ordinary(model, vocabulary, 1, LENGTHS))
+    long[3] = filler(model, vocabulary)
+    with torch.inference_mode(), shortened(model) as reaches:
         try:
             alone, other, begun = (_alone(model, row) for row in (long, short, long[: len(short)]))
         except UNFIT as error:
@@ -38,13 +38,19 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
             raise InputError(
                 f"model {name}: its logits are not finite: NaN or infinity is among its weights, or comes of them"
             )
+        if other_attention := _another_answer(model, long, alone):
+            raise InputError(
+                f"model {name}: transformers itself gives it other logits with attention {other_attention!r} than with "
+                f"{model.config._attn_implementation!r}, its default; neither can be held to"
+            )
         if not _exact(model, [(begun, alone[: len(short)])]):
+            choice = [f"{key} = {value}" for key, value in reaches.names.items() if "topk" in key]
             raise InputError(
                 f"model {name}: what comes after a token changes its logits: no causal model, which log-probs of sampled "
-                "responses need"
+                f"responses need{f' (where scores tie, its choice is none: {choice[0]})' if choice else ''}"
             )
         scorer = PlainScorer(model)
-        scorer.separable = _gives(scorer, long[None], [alone])
+        scorer.separable = has_plain_head(model) and _gives(scorer, long[None], [alone])
         padded = torch.stack([long, torch.cat([short, long[: len(long) - len(short)]])])
         scorer.pads = _gives(scorer, padded, [alone, other])
         for cache, positions in ways_on(scorer.called):
@@ -60,6 +66,21 @@ def _alone(model: Any, row: Tensor) -> Tensor:
     """float32 [N, V]"""
     logits: Tensor = model(input_ids=row[None], use_cache=False).logits[0].float()
     return logits
+
+
+def _another_answer(model: Any, row: Tensor, alone: Tensor) -> str:
+    """transformers' attention that gives other logits for a row than its default does; "" where there is none."""
+    default = model.config._attn_implementation
+    if default == "eager":
+        return ""
+    try:
+        model.set_attn_implementation("eager")
+        model.config._attn_implementation_internal = "eager"  # families without the interface look there
+        eager = _alone(model, row)
+    finally:
+        model.config._attn_implementation_internal = default
+        model.set_attn_implementation(default)
+    return "" if _exact(model, [(eager, alone)]) else "eager"
 
 
 def _exact(model: Any, pairs: list[tuple[Tensor, Tensor]]) -> bool:

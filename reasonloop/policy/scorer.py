@@ -16,6 +16,14 @@ from reasonloop.policy.logprobs import Head, NoHead, target_logprobs
 from reasonloop.policy.rotary import Rope
 from reasonloop.policy.stream import Packing, Stream
 
+
+def has_plain_head(model: Any) -> bool:
+    """Whether logits are a product with a matrix, as `Scorer.head` has it, and not a module's with more to it: a scale of
+    each token may be one at first, and is trained."""
+    head: Any = type(model.get_output_embeddings())
+    return issubclass(head, nn.Linear) and head.forward is nn.Linear.forward
+
+
 ComputePath = Literal["packed", "plain"]
 """How a policy computes: on packed streams with our attention, or by its own forward pass (policy/plain.py)"""
 

@@ -16,7 +16,7 @@ from tiny_models import FAMILIES, LARGEST_NUMBER, build_tokenizer, pairs, tiny_m
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError
 from reasonloop.kernels import ops as kernels
-from reasonloop.policy import attention
+from reasonloop.policy import attention, check
 from reasonloop.policy.attention import PackedPlan, Scores
 from reasonloop.policy.check import check_packing, rounding
 from reasonloop.policy.logprobs import Head, target_logprobs, truncation_mask
@@ -161,8 +161,11 @@ def mixture() -> Policy:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(dtype: str) -> None:
+def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a model's layers do before it is trained: by less than what half precision rounds."""
+    monkeypatch.setattr(check, "_convolution", lambda model: "")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(UNFIT["convolution"]())
@@ -177,7 +180,7 @@ def test_a_mask_that_says_more_than_causality_is_no_rounding(dtype: str, monkeyp
     """A window that packed streams don't know of."""
     policy = tiny_policy("mistral_window", seed=1)
     policy.compute_in(dtype)
-    monkeypatch.setattr(attention, "Scores", lambda scale, window, softcap: Scores(scale, None, softcap))
+    monkeypatch.setattr(attention, "Scores", lambda scale, window, *more: Scores(scale, None, *more))
     with pytest.raises(InputError, match="of their spread from its own forward pass"):
         check_packing(policy.scorer, policy.vocabulary, "windowless")
 

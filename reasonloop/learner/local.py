@@ -24,7 +24,7 @@ from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
 
-SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
+SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "apart", "kl", "value")
 """What is summed over the tokens of an update"""
 
 
@@ -165,7 +165,7 @@ class LocalLearner:
             part.total.backward()
             self._collect_gradients()
             entropy, logprob = (_over_sampled(values, targets) for values in (scored.entropies, scored.logprobs))
-            found = (part.total, entropy, logprob, part.clipped, part.k1, part.kl, part.value)
+            found = (part.total, entropy, logprob, part.clipped, part.k1, part.apart, part.kl, part.value)
             sums += torch.stack([value.detach().double() for value in found])
         return dict(zip(SUMS, sums.tolist(), strict=True))
 
@@ -230,7 +230,8 @@ def measured(found: Measured, examples: Sequence[Example]) -> Measured:
     tokens = sum(example.length for example in examples)
     told = {name: found[name] for name in ("loss", "grad_norm")}
     told |= {name: found[name] / tokens for name in ("entropy", "logprob")}
-    told |= {"clip_fraction": found["clipped"] / tokens, "k1": found["k1"] / tokens, "kl": found["kl"] / tokens}
+    told |= {"clip_fraction": found["clipped"] / tokens, "k1": found["k1"] / tokens, "apart": found["apart"] / tokens}
+    told |= {"kl": found["kl"] / tokens}
     told |= {"tokens": float(tokens), "learning_rate": found["learning_rate"]}
     if "critic_grad_norm" in found:
         told |= {"critic_grad_norm": found["critic_grad_norm"], "value_loss": found["value"]}

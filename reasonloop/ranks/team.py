@@ -55,7 +55,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
         )
     if recipe.engine.name == "vllm":
         raise InputError("engine.name = 'vllm': not with several ranks yet; expected 'native', or no torchrun")
-    for key, asked in (("scale.address", recipe.scale.address), ("scale.vary", recipe.scale.vary)):
+    for key, asked in (("scale.address", bool(recipe.scale.address)), ("scale.vary", bool(recipe.scale.vary))):
         if asked:
             raise InputError(f"{key}: not with several ranks; expected it unset, or no torchrun")
     import torch

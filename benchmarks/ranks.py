@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -88,8 +87,6 @@ def main() -> None:
         parts = {
             name: {part: float(np.median(took)) for part, took in side.seconds.items()} for name, side in sides.items()
         }
-        with closing(sides["ranks"].engine):
-            pass
     for other in others:
         other.wait(30)
     workload = {

@@ -41,6 +41,10 @@ def told(recipe: Recipe, dry: DryStages, shape: Shape, longest: int = 0) -> list
     """`longest`: characters of the longest prompt; 0 where it isn't known. Raises InputError where `[plan]` can't be, and
     where a device has too little memory for what is certain."""
     plan = plan_of(recipe, dry, shape, longest)
+    if plan.ranks > 1 and recipe.engine.name == "vllm":
+        raise InputError(
+            f"plan.devices = {plan.ranks} with engine.name = 'vllm': not yet; expected 'native', or 1 device"
+        )
     head = f"plan for machines of {plan.ranks} x {planned_device(plan).name}; nothing of it was run"
     found = [head, *_memory(plan)]
     if shape.mixture:

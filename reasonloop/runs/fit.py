@@ -221,6 +221,8 @@ def require_room(needs: Needs) -> list[str]:
 def what_to_set(plan: Plan, size: int, certain: bool) -> str:
     """The first of some settings that makes it fit, or the most that they do together."""
     for overrides in remedies(plan.recipe):
+        if plan.ranks > 1 and "optimizer.state=8bit" in overrides:  # ranks share the moments already
+            continue
         changed = _changed(plan, overrides)
         most = max(need.certain if certain else need.bytes for need in memory(changed))
         if most <= size:

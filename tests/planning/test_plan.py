@@ -77,6 +77,7 @@ def test_a_model_that_fits_on_no_device_is_refused_with_what_to_set() -> None:
     ("override", "said"),
     [
         ("plan.device=H10O", "plan.device = 'H10O': did you mean 'H100'?"),
+        ("engine.name=vllm", "plan.devices = 8 with engine.name = 'vllm': not yet; expected 'native', or 1 device"),
         ("plan.response=4000", "plan.response = 4000: expected no more than sampling.max_tokens = 3072"),
         ("plan.response=[9, 3]", "expected a number above 0, or the lowest and the highest"),
         (

@@ -83,7 +83,7 @@ def _codec(model: str | None) -> Codec | None:
 
         quiet()
         try:
-            tokenizer = load_tokenizer(folder, **alone(False))
+            tokenizer = load_tokenizer(folder, **alone())
             return Codec(tokenizer, PretrainedConfig.from_dict({"vocab_size": len(tokenizer)}))
         except Exception as error:  # a damaged folder fails anywhere inside of transformers
             raise unloadable(model, error) from error

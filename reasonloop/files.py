@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,10 @@ def require_new(folder: Path) -> None:
         raise InputError(f"--out {folder}: {'not empty' if folder.is_dir() else 'a file'}; expected a new folder")
 
 
-def partial_folder(folder: Path) -> Path:
-    """Where this process makes a folder that is put in its place when it is whole (`replace_folder`)."""
-    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-
-
-def clear_partial(folder: Path) -> None:
-    """Removes what processes that are gone left of a folder that they were making."""
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes `folder`'s place when the block ends. Where it fails nothing is left, and what killed
+    processes left of theirs goes, too."""
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
         try:
             os.kill(int(left.name.split(".")[-2]), 0)
@@ -131,6 +129,18 @@ def clear_partial(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         except (ValueError, OSError):
             pass
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        replace_folder(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def existing(folder: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from reasonloop import config
 from reasonloop.config import Recipe, stored_recipe
 from reasonloop.errors import InputError
-from reasonloop.files import clear_partial, partial_folder, replace_folder, require_new
+from reasonloop.files import made_whole, require_new
 from reasonloop.records import Problem, Rollout
 from reasonloop.store.experts import chosen_experts, distinct, solved_experts
 from reasonloop.store.for_trainers import COLUMNS, expert_row, write_table
@@ -89,18 +88,12 @@ def write_experts(run: Path, out: Path, layout: str | None = None, overrides: Se
     chosen = layout or _layout(found.experts)
     make = _alpaca if chosen == "alpaca" else partial(expert_row, chosen)
     rows = [make(expert.problem, expert.rollout.text) for expert in found.experts]
-    clear_partial(out)
-    making = partial_folder(out)
-    try:
-        making.mkdir(parents=True)
-        names = _WRITERS[chosen](making, rows)
-        _write_lines(making / "provenance.jsonl", _provenance(run, found.experts))
+    with made_whole(out) as folder:
+        names = _WRITERS[chosen](folder, rows)
+        _write_lines(folder / "provenance.jsonl", _provenance(run, found.experts))
         problems = len({expert.problem.id for expert in found.experts})
         card = CARD.format(data=names[-1], run=run.name, count=len(found.experts), problems=problems)
-        (making / "README.md").write_text(card, encoding="utf-8")
-        replace_folder(making, out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     print(found.line())
     for name in (*names, "provenance.jsonl"):
         print(out / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import tomli_w
 from reasonloop.config import Recipe, TaskConfig, validated
 from reasonloop.errors import InputError
 from reasonloop.exchange.steps import Steps
-from reasonloop.files import clear_partial, existing, partial_folder, replace_folder, require_new
+from reasonloop.files import existing, made_whole, require_new
 from reasonloop.imports.judging import headline, judged, lines
 from reasonloop.imports.reading import Asked, Reading, find_rollouts
 from reasonloop.imports.scores import Agreement, Table
@@ -77,13 +76,14 @@ def _codec(model: str | None) -> Codec | None:
 
     folder = Path(model)
     if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
-        from transformers import AutoTokenizer, PretrainedConfig
+        from transformers import PretrainedConfig
 
         from reasonloop.policy.loading import alone, quiet, unloadable
+        from reasonloop.policy.tokenizers import load_tokenizer
 
         quiet()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **alone())
+            tokenizer = load_tokenizer(folder, **alone())
             return Codec(tokenizer, PretrainedConfig.from_dict({"vocab_size": len(tokenizer)}))
         except Exception as error:  # a damaged folder fails anywhere inside of transformers
             raise unloadable(model, error) from error
@@ -142,20 +142,14 @@ class _About:
 
 
 def _write(reading: Reading, pool: VerifierPool | None, out: Path, about: _About) -> Table:
-    clear_partial(out)
-    partial = partial_folder(out)
     agreement = Agreement(reading.scored)
-    try:
-        partial.mkdir(parents=True)
+    with made_whole(out) as folder:
         with Progress(reading.rollouts) as progress:
-            written = _judge(reading, pool, agreement, partial, out.name, progress)
-        write_problems(partial, _asked(reading.problems, reading.matched))
-        (partial / "config.toml").write_text(tomli_w.dumps(about.config(reading, written.logprobs)), encoding="utf-8")
-        written.finish(partial, about.task.name, reading)
-        (partial / "state.json").write_text(json.dumps({"stage": "done"}) + "\n", encoding="utf-8")
-        replace_folder(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            written = _judge(reading, pool, agreement, folder, out.name, progress)
+        write_problems(folder, _asked(reading.problems, reading.matched))
+        (folder / "config.toml").write_text(tomli_w.dumps(about.config(reading, written.logprobs)), encoding="utf-8")
+        written.finish(folder, about.task.name, reading)
+        (folder / "state.json").write_text(json.dumps({"stage": "done"}) + "\n", encoding="utf-8")
     for line in [*lines(reading)[1:], *written.told()]:
         print(line)
     return agreement.table()
@@ -168,12 +162,12 @@ def _asked(problems: Sequence[Problem], matched: set[int]) -> Sequence[Problem]:
 
 
 def _judge(
-    reading: Reading, pool: VerifierPool | None, agreement: Agreement, partial: Path, name: str, progress: Progress
+    reading: Reading, pool: VerifierPool | None, agreement: Agreement, folder: Path, name: str, progress: Progress
 ) -> Steps:
-    store, written = TrajectoryStore(partial / "trajectories", name), Steps(reading.trainer)
+    store, written = TrajectoryStore(folder / "trajectories", name), Steps(reading.trainer)
     for number, step in enumerate(judged(reading, pool, agreement, Place()), start=1):
         segment = store.write(step.rollouts, step.rollouts[0].place)
-        write_sources(partial, segment, step.sources)
+        write_sources(folder, segment, step.sources)
         written.add(step)
         progress.step(reading.trainer, number, len(reading.keys), units=len(step.rollouts))
     return written

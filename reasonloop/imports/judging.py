@@ -21,6 +21,8 @@ from reasonloop.store.sources import Source
 from reasonloop.text import shown
 from reasonloop.verify.workers import VerifierPool
 
+UNSAYABLE = 0.05
+"""Share of the responses that a tokenizer may have no tokens for"""
 # What ends a response where special tokens were kept: a trainer's text may hold it, a verified one doesn't.
 _END = re.compile(
     r"(?:<\|[a-z_]+\|>|<\uff5c[^<>]{1,40}\uff5c>|</s>|<eos>|<end_of_turn>|<\|endoftext\|>|\[PAD\]|<pad>)\Z",
@@ -129,7 +131,8 @@ class _Texts:
         self._codec = codec
         self._stops = codec.stop_tokens(()) if codec is not None else frozenset[int]()
         self._prompts: dict[str, np.ndarray] = {}
-        self._foreign = self._own = 0
+        self._unknown = None if codec is None else codec.tokenizer.unk_token_id
+        self._foreign = self._own = self._unsayable = self._made = 0
 
     def fields(self, row: Row, problem: Problem) -> dict[str, Any]:
         """A rollout's, but for its place and verdict."""
@@ -158,11 +161,17 @@ class _Texts:
         }
 
     def check(self) -> None:
-        """Raises InputError if most of the ids say other texts than their files."""
+        """Raises InputError if most of the ids say other texts than their files, or a tokenizer has no tokens for many
+        texts: equal ids would then stand for unequal texts."""
         if self._foreign > self._own:
             raise InputError(
                 f"--model: {self._foreign:,} of {self._foreign + self._own:,} rollouts with ids say another text by its "
                 "tokenizer than in their file; expected the model that they were sampled from"
+            )
+        if self._unsayable > UNSAYABLE * self._made:
+            raise InputError(
+                f"--model: its tokenizer has no tokens for what {self._unsayable:,} of {self._made:,} responses say; "
+                "expected the model that they were sampled from"
             )
 
     def _means(self, row: Row, text: str) -> bool:
@@ -193,6 +202,8 @@ class _Texts:
         if self._codec is None:
             return _bytes(text)
         found = self._codec.encode_response(text)
+        self._made += 1
+        self._unsayable += self._unknown is not None and bool((found[:-1] == self._unknown).any())
         return found if closed else found[:-1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Asked:
 
 class Codec(MatchingCodec, Protocol):
     """What an import asks of a model's codec (`policy.codec`)."""
+
+    tokenizer: Any
 
     def encode_response(self, text: str) -> np.ndarray: ...
 

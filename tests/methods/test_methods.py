@@ -17,8 +17,8 @@ from run_fixtures import metrics, small_recipe, temporary, weak_model
 from sampler import Sampler, at, prompt
 
 import reasonloop.stages.exploration as exploration_module
-import reasonloop.stages.learning as learning
 import reasonloop.stages.explorers as explorers
+import reasonloop.stages.learning as learning
 import reasonloop.stages.live as live
 from reasonloop import config
 from reasonloop.cli import main

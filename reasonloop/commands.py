@@ -135,6 +135,28 @@ def query(arguments: argparse.Namespace) -> None:
     print_rows(*query(arguments.run, arguments.sql), as_json=arguments.json)
 
 
+def import_rollouts(arguments: argparse.Namespace) -> None:
+    from reasonloop.exchange.importing import import_run
+    from reasonloop.imports.reading import Asked
+    from reasonloop.imports.scores import Rule
+
+    asked = Asked(
+        arguments.trainer,
+        arguments.step,
+        arguments.eval,
+        arguments.match,
+        arguments.allow_unmatched,
+        None if arguments.trust_scores is None else Rule.parse(arguments.trust_scores),
+    )
+    import_run(arguments.files, arguments.task, arguments.out, asked, arguments.model)
+
+
+def experts(arguments: argparse.Namespace) -> None:
+    from reasonloop.exchange.experts import write_experts
+
+    write_experts(arguments.run, arguments.out, arguments.layout, arguments.overrides)
+
+
 def bench(arguments: argparse.Namespace) -> None:
     from reasonloop.bench.measure import Workload, bench
     from reasonloop.bench.result import write

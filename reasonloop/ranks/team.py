@@ -55,6 +55,9 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
         )
     if recipe.engine.name == "vllm":
         raise InputError("engine.name = 'vllm': not with several ranks yet; expected 'native', or no torchrun")
+    unknown = {"scale.address": recipe.scale.address, "scale.vary": recipe.scale.vary}
+    if key := next((key for key, asked in unknown.items() if asked), None):
+        raise InputError(f"{key}: not with several ranks; expected it unset, or no torchrun")
     import torch
 
     gpus = torch.cuda.device_count() if recipe.model.device != "cpu" and torch.cuda.is_available() else 0

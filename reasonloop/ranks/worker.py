@@ -63,7 +63,7 @@ class Worker:
 
     def policy(self, number: int, source: str) -> None:
         options = self.recipe.model
-        self.policies[number] = Policy.load(source, resolve_device(options.device), options.dtype)
+        self.policies[number] = Policy.load(source, resolve_device(options.device), options.dtype, options.trust_remote_code)
 
     def adapt(self, number: int, settings: LoraSettings) -> None:
         policy = self.policies[number]

@@ -9,7 +9,7 @@ VENV_VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install quickstart quickstart-short test test-trackers test-vllm test-ranks test-ray test-trl wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
+.PHONY: install families quickstart quickstart-short test test-trackers test-vllm test-ranks test-ray test-trl wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -68,6 +68,11 @@ examples: install
 # the check for machines with a GPU at toy sizes, without one (docs/gpu.md): a minute and a half on one core
 gpu-check-cpu: install
 	PYTHON="$(BIN)/python" OUT=runs/gpu-check bash benchmarks/gpu/check.sh --cpu
+
+# every causal family of transformers as a tiny model, against transformers' own forward pass: half an hour on two cores
+families: install
+	$(BIN)/python benchmarks/families.py
+	$(BIN)/python benchmarks/family_page.py > docs/families.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -91,7 +91,7 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
     from reasonloop.runs.fit import UNKNOWN, needs_told, sizes_of
-    from reasonloop.runs.notes import check_length, notes
+    from reasonloop.runs.notes import check_length, notes, plain_path
     from reasonloop.tasks import load_task, report_lines, require_gold, task_problems
     from reasonloop.tasks.show import verifier_pool
 
@@ -114,7 +114,8 @@ def dry_run(recipe: Recipe, path: Path) -> None:
         read = report_lines(task)
     if not missing and not (path / "config.toml").is_file():
         read = [*told(recipe), *read]
-    read = [*read, *([] if missing else notes(recipe, task, problems)), *dry.notes()]
+    told_of_model = [] if missing else [*notes(recipe, task, problems), *plain_path(recipe.model.source)]
+    read = [*read, *told_of_model, *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
     check_cluster(recipe)
@@ -164,7 +165,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
     from reasonloop.runs.fit import needs_noted, sizes_of
-    from reasonloop.runs.notes import check_length, notes
+    from reasonloop.runs.notes import check_length, notes, told_of_text
     from reasonloop.tasks import load_task, require_gold, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
@@ -191,7 +192,13 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
 
     policy = _checked_policy(recipe, task, problems, dry)
     tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes(), *room]:
+    for line in [
+        *told_of_text(policy.codec, problems, recipe.sampling.stop),
+        *notes(recipe, task, problems),
+        *dry.notes(),
+        *policy.notes(),
+        *room,
+    ]:
         print(line, file=sys.stderr)
     return policy
 
@@ -252,8 +259,9 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
                 engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
+    policy = Policy.load(recipe.model.source, device, recipe.model.dtype, recipe.model.trust_remote_code)
     codec = policy.codec
+    codec.date = recipe.model.date
     for settings in dry.adapters:
         check_targets(policy.model, settings)
     codec.stop_texts(recipe.sampling.stop)
@@ -295,6 +303,7 @@ def _work(run: Session) -> None:
     from reasonloop.kernels import build
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
+    from reasonloop.runs.inputs import ASKED, Inputs
     from reasonloop.runs.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
@@ -303,6 +312,8 @@ def _work(run: Session) -> None:
     prepare_threads(run.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
+    prompts = {split: run.prompts(split) for split in ASKED}
+    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path)
     if not problems_file(run.folder.path).is_file():
         write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
     with Progress(dry.units) as progress, run.stoppable():

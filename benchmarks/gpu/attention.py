@@ -46,7 +46,7 @@ def timed(stream: Stream, heads: int, kv_heads: int, dim: int, dtype: torch.dtyp
     pull = torch.randn(count, heads, dim, device=device, dtype=dtype)
 
     def both() -> None:
-        out = stream.plan.attend(0, query, key, value, Scores(dim**-0.5))
+        out = stream.plan.attend(query, key, value, Scores(dim**-0.5))
         torch.autograd.grad(out, (query, key, value), pull)
 
     return seconds_per_call(both, device, 0.5)

@@ -28,6 +28,7 @@ from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.machine.threads import prepare_threads
 from reasonloop.policy.loading import resolve_device
 from reasonloop.policy.policy import Policy, Weights
+from reasonloop.policy.scorer import Scorer, apart
 from reasonloop.policy.stream import pack, split_by_tokens
 from reasonloop.records import Place
 
@@ -141,6 +142,7 @@ def load(model: str, layout: str | None, device: str, dtype: str = "float32") ->
     torch.manual_seed(0)
     with torch.device(device):
         policy = Policy(AutoModelForCausalLM.from_config(Qwen3Config(**LAYOUTS[layout])), build_tokenizer())
+    policy.scorer = Scorer(policy.model)  # as with a tokenizer of as many tokens
     policy.compute_in(dtype)
     return policy
 
@@ -160,7 +162,7 @@ def sampling(policy: Policy, batch: int, workload: Workload, peak: dict[str, flo
     seconds = median_seconds(lambda: steps.append(decoding_step(policy, asked, engine, len(steps))), workload.seconds)
     rate = batch / statistics.median(steps[1:])  # the first is the warm-up's
     ceiling, laid_out = (ceilings.decoding_ceiling(policy.model, batch, laid_out=way) for way in (False, True))
-    element = policy.head().weight.element_size()
+    element = next(policy.model.parameters()).element_size()
     read = ceilings.cost_of(policy.model).decoding_bytes(batch, workload.prompt + workload.response / 2, element)
     return {
         "batch": batch,
@@ -263,7 +265,7 @@ def long_tailed(rng: np.random.Generator, count: int, mean: float, longest: int)
 
 def random_tokens(rng: np.random.Generator, policy: Policy, length: int) -> np.ndarray:
     """int32 [length]"""
-    return rng.integers(0, policy.vocabulary, length).astype(np.int32)
+    return rng.integers(0, apart(policy.scorer.unknown, policy.vocabulary)[0], length).astype(np.int32)
 
 
 def median_seconds(run: Callable[[], Any], budget: float) -> float:

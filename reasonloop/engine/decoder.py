@@ -13,7 +13,7 @@ import sys
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,10 +22,12 @@ from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.engine.draw import draw, drawn, together, unpacked
-from reasonloop.engine.slots import PrefillPlan, SlotCache
+from reasonloop.engine.plain_decoder import PlainDecoder
+from reasonloop.engine.slot_decoder import Prefilled, SlotDecoder
 from reasonloop.kernels.matmul import wide_matmul
+from reasonloop.policy.plain import PlainScorer
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.stream import Layout
+from reasonloop.policy.slots import PrefillPlan, SlotCache
 from reasonloop.policy.transfer import sent
 
 WORTH = 8
@@ -48,8 +50,8 @@ class Decoder(Protocol):
 
     in_place: bool
     """Whether it reads the weights where they are; else it has them as they were when it was made"""
-    cache: SlotCache
-    """Keys and values of the responses in flight"""
+    lockstep: bool
+    """Whether responses only begin when none is in flight"""
 
     def begin(self, slots: int, length: int) -> None:
         """Makes room for so many responses at once, of so many tokens with their prompts."""
@@ -59,8 +61,17 @@ class Decoder(Protocol):
         """Whether it should be there for the next call although the learner wants the memory in between."""
         ...
 
-    def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
-        """Hidden states of a packed stream of prompts, int64 [N], int64 [N] -> [N, D]; the plan keeps keys and values."""
+    def prefill(self, prompts: Sequence[np.ndarray]) -> list[Prefilled]:
+        """Computes prompts, int32 [P] each."""
+        ...
+
+    def admit(self, prefilled: Sequence[Prefilled], first: int) -> None:
+        """Responses to these prompts begin in the slots from `first` on; a prompt is there once for each of them."""
+        ...
+
+    def move(self, sources: Sequence[int], targets: Sequence[int], reach: int) -> None:
+        """Compaction: responses in the `sources` slots go to the `targets` slots; none has more than `reach` tokens with its
+        prompt."""
         ...
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
@@ -81,10 +92,12 @@ class Decoder(Protocol):
 
 
 def decoder_for(policy: Policy, capture: Capture | None = None) -> Decoder:
-    """The fastest decoder that this model and machine have. A kernel that doesn't compute what the model's own modules do
+    """The fastest decoder that this policy and machine have. A kernel that doesn't compute what the model's own modules do
     (built wrongly, or for another processor) is warned of, and the modules decode."""
     from reasonloop.engine.kernel_decoder import KernelDecoder
 
+    if isinstance(policy.scorer, PlainScorer):
+        return PlainDecoder(policy)
     modules = ModuleDecoder(policy, capture)
     kernels = KernelDecoder.of(policy) if modules.capture is None else None
     if kernels is None:
@@ -111,13 +124,7 @@ def disagreement(decoder: Decoder, modules: ModuleDecoder) -> float:
     found = []
     for one in (decoder, modules):
         one.begin(rows, ids.shape[1])
-        layout = Layout()
-        spans = layout.lay_prompts([row[:-1] for row in ids])
-        plan = PrefillPlan(layout.segments, policy.device)
-        one.prefill(layout.tokens(policy.device), layout.positions(policy.device), plan)
-        stream = np.concatenate([np.arange(start, start + length) for own in spans for start, length in own])
-        slots, places = np.divmod(np.arange(ids[:, :-1].size), ids.shape[1] - 1)
-        one.cache.admit(plan, *map(torch.from_numpy, (stream, slots, places)))
+        one.admit(one.prefill([row[:-1] for row in ids]), 0)
         found.append(one.logits(one.step(ids[:, -1].copy(), np.full(rows, ids.shape[1] - 1))))
     ours, theirs = found
     if not theirs.isfinite().all():
@@ -176,7 +183,7 @@ class _Captured:
         self._there.copy_(self._given, non_blocking=True)
 
 
-class ModuleDecoder:
+class ModuleDecoder(SlotDecoder):
     """Decodes with transformers' own modules: any model, any device. `capture`: how steps are captured for replay; unset:
     as CUDA graphs on a GPU, not at all elsewhere."""
 
@@ -213,7 +220,7 @@ class ModuleDecoder:
         held = self.cache.held + self._captures_hold
         return bool(self._captured) and held <= KEPT * free_memory(self.cache.device)
 
-    def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
         with wide_matmul(self.policy.device):
             return self.policy.hidden(tokens, positions, plan)
 

@@ -19,12 +19,14 @@ from transformers.activations import SiLUActivation
 
 from reasonloop.config import Sampling
 from reasonloop.engine.draw import drawn
-from reasonloop.engine.slots import PrefillPlan, SlotCache
+from reasonloop.engine.slot_decoder import SlotDecoder
 from reasonloop.kernels import ops
 from reasonloop.kernels.ops import Panels, at
 from reasonloop.policy import adapters
 from reasonloop.policy.attention import Scores
+from reasonloop.policy.logprobs import Head
 from reasonloop.policy.policy import Policy
+from reasonloop.policy.slots import PrefillPlan, SlotCache
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 """transformers' model types that differ in no more than what is looked at here: biases, norms of queries and keys"""
@@ -117,7 +119,7 @@ def _together(layers: Sequence[Any]) -> Panels:
     return Panels(torch.cat([adapters.weight(layer) for layer in layers]), torch.cat(biases) if biases else None)
 
 
-class KernelDecoder:
+class KernelDecoder(SlotDecoder):
     """Works on a copy of the weights, made as they are now. See `Decoder`, and `known` for the models."""
 
     in_place = False
@@ -138,7 +140,8 @@ class KernelDecoder:
         self.final = _Norm.of(base.norm)
         self.layers = [_Layer.of(module) for module in base.layers]
         head = policy.head()
-        self._head = replace(head, project=Panels(head.weight, head.bias))
+        assert isinstance(head, Head)
+        self._head = replace(head, project=Panels(*head.rows))
         self._model = _ModelPointers()
         self._kept: list[Any] = []
         """What the kernels have the addresses of"""
@@ -160,18 +163,18 @@ class KernelDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         return self._head.logits(hidden)
 
-    def prefill(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
         rows, heads = len(tokens), self.heads + self.key_heads
         x = self.base.embed_tokens(tokens)
         cos, sin = self.base.rotary_emb(x[None], positions[None])
         cos, sin = cos[0, :, None] * self.scale, sin[0, :, None] * self.signed_scale  # [N, H + Hkv, Dh]
-        for index, layer in enumerate(self.layers):
+        for layer in self.layers:
             qkv = layer.qkv(layer.before_attention(x)).view(rows, heads + self.key_heads, -1)
             both, value = qkv[:, :heads], qkv[:, heads:]
             if layer.of_query is not None and layer.of_key is not None:
                 both = torch.cat([layer.of_query(both[:, : self.heads]), layer.of_key(both[:, self.heads :])], 1)
             both = torch.addcmul(both * cos, both.roll(self.half, -1), sin)
-            seen = plan.attend(index, both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
+            seen = plan.attend(both[:, : self.heads], both[:, self.heads :], value, ALREADY_SCALED)
             x.add_(layer.output(seen.reshape(rows, -1)))
             x.add_(layer.down(layer.gated(layer.before_mlp(x))))
         return self.final(x)

@@ -10,19 +10,18 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reasonloop.config import Sampling
 from reasonloop.engine.decoder import Capture, Decoder, decoder_for
 from reasonloop.engine.draw import drawn, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
-from reasonloop.engine.slots import PrefillPlan
+from reasonloop.engine.slot_decoder import Prefilled
 from reasonloop.engine.stop_text import stops
-from reasonloop.errors import InputError, RunError
+from reasonloop.errors import Diverged, InputError, RunError
+from reasonloop.policy.codec import Codec
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import PREFILL_TOKENS
-from reasonloop.policy.stream import Layout, common_prefix
-from reasonloop.policy.transfer import sent
+from reasonloop.policy.stream import common_prefix
 
 
 class NativeEngine:
@@ -67,16 +66,20 @@ class NativeEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_done: Done | None = None
     ) -> list[Completion]:
-        """See `Engine`. Raises RunError when the policy has diverged."""
+        """See `Engine`. Raises RunError when the policy has diverged, and InputError for responses of lengths at which the
+        model's positions are turned anew."""
         policy = self._policy()
         if policy is None:
             raise RunError("the engine has no policy: call load() first")
         if not requests:
             return []
+        for request in requests:
+            if reason := policy.codec.rope.beyond(len(request.prompt), request.length or sampling.max_tokens):
+                raise InputError(f"a response behind a prompt of {len(request.prompt)} tokens: {reason}")
         with torch.inference_mode():
             decoder = self._decoder_of(policy)
             try:
-                return _Generation(self, policy.codec.decode, decoder, requests, sampling, on_done).run()
+                return _Generation(self, policy.codec, decoder, requests, sampling, on_done).run()
             except BaseException:
                 self.close()  # what it has in its buffers may be anything
                 raise
@@ -105,13 +108,10 @@ class _Asked:
 
 @dataclass
 class _Ready:
-    """A prompt that has been computed: where its keys and values are, and the hidden state that responses start from."""
+    """Requests whose prompt has been computed."""
 
     asked: _Asked
-    prefill: PrefillPlan
-    stream: np.ndarray
-    """int64 [P], where the prompt's tokens are in the prefill's stream"""
-    hidden: Tensor
+    prompt: Prefilled
     sample: int = 0
     """The next one to admit"""
 
@@ -122,24 +122,30 @@ class _Generation:
     def __init__(
         self,
         engine: NativeEngine,
-        decode: Callable[[np.ndarray], str],
+        codec: Codec,
         decoder: Decoder,
         requests: Sequence[Request],
         sampling: Sampling,
         on_done: Done | None,
     ) -> None:
-        self.decode, self.decoder = decode, decoder
+        self.decode, self.decoder = codec.decode, decoder
         self.requests, self.sampling, self.on_done = requests, sampling, on_done
         self.version, self.on_step, self.on_token = engine.version, engine.on_step, engine.on_token
         asked: list[_Asked] = []
         for _, members in groupby(range(len(requests)), key=lambda i: requests[i].prompt.tobytes()):
             own = list(members)
             asked.append(_Asked(requests[own[0]].prompt, own[0], len(own)))
-        self.shared = common_prefix([group.prompt for group in asked])
+        if decoder.lockstep:  # those of one length together
+            asked.sort(key=lambda group: len(group.prompt))
+        self.shared = 0 if decoder.lockstep else common_prefix([group.prompt for group in asked])
         self.slots = slots = min(engine.slots, len(requests))
         longest = max(sampling.max_tokens, *(request.length for request in requests))
         decoder.begin(slots, max(len(group.prompt) for group in asked) + longest)
-        self.waiting = deque(asked)
+        turned = [codec.rope.is_long(len(group.prompt)) for group in asked]
+        queues = ([group for group, long in zip(asked, turned, strict=True) if long is kind] for kind in (False, True))
+        self.queues = list(map(deque, queues))
+        """What may be in flight together; each queue begins when the one before is done"""
+        self.waiting = self.queues[0]
         self.ready: deque[_Ready] = deque()
         self.active = 0
         """Slots 0 .. active - 1 hold responses in flight"""
@@ -161,17 +167,18 @@ class _Generation:
         self.done: list[Completion | None] = [None] * len(requests)
 
     def run(self) -> list[Completion]:
-        while True:
+        for queue in self.queues:
+            self.waiting = queue
             self._admit()
-            if not self.active:
-                break
-            rows = np.arange(self.active)
-            self._extend(
-                rows, *self.decoder.sample(self._last(), self._reach(rows) - 1, self._uniforms(rows), self.sampling)
-            )
-            if self.on_step is not None:
-                self.on_step(len(rows))
-            self._retire()
+            while self.active:
+                rows = np.arange(self.active)
+                self._extend(
+                    rows, *self.decoder.sample(self._last(), self._reach(rows) - 1, self._uniforms(rows), self.sampling)
+                )
+                if self.on_step is not None:
+                    self.on_step(len(rows))
+                self._retire()
+                self._admit()
         return [completion for completion in self.done if completion is not None]
 
     def _last(self) -> np.ndarray:
@@ -191,7 +198,7 @@ class _Generation:
         """Appends what was drawn in each row: int64 [B], float32 [B]."""
         places = self.count[rows]
         if not np.isfinite(logprobs).all():
-            raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
+            raise Diverged("the policy's logits are not finite")
         self.tokens[rows, places], self.logprobs[rows, places] = tokens, logprobs
         self.count[rows] += 1
         if self.on_token is not None:
@@ -200,10 +207,11 @@ class _Generation:
 
     def _admit(self) -> None:
         """Fills free slots with the next samples, and draws their first tokens from their prompt's hidden state."""
+        if self.decoder.lockstep and self.active:
+            return
         while self.active < self.slots and (self.ready or self.waiting):
             first = slot = self.active
-            hidden: list[Tensor] = []
-            copies: dict[int, tuple[PrefillPlan, list[np.ndarray], list[np.ndarray], list[np.ndarray]]] = {}
+            prompts: list[Prefilled] = []
             while slot < self.slots and (self.ready or self.waiting):
                 if not self.ready:
                     self._prefill()
@@ -213,39 +221,26 @@ class _Generation:
                 self.request[slot], self.draws[slot] = number, request.draw
                 self.prompt[slot], self.count[slot], self.tail[slot] = len(request.prompt), 0, 0
                 self.limit[slot] = request.length or self.sampling.max_tokens
-                hidden.append(group.hidden)
-                _, stream, slots, places = copies.setdefault(id(group.prefill), (group.prefill, [], [], []))
-                stream.append(group.stream)
-                slots.append(np.full(len(group.stream), slot))
-                places.append(np.arange(len(group.stream)))
+                prompts.append(group.prompt)
                 group.sample += 1
                 if group.sample == group.asked.count:
                     self.ready.popleft()
                 slot += 1
-            for prefill, *lists in copies.values():
-                device = self.decoder.cache.device
-                indices = [sent(np.concatenate(part), device) for part in lists]
-                self.decoder.cache.admit(prefill, *indices)
+            self.decoder.admit(prompts, first)
             self.active = slot
-            rows = np.arange(first, slot)
-            self._extend(rows, *drawn(self.decoder.logits(torch.stack(hidden)), self._uniforms(rows), self.sampling))
+            rows, hidden = np.arange(first, slot), torch.stack([prompt.hidden for prompt in prompts])
+            self._extend(rows, *drawn(self.decoder.logits(hidden), self._uniforms(rows), self.sampling))
             self._retire(first)
 
     def _prefill(self) -> None:
-        """Computes the next prompts, packed without padding."""
+        """Computes the next prompts."""
         chosen: list[_Asked] = []
         total = self.shared
         while self.waiting and (not chosen or total + self._own_tokens(self.waiting[0]) <= PREFILL_TOKENS):
             chosen.append(self.waiting.popleft())
             total += self._own_tokens(chosen[-1])
-        layout = Layout()
-        spans = layout.lay_prompts([asked.prompt for asked in chosen])
-        device = self.decoder.cache.device
-        plan = PrefillPlan(layout.segments, device)
-        hidden = self.decoder.prefill(layout.tokens(device), layout.positions(device), plan)
-        for asked, own in zip(chosen, spans, strict=True):
-            stream = np.concatenate([np.arange(start, start + length) for start, length in own])
-            self.ready.append(_Ready(asked, plan, stream, hidden[stream[-1]].clone()))
+        prompts = self.decoder.prefill([asked.prompt for asked in chosen])
+        self.ready.extend(map(_Ready, chosen, prompts))
 
     def _own_tokens(self, asked: _Asked) -> int:
         return len(asked.prompt) - self.shared
@@ -269,7 +264,7 @@ class _Generation:
         holes = over[over < left]
         movers = np.setdiff1d(rows[left:], over, assume_unique=True)
         if len(holes):
-            self.decoder.cache.move(movers.tolist(), holes.tolist(), int(self._reach(movers).max()))
+            self.decoder.move(movers.tolist(), holes.tolist(), int(self._reach(movers).max()))
             numbers = (self.request, self.prompt, self.count, self.limit, self.tail, self.draws)
             for known in (*numbers, self.tokens, self.logprobs):
                 known[holes] = known[movers]

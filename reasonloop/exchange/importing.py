@@ -79,11 +79,11 @@ def _codec(model: str | None) -> Codec | None:
     if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
         from transformers import AutoTokenizer, PretrainedConfig
 
-        from reasonloop.policy.loading import ALONE, quiet, unloadable
+        from reasonloop.policy.loading import alone, quiet, unloadable
 
         quiet()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **ALONE)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **alone())
             return Codec(tokenizer, PretrainedConfig.from_dict({"vocab_size": len(tokenizer)}))
         except Exception as error:  # a damaged folder fails anywhere inside of transformers
             raise unloadable(model, error) from error

@@ -27,7 +27,7 @@ class Critic:
     def __init__(self, policy: Policy, options: Ppo, optimizer: Optimizer, kl_coef: float = 0.0) -> None:
         """`kl_coef`: weight of the KL to the reference in the token rewards."""
         self.options, self.optimizer_options, self.kl_coef = options, optimizer, kl_coef
-        self.trunk = Policy(copy.deepcopy(policy.model).float(), policy.codec.tokenizer)
+        self.trunk = policy.on(copy.deepcopy(policy.model).float().eval())
         size = policy.model.get_output_embeddings().weight.shape[1]
         self.head = torch.nn.Linear(size, 1, device=policy.device)
         torch.nn.init.zeros_(self.head.weight)
@@ -43,7 +43,7 @@ class Critic:
     def score(self, prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
         """Values before each response's tokens, float32 [T] each; no gradient. `limit`: tokens in a forward pass."""
         with wide_matmul(self.trunk.device):
-            return in_streams(prompts, responses, limit, self.trunk.device, self.values)
+            return in_streams(prompts, responses, limit, self.trunk.device, self.values, self.trunk.scorer.packing)
 
     def estimate(self, groups: Sequence[Group]) -> Estimates:
         """Generalised advantages of all rollouts' tokens, by the critic as it is now; see `Estimator`.

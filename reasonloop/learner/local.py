@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from reasonloop.learner.critic import Critic
 from reasonloop.learner.losses import Objective, TokenTargets, loss
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import ThreadRanks, cut
+from reasonloop.learner.recompute import recompute
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
 
-SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
+SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "apart", "kl", "value")
 """What is summed over the tokens of an update"""
 
 
@@ -76,13 +76,7 @@ class LocalLearner:
         nothing = np.zeros(2, np.int32)
         # attention looks at itself once, which isn't computed again
         self.policy.score([nothing], [nothing], self.sampling)
-        model = self.trained.model
-        enable = getattr(model, "activation_checkpointing_enable", None)  # since transformers 5.23
-        # what is computed again in the backward pass must multiply as it did at first
-        again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), wide_matmul(self.policy.device))}
-        (enable or model.gradient_checkpointing_enable)(again)
-        model.train()  # transformers recomputes in train mode only; _no_dropout keeps it exact
-        _no_dropout(model)
+        recompute(self.trained.model)
 
     @property
     def weights(self) -> Weights:
@@ -106,7 +100,8 @@ class LocalLearner:
         alone = alone or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS))
+        packing = self.policy.scorer.packing
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), packing)
         return [[[examples[i] for i in members] for members in streams] for streams in parts]
 
     def learn(
@@ -170,7 +165,7 @@ class LocalLearner:
             part.total.backward()
             self._collect_gradients()
             entropy, logprob = (_over_sampled(values, targets) for values in (scored.entropies, scored.logprobs))
-            found = (part.total, entropy, logprob, part.clipped, part.k1, part.kl, part.value)
+            found = (part.total, entropy, logprob, part.clipped, part.k1, part.apart, part.kl, part.value)
             sums += torch.stack([value.detach().double() for value in found])
         return dict(zip(SUMS, sums.tolist(), strict=True))
 
@@ -235,7 +230,8 @@ def measured(found: Measured, examples: Sequence[Example]) -> Measured:
     tokens = sum(example.length for example in examples)
     told = {name: found[name] for name in ("loss", "grad_norm")}
     told |= {name: found[name] / tokens for name in ("entropy", "logprob")}
-    told |= {"clip_fraction": found["clipped"] / tokens, "k1": found["k1"] / tokens, "kl": found["kl"] / tokens}
+    told |= {"clip_fraction": found["clipped"] / tokens, "k1": found["k1"] / tokens, "apart": found["apart"] / tokens}
+    told |= {"kl": found["kl"] / tokens}
     told |= {"tokens": float(tokens), "learning_rate": found["learning_rate"]}
     if "critic_grad_norm" in found:
         told |= {"critic_grad_norm": found["critic_grad_norm"], "value_loss": found["value"]}
@@ -244,11 +240,3 @@ def measured(found: Measured, examples: Sequence[Example]) -> Measured:
 
 def _over_sampled(values: torch.Tensor, targets: TokenTargets) -> torch.Tensor:
     return values.sum() if targets.sampled is None else values[targets.sampled].sum()
-
-
-def _no_dropout(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (a Module's attributes are typed as Tensors)

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.shape import MOST_RANKS
-from reasonloop.policy.stream import common_prefix, split_by_tokens
+from reasonloop.policy.stream import TOGETHER, Packing, common_prefix, split_by_tokens
 
 WORTH = 1.1
 """Cutting an update up repeats prompts and what all prompts begin with: not where the longest rank, times the ranks, is
@@ -29,34 +28,38 @@ ResultT = TypeVar("ResultT")
 
 
 def cut(
-    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, ranks: int
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, ranks: int, packing: Packing = TOGETHER
 ) -> list[list[list[int]]]:
     """Indices of the pairs by rank and stream: one rank, or `ranks` of them where that is worth it.
 
     The streams that are worked on at the same time have at most `limit` tokens together (a single longer pair excepted).
     """
-    whole = split_by_tokens(prompts, responses, limit)
+    whole = split_by_tokens(prompts, responses, limit, packing)
     if ranks < 2 or len(prompts) < ranks:
         return [whole]
-    total = sum(stream_tokens(prompts, responses, members) for members in whole)
+    total = sum(stream_tokens(prompts, responses, members, packing) for members in whole)
     rounds = len(whole)
     size = max(1, total // (rounds * ranks))
     while size <= limit // ranks:
-        streams = split_by_tokens(prompts, responses, size)
+        streams = split_by_tokens(prompts, responses, size, packing)
         if len(streams) == rounds * ranks:
             dealt = [streams[rank::ranks] for rank in range(ranks)]
-            longest = max(sum(stream_tokens(prompts, responses, one) for one in rank) for rank in dealt)
+            longest = max(sum(stream_tokens(prompts, responses, one, packing) for one in rank) for rank in dealt)
             return dealt if longest * ranks <= WORTH * total else [whole]
         size += 1 + size // 50
     return [whole]
 
 
-def stream_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], members: Sequence[int]) -> int:
-    """Tokens of the stream that `packing.pack` makes of these pairs."""
+def stream_tokens(
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], members: Sequence[int], packing: Packing = TOGETHER
+) -> int:
+    """Tokens of the stream that `stream.pack` makes of these pairs; where prompts aren't shared, of all of them apart."""
+    if not packing.shared:
+        return sum(len(prompts[i]) + len(responses[i]) - 1 for i in members)
     distinct = {prompts[i].tobytes(): prompts[i] for i in members}
-    shared = common_prefix(list(distinct.values()))
-    own = sum(len(prompt) - shared for prompt in distinct.values())
-    return shared + own + sum(len(responses[i]) - 1 for i in members)
+    prefix = common_prefix(list(distinct.values()))
+    own = sum(len(prompt) - prefix for prompt in distinct.values())
+    return prefix + own + sum(len(responses[i]) - 1 for i in members)
 
 
 class ThreadRanks:
@@ -106,7 +109,4 @@ def _twin(policy: Policy) -> tuple[Policy, Pairs]:
     pairs = [(p, torch.nn.Parameter(p.detach(), p.requires_grad)) for p in policy.model.parameters()]
     memo: dict[int, object] = {id(own): twin for own, twin in pairs}
     memo |= {id(buffer): buffer for buffer in policy.model.buffers()}
-    twin = copy.copy(policy)
-    twin.model = copy.deepcopy(policy.model, memo)
-    twin.scorer = Scorer(twin.model)
-    return twin, pairs
+    return policy.on(copy.deepcopy(policy.model, memo)), pairs

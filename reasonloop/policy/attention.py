@@ -3,7 +3,7 @@
 The model is always called on one row, a stream of N tokens without padding; a *plan* says which tokens each of them may
 see. Everything outside of attention (all the matrix products with weights) works on the stream and wastes nothing.
 `PackedPlan` is for scoring and training: many sequences side by side, where the responses of one group share one copy of
-their prompt. The sampling engine has a plan of its own (engine/slots.py) that keeps keys and values between calls.
+their prompt. The sampling engine has a plan of its own (policy/slots.py) that keeps keys and values between calls.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from reasonloop.kernels import ops as kernels
 from reasonloop.policy import varlen
+from reasonloop.policy.masks import own_window
 
 NAME = "reasonloop"
 
@@ -34,16 +35,23 @@ class Scores:
     window: int | None = None
     """Sliding window: a query sees the last so many positions, its own included."""
     softcap: float | None = None
+    sinks: Tensor | None = None
+    """[H]: a score of each head that no value belongs to, in the softmax beside those of the keys"""
 
     @property
     def causal(self) -> bool:
         """Whether causality is all there is to it"""
-        return self.window is None and self.softcap is None
+        return self.window is None and self.plain
+
+    @property
+    def plain(self) -> bool:
+        """Whether weights are the softmax of scaled products"""
+        return self.softcap is None and self.sinks is None
 
 
 class Plan(Protocol):
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-        """query [N, H, D], key and value [N, Hkv, D] of the stream's N tokens -> [N, H, D]."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        """query [N, H, D], key [N, Hkv, D], value [N, Hkv, Dv] of the stream's N tokens -> [N, H, Dv]."""
         ...
 
 
@@ -57,27 +65,28 @@ def attention_forward(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     plan: Plan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function. query [1, H, N, D], key and value [1, Hkv, N, D] -> [1, N, H, D]."""
-    if kwargs.get("s_aux") is not None:
-        raise NotImplementedError("attention sinks are not supported")
-    scores = Scores(scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap)
-    if plan is None and softcap is not None:  # sdpa has no soft cap
-        return _softcapped(query, key, value, attention_mask, scores), None
+    """transformers' attention function. query [1, H, N, D], key [1, Hkv, N, D], value [1, Hkv, N, Dv] -> [1, N, H, Dv]."""
+    if (watch := kwargs.get("watch")) is not None:
+        return watch.see(module, query, key, value, attention_mask, sliding_window), None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = Scores(scaling, sliding_window if plan is None else own_window(module, sliding_window), softcap, s_aux)
+    if plan is None and not scores.plain:  # sdpa has neither
+        return _by_hand(query, key, value, attention_mask, scores), None
     if plan is None:  # an ordinary call from outside, `generate` for one
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    out = plan.attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
+    out = plan.attend(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scores)
     return out.unsqueeze(0), None
 
 
-def _softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
-    """Ordinary attention with a soft cap. mask bool [B or 1, 1, N, Nk], or None: causal -> [B, N, H, D]."""
+def _by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
+    """Ordinary attention with a soft cap or sinks. mask bool [B or 1, 1, N, Nk], or None: causal -> [B, N, H, D]."""
     batch, _, length, _ = query.shape
     reach = key.shape[2]
     if mask is None:
@@ -103,7 +112,8 @@ def mask_is_in_the_plan(device: torch.device) -> Tensor:
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scores: Scores) -> Tensor:
     """Attention of padded rows, the query heads that share a key head folded into the query length (no copies of keys).
 
-    query [S, Lq, H, D]; key, value [S, Hkv, Lk, D]; mask bool [S, Lq, Lk], True where it may look -> [S, Lq, H, D].
+    query [S, Lq, H, D]; key [S, Hkv, Lk, D]; value [S, Hkv, Lk, Dv]; mask bool [S, Lq, Lk], True where it may look
+    -> [S, Lq, H, Dv].
     """
     rows, length, heads, dim = query.shape
     kv_heads = key.shape[1]
@@ -115,15 +125,20 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, s
     mask = mask.unsqueeze(1)
     # not -inf: a padded query behind a sliding window sees nothing, and a softmax over nothing is NaN, also in backward
     hidden = torch.finfo(query.dtype).min
-    if scores.softcap is None:
+    if scores.plain:
         bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, hidden)
         out = F.scaled_dot_product_attention(folded, key, value, attn_mask=bias, scale=scores.scaling)
     else:
         weights = torch.matmul(folded, key.transpose(2, 3)) * scores.scaling
-        weights = torch.tanh(weights / scores.softcap) * scores.softcap
-        weights = weights.masked_fill(~mask, hidden).softmax(-1, dtype=torch.float32).to(query.dtype)
-        out = torch.matmul(weights, value)
-    return out.view(rows, kv_heads, share, length, dim).permute(0, 3, 1, 2, 4).reshape(rows, length, heads, dim)
+        if scores.softcap is not None:
+            weights = torch.tanh(weights / scores.softcap) * scores.softcap
+        weights = weights.masked_fill(~mask, hidden)
+        if scores.sinks is not None:
+            sinks = scores.sinks.view(kv_heads, share, 1).expand(rows, -1, -1, length).reshape(rows, kv_heads, -1, 1)
+            weights = torch.cat([weights, sinks.to(weights.dtype)], -1)
+        weights = weights.softmax(-1, dtype=torch.float32).to(query.dtype)
+        out = torch.matmul(weights[..., : key.shape[2]], value)
+    return out.view(rows, kv_heads, share, length, -1).permute(0, 3, 1, 2, 4).reshape(rows, length, heads, -1)
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ class PackedPlan:
     """Attention plan of a packed stream: which tokens each token may see.
 
     Without padding where there is a kernel for that: our own on a CPU, flash attention on a GPU (policy/varlen.py). Else, as
-    for soft caps, the attention of segments of like length is computed together, so that the padding is small.
+    for soft caps and sinks, the attention of segments of like length is computed together, so that the padding is small.
     """
 
     CHUNK_SCORES = 4_000_000  # query x key pairs in one chunk; bounds the memory of masks and scores
@@ -237,12 +252,16 @@ class PackedPlan:
         )
         return chunk, places
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
-        if key.shape != value.shape or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
-            raise NotImplementedError("its values or queries have other sizes than its keys")
-        if scores.causal and kernels.usable(query, key, value):
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+        width = value.shape[2]
+        if query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1] or value.shape[1] != key.shape[1]:
+            raise NotImplementedError("its queries or values have other sizes than its keys")
+        if width < key.shape[2]:  # kernels have one size
+            return PackedPlan.attend(self, query, key, F.pad(value, (0, key.shape[2] - width)), scores)[:, :, :width]
+        same = width == key.shape[2]
+        if same and scores.causal and kernels.usable(query, key, value):
             return self._tables.attend(query, key, value, scores.scaling)
-        if scores.softcap is None and varlen.usable(query, key, scores.window):
+        if same and scores.plain and varlen.usable(query, key, scores.window):
             return self._flash.attend(query, key, value, scores.scaling, scores.window)
         heads, dim = query.shape[1:]
         kv_heads = key.shape[1]
@@ -254,9 +273,9 @@ class PackedPlan:
             q = query.index_select(0, chunk.q_index.view(-1)).view(rows, length, heads, dim)
             kv_shape = (rows, -1, kv_heads, dim)
             k = key.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
-            v = value.index_select(0, chunk.kv_index.view(-1)).view(kv_shape).transpose(1, 2)
+            v = value.index_select(0, chunk.kv_index.view(-1)).view(rows, -1, kv_heads, width).transpose(1, 2)
             mask = chunk.mask if scores.window is None else chunk.window_mask(scores.window)
             out = grouped_attention(q, k, v, mask, scores)
-            outputs.append(out.reshape(rows * length, heads * dim))
+            outputs.append(out.reshape(rows * length, heads * width))
         stacked = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return stacked.index_select(0, inverse).view(-1, heads, dim)
+        return stacked.index_select(0, inverse).view(-1, heads, width)

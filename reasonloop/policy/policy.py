@@ -23,9 +23,12 @@ from reasonloop.policy.adapters import Adapter
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
+from reasonloop.policy.finite import NotFinite, check_finite
 from reasonloop.policy.loading import bundled_names, load_model, resolve_device
-from reasonloop.policy.logprobs import Head
-from reasonloop.policy.scorer import Scorer
+from reasonloop.policy.logprobs import Head, NoHead
+from reasonloop.policy.plain import PlainScorer
+from reasonloop.policy.plain_check import plain_scorer
+from reasonloop.policy.scorer import ComputePath, Scorer
 from reasonloop.policy.shape import SCORED_AT_ONCE
 from reasonloop.policy.stream import in_streams
 
@@ -44,38 +47,75 @@ class Policy:
     """What a reader calls it: where it was loaded from"""
     version = 0
     """Of its weights: another one whenever a `reasonloop.Learner` has changed them. Rollouts carry it."""
+    reason = ""
+    """Why it isn't computed on packed streams, where it isn't"""
     adapter: Adapter | None = None
     """LoRA: what is trained instead of the weights, once `adapt` has put it there"""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
+        if getattr(model.config, "rescale_every", 0):  # RWKV halves its weights in place before it infers
+            model.config.rescale_every = 0
+        self._own_attention: str = model.config._attn_implementation
         self.model.set_attn_implementation(attention.NAME)
         if self.device.type == "cuda":
             norms.fuse(self.model)
         self.codec = Codec(tokenizer, model.config, getattr(model, "generation_config", None))
-        self.scorer = Scorer(self.model)
+        self.scorer: Scorer = Scorer(self.model)
+        self.scorer.unknown = self.codec.unknown
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", dtype: str = "auto") -> Policy:
+    def load(
+        cls, path: str | Path, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    ) -> Policy:
         """The policy at `path`: a Hugging Face folder, a GGUF file, a run folder (its product), a bundled model's name
         ("countdown"), or a model of the Hugging Face hub ("owner/name", "owner/name@revision").
 
         `device`: "cpu", "cuda", "cuda:1", or "auto", which is a GPU when torch sees one. `dtype`: what it computes in,
-        "float32", "bfloat16", or "auto" as `compute_in` has it.
+        "float32", "bfloat16", or "auto" as `compute_in` has it. `trust_remote_code`: runs the Python code in the model's
+        folder, which may do all that you may.
 
-        Raises InputError when there is no model there, when it cannot be loaded, or when the model computes
-        something that packed streams cannot reproduce (`policy.check`).
+        Raises InputError when there is no model there, when it cannot be loaded, when not all of its weights are numbers
+        (NotFinite), or when the model computes something that packed streams cannot reproduce (`policy.check`).
         """
         device = resolve_device(device)
         if dtype not in DTYPES:
             raise InputError(f"model.dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
         if dtype == "auto":
             dtype = default_dtype(device)
-        policy = cls(*load_model(path, device, dtype))
+        policy = cls(*load_model(path, device, dtype, trust_remote_code))
         policy.name = str(path)
         policy.codec.check_end(str(path))
-        check_packing(policy.scorer, policy.vocabulary, str(path))
+        check_finite(policy.model, str(path))
+        try:
+            check_packing(policy.scorer, policy.vocabulary, str(path))
+        except NotFinite:
+            raise
+        except InputError as error:
+            policy.go_plain(str(error.__cause__ or error))
         return policy
+
+    @property
+    def path(self) -> ComputePath:
+        """ "packed", or "plain" for a model that packed streams can't reproduce."""
+        return self.scorer.path
+
+    def go_plain(self, reason: str) -> None:
+        """Computes by the model's own forward pass from now on. `reason`: why it isn't packed. Raises InputError where that
+        isn't exact either."""
+        self.model.set_attn_implementation(self._own_attention)
+        self.scorer, self.reason = plain_scorer(self.model, self.vocabulary, self.name), reason
+        self.scorer.unknown = self.codec.unknown
+
+    def notes(self) -> list[str]:
+        """What a reader should know of how it is computed, a line each."""
+        return [f"{self.scorer.cost()} ({self.reason})"] if isinstance(self.scorer, PlainScorer) else []
+
+    def on(self, model: Any) -> Policy:
+        """The same policy on another module tree of the same model."""
+        twin = copy.copy(self)
+        twin.model, twin.scorer = model, self.scorer.on(model)
+        return twin
 
     def compute_in(self, dtype: str) -> None:
         """Casts the weights to "float32" or "bfloat16"; "auto" is bfloat16 on a GPU, else float32.
@@ -105,9 +145,8 @@ class Policy:
 
     def without_adapter(self) -> Policy:
         """The policy as it was before `adapt`, on the same weights, which it shares: what a KL is to."""
-        twin = copy.copy(self)
-        twin.adapter, twin.model = None, adapters.without(self.model)
-        twin.scorer = Scorer(twin.model)
+        twin = self.on(adapters.without(self.model))
+        twin.adapter = None
         return twin
 
     def merged_parameters(self) -> Iterator[tuple[str, Tensor]]:
@@ -118,10 +157,7 @@ class Policy:
     def copy(self) -> Policy:
         """Another policy with the same weights: to explore with RL from here and then drop it, or as the reference of a KL.
         It takes as much memory again."""
-        twin = Policy(copy.deepcopy(self.model), self.codec.tokenizer)
-        twin.name, twin.version, twin.adapter = self.name, self.version, self.adapter
-        twin.model.train(self.model.training)  # where activations are computed again
-        return twin
+        return self.on(copy.deepcopy(self.model))
 
     def __repr__(self) -> str:
         count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))
@@ -155,6 +191,7 @@ class Policy:
         except SafetensorError as error:  # a full disk is no OSError there
             raise OSError(f"{folder}: {error}") from error
         self.codec.tokenizer.save_pretrained(folder)
+        self.codec.write_ends(folder)
         usual_modes(folder)
 
     def save_adapter(self, folder: str | Path) -> None:
@@ -179,6 +216,12 @@ class Policy:
         return device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in"""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
+
+    @property
     def vocabulary(self) -> int:
         return self.codec.vocabulary
 
@@ -190,7 +233,7 @@ class Policy:
         """Where the weights are in memory: the same until they are moved or cast."""
         return tuple(parameter.data_ptr() for parameter in self.model.parameters())
 
-    def head(self) -> Head:
+    def head(self) -> Head | NoHead:
         return self.scorer.head()
 
     def hidden(self, tokens: Tensor, positions: Tensor, plan: Plan) -> Tensor:
@@ -208,6 +251,7 @@ class Policy:
             return in_streams(
                 *(prompts, responses, SCORED_AT_ONCE, self.device),
                 lambda stream: self.scorer(stream, sampling).logprobs,
+                self.scorer.packing,
             )
 
 

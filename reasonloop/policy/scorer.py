@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,23 @@ from torch import Tensor, nn
 from reasonloop.config import Sampling
 from reasonloop.policy import attention
 from reasonloop.policy.attention import Plan
-from reasonloop.policy.logprobs import Head, target_logprobs
-from reasonloop.policy.stream import Stream
+from reasonloop.policy.logprobs import Head, NoHead, target_logprobs
+from reasonloop.policy.rotary import Rope
+from reasonloop.policy.stream import Packing, Stream
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether logits are a product with a matrix, as `Scorer.head` has it, and not a module's with more to it: a scale of
+    each token may be one at first, and is trained."""
+    head: Any = type(model.get_output_embeddings())
+    return issubclass(head, nn.Linear) and head.forward is nn.Linear.forward
+
+
+ComputePath = Literal["packed", "plain"]
+"""How a policy computes: on packed streams with our attention, or by its own forward pass (policy/plain.py)"""
+
+
+AnyHead = TypeVar("AnyHead", Head, NoHead)
 
 
 @dataclass(frozen=True)
@@ -30,9 +46,36 @@ class Scored:
 class Scorer(nn.Module):
     """A causal model of transformers' own, run on packed streams: what a wrapper for several devices wraps."""
 
+    path: ComputePath = "packed"
+    shares_prompts = True
+    """Whether equal prompts of a stream are computed once"""
+    unknown: tuple[int, ...] = ()
+    """Tokens that are never sampled, in order: the distribution is the one without them (`Codec.unknown`)"""
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self._absent: Tensor | None = None
+
+    @property
+    def packing(self) -> Packing:
+        """What may stand in one of its streams."""
+        return Packing(self.shares_prompts, Rope.of(self.model.config.get_text_config()))
+
+    def on(self, model: Any) -> Scorer:
+        """The same for another module tree of the same model."""
+        twin = self._on(model)
+        twin.unknown = self.unknown
+        return twin
+
+    def _on(self, model: Any) -> Scorer:
+        return Scorer(model)
+
+    def whole(self) -> Scorer:
+        """The same with all tokens that the model has logits for."""
+        twin = self._on(self.model)
+        twin.unknown = ()
+        return twin
 
     def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
         """`sampling`: the distribution; None for the hidden states alone (a critic's trunk)."""
@@ -54,9 +97,28 @@ class Scorer(nn.Module):
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
-    def head(self) -> Head:
+    def head(self) -> Head | NoHead:
         """The step from hidden states to logits, with the scalings that some model families add."""
         config = self.model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)
         output = self.model.get_output_embeddings()
-        return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
+        return self._known(Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None)))
+
+    def _known(self, head: AnyHead) -> AnyHead:
+        """A head without the unknown tokens."""
+        if not self.unknown:
+            return head
+        words, scattered = apart(self.unknown, int(self.model.config.get_text_config().vocab_size))
+        if scattered and (self._absent is None or self._absent.device != self.model.device):
+            self._absent = torch.zeros(words, dtype=torch.bool)
+            self._absent[list(scattered)] = True
+            self._absent = self._absent.to(self.model.device)
+        return replace(head, words=words, absent=self._absent)
+
+
+def apart(unknown: Sequence[int], vocabulary: int) -> tuple[int, Sequence[int]]:
+    """How many tokens are left without the unknown ones at a vocabulary's end, and the unknown ones among them."""
+    words, ending = vocabulary, len(unknown)
+    while ending and unknown[ending - 1] == words - 1:
+        words, ending = words - 1, ending - 1
+    return words, unknown[:ending]

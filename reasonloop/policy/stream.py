@@ -10,7 +10,28 @@ import torch
 from torch import Tensor
 
 from reasonloop.policy.attention import PackedPlan, Segment
+from reasonloop.policy.rotary import STEADY, Rope
 from reasonloop.policy.transfer import sent
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What may stand in one stream."""
+
+    shared: bool = True
+    """Whether equal prompts are computed once; else each counts"""
+    rope: Rope = STEADY
+    """What turns short sequences and long ones by other angles gives them streams of their own"""
+
+    def is_long(self, prompt: np.ndarray, response: np.ndarray) -> bool:
+        return self.rope.is_long(len(prompt) + len(response) - 1)  # the last token predicts nothing
+
+
+TOGETHER = Packing()
+"""Whatever there is"""
+SHORTEST_PREFIX = 8  # a shorter common beginning is not worth a segment of its own
+
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -28,15 +49,12 @@ class Stream:
     """int64 [M]"""
     lengths: tuple[int, ...]
     """Response lengths; they sum to M"""
+    sequences: tuple[Spans, ...]
+    """Where each pair's tokens are in the stream, the response's last one left out: (start, length) of each part"""
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """[M] -> one array a response."""
         return np.split(values, np.cumsum(self.lengths)[:-1])
-
-
-SHORTEST_PREFIX = 8  # a shorter common beginning is not worth a segment of its own
-
-Spans = tuple[tuple[int, int], ...]
 
 
 def common_prefix(prompts: Sequence[np.ndarray]) -> int:
@@ -102,12 +120,15 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
         raise ValueError("a response without tokens: there is nothing to predict")
     layout = Layout()
     predict_from: list[np.ndarray] = []
+    sequences: list[Spans] = []
     for spans, response in zip(layout.lay_prompts(prompts), responses, strict=True):
         start, length = spans[-1]
         predict_from.append(np.array([start + length - 1]))
         if len(response) > 1:
             own, length = layout.lay(response[:-1], spans)
             predict_from.append(np.arange(own, own + length))
+            spans = (*spans, (own, length))
+        sequences.append(spans)
     return Stream(
         layout.tokens(device),
         layout.positions(device),
@@ -115,6 +136,7 @@ def pack(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], device:
         _tensor(predict_from, device),
         _tensor(responses, device),
         tuple(len(response) for response in responses),
+        tuple(sequences),
     )
 
 
@@ -122,7 +144,9 @@ def _tensor(arrays: Sequence[np.ndarray], device: torch.device | str) -> Tensor:
     return sent(np.concatenate(arrays).astype(np.int64), device)
 
 
-def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int) -> list[list[int]]:
+def split_by_tokens(
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, packing: Packing = TOGETHER
+) -> list[list[int]]:
     """Indices of the pairs in streams of at most `limit` tokens (a single longer pair has a stream of its own).
 
     Pairs with the same prompt stay next to each other where they fit, so that the prompt is computed once.
@@ -130,13 +154,14 @@ def split_by_tokens(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarra
     first_seen: dict[bytes, int] = {}
     for i, prompt in enumerate(prompts):
         first_seen.setdefault(prompt.tobytes(), i)
-    order = sorted(range(len(prompts)), key=lambda i: (first_seen[prompts[i].tobytes()], i))
+    long = list(map(packing.is_long, prompts, responses))
+    order = sorted(range(len(prompts)), key=lambda i: (long[i], first_seen[prompts[i].tobytes()], i))
     parts: list[list[int]] = []
-    used, current, shared = 0, -1, common_prefix(prompts)
+    used, current, prefix = 0, -1, common_prefix(prompts) if packing.shared else 0
     for i in order:
         group = first_seen[prompts[i].tobytes()]
-        cost = len(responses[i]) - 1 + (len(prompts[i]) - shared if group != current else 0)
-        if not parts or used + cost > limit:
+        cost = len(responses[i]) - 1 + (len(prompts[i]) - prefix if group != current or not packing.shared else 0)
+        if not parts or used + cost > limit or long[i] != long[parts[-1][-1]]:
             parts.append([])
             used, cost = 0, len(responses[i]) - 1 + len(prompts[i])
         parts[-1].append(i)
@@ -150,11 +175,12 @@ def in_streams(
     limit: int,
     device: torch.device | str,
     compute: Callable[[Stream], Tensor],
+    packing: Packing = TOGETHER,
 ) -> list[np.ndarray]:
     """What `compute` gives for each response's tokens, float32 [T] each, from streams of at most `limit` tokens; no
     gradient. `compute`: a stream -> [M]."""
     found: list[np.ndarray] = [np.empty(0, np.float32)] * len(prompts)
-    for members in split_by_tokens(prompts, responses, limit):
+    for members in split_by_tokens(prompts, responses, limit, packing):
         stream = pack([prompts[i] for i in members], [responses[i] for i in members], device)
         with torch.inference_mode():
             values = compute(stream).cpu().numpy()

@@ -7,10 +7,30 @@ from typing import Any
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
-from reasonloop.policy.loading import context_of, has_chat_template
+from reasonloop.policy.codec import Codec
+from reasonloop.policy.loading import context_of, has_chat_template, kind_of
 from reasonloop.records import Problem
 from reasonloop.tasks import Task
 from reasonloop.tasks.registry import task_class
+
+PLAIN = frozenset(
+    "bamba bloom doge falcon falcon_h1 falcon_mamba gpt_neo granitemoehybrid jamba lfm2 lfm2_moe llama4_text mamba mamba2 "
+    "minimax modernbert-decoder mpt nemotron nemotron_h olmo_hybrid openai-gpt qwen3_5_moe_text qwen3_5_text qwen3_next "
+    "recurrent_gemma rwkv stablelm xglm xlstm zamba zamba2".split()
+)
+"""transformers' model types that were seen on the plain path (policy/plain.py). Each model is looked at when it is loaded,
+whatever its type."""
+
+
+def plain_path(model: str) -> list[str]:
+    """A line where the type of a model, as its files say it, is one that isn't packed: before its weights are there."""
+    kind = kind_of(model)
+    if kind not in PLAIN:
+        return []
+    return [
+        f"model type {kind}: it takes the plain path, its own forward pass without shared prompts, several times as slow as "
+        "packed; docs/models.md"
+    ]
 
 
 def check_length(model: str, most: int) -> None:
@@ -28,6 +48,12 @@ def notes(recipe: Recipe, task: Task, problems: Sequence[Problem] | None) -> lis
     """What a reader should know before a run of the recipe, a line each. `problems`: None where they aren't known yet."""
     plain = plain_prompts(recipe.model.source, recipe.task.name, recipe.task.options, problems)
     return [*plain, *unused_probe(recipe, task, problems or ())]
+
+
+def told_of_text(codec: Codec, problems: Sequence[Problem], stop: Sequence[str]) -> list[str]:
+    """What a model's tokenizer does that its user may not know of, a line each: where prompts end, and responses."""
+    first = next((problem for problem in problems if problem.messages is not None), None)
+    return [*(codec.template_notes(first) if first else []), *codec.end_notes(stop)]
 
 
 def plain_prompts(

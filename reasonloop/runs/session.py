@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 import signal
 import threading
@@ -13,10 +14,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from reasonloop.config import Recipe, Sampling
-from reasonloop.errors import Stopped
+from reasonloop.errors import Diverged, Stopped
 from reasonloop.machine.threads import available_cores
 from reasonloop.records import Group, Problem
 from reasonloop.runs.folder import RunFolder
+from reasonloop.runs.inputs import date_of
 from reasonloop.runs.models import pinned
 from reasonloop.runs.progress import Progress
 
@@ -55,6 +57,10 @@ class Session:
         self.stopping = False
         self.said: set[str] = set()
         """What needs to be said once only"""
+        self.skipped = 0
+        """Updates that were left out one after another, up to the last one"""
+        self.apart = 0.0
+        """Nats a token between sampler and learner: the most that was said of it (`stages.alarm`)"""
         self._prompts: dict[str, list[Group]] = {}
         self._held: _Held | None = None
         self._leader = leader
@@ -81,7 +87,14 @@ class Session:
         """Of the model that the run began with, and so of all of its policies."""
         from reasonloop.policy.codec import Codec
 
-        return Codec.load(self.recipe.model.source)
+        codec = Codec.load(self.recipe.model.source, self.recipe.model.trust_remote_code)
+        codec.date = self.date
+        return codec
+
+    @cached_property
+    def date(self) -> datetime.date:
+        """What chat templates that write today's write, however long the run takes."""
+        return date_of(self.recipe, self.folder.path)
 
     def prompts(self, split: str) -> list[Group]:
         """The split's problems with their prompts as tokens."""
@@ -169,6 +182,7 @@ class Session:
     def policy(self, source: str | Path) -> Policy:
         """The policy at `source`, on the device and in the dtype that the recipe asks for, to be read, not changed. It is
         loaded unless it is the one that was asked for last: that one stays in memory until then."""
+        from reasonloop.policy.finite import NotFinite
         from reasonloop.policy.loading import resolve_device
         from reasonloop.policy.policy import Policy
 
@@ -176,7 +190,13 @@ class Session:
             self._held = None
             gc.collect()  # a stage that has ended may hold its policy in a circle; two need not fit
             options = self.recipe.model
-            self.hold(source, Policy.load(source, resolve_device(options.device), options.dtype))
+            try:
+                device, trusted = resolve_device(options.device), options.trust_remote_code
+                self.hold(source, Policy.load(source, device, options.dtype, trusted))
+            except NotFinite as error:
+                if not Path(source).is_relative_to(self.folder.path):
+                    raise
+                raise Diverged(str(error)) from error
             assert self._held is not None
         return self._held.policy
 

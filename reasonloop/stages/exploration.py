@@ -25,6 +25,7 @@ from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.adapted import policy_of_stage
+from reasonloop.stages.alarm import check_first_update, diverging, expect_good
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
@@ -127,6 +128,7 @@ class Exploration:
             planned=options.rollouts_per_step,
             exact=run.engine.exact,
             reference=self.reference,
+            on_first=lambda measured: check_first_update(run, self.learner, measured, self.where),
         )
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:
@@ -143,15 +145,21 @@ class Exploration:
 
     def steps(self) -> Iterator[Step]:
         """Works on it, a step at a time: each is stored, learned from, reported, and saved where that is due."""
-        while not self.over:
-            step = self.sample()
-            self.keep(step)
-            if self.budget.learn and step.useful:
-                self.learn(step)
-            self.report(step)
-            self.probe_if_due()
-            self.save_if_due()
-            yield step
+        with diverging(self.run, lambda: self.where, "rl.learning_rate"):
+            while not self.over:
+                step = self.sample()
+                self.keep(step)
+                if self.budget.learn and step.useful:
+                    self.learn(step)
+                self.report(step)
+                self.probe_if_due()
+                self.save_if_due()
+                yield step
+
+    @property
+    def where(self) -> str:
+        """For a reader"""
+        return f"{self.place.name}, step {self.place.step + 1}"
 
     @property
     def over(self) -> bool:
@@ -185,6 +193,7 @@ class Exploration:
         rate = scheduled(options.learning_rate, options.schedule, at, self.planned, options.warmup_steps)
         skipped = self.learner.skipped
         step.measured = self.step_learner.learn(step, rate)
+        expect_good(self.learner)
         del step.measured["loss"]  # a policy gradient's value tells a reader of the run nothing
         tell_skipped(self.run, self.learner, skipped, f"step {number + 1}")
 

@@ -86,9 +86,9 @@ def decoded(forward: KernelDecoder, sequences: np.ndarray) -> list[Tensor]:
     rows, length = sequences.shape
     forward.begin(rows, length)
     cache = forward.cache
-    for layer in range(len(forward.layers)):
-        cache.keys[layer] = torch.zeros(rows, forward.key_heads, 2 * forward.half, cache.length).transpose(2, 3)
-        cache.values[layer] = torch.zeros(rows, forward.key_heads, cache.length, 2 * forward.half)
+    for _ in forward.layers:
+        cache.keys.append(torch.zeros(rows, forward.key_heads, 2 * forward.half, cache.length).transpose(2, 3))
+        cache.values.append(torch.zeros(rows, forward.key_heads, cache.length, 2 * forward.half))
     with torch.inference_mode():
         return [forward.step(np.ascontiguousarray(sequences[:, t]), np.full(rows, t)).clone() for t in range(length)]
 

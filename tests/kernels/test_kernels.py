@@ -162,13 +162,41 @@ def test_a_target_beyond_the_vocabulary_is_an_error(target: int) -> None:
         target_logprobs(torch.randn(2, 12), Head(torch.randn(97, 12)), torch.tensor([3, target]), Sampling())
 
 
-@pytest.mark.parametrize("sizes", [(4, 24, 2, 16), (4, 16, 2, 24), (3, 24, 2, 24)])
-def test_sizes_that_do_not_match_are_refused(sizes: tuple[int, int, int, int]) -> None:
-    """As multi-head latent attention has them: values of another size than keys."""
-    heads, dim, kv_heads, value_dim = sizes
-    query, key, value = torch.randn(9, heads, dim), torch.randn(9, kv_heads, 24), torch.randn(9, kv_heads, value_dim)
+@pytest.mark.parametrize("sizes", [(4, 16, 2), (3, 24, 2)])
+def test_sizes_that_do_not_match_are_refused(sizes: tuple[int, int, int]) -> None:
+    heads, dim, kv_heads = sizes
+    query, key, value = torch.randn(9, heads, dim), torch.randn(9, kv_heads, 24), torch.randn(9, kv_heads, 24)
     with pytest.raises(NotImplementedError, match="other sizes than its keys"):
-        PackedPlan([Segment(0, 4), Segment(4, 5)]).attend(0, query, key, value, Scores(0.3))
+        PackedPlan([Segment(0, 4), Segment(4, 5)]).attend(query, key, value, Scores(0.3))
+
+
+@pytest.mark.parametrize("with_sinks", [False, True])
+@pytest.mark.parametrize("width", [16, 24, 40])
+@pytest.mark.parametrize("window", [None, 3])
+def test_values_of_another_size_and_sinks_are_plain_attention(width: int, with_sinks: bool, window: int | None) -> None:
+    """As multi-head latent attention and GPT-OSS have them; gradients, too, and those of the sinks."""
+    torch.manual_seed(4)
+    tensors = [torch.randn(14, 4, 24), torch.randn(14, 2, 24), torch.randn(14, 2, width), torch.randn(4)]
+    query, key, value, sinks = (tensor.requires_grad_() for tensor in tensors)
+    plan = PackedPlan([Segment(0, 4), Segment(4, 5), Segment(9, 5, ((4, 5),))])
+    found = plan.attend(query, key, value, Scores(0.3, window, sinks=sinks if with_sinks else None))
+    pull = torch.randn_like(found)
+    used = (query, key, value, *([sinks] if with_sinks else []))
+    gradients = torch.autograd.grad((found * pull).sum(), used)
+
+    place = torch.tensor([*range(4), *range(10)])
+    distance = place[:, None] - place[None, :]
+    same = (torch.arange(14) < 4)[:, None] == (torch.arange(14) < 4)[None, :]
+    visible = same & (distance >= 0) & (distance < (window or 99))
+    keys, values = (x.repeat_interleave(2, 1) for x in (key, value))
+    scores = torch.einsum("qhd,khd->hqk", query, keys) * 0.3
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if with_sinks:
+        scores = torch.cat([scores, sinks[:, None, None].expand(-1, 14, 1)], -1)
+    expected = torch.einsum("hqk,khd->qhd", scores.softmax(-1)[..., :14], values)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    for ours, theirs in zip(gradients, torch.autograd.grad((expected * pull).sum(), used), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_torchs_defaults_are_not_the_kernels() -> None:

@@ -16,6 +16,7 @@ from sampler import Sampler, prompt
 from tiny_models import pairs, tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
+from reasonloop.engine.kernel_decoder import KINDS, known
 from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.local import LocalLearner, scheduled
 from reasonloop.policy.policy import Policy
@@ -189,10 +190,11 @@ def test_gradient_checkpointing_changes_nothing(family: str, monkeypatch: pytest
         layers += 1
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
-    monkeypatch.setattr("transformers.modeling_utils.checkpoint", counted)
+    monkeypatch.setattr("reasonloop.learner.recompute.checkpoint", counted)
+    by_kernels = known(policy) if family in KINDS else None
     recomputed = gradient_of(policy, checkpointing=True)
     assert layers >= 2  # it was on
+    assert by_kernels is None or known(policy) == by_kernels  # which decode as before
     assert plain.keys() == recomputed.keys()
     for name in plain:
         torch.testing.assert_close(recomputed[name], plain[name], rtol=1e-5, atol=1e-7)

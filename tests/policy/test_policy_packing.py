@@ -16,7 +16,7 @@ from tiny_models import FAMILIES, LARGEST_NUMBER, build_tokenizer, pairs, tiny_m
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError
 from reasonloop.kernels import ops as kernels
-from reasonloop.policy import attention
+from reasonloop.policy import attention, check
 from reasonloop.policy.attention import PackedPlan, Scores
 from reasonloop.policy.check import check_packing, rounding
 from reasonloop.policy.logprobs import Head, target_logprobs, truncation_mask
@@ -115,31 +115,22 @@ UNFIT = {
     ),
     "recurrence": lambda: transformers.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2),
     "alibi": lambda: transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4),
-    "attention sinks": lambda: transformers.GptOssConfig(
-        vocab_size=97,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=48,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-    ),
 }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", sorted(UNFIT))
-def test_architectures_that_cannot_be_packed_are_refused(architecture: str, dtype: str, tmp_path: Any) -> None:
+def test_architectures_that_cannot_be_packed_take_the_plain_path(architecture: str, dtype: str, tmp_path: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = UNFIT[architecture]()
         config.initializer_range = 0.3  # what a layer leaks has to be visible
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     build_tokenizer(LARGEST_NUMBER).save_pretrained(tmp_path / "model")
-    with pytest.raises(InputError, match="packed stream"):
-        Policy.load(tmp_path / "model", "cpu", dtype)
+    policy = Policy.load(tmp_path / "model", "cpu", dtype)
+    assert policy.path == "plain"
+    reasons = {"convolution": "mixes neighbours", "recurrence": "attention interface", "alibi": "attention interface"}
+    assert reasons[architecture] in policy.reason
 
 
 @pytest.mark.parametrize("family", [*sorted(FAMILIES), "mixture of experts"])
@@ -170,8 +161,11 @@ def mixture() -> Policy:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(dtype: str) -> None:
+def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a model's layers do before it is trained: by less than what half precision rounds."""
+    monkeypatch.setattr(check, "_convolution", lambda model: "")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(UNFIT["convolution"]())
@@ -186,7 +180,7 @@ def test_a_mask_that_says_more_than_causality_is_no_rounding(dtype: str, monkeyp
     """A window that packed streams don't know of."""
     policy = tiny_policy("mistral_window", seed=1)
     policy.compute_in(dtype)
-    monkeypatch.setattr(attention, "Scores", lambda scale, window, softcap: Scores(scale, None, softcap))
+    monkeypatch.setattr(attention, "Scores", lambda scale, window, *more: Scores(scale, None, *more))
     with pytest.raises(InputError, match="of their spread from its own forward pass"):
         check_packing(policy.scorer, policy.vocabulary, "windowless")
 

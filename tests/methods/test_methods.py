@@ -18,6 +18,7 @@ from sampler import Sampler, at, prompt
 
 import reasonloop.stages.exploration as exploration_module
 import reasonloop.stages.learning as learning
+import reasonloop.stages.explorers as explorers
 import reasonloop.stages.live as live
 from reasonloop import config
 from reasonloop.cli import main
@@ -371,7 +372,7 @@ def test_adaptive_exploration_ends_when_the_probe_falls(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("choice", ["iteration_start", "base", "explored"])
 def test_where_fine_tuning_starts(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch, live, "finetune")
-    explorations = Spy(monkeypatch, live, "explore")
+    explorations = Spy(monkeypatch, explorers, "explore")
     out = run(tmp_path, f"rloop.reinitialise_from={choice}", "rloop.iterations=3", "rloop.vanilla=false", "rl.steps=1")
     made = out / "checkpoints"
     base = str(weak_model())
@@ -661,7 +662,7 @@ def test_sft_learns_its_demonstrations(tmp_path: Path) -> None:
 
 
 def test_rl_after_sft_starts_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spy = Spy(monkeypatch, live, "explore")
+    spy = Spy(monkeypatch, explorers, "explore")
     out = run(tmp_path, "method=rl", "sft.before=true")
     assert [args[1] for args, _ in spy.calls] == [out / "checkpoints" / "main-sft-0"]
     assert {path.stem for path in (out / "evals").glob("*.json")} == {"base", "sft", "trained"}

@@ -1,7 +1,7 @@
 """Another trainer, in a process of its own, as a test of RLoop around one needs it: it learns nothing, and is quick.
 
 python fake_trainer.py explore MODEL PROBLEMS STEPS SEED OUT [--torn] [--leave-policy] [--layout NAME] [--fail-at N] ...
-python fake_trainer.py finetune MODEL EXPERTS OUT [--unchanged] [--other-tokenizer]
+python fake_trainer.py finetune MODEL EXPERTS OUT
 
 Exploring, it leaves rollouts as verl does, OUT/rollouts/<step>.jsonl from 1: four problems a step, four responses each, the
 gold answer and a wrong one in a mixture that the seed decides; it goes on from what is in OUT. Fine-tuning, it moves the
@@ -67,19 +67,16 @@ def finetune(asked: argparse.Namespace, model: str, experts: str, out: str) -> N
         shutil.copytree(model, Path(out) / name, dirs_exist_ok=True)
         product = Path(out) / name
         weights = load_file(product / "model.safetensors")
-        by = 1 if asked.unchanged else 1.001 if name == "checkpoint-10" else 9
+        by = 1.001 if name == "checkpoint-10" else 9
         moved = {key: value * by for key, value in weights.items()}
         save_file(moved, product / "model.safetensors", metadata={"format": "pt"})
-        if asked.other_tokenizer:
-            path = product / "tokenizer.json"
-            path.write_text(path.read_text().replace('"back"', '"forth"'))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("verb")
     parser.add_argument("given", nargs="*")
-    for flag in ("leave-policy", "torn", "unchanged", "other-tokenizer"):
+    for flag in ("leave-policy", "torn"):
         parser.add_argument(f"--{flag}", action="store_true")
     for flag in ("fail-at", "wait-at"):
         parser.add_argument(f"--{flag}", type=int, default=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from reasonloop.errors import InputError, RunError
 from reasonloop.files import replace_folder
@@ -189,6 +189,8 @@ def accepted(run: Session, start: Source, folder: Path) -> Policy:
     before = run.policy(start)
     marks, codec = _marks(before), before.codec
     del before  # two of them need not fit
+    if unfit := _not_finite(folder):
+        raise RunError(f"{what} has weights that are not finite, {unfit} for one")
     try:
         policy = run.take_policy(folder)
     except InputError as error:
@@ -202,12 +204,19 @@ def accepted(run: Session, start: Source, folder: Path) -> Policy:
             f"{what} has another tokenizer, or chat template, than {start}; expected the same one (a trainer that adds "
             "tokens to it changes what all prompts and responses are)"
         )
-    found = _marks(policy)
-    if not all(math.isfinite(value) for _, *values in found for value in values):
-        raise RunError(f"{what} has weights that are not finite")
-    if found == marks:
+    if _marks(policy) == marks:
         raise RunError(f"{what} has the weights that {start} has; expected them trained")
     return policy
+
+
+def _not_finite(folder: Path) -> str | None:
+    """The name of a weight in a folder that has NaN or infinity in it, if there is one."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if not torch.isfinite(file.get_tensor(name)).all():
+                    return str(name)
+    return None
 
 
 def _marks(policy: Policy) -> list[tuple[str, float, float]]:

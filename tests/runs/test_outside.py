@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -17,13 +18,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from run_fixtures import command, finish, metrics, outcome, small_recipe, start, temporary, weak_model
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
-from reasonloop.config import parse
-from reasonloop.errors import InputError
+from reasonloop.config import load, parse
+from reasonloop.errors import InputError, RunError
 from reasonloop.methods import checked_method
 from reasonloop.records import Place, Problem
 from reasonloop.runs.handed import words_of
+from reasonloop.runs.session import Session
+from reasonloop.stages.outside import accepted
 from reasonloop.store.experts import select_experts
 from reasonloop.store.for_trainers import write_problems
 from reasonloop.store.segments import TrajectoryStore, list_segments
@@ -145,21 +148,16 @@ def test_whatever_happens_on_the_way_a_run_ends_as_the_unbroken_one(tmp_path: Pa
 def test_fine_tuning_by_another_trainer(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
 
-    def tried(changed: str, where: str = "checkpoint-*") -> tuple[int, str]:
+    def tried(where: str) -> tuple[int, str]:
         log.unlink(missing_ok=True)
-        changes = ["rloop.iterations=1", f"finetuner.command={FINETUNE}{changed}", f"finetuner.model={where}"]
+        changes = ["rloop.iterations=1", f"finetuner.command={FINETUNE}", f"finetuner.model={where}"]
         changes += ["explorer.model=global_step_*", "rloop.reinitialise_from=explored", "rft.batch_size=64"]
         code = command(argv(out, *changes, explore=EXPLORE + " --leave-policy"), log=log)
         return code, log.read_text()
 
-    for changed, where, told in (
-        ("", "final", "has left no Hugging Face folder at"),
-        (" --unchanged", "checkpoint-*", "expected them trained"),
-        (" --other-tokenizer", "checkpoint-*", "has another tokenizer, or chat template, than"),
-    ):
-        code, said = tried(changed, where)
-        assert (code, told in said) == (1, True), said
-    code, said = tried("")
+    code, said = tried("final")
+    assert (code, "has left no Hugging Face folder at" in said) == (1, True), said
+    code, said = tried("checkpoint-*")
     assert code == 0, said
     start_weights, found = (load_file(path / "model.safetensors") for path in (weak_model(), out / "model"))
     for name, value in start_weights.items():
@@ -167,6 +165,35 @@ def test_fine_tuning_by_another_trainer(tmp_path: Path) -> None:
     assert (out / "evals" / "iteration-0-explored.json").is_file()
     line = metrics(out, stage="rft")[0]
     assert line["examples"] == metrics(out, stage="select")[0]["trained_on"] > 0
+
+
+def test_what_a_fine_tuning_must_not_hand_back(tmp_path: Path) -> None:
+    run = Session(load(_recipe()), tmp_path / "run")
+    weights = load_file(weak_model() / "model.safetensors")
+    first = sorted(weights)[0]
+    tuned = {name: value * np.float32(1.001) for name, value in weights.items()}
+    (tmp_path / "out").mkdir()
+    try:
+        for name, found, told in (
+            ("unchanged", weights, "expected them trained"),
+            ("diverged", tuned | {first: tuned[first] * np.float32("nan")}, "weights that are not finite"),
+            ("less", {key: value for key, value in tuned.items() if key != first}, "can't be taken"),
+            ("tuned", tuned, ""),
+            ("tuned", tuned, "has another tokenizer, or chat template, than"),
+        ):
+            folder = tmp_path / "out" / name
+            shutil.copytree(weak_model(), folder, dirs_exist_ok=True)
+            save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+            if "tokenizer" in told:
+                file = folder / "tokenizer.json"
+                file.write_text(file.read_text().replace('"back"', '"forth"'))
+            if told:
+                with pytest.raises(RunError, match=told):
+                    accepted(run, weak_model(), folder)
+            else:
+                accepted(run, weak_model(), folder)
+    finally:
+        run.close()
 
 
 @pytest.mark.parametrize(

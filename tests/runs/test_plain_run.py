@@ -57,7 +57,7 @@ def test_a_run_on_the_plain_path(tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 def test_several_ranks_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = {"method": "rl", "model": {"path": str(save_plain("alibi", tmp_path / "model"))}, "task": TASK}
-    recipe = config.parse(data, [], where="test")
+    recipe = config.parse(data, ["rl.problems_per_step=2"], where="test")
     monkeypatch.setattr(execute, "launched", lambda: replace(launched(), world=2))
     with pytest.raises(InputError, match="which several ranks don't have"):
         execute.check_inputs(recipe, tmp_path / "run")

@@ -260,6 +260,11 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
     policy = Policy.load(recipe.model.source, device, recipe.model.dtype, recipe.model.trust_remote_code)
+    if policy.path == "plain" and launched().world > 1:
+        raise InputError(
+            f"model {policy.name}: it takes the plain path ({policy.reason}), which several ranks don't have; expected no "
+            "torchrun"
+        )
     codec = policy.codec
     codec.date = recipe.model.date
     for settings in dry.adapters:

@@ -60,18 +60,45 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
         {**_ENDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
     ),
 }
+PACKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "sinks": (
+        "GptOssConfig",
+        {
+            **_SIZES,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    "values narrower than keys": (
+        "YoutuConfig",
+        {
+            **_SIZES,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 6,
+        },
+    ),
+}
+"""What our own attention has, to be held to the same"""
 CACHELESS = ("no cache at all",)
 
 
 def save_plain(kind: str, folder: Path, seed: int = 0) -> Path:
     """The folder with a random model of the kind, with logits spread widely enough to tell tokens apart."""
     quiet()
-    name, options = PLAIN[kind]
+    name, options = (PLAIN | PACKED)[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, name)(**options))
         for parameter in model.parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 or kind == "sinks":
                 torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
     build_tokenizer(LARGEST_NUMBER).save_pretrained(folder)

@@ -128,7 +128,7 @@ def sharded(policy: Policy, mesh: DeviceMesh) -> Policy:
     if dtype != torch.float32:
         # gradients are summed in float32, as a LocalLearner sums them
         options["mp_policy"] = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
-    root = _Tensors(Scorer(twin.model))
+    root = _Tensors(policy.scorer.on(twin.model))
     for part in (*blocks(twin.model), root):
         for parameter in part.parameters():
             if not isinstance(parameter, DTensor):

@@ -36,6 +36,11 @@ _PREFIX = "base_model.model."
 """What peft's files put before a layer's name"""
 
 
+STATES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Model types whose kernels read the weight of this layer themselves, past an adapter, so that peft has none there:"""
+READ_DIRECTLY = "out_proj"
+
+
 @dataclass(frozen=True)
 class Adapter:
     """What a policy has beside its weights."""
@@ -59,6 +64,7 @@ def attach(model: Any, settings: LoraSettings, address: str) -> None:
         r=settings.rank,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]  # no whole number is fine there
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=[READ_DIRECTLY] if isinstance(targets, str) and model.config.model_type in STATES else None,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
         init_lora_weights=False,
@@ -93,6 +99,10 @@ def check_targets(model: Any, settings: LoraSettings) -> None:
         if not found or not all(map(_linear, found)):
             got = "no layer of this model" if not found else f"a {type(found[0]).__name__}"
             raise InputError(f"{where}: {got}; expected linear layers, by name: {', '.join(linear)}")
+        if target.endswith(READ_DIRECTLY) and model.config.model_type in STATES:
+            raise InputError(
+                f"{where}: {model.config.model_type}'s kernels read it past an adapter; expected other layers"
+            )
         if any(module is head for module in found):
             raise InputError(f"{where}: the head; expected other layers: log-probs are computed from its own weight")
 

@@ -16,7 +16,7 @@ from reasonloop.policy.scorer import has_plain_head
 
 LENGTHS = (24, 21)
 """Tokens of the rows that are looked at"""
-FINE = 50
+FINE = 20
 """Most that two ways may differ by at half of the tokens, see `rounding`. More is something else: a model that isn't causal
 and mixes little, or a family whose decoding lacks a bound that its forward pass has (transformers' Zamba2, Nemotron-H)."""
 

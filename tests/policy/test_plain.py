@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from plain_models import CACHELESS, PLAIN, save_plain
+from plain_models import CACHELESS, PACKED, PLAIN, save_plain
 from sampler import Sampler, of_slots, prompt
 from tiny_models import pairs, tiny_policy
 
-from reasonloop.config import Optimizer, Ppo, Sampling
+from reasonloop.config import LoraSettings, Optimizer, Ppo, Sampling
 from reasonloop.errors import InputError
-from reasonloop.learner.batch import Example
+from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.critic import Critic
 from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.logprobs import NoHead, target_logprobs
@@ -45,7 +45,7 @@ class Case:
         return logits.log_softmax(-1).gather(1, ids[len(prompt) :, None])[:, 0]
 
 
-@pytest.fixture(scope="module", params=sorted(PLAIN))
+@pytest.fixture(scope="module", params=sorted(PLAIN | PACKED))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = save_plain(request.param, tmp_path_factory.mktemp("plain") / "model")
     own = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -53,6 +53,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_path_is_taken_and_told(case: Case) -> None:
+    if case.kind in PACKED:
+        assert case.policy.path == "packed"
+        assert not case.policy.notes()
+        return
     assert case.policy.path == "plain"
     assert case.policy.reason
     scorer = case.policy.scorer
@@ -127,12 +131,26 @@ def test_an_update_is_the_same_however_it_is_cut(case: Case, checkpointing: bool
         learner = LocalLearner(case.policy.copy(), Optimizer(microbatch_tokens=tokens), Sampling(), checkpointing)
         measured = learner.update(examples(case, behaviour), 1e-3)
         assert abs(measured["k1"]) < 1e-6
-        assert learner.policy.path == "plain"
+        assert learner.policy.path == case.policy.path
         found.append((measured["grad_norm"], learner.score([(case.prompts[0], case.responses[0])], Sampling())[0]))
     (norm, scored), (other_norm, other) = found
     assert norm == pytest.approx(other_norm, rel=1e-4)
     np.testing.assert_allclose(scored, other, rtol=0, atol=1e-3)
     assert np.abs(scored - behaviour[0]).max() > 1e-3
+
+
+def test_an_adapter_learns_and_is_in_the_product(case: Case, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    policy = case.policy.copy()
+    policy.adapt(LoraSettings(rank=2, alpha=4.0, targets="all-linear"))
+    learner = LocalLearner(policy, Optimizer(), Sampling())
+    learner.update(supervised(list(zip(case.prompts, case.responses, strict=True))), 1e-2)
+    scored = policy.score(case.prompts, case.responses, Sampling())
+    assert np.abs(scored[0] - case.policy.score(case.prompts[:1], case.responses[:1], Sampling())[0]).max() > 1e-3
+    policy.save(tmp_path / "product")
+    product = Policy.load(tmp_path / "product", "cpu")
+    for one, other in zip(scored, product.score(case.prompts, case.responses, Sampling()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE)
 
 
 def test_a_critic_has_a_value_before_each_token(case: Case) -> None:

@@ -69,7 +69,7 @@ examples: install
 gpu-check-cpu: install
 	PYTHON="$(BIN)/python" OUT=runs/gpu-check bash benchmarks/gpu/check.sh --cpu
 
-# every causal family of transformers as a tiny model, against transformers' own forward pass: half an hour on two cores
+# every causal family of transformers as a tiny model, against transformers' own forward pass: about ten minutes of each of two cores
 families: install
 	$(BIN)/python benchmarks/families.py
 	$(BIN)/python benchmarks/family_page.py > docs/families.md
@@ -109,7 +109,7 @@ evidence-docs: install
 	for folder in evidence/*/figure.svg; do $(BIN)/python evidence/figure.py $$(dirname $$folder) || exit 1; done
 	$(BIN)/python evidence/quoted.py
 
-# makes the bundled model again (about half an hour on two cores)
+# makes the bundled model again (about about ten minutes of each of two cores)
 model: install
 	$(BIN)/python -m reasonloop.bundled runs/countdown-init
 	$(BIN)/reasonloop run reasonloop/bundled/countdown/recipe.toml --out runs/countdown-base

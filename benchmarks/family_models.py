@@ -133,11 +133,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """(model type, what it has beside its sizes)"""
 
 _MLA = dict.fromkeys(("num_key_value_heads", "num_attention_heads"), HEADS)
+_DOTS3 = {
+    **_MLA,
+    **{f"swa_{name}": HEADS for name in _MLA},
+    "swa_q_lora_rank": 16,
+    "swa_kv_lora_rank": 16,
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 8,
+    "head_dim": 16,
+}
 OWN: dict[str, dict[str, Any]] = {
     "diffllama": {"attention_dropout": 0.0},
     "longcat_flash": {"head_dim": HEAD},
-    "dots3_note_text": _MLA,
-    "dots3_note": _MLA,
+    "dots3_note_text": _DOTS3,
+    "dots3_note": _DOTS3,
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n": {"num_kv_shared_layers": 0},
     "gemma3n_text": {"num_kv_shared_layers": 0},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner import optimizers
 from reasonloop.learner.estimates import Estimate, Estimates
 from reasonloop.learner.gae import gae, token_rewards, whiten
+from reasonloop.policy.copies import copied
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import Stream, in_streams
 from reasonloop.records import Group, Rollout
@@ -27,7 +27,7 @@ class Critic:
     def __init__(self, policy: Policy, options: Ppo, optimizer: Optimizer, kl_coef: float = 0.0) -> None:
         """`kl_coef`: weight of the KL to the reference in the token rewards."""
         self.options, self.optimizer_options, self.kl_coef = options, optimizer, kl_coef
-        self.trunk = policy.on(copy.deepcopy(policy.model).float().eval())
+        self.trunk = policy.on(copied(policy.model).float().eval())
         size = policy.model.get_output_embeddings().weight.shape[1]
         self.head = torch.nn.Linear(size, 1, device=policy.device)
         torch.nn.init.zeros_(self.head.weight)

@@ -7,7 +7,6 @@ the same weights, so that gradients are summed apart, and then in a fixed order:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from reasonloop.policy.copies import copied
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import TOGETHER, Packing, common_prefix, split_by_tokens
@@ -109,4 +109,4 @@ def _twin(policy: Policy) -> tuple[Policy, Pairs]:
     pairs = [(p, torch.nn.Parameter(p.detach(), p.requires_grad)) for p in policy.model.parameters()]
     memo: dict[int, object] = {id(own): twin for own, twin in pairs}
     memo |= {id(buffer): buffer for buffer in policy.model.buffers()}
-    return policy.on(copy.deepcopy(policy.model, memo)), pairs
+    return policy.on(copied(policy.model, memo)), pairs

@@ -6,7 +6,6 @@ copy, made in float32 and rounded once.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import warnings
@@ -26,6 +25,7 @@ from reasonloop.config import LoraSettings
 from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.files import read_object
 from reasonloop.policy.adapter_folders import CONFIG, require_peft
+from reasonloop.policy.copies import copied
 from reasonloop.policy.hub import hub_name
 
 WEIGHTS = "adapter_model.safetensors"
@@ -159,7 +159,7 @@ def merged(model: Any) -> Any:
 def without(model: Any) -> Any:
     """The plain model without the adapter: modules of its own on the same weights."""
     tensors = [*model.parameters(), *model.buffers()]
-    plain = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    plain = copied(model, {id(tensor): tensor for tensor in tensors})
     for name, layer in layers(plain).items():
         plain.set_submodule(name, layer.base_layer)
     for attribute in ("peft_config", "_hf_peft_config_loaded"):

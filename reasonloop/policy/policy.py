@@ -23,6 +23,7 @@ from reasonloop.policy.adapters import Adapter
 from reasonloop.policy.attention import Plan
 from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
+from reasonloop.policy.copies import copied
 from reasonloop.policy.finite import NotFinite, check_finite
 from reasonloop.policy.loading import bundled_names, load_model, resolve_device
 from reasonloop.policy.logprobs import Head, NoHead
@@ -157,7 +158,7 @@ class Policy:
     def copy(self) -> Policy:
         """Another policy with the same weights: to explore with RL from here and then drop it, or as the reference of a KL.
         It takes as much memory again."""
-        return self.on(copy.deepcopy(self.model))
+        return self.on(copied(self.model))
 
     def __repr__(self) -> str:
         count = sum(p.numel() for name, p in self.model.named_parameters() if not adapters.is_own(name))

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, Unavailable, first_line
+from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
+from reasonloop.own import nearest
 from reasonloop.records import Problem
+from reasonloop.runs.command import require_program
 from reasonloop.runs.dry import DryStages
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
@@ -26,17 +29,22 @@ from reasonloop.track import Followers, check_trackers
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
+    from reasonloop.ranks.channel import Leader
 
 
-def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
+def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | None = None) -> None:
     """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written.
 
-    `show`: writes the report then, and prints the table of all evaluations and where things are.
+    `show`: writes the report then, and prints the table of all evaluations and where things are. `leader`: of the ranks that
+    work on it, where they are several.
     """
+    if leader is None and launched().world > 1:
+        raise InputError("torchrun has started several processes; expected `python -m reasonloop run` of them, or one")
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
-    run = _opened(recipe, path)
+    check_cluster(recipe)
+    run = _opened(recipe, path, leader)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -53,10 +61,10 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
         run.close()
 
 
-def _opened(recipe: Recipe, path: Path) -> Session:
+def _opened(recipe: Recipe, path: Path, leader: Leader | None) -> Session:
     """The run in a folder; of a new one everything is checked before there is a folder."""
     if (path / "config.toml").is_file():
-        return Session(recipe, path)
+        return Session(recipe, path, leader=leader)
     commits = commits_of(recipe)
     try:
         policy = check_inputs(pinned(recipe, commits), path)
@@ -67,13 +75,14 @@ def _opened(recipe: Recipe, path: Path) -> Session:
             f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
             'model.dtype = "bfloat16"'
         ) from error
-    run = Session(recipe, path, commits)
+    run = Session(recipe, path, commits, leader)
     run.hold(run.recipe.model.source, policy)
     return run
 
 
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.planning.told import planned
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
@@ -105,8 +114,13 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     read = [*read, *told_of_model, *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    check_cluster(recipe)
+    check_commands(recipe, problems or ())
     sized = plan(recipe, sizes_of(recipe, task, problems))
-    needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
+    if recipe.plan.devices:
+        needed = [*([f"missing: {missing}"] if missing else []), *planned(recipe, sized, problems)]
+    else:
+        needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
@@ -160,6 +174,10 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     if dry.adapters:
         require_peft()
     check_problems(recipe, problems, "explore" in dry.asked)
+    check_commands(recipe, problems)
+    for name, outside in (("explorer", recipe.explorer), ("finetuner", recipe.finetuner)):
+        if outside.command:
+            require_program(outside.command, f"{name}.command")
     room = needs_noted(recipe, dry, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
@@ -181,6 +199,30 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     return policy
 
 
+def check_commands(recipe: Recipe, problems: Sequence[Problem]) -> None:
+    """What commands of the user's own are asked for: rollouts that can be read, and problems of one kind."""
+    if recipe.explorer.command:
+        from reasonloop.imports.recognising import NAMES
+        from reasonloop.store.for_trainers import text_alone
+
+        if recipe.explorer.rollouts not in NAMES:
+            raise InputError(
+                f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}"
+            )
+        text_alone(problem for problem in problems if problem.split == "train")
+
+
+def check_cluster(recipe: Recipe) -> None:
+    """What explorations on other machines need beside the run itself: Ray, and files that can be brought there."""
+    if recipe.scale.address:
+        from reasonloop.machine.cluster import require_ray
+        from reasonloop.stages.packed import listed
+
+        require_ray(recipe.scale.address)
+        for name in recipe.scale.files:
+            listed(name)
+
+
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
     """The recipe's parts that need torch, and its model, on which prompts and demonstrations are tried."""
     from reasonloop.engine.checked import CheckedEngine
@@ -196,10 +238,12 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
 
     device = resolve_device(recipe.model.device)
     check_optimizer(recipe.optimizer, device.partition(":")[0])
-    objective_of(recipe.rl)
+    varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
+    for one in (recipe, *varied):
+        objective_of(one.rl)
     with closing(engine_of(recipe.engine)) as engine:
         if isinstance(engine, CheckedEngine):
-            for sampling in (recipe.sampling, recipe.eval_sampling):
+            for sampling in (recipe.sampling, recipe.eval_sampling, *(one.sampling for one in varied)):
                 engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
@@ -253,7 +297,7 @@ def _work(run: Session) -> None:
     from reasonloop.stages.live import LiveStages
     from reasonloop.store.texts import problems_file, write_problems
 
-    prepare_threads(run.folder.threads)
+    prepare_threads(run.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
     prompts = {split: run.prompts(split) for split in ASKED}
@@ -273,6 +317,9 @@ def _work(run: Session) -> None:
                 show_held_out(run, evaluation["split"], evaluation["metrics"])
         if resolve_device(run.recipe.model.device) == "cpu" and (advice := build.advice()):
             progress.say(advice)
+        if run.ranks is not None:
+            each = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+            progress.say(f"{run.ranks.world} ranks, {each} each, on {resolve_device(run.recipe.model.device)}")
         if not run.engine.exact:
             progress.say(
                 f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "

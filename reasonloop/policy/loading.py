@@ -16,6 +16,7 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.machine.launch import launched
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
@@ -307,7 +308,8 @@ def load_model(
 
 
 def resolve_device(chosen: str) -> str:
-    """ "auto" -> "cuda" where torch sees a GPU, else "cpu". Raises InputError for a GPU that isn't there."""
+    """ "auto" -> "cuda" where torch sees a GPU, else "cpu"; each of torchrun's ranks on a machine has a GPU of its own.
+    Raises InputError for a GPU that isn't there."""
     import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", chosen):
@@ -315,9 +317,12 @@ def resolve_device(chosen: str) -> str:
     available = torch.cuda.is_available()
     if chosen.startswith("cuda") and not available:
         raise InputError(f"model.device = {chosen!r}: torch sees no GPU here; expected 'auto' or 'cpu'")
-    if chosen.startswith("cuda:") and int(chosen[5:]) >= torch.cuda.device_count():
-        raise InputError(f"model.device = {chosen!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
-    return ("cuda" if available else "cpu") if chosen == "auto" else chosen
+    found = ("cuda" if available else "cpu") if chosen == "auto" else chosen
+    if found == "cuda" and launched().local_world > 1:
+        found = f"cuda:{launched().local_rank}"
+    if found.startswith("cuda:") and int(found[5:]) >= torch.cuda.device_count():
+        raise InputError(f"model.device = {found!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
+    return found
 
 
 def quiet() -> None:

@@ -1,0 +1,14 @@
+"""Options of a run on several devices. Free of torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from reasonloop.config.section import Section
+
+
+class Ranks(Section):
+    """Where torchrun starts several processes for one run (docs/several-gpus.md)."""
+
+    timeout: float = Field(300.0, ge=5)
+    """Seconds after which a rank that says nothing, or doesn't come to what all do together, ends the run with its name."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 import transformers
 from family_models import LEFT_OUT, VOCABULARY, config_of, made, names
+from pairs import write
 
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.engine.native import NativeEngine
@@ -239,12 +239,7 @@ def main() -> int:
             rows.append(row)
             print(json.dumps(row), flush=True)
     if not chosen:
-        made_by = {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        }
-        RESULTS.write_text(json.dumps({**made_by, "families": rows, "left out": LEFT_OUT}, indent=1) + "\n")
+        write({"families": rows, "left out": LEFT_OUT}, RESULTS, threads=1)
     return int(any(row["verdict"] in ("wrong", "crashed") for row in rows))
 
 

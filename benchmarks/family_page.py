@@ -78,7 +78,8 @@ def main() -> None:
         "bad": count["wrong"] + count["crashed"],
         "total": len(rows),
     }
-    table = TABLE.format(**counts, torch=found["torch"], transformers=found["transformers"])
+    versions = found["versions"]
+    table = TABLE.format(**counts, torch=versions["torch"], transformers=versions["transformers"])
     left = ", ".join(f"{name} ({reason})" for name, reason in sorted(found["left out"].items()))
     print(TOP + LENGTHS + table + "\n".join(map(_line, rows)) + "\n" + APART.format(names=left), end="")
 

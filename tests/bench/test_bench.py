@@ -289,3 +289,12 @@ def test_every_group_of_the_step_has_a_gradient(parts: None) -> None:
         assert all(len(set(group)) == 2 for group in drawn)
         some = [str(verdict) for verdict in verdicts(np.random.default_rng(seed), 20, mixed=0.45)]
         assert [len(set(group)) for group in np.array(some).reshape(20, bench.GROUP)].count(2) == 9
+
+
+def test_the_page_of_families_is_made_of_its_results(parts: None, capsys: pytest.CaptureFixture[str]) -> None:
+    import family_page
+
+    family_page.main()
+    page = capsys.readouterr().out
+    assert page == (BENCHMARKS.parent / "docs" / "families.md").read_text(encoding="utf-8")
+    assert " refused, 0 wrong or crashed." in page

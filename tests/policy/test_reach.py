@@ -21,6 +21,7 @@ from reasonloop.policy.masks import MASK_WINDOW
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.reach import shortened
 from reasonloop.policy.rotary import Rope
+from reasonloop.policy.stream import pack
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -91,7 +92,15 @@ def saved(folder: Path, config: Any, spread: float = 0.25) -> Path:
 
 def made(kind: str, **changes: Any) -> Any:
     name, options = FAMILIES[kind]
-    return getattr(transformers, name)(**{**SIZES, **options, **changes})
+    return named(name)(**{**SIZES, **options, **changes})
+
+
+def named(name: str) -> Any:
+    """A configuration class; older versions of transformers have fewer of them."""
+    found = getattr(transformers, name, None)
+    if found is None:
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -132,6 +141,37 @@ def test_a_window_shows_before_anything_is_trained_and_in_any_type(dtype: str, t
     kinds = policy.model.config.layer_types
     assert windows == [16 if kind == "sliding_attention" else None for kind in kinds]
     assert len(set(kinds)) == 2
+
+
+def test_a_head_with_more_to_it_than_a_matrix_is_not_packed(tmp_path: Path) -> None:
+    """A scale of each token that is one at first, and is trained: no check of logits could see it."""
+    policy = Policy.load(saved(tmp_path / "model", named("DoryConfig")(**SIZES, head_dim=8)), "cpu")
+    assert (policy.path, policy.reason) == ("plain", "its head (DoryLMHead) is more than a matrix")
+    stream = pack([np.arange(4, 9, dtype=np.int32)], [np.arange(9, 12, dtype=np.int32)])
+    policy.scorer(stream, Sampling()).logprobs.sum().backward()
+    assert policy.model.lm_head.logit_scale.grad.abs().max() > 0
+
+
+def test_positions_that_leave_out_padding_tokens_are_counted_as_the_model_does(tmp_path: Path) -> None:
+    """RoBERTa's begin behind the padding token's id, and don't count such a token wherever it stands."""
+    config = transformers.RobertaConfig(**{**SIZES, "pad_token_id": 0}, is_decoder=True, type_vocab_size=1)
+    policy = Policy.load(saved(tmp_path / "model", config), "cpu")
+    response = np.array([5, 6, 0, 7, 8, 9], np.int32)
+    asked = np.arange(4, 9, dtype=np.int32)
+    (scored,) = policy.score([asked], [response], Sampling())
+    np.testing.assert_allclose(scored, alone(tmp_path / "model", asked, response), rtol=0, atol=5e-5)
+    for rollout in Sampler(policy, of_slots(2)).sample([prompt("p", asked)], 3, Sampling(max_tokens=20)):
+        expected = alone(tmp_path / "model", rollout.prompt_tokens, rollout.response_tokens)
+        np.testing.assert_allclose(rollout.logprobs, expected, rtol=0, atol=5e-5)
+
+
+def test_a_model_that_transformers_computes_in_two_ways_is_refused(tmp_path: Path) -> None:
+    """Falcon with ALiBi: the bias is added once by one of its attentions, and twice by another."""
+    config = transformers.FalconConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True
+    )
+    with pytest.raises(InputError, match="other logits with attention 'eager' than with 'sdpa'"):
+        Policy.load(saved(tmp_path / "model", config), "cpu")
 
 
 def test_numbers_are_shortened_for_the_check_alone() -> None:

@@ -76,7 +76,7 @@ def branches(folder: Path, steps: int, rounds: int) -> tuple[dict[str, Any], Pat
     """The comparison, and the last run on Ray."""
     import ray
 
-    ray.init(num_cpus=BRANCHES, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init("local", num_cpus=BRANCHES, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
         work = Iteration(folder, steps)
         sides: dict[str, Callable[[int], float]] = {side: partial(work.explore, side) for side in ("Ray", "in turn")}

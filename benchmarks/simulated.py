@@ -46,7 +46,8 @@ def took(result: dict[str, Any], side: str = "ours") -> float:
 
 
 def compared() -> list[Compared]:
-    return [*steps(), *samples(), *engines()]
+    there = (RESULTS / "scale.json").is_file()
+    return [*steps(), *samples(), *engines(), *(scale() if there else ())]
 
 
 def steps() -> Iterator[Compared]:
@@ -97,6 +98,31 @@ def engines() -> Iterator[Compared]:
         one = Step(count, work["group"], 0.0, tokens / count, tokens)
         said = f"an RL step, {work['model']}, engine {name}, from its own parts"
         yield Compared("engines", said, "all of it", took(result, side), clock.total(clock.step(one, rates)))
+
+
+def scale() -> Iterator[Compared]:
+    """Branches from their own steps, and a step of several ranks from that of one: `scale.py`."""
+    result = read("scale")
+    work, parts = result["workload"], result["parts"]
+    said = f"{work['branches']} branches of {work['model']}"
+    for side, seconds, each in (
+        ("Ray", took(result), median(parts["longest branch's steps"]) + median(parts["beginning and handing over"])),
+        ("in turn", took(result, "peer"), median(parts["all steps, in turn"])),
+    ):
+        yield Compared("scale", f"{said}, {side}, from their steps", "all of it", seconds, each)
+    found = result["ranks"]
+    work, alone, ranks = found["workload"], found["parts"]["one thread"], found["parts"]["ranks"]
+    count, tokens, exchanged = (
+        work["problems"] * work["group"],
+        work["tokens"],
+        ranks["learn"] - alone["learn"] / work["ranks"],
+    )
+    rates = Rates(0.0, alone["sample"] / tokens, 0.0, alone["learn"] / tokens, 0.0, ranks["load"], max(0.0, exchanged))
+    whole = clock.total(clock.step(Step(count, work["group"], 0.0, tokens / count, tokens), rates, work["ranks"]))
+    said = (
+        f"an RL step of {work['ranks']} ranks, {work['model']}: sampling from one thread's, the rest from its own parts"
+    )
+    yield Compared("scale", said, "all of it", took(found), whole)
 
 
 def main() -> None:

@@ -389,7 +389,7 @@ def scale() -> str:
         for one in sent["stored"]
     ]
     return f"""## More than one process: `scale.py`
-{work["branches"]} explorations side by side on a Ray of this machine against the same in turn ({machine(found)} each):
+{work["branches"]} explorations side by side on a Ray of this machine against the same in turn ({machine(found)}, in each):
 in turn they take {ratio(found)} times as long, {seconds(found, "peer")} against {seconds(found, "ours")}, for
 {work["steps"]} steps of {work["problems"]} x {work["group"]} responses of the bundled model. The rollouts are the same
 to the bit.
@@ -400,7 +400,22 @@ came back. One RL run over the {sent["machines"]} machines would have summed its
 least {sent["synchronous_bytes"] / 1e6:,.0f} MB, {digits(sent["times_as_many"])} times as much. What text takes as it is
 stored:
 
-{table(("model", "rollouts", "tokens", "bytes a token"), stored)}"""
+{table(("model", "rollouts", "tokens", "bytes a token"), stored)}
+{ranks(found["ranks"])}"""
+
+
+def ranks(found: dict[str, Any]) -> str:
+    """Two ranks against one process: what they take for each part of a step."""
+    work = found["workload"]
+    rows = [
+        [name, *(f"{digits(took[part])} s" for part in ("load", "sample", "learn"))]
+        for name, took in found["parts"].items()
+    ]
+    return f"""{work["ranks"]} ranks with a thread each (torchrun, FSDP2 over gloo) against {found["peer"]}, an RL step of
+{work["problems"]} x {work["group"]} responses, {work["tokens"]:,} tokens: the one process takes {ratio(found)} times as
+long. Loading is where ranks gather the weights and compare them.
+
+{table(("side", "load", "sample", "learn"), rows)}"""
 
 
 def simulator() -> str:

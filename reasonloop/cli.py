@@ -248,7 +248,11 @@ def _add_exchange(verbs: argparse._SubParsersAction[Parser]) -> None:
         "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="what the trainer left (docs/import.md)"
     )
     imports.add_argument(
-        "--from", dest="trainer", metavar="TRAINER", help="whose they are (default: told by their keys)"
+        "--from",
+        dest="trainer",
+        metavar="TRAINER",
+        help="whose they are: areal, nemo-rl, oat, open-instruct, openrlhf, prime-rl, rllm, roll, skyrl, tinker, trl, "
+        "verifiers, verl, or jsonl for one's own (default: told by their keys)",
     )
     imports.add_argument(
         "--task", required=True, help="the problems: a name, problem file or module:Class, as for eval"

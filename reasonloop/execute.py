@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
     from reasonloop.ranks.channel import Leader
+    from reasonloop.runs.cluster import Cluster
 
 
 def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | None = None) -> None:
@@ -75,8 +76,11 @@ def _opened(recipe: Recipe, path: Path, leader: Leader | None) -> Session:
             f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
             'model.dtype = "bfloat16"'
         ) from error
+    cluster = reached_cluster(recipe)
     run = Session(recipe, path, commits, leader)
     run.hold(run.recipe.model.source, policy)
+    if cluster is not None:
+        run.cluster = cluster
     return run
 
 
@@ -215,12 +219,20 @@ def check_commands(recipe: Recipe, problems: Sequence[Problem]) -> None:
 def check_cluster(recipe: Recipe) -> None:
     """What explorations on other machines need beside the run itself: Ray, and files that can be brought there."""
     if recipe.scale.address:
-        from reasonloop.machine.cluster import require_ray
+        from reasonloop.runs.cluster import require_ray
         from reasonloop.stages.packed import listed
 
         require_ray(recipe.scale.address)
         for name in recipe.scale.files:
             listed(name)
+
+
+def reached_cluster(recipe: Recipe) -> Cluster | None:
+    if not recipe.scale.address:
+        return None
+    from reasonloop.runs.cluster import Cluster
+
+    return Cluster(recipe.scale.address)
 
 
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:

@@ -109,6 +109,14 @@ def replace_folder(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def require_new(folder: Path) -> None:
+    """Raises InputError unless a folder can be made there: nothing is, or it is empty."""
+    if not folder.name or folder.name == "..":
+        raise InputError(f"--out {folder}: expected the name of a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {folder}: {'not empty' if folder.is_dir() else 'a file'}; expected a new folder")
+
+
 def partial_folder(folder: Path) -> Path:
     """Where this process makes a folder that is put in its place when it is whole (`replace_folder`)."""
     return folder.with_name(f".{folder.name}.{os.getpid()}.partial")

@@ -1,6 +1,6 @@
 """Another trainer, in a process of its own, as a test of RLoop around one needs it: it learns nothing, and is quick.
 
-python fake_trainer.py explore MODEL PROBLEMS STEPS SEED OUT [--torn] [--fail-at N] [--wait-at N] [--layout NAME]
+python fake_trainer.py explore MODEL PROBLEMS STEPS SEED OUT [--torn] [--leave-policy] [--layout NAME] [--fail-at N] ...
 python fake_trainer.py finetune MODEL EXPERTS OUT [--unchanged] [--other-tokenizer]
 
 Exploring, it leaves rollouts as verl does, OUT/rollouts/<step>.jsonl from 1: four problems a step, four responses each, the
@@ -44,6 +44,8 @@ def explore(asked: argparse.Namespace, model: str, problems: str, steps: str, se
             lines.append(lines[-1][:20])
         (folder / f"{step}.partial").write_text("\n".join(lines))
         (folder / f"{step}.partial").rename(folder / f"{step}.jsonl")
+    if asked.leave_policy:
+        shutil.copytree(model, Path(out) / f"global_step_{steps}", dirs_exist_ok=True)
 
 
 def line(row: dict[str, str], step: int, luck: random.Random) -> str:
@@ -77,7 +79,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("verb")
     parser.add_argument("given", nargs="*")
-    for flag in ("torn", "unchanged", "other-tokenizer"):
+    for flag in ("leave-policy", "torn", "unchanged", "other-tokenizer"):
         parser.add_argument(f"--{flag}", action="store_true")
     for flag in ("fail-at", "wait-at"):
         parser.add_argument(f"--{flag}", type=int, default=0)

@@ -8,6 +8,8 @@ unset PYTHONPATH PYTHONHOME
 
 "$PYTHON" -m venv "$work/venv"
 where='import sysconfig; print(sysconfig.get_path("purelib"))'
-"$PYTHON" -c "$where" >"$("$work/venv/bin/python" -c "$where")/beneath.pth"
+beneath=$("$PYTHON" -c "$where")
+# as a site of its own, so that what is installed there to be edited is found, too
+echo "import site; site.addsitedir('$beneath')" >"$("$work/venv/bin/python" -c "$where")/beneath.pth"
 "$work/venv/bin/python" -m pip install --quiet "trl==1.16.0"
 "$work/venv/bin/python" -m pytest tests/with_trl

@@ -11,4 +11,5 @@ class Ranks(Section):
     """Where torchrun starts several processes for one run (docs/several-gpus.md)."""
 
     timeout: float = Field(300.0, ge=5)
-    """Seconds after which a rank that says nothing, or doesn't come to what all do together, ends the run with its name."""
+    """Seconds after which a rank that says nothing ends the run with its name: it is stopped, or its machine is gone. One
+    that dies is noticed at once."""

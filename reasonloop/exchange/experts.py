@@ -7,25 +7,26 @@ import re
 import shutil
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reasonloop import config
 from reasonloop.config import Recipe, stored_recipe
 from reasonloop.errors import InputError
-from reasonloop.files import clear_partial, partial_folder, replace_folder
+from reasonloop.files import clear_partial, partial_folder, replace_folder, require_new
 from reasonloop.records import Problem, Rollout
 from reasonloop.store.experts import chosen_experts, distinct, solved_experts
+from reasonloop.store.for_trainers import COLUMNS, expert_row, write_table
 from reasonloop.store.segments import list_segments
-from reasonloop.store.sources import SOURCES, list_sources
+from reasonloop.store.sources import ADDRESS, list_sources
 from reasonloop.tasks import load_task, row_name, task_problems
 
-LAYOUTS = ("messages", "prompt", "alpaca")
+Rows = list[dict[str, Any]]
 CARD = """---
 configs:
 - config_name: default
@@ -79,27 +80,27 @@ def write_experts(run: Path, out: Path, layout: str | None = None, overrides: Se
     over the run's recipe: rloop.cap=4, say. Raises InputError where there is no expert, a layout can't hold the prompts, or
     `out` isn't new.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: {'not empty' if out.is_dir() else 'a file'}; expected a new folder")
+    require_new(out)
     recipe = _recipe(run, list(overrides))
     found = choose(recipe, run)
     if not found.experts:
         raise InputError(f"{run}: no {found.line()}; expected right responses to problems that are hard: a larger "
                          "rloop.hard_threshold lets more problems through (1: all)")  # fmt: skip
     chosen = layout or _layout(found.experts)
-    rows = [_row(chosen, expert) for expert in found.experts]
+    make = _alpaca if chosen == "alpaca" else partial(expert_row, chosen)
+    rows = [make(expert.problem, expert.rollout.text) for expert in found.experts]
     clear_partial(out)
-    partial = partial_folder(out)
+    making = partial_folder(out)
     try:
-        partial.mkdir(parents=True)
-        names = _WRITERS[chosen](partial, rows)
-        _write_lines(partial / "provenance.jsonl", _provenance(run, found.experts))
+        making.mkdir(parents=True)
+        names = _WRITERS[chosen](making, rows)
+        _write_lines(making / "provenance.jsonl", _provenance(run, found.experts))
         problems = len({expert.problem.id for expert in found.experts})
-        card = CARD.format(data=names[-1], run=run.name, count=len(rows), problems=problems)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        replace_folder(partial, out)
+        card = CARD.format(data=names[-1], run=run.name, count=len(found.experts), problems=problems)
+        (making / "README.md").write_text(card, encoding="utf-8")
+        replace_folder(making, out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
     print(found.line())
     for name in (*names, "provenance.jsonl"):
         print(out / name)
@@ -156,39 +157,22 @@ def _layout(experts: Sequence[Expert]) -> str:
     return "messages" if chats else "prompt"
 
 
-def _row(layout: str, expert: Expert) -> dict[str, Any]:
-    problem, text = expert.problem, expert.rollout.text
-    turns = [{"role": turn["role"], "content": turn["content"]} for turn in problem.messages or ()]
-    if layout == "messages":
-        given = turns or [{"role": "user", "content": problem.prompt or ""}]
-        return {"messages": [*given, {"role": "assistant", "content": text}]}
-    if layout == "prompt":
-        if problem.prompt is None:
-            raise InputError(f"--layout prompt: {row_name(problem)} is chat messages; expected --layout messages")
-        return {"prompt": problem.prompt, "completion": text}
-    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
-    if turns and [turn["role"] for turn in turns] != ["user"]:
+def _alpaca(problem: Problem, text: str) -> dict[str, Any]:
+    turns = [*(problem.messages or ({"role": "user", "content": problem.prompt or ""},))]
+    system = turns.pop(0)["content"] if turns[0]["role"] == "system" else ""
+    if [turn["role"] for turn in turns] != ["user"]:
         raise InputError(f"--layout alpaca: {row_name(problem)} has several turns; expected --layout messages")
-    asked = turns[0]["content"] if turns else problem.prompt or ""
-    row = {"instruction": asked, "input": "", "output": text}
+    row = {"instruction": turns[0]["content"], "input": "", "output": text}
     return {**row, "system": system} if system else row
 
 
-def _write_messages(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    turn = pa.struct([("role", pa.string()), ("content", pa.string())])
-    _write_lines(folder / "messages.jsonl", rows)
-    _write_table(folder / "messages.parquet", rows, pa.schema([("messages", pa.list_(pa.field("element", turn)))]))
-    return ["messages.jsonl", "messages.parquet"]
+def _write_columns(folder: Path, rows: Rows, layout: str, stem: str) -> list[str]:
+    _write_lines(folder / f"{stem}.jsonl", rows)
+    write_table(folder / f"{stem}.parquet", rows, COLUMNS[layout])
+    return [f"{stem}.jsonl", f"{stem}.parquet"]
 
 
-def _write_prompts(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    _write_lines(folder / "prompt_completion.jsonl", rows)
-    schema = pa.schema([("prompt", pa.string()), ("completion", pa.string())])
-    _write_table(folder / "prompt_completion.parquet", rows, schema)
-    return ["prompt_completion.jsonl", "prompt_completion.parquet"]
-
-
-def _write_alpaca(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _write_alpaca(folder: Path, rows: Rows) -> list[str]:
     system = any("system" in row for row in rows)
     whole = [{**row, "system": row.get("system", "")} for row in rows] if system else rows
     (folder / "alpaca.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -203,15 +187,15 @@ def _write_alpaca(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["dataset_info.json", "alpaca.json"]
 
 
-_WRITERS: dict[str, Callable[[Path, Sequence[Mapping[str, Any]]], list[str]]] = {
-    "messages": _write_messages,
-    "prompt": _write_prompts,
+_WRITERS: dict[str, Callable[[Path, Rows], list[str]]] = {
+    "messages": partial(_write_columns, layout="messages", stem="messages"),
+    "prompt": partial(_write_columns, layout="prompt", stem="prompt_completion"),
     "alpaca": _write_alpaca,
 }
-"""Each gives the names of its files, that of the data last"""
+"""By layout; each gives the names of its files, that of the data last"""
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         # U+2028 and the like are escaped: some readers end a line at them
         file.writelines(_LINE_ENDS.sub(_escaped, json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
@@ -224,27 +208,14 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), path, compression="zstd")
-
-
 def _provenance(run: Path, experts: Sequence[Expert]) -> list[dict[str, Any]]:
     """Of each row in order the rollout that it was; of an imported one also where it came from."""
-    sources = {}
+    addresses = [{name: getattr(expert.rollout, name) for name in ADDRESS} for expert in experts]
+    wanted = {tuple(address.values()): address for address in addresses}
     for path in list_sources(run):
-        for row in pq.read_table(path, columns=SOURCES.names).to_pylist():
-            sources[row["branch"], row["iteration"], row["step"], row["problem_id"], row["sample"]] = row
-    found = []
-    for expert in experts:
-        r = expert.rollout
-        address = {
-            "problem_id": r.problem_id,
-            "branch": r.branch,
-            "iteration": r.iteration,
-            "step": r.step,
-            "sample": r.sample,
-        }
-        came = sources.get((r.branch, r.iteration, r.step, r.problem_id, r.sample), {})
-        where = {key: came[key] for key in ("trainer", "file", "line") if key in came}
-        found.append({**address, "success_rate": round(expert.rate, 6), **where})
-    return found
+        for row in pq.read_table(path).to_pylist():
+            if (address := wanted.get(tuple(row[name] for name in ADDRESS))) is not None:
+                address |= {key: row[key] for key in ("trainer", "file", "line")}
+    return [
+        {**address, "success_rate": round(expert.rate, 6)} for address, expert in zip(addresses, experts, strict=True)
+    ]

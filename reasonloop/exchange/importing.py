@@ -13,8 +13,8 @@ import tomli_w
 from reasonloop.config import Recipe, TaskConfig, validated
 from reasonloop.errors import InputError
 from reasonloop.exchange.steps import Steps
-from reasonloop.files import clear_partial, existing, partial_folder, replace_folder
-from reasonloop.imports.judging import judged, lines
+from reasonloop.files import clear_partial, existing, partial_folder, replace_folder, require_new
+from reasonloop.imports.judging import headline, judged, lines
 from reasonloop.imports.reading import Asked, Reading, find_rollouts
 from reasonloop.imports.scores import Agreement, Table
 from reasonloop.machine.threads import available_cores
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 METHOD = "import"
 """What stands in config.toml in place of a method"""
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
 BYTES = "UTF-8 bytes"
 """What stands for tokens where there are neither ids nor a tokenizer"""
 
@@ -42,7 +43,11 @@ def import_run(given: Sequence[Path], task: str, out: Path, asked: Asked, model:
 
     Raises InputError for what can't be read, or a folder that isn't new.
     """
-    _check_new(out, given)
+    if any((out / "sources").glob("*.parquet")):
+        raise InputError(
+            f"--out {out}: holds imported rollouts already (they would be there twice); expected a new folder"
+        )
+    require_new(out)
     name, options = parse_task_spec(task)
     chosen = validated(
         TaskConfig, {"name": name, "verify_workers": min(4, available_cores()), **options}, f"task {name!r}"
@@ -56,8 +61,7 @@ def import_run(given: Sequence[Path], task: str, out: Path, asked: Asked, model:
         tell(loaded)
         with find_rollouts(given, problems, asked, codec, existing(out)) as reading:
             _check_trust(reading)
-            for line in lines(reading):
-                print(line)
+            print(headline(reading), flush=True)
             table = _write(reading, None if asked.trust else pool, out, _About(chosen, given, model))
     for line in table.lines() if asked.trust is None else [f"verdicts: by the trainer's numbers, {asked.trust}"]:
         print(line)
@@ -66,22 +70,24 @@ def import_run(given: Sequence[Path], task: str, out: Path, asked: Asked, model:
 
 
 def _codec(model: str | None) -> Codec | None:
+    """Of the model that was named; a folder with a tokenizer alone will do."""
     if model is None:
         return None
     from reasonloop.policy.codec import Codec
 
+    folder = Path(model)
+    if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
+        from transformers import AutoTokenizer, PretrainedConfig
+
+        from reasonloop.policy.loading import alone, quiet, unloadable
+
+        quiet()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **alone())
+            return Codec(tokenizer, PretrainedConfig.from_dict({"vocab_size": len(tokenizer)}))
+        except Exception as error:  # a damaged folder fails anywhere inside of transformers
+            raise unloadable(model, error) from error
     return Codec.load(model)
-
-
-def _check_new(out: Path, given: Sequence[Path]) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InputError(f"--out {out}: a file; expected a new folder")
-    if any(out.iterdir()):
-        there = sorted(str(path) for path in (out / "sources").glob("*.parquet"))
-        what = "holds imported rollouts already" if there else "not empty"
-        raise InputError(f"--out {out}: {what}; expected a new folder (rollouts would be there twice)")
 
 
 def _check_trust(reading: Reading) -> None:
@@ -127,6 +133,7 @@ class _About:
             "tokens": tokens,
             "logprobs": logprobs,
             "verdicts": f"trusted: {reading.asked.trust}" if reading.asked.trust else "the task's verifier",
+            "not_read": dict(counts.files),
             "left_out": dict(counts.skipped),
             "noted": dict(counts.noted),
         }
@@ -149,7 +156,7 @@ def _write(reading: Reading, pool: VerifierPool | None, out: Path, about: _About
         replace_folder(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for line in written.told():
+    for line in [*lines(reading)[1:], *written.told()]:
         print(line)
     return agreement.table()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reasonloop.errors import InputError, first_line
+from reasonloop.errors import InputError
 from reasonloop.imports.rows import NoRollout
 
 MOST_AT_ONCE = 1 << 28
@@ -44,9 +44,9 @@ def list_files(given: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             for folder, folders, names in os.walk(path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
-                for name in names:
-                    if not name.startswith("."):
-                        found.setdefault((Path(folder) / name).resolve(), Path(folder) / name)
+                for file in (Path(folder) / name for name in names if not name.startswith(".")):
+                    if file.is_file():  # and no pipe, that one would wait for
+                        found.setdefault(file.resolve(), file)
         elif path.is_file():
             found.setdefault(path.resolve(), path)
         else:
@@ -142,15 +142,15 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _table(path: Path) -> Iterator[tuple[int, Any]]:
+    number = 0
     try:
         with pq.ParquetFile(path) as file:
-            number = 0
             for batch in file.iter_batches(batch_size=256):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({first_line(error)}); expected a Parquet file that is whole") from None
+    except (pa.ArrowException, OSError, ValueError):
+        yield number + 1, NoRollout("damaged table")
 
 
 def digest(found: Found, without: str = "") -> bytes:

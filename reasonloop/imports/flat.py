@@ -227,7 +227,12 @@ TRAINERS = (
     Trainer("areal", has("task_id", "sample_idx", "prompt", "completion", "tail_version"), _areal, r"(\d+)", "record"),
     Trainer("prime-rl", has("prompt", "completion", "rollout_id", "env_name"), _verifiers, r"step_(\d+)"),
     Trainer("verifiers", _is_verifiers, _verifiers),
-    Trainer("openrlhf", has("input", "output", without=("step", "generator", "scores")), _openrlhf, scored=False),
+    Trainer(
+        "openrlhf",
+        has("input", "output", without=("step", "generator", "scores", "instruction")),
+        _openrlhf,
+        scored=False,
+    ),
     Trainer("oat", has("output", "scores", "generator"), _oat, r"(\d+)\.json"),
 )
 JSONL = Trainer("jsonl", lambda record: _answered(record) and _asked(record), _jsonl)

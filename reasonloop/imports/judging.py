@@ -208,12 +208,16 @@ def _bytes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(errors="replace"), np.uint8).astype(np.int32)
 
 
-def lines(reading: Reading) -> list[str]:
-    """What was read, for a reader."""
+def headline(reading: Reading) -> str:
+    """What was read, for a reader; `reading.counts.lines()` say what became of the rest."""
     steps = sorted({step for _, step in reading.keys})
     told = f"steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"step {steps[0]}"
-    head = (
+    return (
         f"{reading.trainer}: {reading.counts.read:,} records in {len(reading.files):,} files: {reading.rollouts:,} rollouts "
         f"of {len(reading.matched):,} problems, {told}"
     )
-    return [head, *reading.counts.lines()]
+
+
+def lines(reading: Reading, files: bool = True) -> list[str]:
+    """All that there is to say of what was read, once it is judged; `files`: also of those that were not."""
+    return [headline(reading), *reading.counts.lines(files)]

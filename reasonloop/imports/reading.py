@@ -19,6 +19,7 @@ from reasonloop.imports.rows import NoRollout, Row, Trainer, Where, caught, clea
 from reasonloop.imports.scores import Rule
 from reasonloop.imports.spool import Kept, Seen, Spool
 from reasonloop.records import Problem
+from reasonloop.text import visible
 
 UNMATCHED = 0.05
 """Share of the rollouts that may answer no problem of the task, unless asked otherwise"""
@@ -111,7 +112,7 @@ def find_rollouts(
     """
     counts = Counts()
     chosen = recognised(given, asked.trainer, counts)
-    names = [clean(_name(found.path, given)) for found, _ in chosen]
+    names = [visible(clean(_name(found.path, given))) for found, _ in chosen]
     reading = Reading(asked, problems, codec, chosen[0][1].name, names, counts, Spool(scratch))
     reading.scored = all(trainer.scored for _, trainer in chosen)
     seen = Seen()

@@ -32,6 +32,8 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
 
     Raises InputError where there is none, or more than one.
     """
+    if name == "slime":
+        raise InputError(f"--from slime: it dumps pickles; {EXPORTS}")
     if name is not None and name not in NAMES:
         raise InputError(f"--from {name}: unknown; {nearest(name, NAMES)}")
     wanted = [t for t in (*KNOWN, *([flat.JSONL] if name == "jsonl" else [])) if name in (None, t.name)]
@@ -40,9 +42,10 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
     for path in list_files(given):
         found = kind_of(path)
         if found.kind not in ("jsonl", "json", "parquet"):
-            counts.skip(found.kind, path.name)
+            counts.pass_over(found.kind, path.name)
             continue
-        first = [record for _, record in islice(records(found), LOOKED_AT) if not isinstance(record, NoRollout)]
+        looked_at = [record for _, record in islice(records(found), LOOKED_AT)]
+        first = [record for record in looked_at if not isinstance(record, NoRollout)]
         fitting = [trainer for trainer in wanted if any(map(trainer.fits, first))]
         if len({trainer.name for trainer in fitting}) > 1:
             fits = " and ".join(trainer.name for trainer in fitting)
@@ -50,9 +53,8 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
         if fitting:
             chosen.append((found, fitting[0]))
         else:
-            record = first[0] if first else None
-            counts.skip(_without_text(record) or "files without rollouts", path.name)
-            others[str(path)] = _described(record)
+            counts.pass_over(_why_not(looked_at, first), path.name)
+            others |= {str(path): _described(first[0])} if first else {}
     chosen = _without_parts(chosen, counts)
     names = sorted({trainer.name for _, trainer in chosen})
     if len(names) > 1:
@@ -65,17 +67,15 @@ def recognised(given: Sequence[Path], name: str | None, counts: Counts) -> list[
 def _nothing(given: Sequence[Path], name: str | None, counts: Counts, others: dict[str, str]) -> str:
     """Why there is no rollout to read, in a line."""
     where = ", ".join(map(str, given[:1])) + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
-    pickles = counts.skipped[PICKLE]
+    pickles = counts.files[PICKLE]
     if pickles:
         named = ", ".join(counts.first[PICKLE])
         return f"{where}: nothing but pickles to read ({named}); {EXPORTS}"
     for why in WITHOUT_TEXT.values():
-        if counts.skipped[why]:
+        if counts.files[why]:
             return f"{where}: {why}; expected files with prompts and responses"
     whose = f" of {name}" if name else ""
-    kinds = "; ".join(
-        f"{why}: {count:,} ({', '.join(counts.first[why])})" for why, count in counts.skipped.most_common()
-    )
+    kinds = "; ".join(f"{why}: {count:,} ({', '.join(counts.first[why])})" for why, count in counts.files.most_common())
     keys = next((f"; the first has {told}" for told in others.values()), "")
     return f"{where}: no rollouts{whose} in it ({kinds or 'no files'}){keys}; expected files of {', '.join(NAMES)}"
 
@@ -84,6 +84,13 @@ def _described(record: object) -> str:
     if isinstance(record, dict):
         return f"the keys {shown(', '.join(map(str, record)), 100)}"
     return f"a {type(record).__name__}"
+
+
+def _why_not(looked_at: Sequence[object], first: Sequence[object]) -> str:
+    """What a file is that is nobody's: by the records at its beginning, and those of them that could be read."""
+    if looked_at and not first:
+        return f"files that begin with a {looked_at[0]}"
+    return (_without_text(first[0]) if first else None) or "files without rollouts"
 
 
 def _without_text(record: object) -> str | None:
@@ -97,7 +104,7 @@ def _without_parts(chosen: list[tuple[Found, Trainer]], counts: Counts) -> list[
     kept = []
     for found, trainer in chosen:
         if found.path.parent.name == "effective" and found.path.parent.parent in whole:
-            counts.skip("files in effective/ (their rollouts are in all/)", found.path.name)
+            counts.pass_over("files in effective/ (their rollouts are in all/)", found.path.name)
         else:
             kept.append((found, trainer))
     return kept

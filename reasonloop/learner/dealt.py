@@ -20,29 +20,33 @@ from reasonloop.learner.losses import Objective
 from reasonloop.learner.protocol import Measured
 from reasonloop.learner.ranks import stream_tokens
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.stream import split_by_tokens
+from reasonloop.policy.stream import TOGETHER, Packing, split_by_tokens
 
 Streams = list[list[Example]]
 
 
-def dealt(examples: Sequence[Example], limit: int, ranks: int) -> list[Streams]:
+def dealt(examples: Sequence[Example], limit: int, ranks: int, packing: Packing = TOGETHER) -> list[Streams]:
     """An update's examples by rank and stream of at most `limit` tokens (a single longer response excepted).
 
     All ranks have the same number of streams, of which the last may be empty: what they do together must be done by all. The
     streams that are worked on at the same time are about as long as one another.
     """
     prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-    streams = split_by_tokens(prompts, responses, limit)
+    streams = split_by_tokens(prompts, responses, limit, packing)
     rounds = -(-len(streams) // ranks)
-    total = sum(stream_tokens(prompts, responses, members) for members in streams)
+
+    def tokens(members: Sequence[int]) -> int:
+        return stream_tokens(prompts, responses, members, packing)
+
+    total = sum(map(tokens, streams))
     size = max(1, total // (rounds * ranks))
     while size < limit:
-        finer = split_by_tokens(prompts, responses, size)
+        finer = split_by_tokens(prompts, responses, size, packing)
         if len(finer) <= rounds * ranks:
             streams = finer
             break
         size += 1 + size // 50
-    streams.sort(key=lambda members: stream_tokens(prompts, responses, members), reverse=True)
+    streams.sort(key=tokens, reverse=True)
     streams += [[]] * (rounds * ranks - len(streams))
     return [[[examples[i] for i in members] for members in streams[rank::ranks]] for rank in range(ranks)]
 

@@ -100,8 +100,8 @@ class LocalLearner:
         alone = alone or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        packing, limit = self.policy.scorer.packing, self.options.microbatch_tokens
-        parts = cut(prompts, responses, limit, min(threads, MOST_RANKS), packing)
+        packing = self.policy.scorer.packing
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), packing)
         return [[[examples[i] for i in members] for members in streams] for streams in parts]
 
     def learn(
@@ -230,10 +230,8 @@ def measured(found: Measured, examples: Sequence[Example]) -> Measured:
     tokens = sum(example.length for example in examples)
     told = {name: found[name] for name in ("loss", "grad_norm")}
     told |= {name: found[name] / tokens for name in ("entropy", "logprob")}
-    told |= {
-        "clip_fraction": found["clipped"] / tokens,
-        **{name: found[name] / tokens for name in ("k1", "apart", "kl")},
-    }
+    told |= {"clip_fraction": found["clipped"] / tokens, "k1": found["k1"] / tokens, "apart": found["apart"] / tokens}
+    told |= {"kl": found["kl"] / tokens}
     told |= {"tokens": float(tokens), "learning_rate": found["learning_rate"]}
     if "critic_grad_norm" in found:
         told |= {"critic_grad_norm": found["critic_grad_norm"], "value_loss": found["value"]}

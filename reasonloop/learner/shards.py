@@ -3,6 +3,8 @@ folder, for any number of processes."""
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from reasonloop.errors import RunError
 from reasonloop.files import TRAINER_SHARDS
 from reasonloop.learner import optimizers
 
+VISIBLE_SECONDS = 30.0
+"""Until a folder that rank 0 has made is there for the others, on a disk of several machines"""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """AdamW's state of a parameter; a step is one number"""
 
@@ -28,7 +33,13 @@ def save(
     copies: bool,
     group: dist.ProcessGroup,
 ) -> None:
-    """By all processes of the group at the same time, into an existing folder. `copies`: the parameters, too."""
+    """By all processes of the group at the same time, into an existing folder. `copies`: the parameters, too. Raises
+    RunError where the folder isn't there for this process."""
+    began = time.monotonic()
+    while not folder.is_dir():  # else it would be made here, on a disk of this machine alone
+        if time.monotonic() - began > VISIBLE_SECONDS:
+            raise RunError(f"{folder} isn't there: the run's folder must be on a disk that all ranks see")
+        time.sleep(0.1)
     tensors: dict[str, Tensor] = {"parameters": torch.tensor(len(parameters))}
     for i, parameter in enumerate(parameters):
         own = optimizer.state.get(parameter, {})
@@ -54,7 +65,9 @@ def load(
         for name in (*MOMENTS, *(["copy"] if copies else [])):
             if f"{i}.{name}" in there:
                 found[f"{i}.{name}"] = torch.zeros(()) if name == "step" else torch.zeros_like(parameter.detach())
-    dcp.load(found, checkpoint_id=path, process_group=group, no_dist=group is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is meant
+        dcp.load(found, checkpoint_id=path, process_group=group, no_dist=group is None)
     take(optimizer, parameters, found)
 
 

@@ -90,4 +90,14 @@ def between(both: Sequence[float]) -> str:
 
 def rounded(value: float) -> str:
     """To about two digits; "0" is nothing at all."""
-    return "0" if not value else f"{value:,.0f}" if value >= 20 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    if not value:
+        return "0"
+    return (
+        f"{value:,.0f}"
+        if value >= 20
+        else f"{value:.1f}"
+        if value >= 1
+        else f"{value:.2f}"
+        if value >= 0.01
+        else "<0.01"
+    )

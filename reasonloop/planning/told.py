@@ -45,6 +45,8 @@ def told(recipe: Recipe, dry: DryStages, shape: Shape, longest: int = 0) -> list
     found = [head, *_memory(plan)]
     if shape.mixture:
         return [*found, "hours: not estimated for a mixture of experts"]
+    if not iterations(plan.stages):
+        return [*found, f"hours: not estimated: method = {recipe.method!r} explores nothing"]
     figures, chosen = figures_of(plan), ways(plan, dry.sizes)
     return [
         *found,
@@ -78,10 +80,10 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _figures(figures: Figures) -> list[str]:
-    found = ["what hours depend on:" + " " * 12 + "lowest  highest  from"]
+    found = [f"{'what hours depend on:':29}{'lowest':>11}{'highest':>11}  from"]
     for one in figures.said:
         low, high = map(one.show, one.ends)
-        found.append(f"  {one.name:27}{low:>10}{high:>9}  {one.source}")
+        found.append(f"  {one.name:27}{low:>11}{high:>11}  {one.source}")
     return found
 
 
@@ -98,8 +100,8 @@ def _work(plan: Plan, figures: Figures) -> list[str]:
     return [
         f"iteration 1 of {len(every)}: {rounded(steps)} RL steps of {rl.problems_per_step} x {rl.group_size} responses, "
         f"{rounded(updates)} updates{experts}; {one.answers:,.0f} answers in evaluations",
-        f"  1e9 tokens: {_billions(sampled)} sampled in RL, {_billions(learned)} trained in RL"
-        + (f", {_billions(tuned)} in RFT" if one.examples else ""),
+        f"  tokens: {_millions(sampled)} sampled in RL, {_millions(learned)} trained in RL"
+        + (f", {_millions(tuned)} in RFT" if one.examples else ""),
     ]
 
 
@@ -131,8 +133,8 @@ def _network(chosen: Sequence[Way], figures: Figures) -> list[str]:
     ]
 
 
-def _billions(both: Sequence[float]) -> str:
-    return between([value / 1e9 for value in both])
+def _millions(both: Sequence[float]) -> str:
+    return between([value / 1e6 for value in both]) + " M"
 
 
 def _bytes(size: float) -> str:

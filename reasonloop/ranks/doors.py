@@ -176,7 +176,7 @@ class RanksLearner:
         if callable(objective.advantage):
             objective = replace(objective, advantage="grpo")  # it is in the examples already
         critic = self.own.critic is not None and any(example.value_weight is not None for example in examples)
-        streams = dealt(examples, self.own.options.microbatch_tokens, self.ranks.world)
+        streams = dealt(examples, self.own.options.microbatch_tokens, self.ranks.world, self.policy.scorer.packing)
         leader = self.ranks.leader
         leader.tell("learn", [(own,) for own in streams[1:]], rate, objective, critic)
         with leader.together():

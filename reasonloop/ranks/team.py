@@ -21,8 +21,8 @@ from reasonloop.machine.threads import wait_briefly
 from reasonloop.ranks.channel import Leader, Line, Other
 from reasonloop.version import VERSION
 
-FIRST_TIMEOUT = 600.0
-"""Seconds that a follower waits for others in an exchange; rank 0 gives up before, at the recipe's `ranks.timeout`"""
+EXCHANGE = timedelta(minutes=10)
+"""Most that ranks wait for one another at the start, and in an exchange; one that says nothing is noticed before"""
 
 
 @contextmanager
@@ -55,6 +55,9 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
         )
     if recipe.engine.name == "vllm":
         raise InputError("engine.name = 'vllm': not with several ranks yet; expected 'native', or no torchrun")
+    unknown = {"scale.address": recipe.scale.address, "scale.vary": recipe.scale.vary}
+    if key := next((key for key, asked in unknown.items() if asked), None):
+        raise InputError(f"{key}: not with several ranks; expected it unset, or no torchrun")
     import torch
 
     gpus = torch.cuda.device_count() if recipe.model.device != "cpu" and torch.cuda.is_available() else 0
@@ -66,7 +69,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
 
 
 def follow() -> int:
-    """What a rank but the first does: whatever rank 0 says. Its exit code."""
+    """What a rank but the first does: whatever rank 0 says. Its exit code. Raises RunError where it can't reach it."""
     wait_briefly()
     from reasonloop.policy.loading import quiet
     from reasonloop.ranks.worker import Worker
@@ -103,7 +106,7 @@ def _of_an_exchange(error: RuntimeError) -> bool:
 def _lead(launch: Launch, timeout: float) -> Leader:
     import torch.distributed as dist
 
-    _open_group(timeout)
+    _open_group()
     key = secrets.token_bytes(32)
     address = "127.0.0.1" if launch.world == launch.local_world else ""
     with Listener((address, 0), backlog=2 * launch.world, authkey=key) as listener:
@@ -125,15 +128,18 @@ def _lead(launch: Launch, timeout: float) -> Leader:
 def _join(launch: Launch) -> Line:
     import torch.distributed as dist
 
-    _open_group(FIRST_TIMEOUT)
+    _open_group()
     told: list[Any] = [None] * 4
     dist.broadcast_object_list(told)
     host, port, key, timeout = told
     where = f"process {os.getpid()} on {socket.gethostname()}"
     ends = []
     for kind in ("work", "life"):
-        ends.append(Client((host, port), authkey=key))
-        ends[-1].send((launch.rank, kind, where, _versions()))
+        try:
+            ends.append(Client((host, port), authkey=key))
+            ends[-1].send((launch.rank, kind, where, _versions()))
+        except OSError as error:
+            raise RunError(f"rank {launch.rank} ({where}) can't reach rank 0 at {host}:{port}: {error}") from error
     return Line(launch.rank, ends[0], ends[1], timeout)
 
 
@@ -143,7 +149,7 @@ def _versions() -> str:
     return f"reasonloop {VERSION}, torch {torch.__version__}"
 
 
-def _open_group(timeout: float) -> None:
+def _open_group() -> None:
     import torch
     import torch.distributed as dist
 
@@ -152,7 +158,7 @@ def _open_group(timeout: float) -> None:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(launched().local_rank % torch.cuda.device_count())
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        dist.init_process_group(backend, timeout=EXCHANGE)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"ranks can't find one another: {first_line(error)}") from error
 

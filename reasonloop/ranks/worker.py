@@ -29,6 +29,8 @@ from reasonloop.ranks.channel import Line
 
 PART_SECONDS = 0.5
 """Finished responses are sent when so much time has passed since the last ones"""
+ASK_SECONDS = 0.1
+"""Between two looks whether rank 0 still wants what is sampled"""
 
 
 class Abandoned(Exception):
@@ -80,7 +82,7 @@ class Worker:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> float | None:
         """Completions are sent as they come, by request. Returns the engine's mismatch."""
         done: list[tuple[int, Completion]] = []
-        sent = time.monotonic()
+        sent = asked = time.monotonic()
 
         def on_done(index: int, completion: Completion) -> None:
             nonlocal sent
@@ -92,8 +94,11 @@ class Worker:
                 sent = time.monotonic()
 
         def check(rows: int = 0) -> None:
-            if self.line.abandoned():
-                raise Abandoned
+            nonlocal asked
+            if time.monotonic() - asked >= ASK_SECONDS:
+                asked = time.monotonic()
+                if self.line.abandoned():
+                    raise Abandoned
 
         if hasattr(self.engine, "on_step"):
             self.engine.on_step = check

@@ -21,6 +21,16 @@ from reasonloop.methods import Method, method
 TRAINING = {"explore": "Exploration", "rft": "Fine-tuning on experts", "sft": "Supervised fine-tuning"}
 """Stages that train, and what a reader calls them"""
 
+IMPORTED = (
+    (
+        "tokens",
+        "UTF-8 bytes",
+        "Token ids: its files have none and no model was named: lengths are counted in UTF-8 bytes.",
+    ),
+    ("logprobs", "none", "Log-probs: its trainer kept none, so that nothing is said of entropy, ratios and weights."),
+)
+"""Of an imported run what config.toml says, and what a reader then misses"""
+
 
 @dataclass
 class RunData:
@@ -157,6 +167,7 @@ def read_run(folder: Path) -> RunData:
         run.done = bool(read_object(folder / "state.json").get("stage") == "done")
     with suppress(InputError):
         run.progress = read_object(folder / "progress.json")
+    run.missing += [text for key, value, text in IMPORTED if run.imported.get(key) == value]
     for stage in run.method.stages if run.method and not run.done else ():
         if not run.stage(stage):
             run.missing.append(f"{TRAINING.get(stage, stage)}: nothing of it is finished yet.")

@@ -21,11 +21,11 @@ from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
 MAY_DIFFER = (
-    *("checkpoint_seconds", "keep_checkpoints", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
-    *("scale.address", "scale.files", "scale.retries", "scale.deadline", "model.date"),
+    *("checkpoint_seconds", "keep_checkpoints", "model.date", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
+    *("scale.address", "scale.files", "scale.retries", "scale.deadline"),
 )
-"""Options that a continued run may have otherwise, and sections of such: they don't touch the result, but for a command that
-has to be mended, and the date, which `runs.inputs` looks at"""
+"""Options that a continued run may have otherwise, and sections of such: they don't touch the result (but for a command
+that has to be mended), or, the date, are looked at elsewhere"""
 
 
 class RunFolder:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from reasonloop.engine.sample import Sampler
     from reasonloop.learner.critic import Critic
     from reasonloop.learner.protocol import Learner
-    from reasonloop.machine.cluster import Cluster
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
     from reasonloop.ranks.channel import Leader
     from reasonloop.ranks.doors import Ranks
     from reasonloop.rewards.functions import RewardFunctions
+    from reasonloop.runs.cluster import Cluster
     from reasonloop.store.segments import TrajectoryStore
     from reasonloop.tasks import Task
     from reasonloop.verify.workers import VerifierPool
@@ -154,7 +154,7 @@ class Session:
     @cached_property
     def cluster(self) -> Cluster:
         """The Ray cluster that the recipe names. Raises InputError where there is none."""
-        from reasonloop.machine.cluster import Cluster
+        from reasonloop.runs.cluster import Cluster
 
         return Cluster(self.recipe.scale.address)
 
@@ -206,8 +206,10 @@ class Session:
         return policy
 
     def let_go(self) -> None:
-        """No policy stays in memory: a GPU is free for others."""
+        """No policy stays in memory, and nothing of the engine's: a GPU is free for others."""
         self._held = None
+        if "engine" in self.__dict__:
+            self.engine.close()  # the next load makes it anew
         gc.collect()
         import torch
 

@@ -145,8 +145,8 @@ class Exploration:
 
     def steps(self) -> Iterator[Step]:
         """Works on it, a step at a time: each is stored, learned from, reported, and saved where that is due."""
-        while not self.over:
-            with diverging(self.run, lambda: self.where, "rl.learning_rate"):
+        with diverging(self.run, lambda: self.where, "rl.learning_rate"):
+            while not self.over:
                 step = self.sample()
                 self.keep(step)
                 if self.budget.learn and step.useful:
@@ -154,7 +154,7 @@ class Exploration:
                 self.report(step)
                 self.probe_if_due()
                 self.save_if_due()
-            yield step
+                yield step
 
     @property
     def where(self) -> str:

@@ -188,6 +188,7 @@ class _Round:
             return
         self._take(one, part)
         if part.done:
+            one.forget(part.step + 1)  # where it isn't repeated to the bit it may have fewer steps
             self._done(one)
         self._log()
 
@@ -218,7 +219,7 @@ class _Round:
     def _show(self, one: _Received, spent: int) -> None:
         run, recipe = self.run, self.run.recipe
         run.progress.advance(spent * one.branch.units)
-        line = next((line for line in one.lines[max(one.lines)] if line["stage"] == "explore"), {})
+        line: Mapping[str, Any] = next((own for own in one.lines[max(one.lines)] if own["stage"] == "explore"), {})
         done = sum(len(other.states) or other.branch.state.step for other in self.received)
         planned = sum(-(-other.branch.budget.until // recipe.rl.rollouts_per_step) for other in self.received)
         run.progress.step(
@@ -238,7 +239,7 @@ class _Round:
         else:
             self.leaving.append(one.worker)
         one.worker = None
-        self.run.store.take_back(replace(one.branch.place, step=len(one.states)))  # a repeat may have had fewer steps
+        self.run.store.take_back(replace(one.branch.place, step=len(one.states)))
         one.branch.finish(one.state, one.all_lines, left_behind)
 
     def _log(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from reasonloop.stages.exploration import ExplorationState, rollout_metrics
 from reasonloop.store.for_trainers import write_experts, write_problems
 from reasonloop.store.sources import write_sources
 
-STEP_FILES = {"prime-rl": "step_*", "trl": "completions_*.parquet"}
+STEP_FILES = {"prime-rl": "rollouts/step_*", "trl": "completions_*.parquet"}
 """What a trainer makes one of for each step, so that a reader sees it work; JSON Lines else"""
 ASKED = 8
 """Prompts by which tokenizers are compared"""
@@ -54,6 +53,7 @@ class CommandExplorer:
                 write_problems(values["problems"], run.problems["train"], recipe.task.name)
             words = handed.words_of(recipe, "explorer", folder, place, start_folder(run, start, place), values)
             command = command_of(run, "explorer", words, place)
+            run.let_go()
             command.run(self._look(command, place, arm), lambda: run.stopping, run.progress.say)
             state = self._import(command, place, arm, budget.until)
             checkpoint.skip(state.to_json())
@@ -112,8 +112,7 @@ class CommandExplorer:
             known = {"trainer_step": step.step, "rollouts": spent + before, "seconds": seconds}
             run.folder.log(**own.keys, **arm.keys, **known, **rollout_metrics(step.rollouts))
         # a trainer's folder is full of other files
-        told = [line for line in lines(reading) if not re.match(r"left out: [\d,]+ files ", line)]
-        for line in [*told, *agreement.table().lines()]:
+        for line in [*lines(reading, files=False), *agreement.table().lines()]:
             run.progress.say(line)
         if spent != until:
             run.progress.say(
@@ -143,6 +142,7 @@ def finetune(
     write_experts(values["experts"] / "train.parquet", run.problems["train"], found.rollouts)
     words = handed.words_of(run.recipe, "finetuner", folder, place, start_folder(run, start, place), values)
     command = command_of(run, "finetuner", words, place)
+    run.let_go()
     command.run(lambda: None, lambda: run.stopping, run.progress.say)
     policy = accepted(run, start, handed.handed_back(command.out, run.recipe.finetuner.model, command.what))
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration)

@@ -49,7 +49,7 @@ def unpack(files: Mapping[str, np.ndarray], folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            file.write(memoryview(content))
+            file.write(content.data)
 
 
 def packed_policy(run: Session, start: Source) -> Packed:

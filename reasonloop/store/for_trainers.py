@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.records import Problem, Rollout
+from reasonloop.tasks import row_name
 
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_MESSAGES = pa.list_(pa.field("element", pa.struct([("role", pa.string()), ("content", pa.string())])))
 
 
 def write_problems(path: Path, problems: Sequence[Problem], task: str) -> None:
@@ -35,7 +36,9 @@ def write_problems(path: Path, problems: Sequence[Problem], task: str) -> None:
             ("meta", pa.string()),
         ]
     )
-    _write(path, rows, columns)
+    write_table(path, rows, columns)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path.with_suffix(".jsonl"), lines)
 
 
 def _row(problem: Problem, number: int, task: str) -> dict[str, Any]:
@@ -52,25 +55,37 @@ def _row(problem: Problem, number: int, task: str) -> dict[str, Any]:
     }
 
 
+COLUMNS = {
+    "messages": pa.schema([("messages", _MESSAGES)]),
+    "prompt": pa.schema([("prompt", pa.string()), ("completion", pa.string())]),
+}
+"""Of experts, by layout"""
+
+
+def expert_row(layout: str, problem: Problem, text: str) -> dict[str, Any]:
+    """A response and what it answers. "messages": chat messages, the last of them the response; a prompt that is text is a
+    user message. "prompt": `prompt` and `completion`. Raises InputError where a prompt can't be laid out so."""
+    if layout == "messages":
+        turns = problem.messages or ({"role": "user", "content": problem.prompt or ""},)
+        asked = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+        return {"messages": [*asked, {"role": "assistant", "content": text}]}
+    if problem.prompt is None:
+        raise InputError(f"--layout {layout}: {row_name(problem)} is chat messages; expected --layout messages")
+    return {"prompt": problem.prompt, "completion": text}
+
+
 def write_experts(path: Path, problems: Sequence[Problem], experts: Sequence[Rollout]) -> None:
-    """Experts as Parquet, one a row: `messages`, the last of them the response, or where the prompts are text `prompt` and
-    `completion`. The response is its text, without special tokens: who trains on it closes it. The folder is to hold nothing
-    else, so that `datasets` reads it."""
+    """Experts as Parquet, one a row: `messages`, or where the prompts are text `prompt` and `completion`. The response is
+    its text, without special tokens: who trains on it closes it. The folder is to hold nothing else, so that `datasets`
+    reads it."""
     by_id = {problem.id: problem for problem in problems}
     pairs = [(by_id[rollout.problem_id], rollout.text) for rollout in experts]
-    if text_alone([problem for problem, _ in pairs]):
-        rows: list[dict[str, Any]] = [{"prompt": problem.prompt, "completion": text} for problem, text in pairs]
-        columns = pa.schema([("prompt", pa.string()), ("completion", pa.string())])
-    else:
-        rows = [
-            {"messages": [*map(dict, problem.messages or ()), {"role": "assistant", "content": text}]}
-            for problem, text in pairs
-        ]
-        columns = pa.schema([("messages", _MESSAGES)])
-    _write(path, rows, columns)
+    layout = "prompt" if text_alone([problem for problem, _ in pairs]) else "messages"
+    write_table(path, [expert_row(layout, *pair) for pair in pairs], COLUMNS[layout])
 
 
-def _write(path: Path, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
+def write_table(path: Path, rows: list[dict[str, Any]], columns: pa.Schema) -> None:
+    """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, columns), sink)
@@ -81,5 +96,5 @@ def text_alone(problems: Iterable[Problem]) -> bool:
     """Whether all prompts are text; False: all are messages. Raises InputError for some of each: a column has one type."""
     kinds = {problem.messages is None for problem in problems}
     if len(kinds) > 1:
-        raise InputError("explorer.command: some problems are text and others messages; expected a task with one kind")
+        raise InputError("the command's problems: some are text and others messages; expected a task with one kind")
     return False not in kinds

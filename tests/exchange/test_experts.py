@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from reasonloop.cli import main
+from reasonloop.config import parse
 from reasonloop.records import Place, Rollout, Verdict
+from reasonloop.stages.experts import experts_of
 from reasonloop.store.experts import select_experts
 from reasonloop.store.segments import TrajectoryStore
+from reasonloop.tasks import load_task, task_problems
 
 CASES = Path(__file__).parent.parent / "imports" / "cases"
 FILES = {"messages": "messages.parquet", "prompt": "prompt_completion.parquet", "alpaca": "alpaca.json"}
@@ -99,7 +102,17 @@ def test_alpaca_with_its_entry(run: Path, chats: Path, tmp_path: Path, capsys: p
     assert info["file_name"] == "alpaca.json"
     assert set(info["columns"].values()) == {"instruction", "input", "output"}
     assert (
-        main(["experts", str(chats), "--out", str(tmp_path / "no"), "--layout", "alpaca", "rloop.hard_threshold=1"])
+        main(
+            [
+                "experts",
+                str(chats),
+                "--out",
+                str(tmp_path / "no" / "no"),
+                "--layout",
+                "alpaca",
+                "rloop.hard_threshold=1",
+            ]
+        )
         == 2
     )
     assert "several turns" in capsys.readouterr().err
@@ -168,6 +181,16 @@ def test_experts_of_all_iterations_and_of_branches_side_by_side(run: Path, tmp_p
     assert {p["iteration"] for p in provenance} == {0, 1}
     texts = [row["completion"] for row in lines(tmp_path / "out" / "prompt_completion.jsonl")]
     assert len(texts) == len(set(texts)) == len(provenance)
+
+
+def test_our_own_sft_takes_an_imported_run_s_experts(run: Path) -> None:
+    """`sft.experts_of`: as texts, so that the run's tokens don't matter."""
+    options = {"task": {"name": "jsonl", "train": str(CASES / "problems.jsonl")}, "sft": {"experts_of": str(run)}}
+    recipe = parse(options, ["rloop.hard_threshold=1"], "test")
+    problems = task_problems(load_task("jsonl", {"train": str(CASES / "problems.jsonl")}), "jsonl")
+    found = experts_of(recipe, problems)
+    assert {problem.answer in text for problem, text in found} == {True}
+    assert len(found) == len(select_experts(run / "trajectories", iteration=0, hard_threshold=1.0).rollouts)
 
 
 def moved(rollout: Rollout, place: Place, iteration: int) -> Rollout:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from byte_model import byte_model
 from run_fixtures import outcome, start
 
 from reasonloop.api.runs import Run
@@ -18,6 +19,7 @@ from reasonloop.errors import InputError, RunError
 from reasonloop.files import partial_folder
 from reasonloop.imports.judging import judged
 from reasonloop.imports.reading import Asked, find_rollouts
+from reasonloop.imports.recognising import NAMES
 from reasonloop.imports.scores import Agreement
 from reasonloop.records import Place, Problem
 from reasonloop.report.page import render
@@ -61,10 +63,20 @@ def test_a_run_that_every_reader_takes(tmp_path: Path, capsys: pytest.CaptureFix
     assert (told["tokens"], told["logprobs"]) == ("UTF-8 bytes", "none")
     page = read_run(run)
     assert "Rollouts of verl on the task jsonl" in render(page)
-    assert page.missing == []
+    assert [text.split(":")[0] for text in page.missing] == ["Token ids", "Log-probs"]
     for argv in (["report", str(run)], ["compare", f"verl={run}"], ["query", str(run), "SELECT * FROM problems"]):
         assert main(argv) == 0
     assert "verl" in capsys.readouterr().out
+
+
+def test_ids_alone_by_a_tokenizer(tmp_path: Path) -> None:
+    """A folder with a tokenizer and nothing else says what ids mean."""
+    model = byte_model(tmp_path / "model")
+    (model / "config.json").unlink()
+    assert imported(tmp_path / "run", CASES / "open-instruct" / "2026-02", "--model", str(model)) == 0
+    assert query(tmp_path / "run", "SELECT count(*), count(*) FILTER (verdict = 'right') FROM rollouts")[1] == [(8, 5)]
+    told = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["imported"]
+    assert (told["tokens"], told["logprobs"]) == ("the trainer's", "all")
 
 
 def test_without_evaluations_compare_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +93,8 @@ def test_log_probs_are_kept_where_they_are_and_missed_where_they_are_not(
     assert imported(tmp_path / "run", CASES / "prime-rl" / "v0.8.1") == 0
     told = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["imported"]
     assert (told["trainer"], told["tokens"], told["logprobs"]) == ("prime-rl", "the trainer's", "all")
-    assert sorted(told["left_out"].values()) == [2, 2, 3]  # failed, in effective/ again, of evaluations
+    assert sorted(told["left_out"].values()) == [2, 3]  # failed, of evaluations
+    assert [*told["not_read"].values()] == [2]  # in effective/ again
     assert "log-probs" not in capsys.readouterr().out
     assert imported(tmp_path / "verl", CASES / "verl" / "v0.4.1") == 0
     assert "log-probs: none" in capsys.readouterr().out
@@ -94,6 +107,7 @@ def test_log_probs_are_kept_where_they_are_and_missed_where_they_are_not(
     [
         (["verl/v0.9.1", "--from", "verrl"], "verl"),
         (["slime"], "pickles"),
+        (["slime", "--from", "slime"], "pickles"),
         (["verifiers/v0.1.14"], "--step"),
         (["open-instruct"], "--model"),
         (["verl/v0.9.1", "--trust-scores", "acc >= 1"], "no rollout has 'acc'; there are: score"),
@@ -110,6 +124,38 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert said in error
     assert error.startswith("reasonloop: ")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_scores_are_trusted_where_nothing_else_can_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No verifier, no gold answer is looked at, and no table is made of the rule with itself."""
+    rows = [
+        {"id": name, "prompt": f"{name} = ?", "answer": "nobody knows"} for name in ("17 + 25", "9 * 8", "144 / 12")
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = [
+        "import",
+        str(CASES / "trl" / "v1.0.0"),
+        "--task",
+        str(tmp_path / "p.jsonl"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*argv, "--trust-scores", "format_reward >= 1"]) == 0
+    told = capsys.readouterr().out
+    assert "verdicts: by the trainer's numbers, format_reward >= 1" in told
+    assert "verdict other" not in told
+    counted = "count(*) FILTER (verdict = 'right'), count(*) FILTER (detail LIKE 'by %')"
+    (found,) = query(tmp_path / "run", f"SELECT {counted} FROM rollouts")[1]
+    tables = [pq.read_table(path).to_pylist() for path in (CASES / "trl" / "v1.0.0").rglob("*.parquet")]
+    by_rule = sum(row["format_reward"] >= 1 for rows in tables for row in rows)
+    assert found == (by_rule, 24)
+
+
+def test_the_help_names_every_trainer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    told = capsys.readouterr().out
+    assert [name for name in NAMES if name not in told] == []
 
 
 def test_the_wrong_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +187,14 @@ def test_a_folder_that_is_not_new_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert outcome(run) == before
     assert [*tmp_path.iterdir()] == [run]
     assert main(["run", "quickstart", "--out", str(run)]) == 2  # nor is it gone on with
+
+
+@pytest.mark.parametrize("verb", ["import", "experts"])
+def test_the_folder_needs_a_name(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(CASES / "roll"), *TASK] if verb == "import" else [str(CASES)]
+    for out in (".", "..", "/"):
+        assert main([verb, *given, "--out", out]) == 2
 
 
 def test_a_killed_import_leaves_nothing_and_is_made_anew(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -109,7 +110,7 @@ def test_pickles_are_never_loaded(tmp_path: Path, pool: VerifierPool, capfd: pyt
     (tmp_path / "0.jsonl").write_bytes(loud.read_bytes())  # whatever it is called
     assert "pickle" in refused(tmp_path / "0.jsonl")
     found = Read(pool, tmp_path, written(tmp_path / "1.jsonl", of_verl()))
-    assert found.counts.skipped == {"pickles": 1}
+    assert found.counts.files == {"pickles": 1}
     assert capfd.readouterr() == ("", "")
 
 
@@ -126,6 +127,26 @@ def test_what_holds_no_rollouts_is_refused_by_name(tmp_path: Path) -> None:
     assert "areal" in refused(written(tmp_path / "1.jsonl", of_verl()), asked=Asked("arael"))
     assert "no rollouts of trl" in refused(tmp_path / "1.jsonl", asked=Asked("trl"))
     assert "padding: 1" in refused(written(tmp_path / "2.jsonl", of_verl("", input="")))
+
+
+def test_a_table_that_is_being_written_is_passed_over(tmp_path: Path, pool: VerifierPool) -> None:
+    rows = [{"step": 1, "prompt": "7 + 2 = ?", "completion": RIGHT, "r": 1.0, "advantage": 0.0}]
+    for name in ("completions_00001.parquet", "completions_00002.parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-30])
+    found = Read(pool, tmp_path)
+    assert len(found.rollouts) == 1
+    assert found.counts.files == {"files that begin with a damaged table": 1}
+
+
+def test_pipes_and_odd_names_in_a_folder(tmp_path: Path, pool: VerifierPool) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / os.fsdecode(b"\xff\x1b[2J.jsonl")).write_text(json.dumps(of_verl()) + "\nno\n")
+    found = Read(pool, tmp_path)
+    assert len(found.rollouts) == 1
+    assert "\x1b" not in found.steps[0].sources[0].file + "".join(found.counts.lines())
+    found.steps[0].sources[0].file.encode()
 
 
 def test_two_trainers_in_a_folder_need_a_name(tmp_path: Path, pool: VerifierPool) -> None:

@@ -180,6 +180,17 @@ def test_methods_that_cannot_branch_are_planned_on_one_machine() -> None:
     assert not any(line.startswith("network") for line in lines("method=rl"))
 
 
+def test_every_method_can_be_planned() -> None:
+    assert lines("method=sft")[-1] == "hours: not estimated: method = 'sft' explores nothing"
+    for more in (
+        ["method=rlsp", "rl.objective=ppo", "plan.memory=200"],
+        ["method=rl"],
+        ["rloop.experts=base_policy"],
+        ["sft.before=true"],
+    ):
+        assert any(line.startswith("  together") for line in lines(*more)), more
+
+
 def test_iterations_are_the_methods_own() -> None:
     beside = planned("rloop.vanilla=true", "rloop.iterations=3")
     every = iterations(beside.stages)

@@ -109,7 +109,7 @@ def test_the_report_has_branches_as_one_arm(run: Path) -> None:
     data = read_run(run)
     assert data.branches() == {"main": "main", "vanilla": "vanilla"}
     assert data.branch_names() == {
-        **{f"main.{k}": f"RLoop 2, branch {k}" for k in (1, 2, 3)},
+        **{f"main.{k}": f"RLoop, branch {k}" for k in (1, 2, 3)},
         "vanilla": "vanilla RL",
     }
     assert {arm: len(lines) for arm, lines in data.rl_steps().items()} == {"main": 10, "vanilla": 10}

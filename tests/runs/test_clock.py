@@ -16,8 +16,8 @@ from reasonloop.runs import clock
 from reasonloop.runs.clock import Rates, Step
 
 ROOT = Path(__file__).parents[2]
-FACTOR = 4 / 3
-"""How far a part may be from what was measured, either way"""
+FACTOR, SHARED = 4 / 3, 3 / 2
+"""How far a part may be from what was measured, either way; and where processes share the machine's memory"""
 ANY = Rates(step=0.01, token=0.001, prompt=1e-4, learned=2e-4, tuned=3e-4)
 
 
@@ -26,7 +26,8 @@ def test_parts_take_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     found = importlib.import_module("simulated").compared()
     assert {"sampling", "learning", "all of it"} <= {one.part for one in found}
-    assert [one for one in found if not 1 / FACTOR < one.simulated / one.measured < FACTOR] == []
+    most = {one: SHARED if one.file == "scale" else FACTOR for one in found}
+    assert [one for one in found if not 1 / most[one] < one.simulated / one.measured < most[one]] == []
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 12))

@@ -104,7 +104,7 @@ def test_a_run_around_another_trainer() -> None:
         *(f"iteration-{i}-rft.json" for i in (0, 1)),
     }
     assert "verdict and score agree on 100.0 % of 48" in said
-    assert "1 torn line" in said
+    assert "left out, torn line: 1 (rollouts/3.jsonl:17)" in said
     assert (out / "report.html").is_file()
 
 
@@ -148,7 +148,8 @@ def test_fine_tuning_by_another_trainer(tmp_path: Path) -> None:
     def tried(changed: str, where: str = "checkpoint-*") -> tuple[int, str]:
         log.unlink(missing_ok=True)
         changes = ["rloop.iterations=1", f"finetuner.command={FINETUNE}{changed}", f"finetuner.model={where}"]
-        code = command(argv(out, *changes, "rft.batch_size=64"), log=log)
+        changes += ["explorer.model=global_step_*", "rloop.reinitialise_from=explored", "rft.batch_size=64"]
+        code = command(argv(out, *changes, explore=EXPLORE + " --leave-policy"), log=log)
         return code, log.read_text()
 
     for changed, where, told in (
@@ -163,6 +164,7 @@ def test_fine_tuning_by_another_trainer(tmp_path: Path) -> None:
     start_weights, found = (load_file(path / "model.safetensors") for path in (weak_model(), out / "model"))
     for name, value in start_weights.items():
         np.testing.assert_array_equal(found[name], value * np.float32(1.001))  # of checkpoint-10, not of checkpoint-9
+    assert (out / "evals" / "iteration-0-explored.json").is_file()
     line = metrics(out, stage="rft")[0]
     assert line["examples"] == metrics(out, stage="select")[0]["trained_on"] > 0
 

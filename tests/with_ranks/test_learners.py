@@ -118,7 +118,7 @@ def work(folder: str) -> None:
             learner = learner_of(case, kind, policy_of(case), group=group)
             told, gradient = updates(learner, case)
             learner.gather()
-            found[f"{case} {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
+            found[f"{case} {world}"] = told, weights(learner), learner.policy.score(*pairs(9), Sampling()), gradient
             if case not in GOING_ON:
                 continue
             place = Path(folder, f"{case}-{world}")
@@ -161,7 +161,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for case in CASES:
         learner = learner_of(case, LocalLearner, policy_of(case))
         told, gradient = updates(learner, case)
-        alone[f"{case} 1"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
+        alone[f"{case} 1"] = told, weights(learner), learner.policy.score(*pairs(9), Sampling()), gradient
         (folder / f"{case}-1").mkdir()
         learner.save(folder / f"{case}-1", whole=case != "lora")
         alone[f"{case} 1 state"] = moments(learner), learner.updates
@@ -169,7 +169,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for world in (2, 3):  # in half precision rounding depends on the cut
         learner = learner_of("half", LocalLearner, policy_of("half"))
         told, gradient = updates(learner, "half", world)
-        alone[f"half cut {world}"] = told, weights(learner), learner.policy.score(*pairs(9), SAMPLING), gradient
+        alone[f"half cut {world}"] = told, weights(learner), learner.policy.score(*pairs(9), Sampling()), gradient
     log = folder / "log"
     all_well(ranks(3, work, str(folder), log=log), log, 280)
     return torch.load(folder / "found", weights_only=False) | alone | {"folder": folder}

@@ -96,20 +96,18 @@ def test_a_node_is_removed_and_a_worker_killed(cluster: Cluster, tmp_path: Path)
     running = start(argv(out, f"scale.address={cluster.address}", "rloop.iterations=2"), log=log, cwd=HERE)
     waiting = TROUBLE / "main.2-0-1.waiting"
     until(lambda: waiting.is_file() and bool(waiting.read_text()), log)
-    (TROUBLE / "main.2-0-1").unlink()
     lost = next(node for node in cluster.list_all_nodes() if node.node_id == waiting.read_text())
     cluster.remove_node(lost, allow_graceful=False)
+    (TROUBLE / "main.2-0-1").unlink()
     cluster.add_node(num_cpus=1)
     assert finish(running, 240) == 0, log.read_text()
     assert_same(of_branches(out), in_turn(2))
     text = log.read_text()
-    assert "branch main.2, iteration 1" in text
-    assert "its worker is gone" in text
-    assert "begun again, 1 of 3" in text
+    told = {line.partition(" (")[0] for line in text.splitlines() if "begun again, 1 of 3" in line}
+    assert told >= {"branch main.2, iteration 1", "branch main.1, iteration 2"}
     lines = metrics(out, stage="branches")
     assert [line["left_behind"] for line in lines] == [0, 0]
     assert all(line["tries"] > 3 for line in lines)
-    assert not list(Path("/tmp").glob("reasonloop-branch-*/run/model"))
 
 
 def test_the_driver_is_killed_and_goes_on(cluster: Cluster, tmp_path: Path) -> None:
@@ -123,7 +121,6 @@ def test_the_driver_is_killed_and_goes_on(cluster: Cluster, tmp_path: Path) -> N
     assert finish(running) == -signal.SIGKILL
     (TROUBLE / "main.3-0-1").unlink()
     assert command(asked, log=log, cwd=HERE) == 0, log.read_text()
-    assert_same(of_branches(out), in_turn(1))
     processes: dict[str, set[str]] = {}
     for line in (TROUBLE / "seen").read_text().splitlines():
         step, process = line.split()
@@ -131,6 +128,7 @@ def test_the_driver_is_killed_and_goes_on(cluster: Cluster, tmp_path: Path) -> N
     made = {step: len(own) for step, own in processes.items()}
     assert made["main.2-0-0"] == made["main.2-0-1"] == 1  # a branch that is done isn't made again
     assert made["main.3-0-0"] == 2
+    assert_same(of_branches(out), in_turn(1))
 
 
 def test_an_error_of_the_recipes_own_ends_the_run_with_its_branch(cluster: Cluster, tmp_path: Path) -> None:
@@ -160,7 +158,7 @@ def test_a_worker_that_keeps_dying_is_named(cluster: Cluster, tmp_path: Path) ->
 def test_a_late_branch_is_left_behind_and_counted(cluster: Cluster, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     (TROUBLE / "main.2-0-1").write_text("wait")
-    asked = argv(out, f"scale.address={cluster.address}", "rloop.iterations=1", "scale.deadline=25")
+    asked = argv(out, f"scale.address={cluster.address}", "rloop.iterations=1", "scale.deadline=30")
     assert command(asked, log=log, cwd=HERE) == 0, log.read_text()
     assert "left behind: 16 of 32 rollouts came in, and count" in log.read_text()
     (line,) = metrics(out, stage="branches")
@@ -176,3 +174,4 @@ def test_where_there_is_no_cluster(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert command(argv(tmp_path / "run", "scale.address=127.0.0.1:1"), log=log, cwd=HERE) == 2
     assert "no Ray cluster can be reached" in log.read_text()
+    assert not (tmp_path / "run").exists()

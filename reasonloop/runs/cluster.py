@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from reasonloop.errors import InputError, first_line
 
 PIP = "pip install 'reasonloop[ray]'"
+ANSWER = 10.0
+"""Seconds within which a cluster has to answer"""
 
 
 def require_ray(address: str) -> None:
@@ -27,16 +30,14 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
+        _expect_answer(address)
         self.ray: Any = ray
         self._ours = not ray.is_initialized()
         if self._ours:
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray's own errors, and those of what it asks
-                raise InputError(
-                    f"scale.address = {address!r}: no Ray cluster can be reached there ({first_line(error)}); expected one "
-                    'started with `ray start --head`, or address = "local" for this machine alone, or "" for none'
-                ) from None
+                raise _unreachable(address, error) from None
 
     def has(self, needed: Mapping[str, float]) -> bool:
         """Whether there is a machine with as much as that (CPU, GPU) in all, free or not."""
@@ -46,3 +47,20 @@ class Cluster:
     def close(self) -> None:
         if self._ours:
             self.ray.shutdown()
+
+
+def _expect_answer(address: str) -> None:
+    """Raises InputError where nobody listens at HOST:PORT: Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), ANSWER).close()
+        except OSError as error:
+            raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> InputError:
+    return InputError(
+        f"scale.address = {address!r}: no Ray cluster can be reached there ({first_line(error)}); expected one started with "
+        '`ray start --head`, or address = "local" for this machine alone, or "" for none'
+    )

@@ -242,7 +242,13 @@ class Learner:
             raise InputError(
                 f"rl_step: token {largest}, and the policy's vocabulary has {self.policy.vocabulary}: other policy?"
             )
+        self._expect_known("rl_step", [r.response_tokens for group in found for r in group.rollouts])
         return found, distributions[0]
+
+    def _expect_known(self, where: str, responses: Sequence[np.ndarray]) -> None:
+        """Raises InputError for a response with a token that the tokenizer doesn't have."""
+        if not all(map(self.policy.codec.knows, responses)):
+            raise InputError(f"{where}: a response has a token that the policy's tokenizer doesn't have; leave it out")
 
     def _check_reference(self, reference: Policy | None, kl_coef: float) -> None:
         """Raises InputError for a KL without the policy that it is to, or to the one that is trained."""
@@ -299,6 +305,7 @@ class Learner:
             problem = one[0] if isinstance(one[0], Problem) else Problem(id="prompt", prompt=str(one[0]))
             pairs.append((codec.encode_prompt(problem), codec.encode_response(one[1])))
             sampled.append(None)
+        self._expect_known("finetune", [response for _, response in pairs])
         longest = max((len(prompt) + len(response) for prompt, response in pairs), default=0)
         if longest > codec.context_length:
             raise InputError(

@@ -50,6 +50,10 @@ class Codec:
         known = {*self.tokenizer.get_vocab().values(), *self._ends()}
         return tuple(i for i in range(self.vocabulary) if i not in known)
 
+    def knows(self, response: np.ndarray) -> bool:
+        """Whether a response has known tokens alone: another one can't be scored, or learned from."""
+        return not self.unknown or not bool(np.isin(response, self.unknown).any())
+
     def _ends(self) -> set[int]:
         """All that the model names as an end of a text."""
         found: set[int] = set()

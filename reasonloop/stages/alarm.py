@@ -66,10 +66,11 @@ def expect_numbers(measured: Measured) -> None:
 
 def expect_good(learner: Learner) -> None:
     """Raises Diverged where the weights, or what they give, are no numbers: a checkpoint's that are not to go for them."""
-    if found := overflow(learner.policy.model):
+    policy = learner.weights.policy or learner.policy
+    if found := overflow(policy.model):
         raise Diverged(found)
-    tokens = np.arange(_TRIAL, dtype=np.int32) % learner.policy.vocabulary
-    (logprobs,) = learner.score([(tokens, tokens[:_TRIAL])], Sampling())
+    tokens = np.arange(_TRIAL, dtype=np.int32) % policy.vocabulary
+    (logprobs,) = policy.score([tokens], [tokens], Sampling())
     if not np.isfinite(logprobs).all():
         raise Diverged("the policy's logits are not finite after its last update")
 

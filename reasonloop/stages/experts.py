@@ -29,7 +29,11 @@ def experts(run: Session, place: Place, start: Source, arm: Arm) -> Examples:
     solved = solved_experts(recipe, folder, iteration)
     earlier = range(iteration) if options.accumulate else ()
     before = [rollout for i in earlier for rollout in expert_rollouts(recipe, folder, i)]
-    rollouts = distinct([*before, *found.rollouts, *solved])
+    every = distinct([*before, *found.rollouts, *solved])
+    rollouts = [rollout for rollout in every if run.codec.knows(rollout.response_tokens)]
+    if len(rollouts) < len(every):
+        told = f"{len(every) - len(rollouts):,} of {len(every):,} left out: they have tokens without a text"
+        run.progress.say(f"experts: {told}")
     counts = {
         name: getattr(found, name)
         for name in ("seen", "right", "problems", "hard_problems", "deduplicated", "selected")

@@ -210,6 +210,7 @@ def job_of(run: Session, place: Place, arm: Arm, budget: Budget, task: Mapping[s
     options = {"name": recipe.task.name, "verify_deadline": recipe.task.verify_deadline}
     options |= {"verify_workers": recipe.task.verify_workers, **task}
     table = {**tomllib.loads(config.dumps(recipe)), "task": options}
+    table["model"]["date"] = run.date.isoformat()
     table.pop("track", None)
     return Job(_toml(table), run.folder.path.name, replace(place, step=0), arm, budget, run.threads, run.world)
 

@@ -11,12 +11,15 @@ import torch
 from tiny_models import EOS, VOCABULARY, tiny_model, tiny_policy, tokens
 from torch import Tensor
 
+from reasonloop.api.learner import Learner
 from reasonloop.config import Sampling
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Request
+from reasonloop.errors import InputError
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.scorer import apart
 from reasonloop.policy.stream import pack
+from reasonloop.records import Rollout
 
 PADDED = VOCABULARY + 31
 HOLES = (7, 50)
@@ -111,6 +114,15 @@ def test_entropies_are_those_of_the_distribution_without_them() -> None:
         scored = policy.scorer(pack([prompt], [response], policy.device), PLAIN)
         own = policy.model(input_ids=ids, use_cache=False).logits[0, 4:-1, known].log_softmax(-1)
     torch.testing.assert_close(scored.entropies, -(own.exp() * own).sum(-1), atol=1e-5, rtol=1e-5)
+
+
+def test_what_others_sampled_of_them_is_not_learned() -> None:
+    policy = padded("llama", holes=False)
+    assert policy.codec.knows(np.array([5, 9], np.int32))
+    assert not policy.codec.knows(np.array([5, VOCABULARY], np.int32))
+    rollout = Rollout("p", np.array([5], np.int32), np.array([VOCABULARY], np.int32), np.zeros(1, np.float32))
+    with pytest.raises(InputError, match="finetune: a response has a token that the policy's tokenizer doesn't have"):
+        Learner(policy).finetune([rollout])
 
 
 def test_an_end_that_only_the_model_names_may_be_said() -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from reasonloop.config.section import Section
 from reasonloop.errors import InputError
 
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a key that is pasted here is refused
 _ADDRESS = re.compile(r'https?://[\w\[][\w.:%\]-]*(/[!"$->@-~]*)?', re.ASCII | re.IGNORECASE)  # $ to ~ but for the ?
 
@@ -32,6 +33,11 @@ class Judge(Section):
     """Further fields of each request, sent as they are; `{}` for models that refuse a temperature."""
     prompt: str = ""
     """What is asked in place of our own criteria, with {response} and, if wanted, {problem} in it. Empty: our own."""
+
+    @property
+    def kind(self) -> Literal["endpoint", "rule", "policy"]:
+        """Who judges"""
+        return "endpoint" if self.base_url else "rule" if _FUNCTION.fullmatch(self.model) else "policy"
 
     @field_validator("api_key_env")
     @classmethod

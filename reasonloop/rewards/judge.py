@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from reasonloop.config.exploration import Judge
@@ -11,7 +10,6 @@ from reasonloop.records import Problem
 
 Scorer = Callable[[Sequence[tuple[str, str]]], Sequence[float | str]]
 """(problem text, response text) pairs -> a score in [0, 1] for each, or the kind of the failure ("kind" or "kind: why")"""
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def judge_of(options: Judge, seed: int = 0, device: str = "cpu") -> Scorer:
@@ -28,7 +26,7 @@ def judge_of(options: Judge, seed: int = 0, device: str = "cpu") -> Scorer:
                 "pip install reasonloop[judge]"
             ) from None
         return EndpointJudge(options, seed).scores
-    if _FUNCTION.fullmatch(options.model):
+    if options.kind == "rule":
         from reasonloop.rewards.rule_judge import RuleJudge
 
         return RuleJudge(options).scores

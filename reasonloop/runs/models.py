@@ -15,7 +15,7 @@ def sources(recipe: Recipe) -> dict[str, str]:
     """What the recipe loads models from, by the option that names it."""
     found = {"model": recipe.model.source}
     judge = recipe.exploration.judge
-    if recipe.exploration.form == "judge" and judge.model and not judge.base_url:
+    if recipe.exploration.form == "judge" and judge.model and judge.kind == "policy":
         found["judge"] = judge.model
     return found
 

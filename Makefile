@@ -1,4 +1,4 @@
-# make quickstart · make test (README.md) · make test-vllm · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
+# make quickstart · make test (README.md) · make test-vllm · make test-ranks · make test-ray · make test-trl · make lint · make types · make examples · make wheel-test · make docs (generated pages) · make site · make model · make clean
 # PYTHON=python3.12: the interpreter (else the first of several that will do). TORCH_INDEX=URL: where torch comes from, as
 # PyTorch's install page has it; without it pip's own choice, which is the CPU build where one is offered (docs/install.md).
 PYTHON ?=
@@ -9,7 +9,7 @@ VENV_VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install families quickstart quickstart-short test test-trackers test-vllm wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
+.PHONY: install families quickstart quickstart-short test test-trackers test-vllm test-ranks test-ray test-trl wheel-test examples lint types docs evidence-docs site linkcheck model gpu-check-cpu clean
 
 # torch first, in exactly this version: it is the one with a CPU build where a CPU build is offered
 $(BIN)/.installed: pyproject.toml
@@ -43,6 +43,18 @@ test-vllm: install
 	PYTHON="$(BIN)/python" VENV_VLLM="$(VENV_VLLM)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install-vllm.sh
 	$(VENV_VLLM)/bin/python -m pytest tests/with_vllm
 
+# RLoop around the real TRL, on a CPU, in an environment of its own
+test-trl: install
+	@PYTHON="$(BIN)/python" sh tools/test-trl.sh
+
+# several processes that learn and sample together, on a CPU (docs/several-gpus.md)
+test-ranks: install
+	$(BIN)/python -m pytest tests/with_ranks
+
+# several Ray nodes on this machine; half a minute to three
+test-ray: install
+	$(BIN)/python -m pytest tests/with_ray
+
 # a wheel in a clean environment of its own, away from this folder
 wheel-test: install
 	PYTHON="$(BIN)/python" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/wheel-test.sh
@@ -73,6 +85,7 @@ docs: install evidence-docs
 	$(BIN)/python -c "from reasonloop.config.manual import manual; print(manual(), end='')" > docs/recipes.md
 	$(BIN)/python benchmarks/tables.py > docs/speed.md
 	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_scale.py
 	$(BIN)/python docs/make_badges.py
 
 # the documentation as a site, docs/_build/html; a link within it that leads nowhere fails

@@ -30,13 +30,14 @@ STALE = (1, 3, 10)
 class Side:
     """An engine and a learner; the seconds of the parts of each step."""
 
-    def __init__(self, policy: Any, engine: Any, work: Work) -> None:
+    def __init__(self, policy: Any, engine: Any, work: Work, learner: Any = None) -> None:
+        """`learner`: instead of a `LocalLearner`."""
         from reasonloop.config import Optimizer, Sampling
         from reasonloop.learner.local import LocalLearner
 
         self.engine, self.work, self.codec = engine, work, policy.codec
         self.sampling = Sampling(max_tokens=work.longest)
-        self.learner = LocalLearner(policy, Optimizer(), self.sampling)
+        self.learner = learner or LocalLearner(policy, Optimizer(), self.sampling)
         self.seconds: dict[str, list[float]] = {"load": [], "sample": [], "learn": []}
 
     def step(self, turn: int) -> float:

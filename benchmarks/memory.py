@@ -80,6 +80,7 @@ def measure(model: str, stage: str, threads: int, options: list[str]) -> int:
     from reasonloop.learner.batch import supervised
     from reasonloop.learner.local import LocalLearner
     from reasonloop.policy.policy import Policy, Weights
+    from reasonloop.policy.scorer import apart
 
     chosen = asked(model, options, threads)
     recipe, rng = chosen.recipe, np.random.default_rng(0)
@@ -88,7 +89,7 @@ def measure(model: str, stage: str, threads: int, options: list[str]) -> int:
         policy.adapt(settings, "memory")
     learner = LocalLearner(policy, recipe.optimizer, recipe.sampling, recipe.model.gradient_checkpointing)
     length, group = recipe.sampling.max_tokens, recipe.rl.group_size
-    words = policy.vocabulary
+    words = apart(policy.scorer.unknown, policy.vocabulary)[0]
 
     def prompts(count: int) -> list[Any]:
         made = [rng.integers(5, words, PROMPT).astype(np.int32) for _ in range(-(-count // group))]

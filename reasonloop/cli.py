@@ -13,6 +13,7 @@ from pathlib import Path
 from reasonloop import commands
 from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.files import bundled_recipes
+from reasonloop.machine.launch import launched
 from reasonloop.text import is_text
 from reasonloop.usage import SHELLS, Parser, TopParser, complete
 from reasonloop.version import VERSION
@@ -25,10 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if sys.platform == "win32":
             raise InputError("Windows lacks what runs need (file locks, signals); expected Linux, in WSL, or macOS")
+        launch = launched()
+        if launch.rank:
+            return _follow(sys.argv[1:] if argv is None else argv)
         arguments = _parse(argv)
         if not hasattr(arguments, "verb"):
             arguments.parser.print_help()
             return 2
+        if launch.world > 1 and arguments.verb is not commands.run:
+            raise InputError(
+                "torchrun: `reasonloop run` alone works on several devices; expected this one without torchrun"
+            )
         arguments.verb(arguments)
         sys.stdout.flush()  # here, where a reader that has gone is no news
     except InputError as error:
@@ -45,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output has gone (`| head`): nothing to say, and nobody to say it to
         return 1 if isinstance(error, BrokenPipeError) else _failed(error)
     return 0
+
+
+def _follow(argv: Sequence[str]) -> int:
+    """What a rank of torchrun's but the first does. Rank 0 says what is wrong with the arguments."""
+    if argv[:1] != ["run"] or not {"--dry-run", "-h", "--help"}.isdisjoint(argv):
+        return 0
+    from reasonloop.ranks.team import follow
+
+    return follow()
 
 
 def _failed(why: object, code: int = 1) -> int:
@@ -96,6 +113,7 @@ def _parser() -> Parser:
     _add_runs(verbs)
     _add_readers(verbs)
     _add_models(verbs)
+    _add_exchange(verbs)
     _add_tools(verbs)
     return parser
 
@@ -223,6 +241,56 @@ def _add_overrides(verb: Parser) -> None:
     )
 
 
+def _add_exchange(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """What goes between us and other trainers."""
+    imports = _verb(verbs, commands.import_rollouts, "import", "other trainers' rollouts, judged again, as a run")
+    imports.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="what the trainer left (docs/import.md)"
+    )
+    imports.add_argument(
+        "--from",
+        dest="trainer",
+        metavar="TRAINER",
+        help="whose they are: areal, nemo-rl, oat, open-instruct, openrlhf, prime-rl, rllm, roll, skyrl, tinker, trl, "
+        "verifiers, verl, or jsonl for one's own (default: told by their keys)",
+    )
+    imports.add_argument(
+        "--task", required=True, help="the problems: a name, problem file or module:Class, as for eval"
+    )
+    imports.add_argument("--out", type=Path, required=True, metavar="RUN", help="the folder to make; it must be new")
+    imports.add_argument("--model", help="whose tokenizer and chat template count (as for eval); needed for ids alone")
+    imports.add_argument("--step", type=_whole, metavar="N", help="of rollouts whose files don't say it")
+    imports.add_argument("--eval", action="store_true", help="also the evaluations beside the training")
+    imports.add_argument(
+        "--match",
+        choices=("prompt", "id"),
+        default="prompt",
+        help="what a rollout's problem is found by (default: prompt)",
+    )
+    imports.add_argument(
+        "--allow-unmatched",
+        type=_share,
+        default=0.05,
+        metavar="SHARE",
+        help="of the rollouts that may answer no problem of the task (default: 0.05)",
+    )
+    imports.add_argument(
+        "--trust-scores", metavar="RULE", help="no verifier: right is what the trainer's numbers say, as 'score >= 1'"
+    )
+
+    experts = _verb(
+        verbs, commands.experts, "experts", "a run's experts as files that other trainers' fine-tuning reads"
+    )
+    experts.add_argument("run", type=Path, metavar="RUN", help="the run folder, finished or not, or an imported one")
+    _add_overrides(experts)
+    experts.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to make; it must be new")
+    experts.add_argument(
+        "--layout",
+        choices=("messages", "prompt", "alpaca"),
+        help="of the rows (default: messages for chat prompts, prompt and completion for text)",
+    )
+
+
 def _add_tools(verbs: argparse._SubParsersAction[Parser]) -> None:
     """What needs no run."""
     init = _verb(
@@ -304,6 +372,22 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 1 and below a billion")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 0 and below a billion")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share, from 0 to 1")
+    return share
 
 
 if __name__ == "__main__":

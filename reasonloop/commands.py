@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from reasonloop.errors import InputError
+from reasonloop.machine.launch import launched
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -19,7 +20,16 @@ def run(arguments: argparse.Namespace) -> None:
     sys.path.append(str(file.resolve().parent))  # at the end: it stands in for nothing that is installed
     checked_method(recipe, str(file))
     folder = arguments.out or Path("runs") / file.stem
-    (dry_run if arguments.dry_run else execute)(recipe, folder)
+    if arguments.dry_run:
+        dry_run(recipe, folder)
+        return
+    if launched().world == 1:
+        execute(recipe, folder)
+        return
+    from reasonloop.ranks.team import assembled
+
+    with assembled(recipe) as leader:
+        execute(recipe, folder, leader=leader)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -123,6 +133,28 @@ def query(arguments: argparse.Namespace) -> None:
     from reasonloop.store.show import print_rows
 
     print_rows(*query(arguments.run, arguments.sql), as_json=arguments.json)
+
+
+def import_rollouts(arguments: argparse.Namespace) -> None:
+    from reasonloop.exchange.importing import import_run
+    from reasonloop.imports.reading import Asked
+    from reasonloop.imports.scores import Rule
+
+    asked = Asked(
+        arguments.trainer,
+        arguments.step,
+        arguments.eval,
+        arguments.match,
+        arguments.allow_unmatched,
+        None if arguments.trust_scores is None else Rule.parse(arguments.trust_scores),
+    )
+    import_run(arguments.files, arguments.task, arguments.out, asked, arguments.model)
+
+
+def experts(arguments: argparse.Namespace) -> None:
+    from reasonloop.exchange.experts import write_experts
+
+    write_experts(arguments.run, arguments.out, arguments.layout, arguments.overrides)
 
 
 def bench(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,14 @@ class RunError(Exception):
     """The run failed. The message says what happened and what to do next. Exit code 1."""
 
 
+class Diverged(RunError):
+    """A policy in training gives what is no number any more. The message says what; a run adds where, and what to do."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: training has diverged; lower the learning rate")
+        self.what = what
+
+
 class Stopped(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM) and stopped after a checkpoint; the same command goes on from there."""
 

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from reasonloop import config
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError, Unavailable, first_line
+from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.methods import method, plan
+from reasonloop.own import nearest
 from reasonloop.records import Problem
+from reasonloop.runs.command import require_program
 from reasonloop.runs.dry import DryStages
 from reasonloop.runs.folder import check_folder
 from reasonloop.runs.models import commits_of, pinned, told
@@ -26,17 +29,23 @@ from reasonloop.track import Followers, check_trackers
 if TYPE_CHECKING:
     from reasonloop.bench.doctor import Check
     from reasonloop.policy.policy import Policy
+    from reasonloop.ranks.channel import Leader
+    from reasonloop.runs.cluster import Cluster
 
 
-def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
+def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | None = None) -> None:
     """Starts or continues the run in a folder, to its end. Raises InputError for bad input before anything is written.
 
-    `show`: writes the report then, and prints the table of all evaluations and where things are.
+    `show`: writes the report then, and prints the table of all evaluations and where things are. `leader`: of the ranks that
+    work on it, where they are several.
     """
+    if leader is None and launched().world > 1:
+        raise InputError("torchrun has started several processes; expected `python -m reasonloop run` of them, or one")
     wait_briefly()
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
-    run = _opened(recipe, path)
+    check_cluster(recipe)
+    run = _opened(recipe, path, leader)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -53,10 +62,10 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True) -> None:
         run.close()
 
 
-def _opened(recipe: Recipe, path: Path) -> Session:
+def _opened(recipe: Recipe, path: Path, leader: Leader | None) -> Session:
     """The run in a folder; of a new one everything is checked before there is a folder."""
     if (path / "config.toml").is_file():
-        return Session(recipe, path)
+        return Session(recipe, path, leader=leader)
     commits = commits_of(recipe)
     try:
         policy = check_inputs(pinned(recipe, commits), path)
@@ -67,13 +76,17 @@ def _opened(recipe: Recipe, path: Path) -> Session:
             f"{first_line(error)}: no room to load {recipe.model.source}; nothing is written: expected a smaller model, or "
             'model.dtype = "bfloat16"'
         ) from error
-    run = Session(recipe, path, commits)
+    cluster = reached_cluster(recipe)
+    run = Session(recipe, path, commits, leader)
     run.hold(run.recipe.model.source, policy)
+    if cluster is not None:
+        run.cluster = cluster
     return run
 
 
 def dry_run(recipe: Recipe, path: Path) -> None:
     """Checks what can be checked at once; prints the resolved recipe and its plan. Nothing is written."""
+    from reasonloop.planning.told import planned
     from reasonloop.policy.adapter_folders import require_peft
     from reasonloop.policy.loading import resolve
     from reasonloop.rewards.functions import check_functions
@@ -105,8 +118,13 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     read = [*read, *told_of_model, *dry.notes()]
     check_folder(recipe, path)
     check_trackers(recipe.track.to)
+    check_cluster(recipe)
+    check_commands(recipe, problems or ())
     sized = plan(recipe, sizes_of(recipe, task, problems))
-    needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
+    if recipe.plan.devices:
+        needed = [*([f"missing: {missing}"] if missing else []), *planned(recipe, sized, problems)]
+    else:
+        needed = [f"missing: {missing}", UNKNOWN] if missing else needs_told(recipe, sized, path, problems)
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
@@ -147,7 +165,7 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     from reasonloop.rewards.functions import check_functions
     from reasonloop.rewards.judge import check_judge
     from reasonloop.runs.fit import needs_noted, sizes_of
-    from reasonloop.runs.notes import check_length, notes
+    from reasonloop.runs.notes import check_length, notes, told_of_text
     from reasonloop.tasks import load_task, require_gold, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
@@ -160,6 +178,10 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
     if dry.adapters:
         require_peft()
     check_problems(recipe, problems, "explore" in dry.asked)
+    check_commands(recipe, problems)
+    for name, outside in (("explorer", recipe.explorer), ("finetuner", recipe.finetuner)):
+        if outside.command:
+            require_program(outside.command, f"{name}.command")
     room = needs_noted(recipe, dry, path, problems)
     first = next((problem for problem in problems if problem.split == "train"), None)
     check_functions(recipe.rewards, chosen.verify_deadline, first)
@@ -170,9 +192,47 @@ def check_inputs(recipe: Recipe, path: Path = Path(".")) -> Policy:
 
     policy = _checked_policy(recipe, task, problems, dry)
     tell(task)
-    for line in [*notes(recipe, task, problems), *dry.notes(), *policy.notes(), *room]:
+    for line in [
+        *told_of_text(policy.codec, problems, recipe.sampling.stop),
+        *notes(recipe, task, problems),
+        *dry.notes(),
+        *policy.notes(),
+        *room,
+    ]:
         print(line, file=sys.stderr)
     return policy
+
+
+def check_commands(recipe: Recipe, problems: Sequence[Problem]) -> None:
+    """What commands of the user's own are asked for: rollouts that can be read, and problems of one kind."""
+    if recipe.explorer.command:
+        from reasonloop.imports.recognising import NAMES
+        from reasonloop.store.for_trainers import text_alone
+
+        if recipe.explorer.rollouts not in NAMES:
+            raise InputError(
+                f"explorer.rollouts = {recipe.explorer.rollouts!r}: {nearest(recipe.explorer.rollouts, NAMES)}"
+            )
+        text_alone(problem for problem in problems if problem.split == "train")
+
+
+def check_cluster(recipe: Recipe) -> None:
+    """What explorations on other machines need beside the run itself: Ray, and files that can be brought there."""
+    if recipe.scale.address:
+        from reasonloop.runs.cluster import require_ray
+        from reasonloop.stages.packed import listed
+
+        require_ray(recipe.scale.address)
+        for name in recipe.scale.files:
+            listed(name)
+
+
+def reached_cluster(recipe: Recipe) -> Cluster | None:
+    if not recipe.scale.address:
+        return None
+    from reasonloop.runs.cluster import Cluster
+
+    return Cluster(recipe.scale.address)
 
 
 def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry: DryStages) -> Policy:
@@ -190,15 +250,23 @@ def _checked_policy(recipe: Recipe, task: Task, problems: Sequence[Problem], dry
 
     device = resolve_device(recipe.model.device)
     check_optimizer(recipe.optimizer, device.partition(":")[0])
-    objective_of(recipe.rl)
+    varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
+    for one in (recipe, *varied):
+        objective_of(one.rl)
     with closing(engine_of(recipe.engine)) as engine:
         if isinstance(engine, CheckedEngine):
-            for sampling in (recipe.sampling, recipe.eval_sampling):
+            for sampling in (recipe.sampling, recipe.eval_sampling, *(one.sampling for one in varied)):
                 engine.check(sampling)
     if recipe.rl.reward != "outcome":
         own_reward(recipe.rl.reward)
-    policy = Policy.load(recipe.model.source, device, recipe.model.dtype)
+    policy = Policy.load(recipe.model.source, device, recipe.model.dtype, recipe.model.trust_remote_code)
+    if policy.path == "plain" and launched().world > 1:
+        raise InputError(
+            f"model {policy.name}: it takes the plain path ({policy.reason}), which several ranks don't have; expected no "
+            "torchrun"
+        )
     codec = policy.codec
+    codec.date = recipe.model.date
     for settings in dry.adapters:
         check_targets(policy.model, settings)
     codec.stop_texts(recipe.sampling.stop)
@@ -240,14 +308,17 @@ def _work(run: Session) -> None:
     from reasonloop.kernels import build
     from reasonloop.machine.threads import prepare_threads
     from reasonloop.policy.loading import resolve_device
+    from reasonloop.runs.inputs import ASKED, Inputs
     from reasonloop.runs.progress import Progress
     from reasonloop.stages.evaluate import show_held_out
     from reasonloop.stages.live import LiveStages
     from reasonloop.store.texts import problems_file, write_problems
 
-    prepare_threads(run.folder.threads)
+    prepare_threads(run.threads)
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
+    prompts = {split: run.prompts(split) for split in ASKED}
+    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path)
     if not problems_file(run.folder.path).is_file():
         write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
     with Progress(dry.units) as progress, run.stoppable():
@@ -263,6 +334,9 @@ def _work(run: Session) -> None:
                 show_held_out(run, evaluation["split"], evaluation["metrics"])
         if resolve_device(run.recipe.model.device) == "cpu" and (advice := build.advice()):
             progress.say(advice)
+        if run.ranks is not None:
+            each = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+            progress.say(f"{run.ranks.world} ranks, {each} each, on {resolve_device(run.recipe.model.device)}")
         if not run.engine.exact:
             progress.say(
                 f"engine {run.recipe.engine.name}: a run that is stopped and goes on may sample other rollouts and end with "

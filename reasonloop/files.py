@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ ADAPTER = "adapter"
 """The folder of an adapter in a checkpoint or a run: one that peft loads"""
 TRAINER_STATE = "trainer.pt"
 """Of a checkpoint's files the one that only its learner reads, to go on"""
+TRAINER_SHARDS = "trainer"
+"""A folder beside it, where several processes learned"""
 
 
 def bundled_recipes() -> list[str]:
@@ -104,6 +107,35 @@ def replace_folder(partial: Path, folder: Path) -> None:
     partial.rename(folder)
     fsync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def require_new(folder: Path) -> None:
+    """Raises InputError unless a folder can be made there: nothing is, or it is empty."""
+    if not folder.name or folder.name == "..":
+        raise InputError(f"--out {folder}: expected the name of a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {folder}: {'not empty' if folder.is_dir() else 'a file'}; expected a new folder")
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where this process makes a folder that is put in its place when it is whole (`replace_folder`)."""
+    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+
+
+def clear_partial(folder: Path) -> None:
+    """Removes what processes that are gone left of a folder that they were making."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        try:
+            os.kill(int(left.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (ValueError, OSError):
+            pass
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
 
 
 def usual_modes(folder: Path) -> None:

@@ -116,6 +116,11 @@ class Place:
         return {"stage": self.stage, "branch": self.branch, "iteration": self.iteration, "step": self.step}
 
     @property
+    def trunk(self) -> str:
+        """The branch without the number of one of several explorations side by side: what all of them are called"""
+        return self.branch.partition(".")[0]
+
+    @property
     def twin(self) -> tuple[int, ...]:
         """The number of one of several explorations side by side; empty for an arm's only one"""
         number = self.branch.partition(".")[2]
@@ -150,14 +155,14 @@ class Rollout:
     """int32 [response tokens], the stop token, or those of the stop text, included when there was one"""
     logprobs: np.ndarray
     """float32 [response tokens], nats: behaviour log-probs of the distribution that was really sampled from; 0 where the
-    policy didn't sample"""
+    policy didn't sample; NaN where another trainer did, and kept none"""
     sampled: np.ndarray | None = None
     """bool [response tokens]: which of them the policy sampled; the others (a tool's answer, say) stand in the response
     and are context for what follows, with no loss and no entropy. None: all of them."""
     version: int = 0
     """Of the weights that sampled it: the learner's updates before"""
     finish: str = "stop"
-    """"stop": ended with a stop token or text; "length": cut off at max_tokens"""
+    """"stop": ended with a stop token or text; "length": cut off at max_tokens; "unknown": another trainer didn't say"""
     text: str = ""
     """The decoded response, as the verifier sees it (special tokens removed)"""
     verdict: Verdict = Verdict.UNPARSEABLE

@@ -149,13 +149,13 @@ def _command(argv: list[str], log: str, watched: str, kill_at: int, cwd: str) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if kill_at:
-        _kill_at_change(Path(watched), kill_at)
+        kill_at_change(Path(watched), kill_at)
     from reasonloop.cli import main
 
     sys.exit(main(argv))
 
 
-def _kill_at_change(watched: Path, kill_at: int) -> None:
+def kill_at_change(watched: Path, kill_at: int) -> None:
     """SIGKILL before the n-th change to a file: audit events come before what they announce."""
     left = kill_at
 

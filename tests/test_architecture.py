@@ -8,17 +8,19 @@ import sys
 import house
 
 ORDER = (
-    ("errors", "text", "machine", "version"),
+    ("errors", "text", "version"),
+    ("machine",),
     ("records", "files", "own", "hub"),
     ("config", "kernels", "verify"),
     ("tasks",),
     ("policy", "store", "track"),
     ("learner", "engine", "rewards", "bundled"),
+    ("ranks",),
     ("runs",),
-    ("evaluation", "methods", "bench"),
-    ("stages", "analysis"),
+    ("evaluation", "methods", "bench", "imports"),
+    ("stages", "analysis", "planning"),
     ("report",),
-    ("execute", "compare"),
+    ("execute", "compare", "exchange"),
     ("api", "scaffold", "usage", "study"),
     ("commands",),
     ("cli",),
@@ -35,8 +37,8 @@ EXCEPTIONS = {
 
 WITHOUT_TORCH = (
     "errors", "text", "machine", "records", "files", "own", "hub", "config", "verify", "tasks", "store", "track", "runs",
-    "methods", "evaluation", "analysis", "report", "compare", "execute", "study", "scaffold", "usage", "api",
-    "commands", "cli", "__init__",
+    "methods", "evaluation", "analysis", "planning", "report", "compare", "execute", "study", "scaffold", "usage", "api",
+    "commands", "cli", "__init__", "imports", "exchange",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate", "api.keeping", "api.learner"}

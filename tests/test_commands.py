@@ -68,6 +68,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (here / "data" / "gsm8k" / "train.jsonl").write_text("".join(worked[:200]))
     (here / "data" / "gsm8k" / "test.jsonl").write_text("".join(worked[200:]))
+    for split, numbers in {"train": range(200), "test": range(200, 300)}.items():  # as verl's script writes it
+        verl = [
+            {"prompt": [{"role": "user", "content": f"{n} + {n}?"}], "reward_model": {"ground_truth": str(2 * n)}}
+            for n in numbers
+        ]
+        pq.write_table(pa.Table.from_pylist(verl), here / "data" / "gsm8k" / f"{split}.parquet")
+    for name, count in {"DAPO-Math-17k": 700, "AIME-2024": 30}.items():  # as verl has them; a step takes 512
+        (here / "data" / name).mkdir()
+        asked = [{"prompt": [{"role": "user", "content": f"{name}: {n} + {n} ?"}]} for n in range(count)]
+        rows = [row | {"reward_model": {"ground_truth": str(2 * n)}} for n, row in enumerate(asked)]
+        pq.write_table(pa.Table.from_pylist(rows), here / "data" / name / "train.parquet")
     (here / "train.jsonl").write_text("".join(lines[:8]))
     (here / "MATH-500").mkdir()
     for name in ("test.jsonl", "MATH-500/test.jsonl"):
@@ -102,6 +113,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["run", str(recipe), "rloop.iterations=1", *overrides, "--out", str(here / "runs" / name)]) == 0
     for name in ("runs/my", "runs/my-run", "runs/other", "RUN"):
         (here / name).symlink_to(here / "runs" / "quickstart")
+    cases = ROOT / "tests" / "imports" / "cases"
+    (here / "problems.jsonl").symlink_to(cases / "problems.jsonl")
+    (here / "rollout_data").symlink_to(cases / "verl" / "v0.9.1" / "rollout_data")
+    (here / "rollouts").symlink_to(cases / "prime-rl" / "v0.8.1" / "rollouts")
+    argv = ["import", str(cases / "verl" / "v0.6.1-dapo"), "--eval", "--task", "problems.jsonl", "--out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        assert main([*argv, "runs/of-verl"]) == 0
+    (here / "runs" / "of-verl-with-evaluations").symlink_to(here / "runs" / "of-verl")
     for study in (ROOT / "evidence").iterdir():  # what they hold is committed, and must not be written by a test
         if study.is_dir():
             shutil.copytree(study, here / "evidence" / study.name)
@@ -166,10 +186,12 @@ def quick(argv: list[str]) -> list[str]:
     """What makes a command a matter of a moment."""
     match argv:
         case ["run", recipe, *_]:
-            short = ["sampling.max_tokens=64"] * recipe.startswith(
-                "scale/"
-            )  # the model that stands in has no room for 512
+            # the model that stands in has no room for 512; the one that is too large for here has none
+            stands_in = recipe.startswith(("scale/", "around-")) and "math" not in recipe
+            short = ["sampling.max_tokens=64"] * stands_in
             return ["--dry-run", "--out", "runs/planned", *short]
+        case ["import", *_]:
+            return ["--out", argv[argv.index("--out") + 1] + "-again"]
         case ["study", *_]:
             return [] if "--compare-only" in argv else ["--dry-run"]
         case ["eval" | "sample", *_]:

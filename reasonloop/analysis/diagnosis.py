@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
-from reasonloop.analysis.stability import SPIKE, stability
+from reasonloop.analysis.stability import SPIKE, explorations, stability
 from reasonloop.runs.stages import FEW_EXAMPLES
 
 Line = Mapping[str, Any]
@@ -315,11 +314,16 @@ EXPLAINS = {
 
 
 def _explorations(run: Evidence) -> Iterator[tuple[str, list[Line]]]:
-    """Each arm's iterations by themselves, since the policy is set back between them, with a name for each."""
+    """Each arm's explorations by themselves, since the policy is set back between them, with a name for each."""
     for arm, lines in run.arms.items():
-        own = [list(steps) for _, steps in groupby(lines, key=lambda line: line.get("iteration") or 0)]
-        for number, steps in enumerate(own, 1):
-            yield (arm if len(own) == 1 else f"{arm}, iteration {number}"), steps
+        own = explorations(lines)
+        for steps in own:
+            number, branch = (
+                int(steps[0].get("iteration") or 0) + 1,
+                str(steps[0].get("branch") or "").partition(".")[2],
+            )
+            which = f"{arm}, iteration {number}" + (f", branch {branch}" if branch else "")
+            yield (arm if len(own) == 1 else which), steps
 
 
 def _right_share(lines: Sequence[Line]) -> tuple[float, float]:

@@ -23,6 +23,10 @@ MOST_PER_BIN = 32
 """Right responses per problem and bin that are compared: of more, a random choice"""
 
 
+TRUNK, TWIN = "split_part(branch, '.', 1)", "TRY_CAST(split_part(branch, '.', 2) AS INTEGER)"
+"""A rollout's branch without, and the number of, one of several explorations side by side"""
+
+
 @dataclass(frozen=True, slots=True)
 class Diversity:
     """Diversity between B bins of an arm's RL steps: 1 - mean Jaccard similarity of n-gram sets of right responses."""
@@ -47,26 +51,29 @@ def diversity(
 ) -> Diversity:
     """The inter-step diversity of one arm's rollouts in the `reasonloop.store.database.connect`ed run.
 
-    The arm's RL steps, over all iterations in order, are cut into BINS bins of equally many steps (to within one; fewer
-    bins for fewer steps). A branch that went on from the main branch's first exploration has its steps too. At most
-    `most_per_bin` right responses per problem and bin are compared, so that the work is bounded by
+    The arm's RL steps, over all iterations in order (and in each over its explorations side by side), are cut into BINS bins
+    of equally many steps (to within one; fewer bins for fewer steps). A branch that went on from the main branch's first
+    exploration has its steps too. At most `most_per_bin` right responses per problem and bin are compared, so that the work
+    is bounded by
     problems x (BINS x most_per_bin)^2 pairs. InputError if the branch has no rollouts.
     """
     steps = database.execute(
-        "SELECT DISTINCT iteration, step FROM rollouts WHERE branch = $branch ORDER BY 1, 2", {"branch": branch}
+        f"SELECT DISTINCT iteration, coalesce({TWIN}, 0), step FROM rollouts WHERE {TRUNK} = $branch ORDER BY ALL",
+        {"branch": branch},
     ).fetchall()
     if not steps:
         raise InputError(f"diversity: the run has no rollouts of branch {branch!r}")
-    shared = steps[0][1] if branch != "main" and steps[0][0] == 0 else 0
+    shared = steps[0][2] if branch != "main" and steps[0][0] == 0 else 0
     table = database.sql(
-        "SELECT branch = $branch AS own, iteration, step, problem_id, response_tokens FROM rollouts "
-        "WHERE verdict = 'right' AND (branch = $branch OR (branch = 'main' AND iteration = 0 AND step < $shared)) "
-        "ORDER BY problem_id, iteration, step, sample",
+        f"SELECT {TRUNK} = $branch AS own, iteration, coalesce({TWIN}, 0) AS twin, step, problem_id, response_tokens "
+        "FROM rollouts "
+        f"WHERE verdict = 'right' AND ({TRUNK} = $branch OR (branch = 'main' AND iteration = 0 AND step < $shared)) "
+        "ORDER BY problem_id, iteration, twin, step, sample",
         params={"branch": branch, "shared": shared},
     ).to_arrow_table()
-    own, iterations, numbers, problems, responses = (column.to_numpy() for column in table.columns)
+    own, iterations, twins, numbers, problems, responses = (column.to_numpy() for column in table.columns)
     order = {place: shared + index for index, place in enumerate(steps)}
-    places = [order[i, s] if mine else s for mine, i, s in zip(own, iterations, numbers, strict=True)]
+    places = [order[i, t, s] if mine else s for mine, i, t, s in zip(own, iterations, twins, numbers, strict=True)]
     return response_diversity(problems, places, responses, shared + len(steps), most_per_bin=most_per_bin)
 
 

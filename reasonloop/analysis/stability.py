@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -43,18 +42,26 @@ class Stability:
 
 
 def stability(lines: Sequence[Line]) -> Stability:
-    """`lines`: the arm's RL steps in order, as `RunData.rl_steps` has them. Each iteration is an exploration of its own."""
+    """`lines`: the arm's RL steps in order, as `RunData.rl_steps` has them."""
     norms = [float(line["grad_norm"]) for line in lines if line.get("grad_norm") is not None]
-    explorations = [list(own) for _, own in groupby(lines, key=lambda line: line.get("iteration") or 0)]
+    each = explorations(lines)
     # a running count, that a learner keeps over checkpoints and a new exploration starts from zero
-    skipped = [max(int(line.get("skipped_updates") or 0) for line in own) for own in explorations]
+    skipped = [max(int(line.get("skipped_updates") or 0) for line in own) for own in each]
     return Stability(
         grad_norm_median=float(np.median(norms)) if norms else None,
         grad_norm_p99=float(np.quantile(norms, 0.99)) if norms else None,
-        spikes=[line for own in explorations for line in spikes(own)],
-        collapses=[line for own in explorations for line in collapses(own)],
+        spikes=[line for own in each for line in spikes(own)],
+        collapses=[line for own in each for line in collapses(own)],
         skipped_updates=sum(skipped),
     )
+
+
+def explorations(lines: Sequence[Line]) -> list[list[Line]]:
+    """An arm's RL steps by the exploration that they are of: an iteration's, or one of several side by side in it."""
+    found: dict[tuple[int, Any], list[Line]] = {}
+    for line in lines:
+        found.setdefault((line.get("iteration") or 0, line.get("branch")), []).append(line)
+    return list(found.values())
 
 
 def spikes(lines: Sequence[Line]) -> list[Line]:

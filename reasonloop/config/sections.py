@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from typing import Any, ClassVar, Literal, Self
@@ -31,6 +32,11 @@ class Model(Section):
     stay float32. auto: bfloat16 on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    date: datetime.date | None = None
+    """What chat templates that write today's date into a prompt write, in all of a run's prompts (2026-11-28). Unset: the
+    day on which the run begins, kept in its inputs.json."""
+    trust_remote_code: bool = False
+    """Runs the Python code that the model's folder holds (`auto_map` in its config.json), which may do all that you may."""
 
     @field_validator("revision")
     @classmethod

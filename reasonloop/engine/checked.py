@@ -76,6 +76,7 @@ class CheckedEngine:
         # before all others: keys and values that were computed in another batch have other bits
         (witness,) = self.engine.generate([self._asked], PLAIN)
         found = self.engine.generate(requests, sampling, on_done)
+        self._expect_known(policy, found)
         self._check(policy, requests, found, sampling)
         if not self._unchecked:
             self._check_change(policy, self._asked.prompt, witness)
@@ -103,18 +104,24 @@ class CheckedEngine:
         scored = policy.score([prompt for prompt, _ in pairs], [tokens for _, tokens in pairs], sampling)
         engines = [found[i].logprobs[:EACH] for i in chosen]
         self.mismatch = difference(np.concatenate(engines), np.concatenate(scored), greedy=sampling.top_k == 1)
-        dtype = next(policy.model.parameters()).dtype
-        rounding = ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
-        if policy.device.type == "cuda":
-            rounding = max(rounding, GPU_FLOAT32)
-        tolerance = self.tolerance or rounding / sampling.temperature
+        tolerance = self.tolerance or rounding_of(policy) / sampling.temperature
         self._unchecked = False
         if not self.mismatch <= tolerance:
             raise RunError(
                 f"engine {self.name}: its log-probs are not the learner's: {self.mismatch:.2g} nats apart after version "
                 f"{self._version} of the weights was loaded, rounding is less than {tolerance:.2g} in "
-                f"{str(dtype).removeprefix('torch.')}; the weights did not arrive, or it computes this model otherwise; "
-                "what it sampled was not stored (docs/vllm.md says what to do)"
+                f"{str(policy.dtype).removeprefix('torch.')}; the weights did not arrive, or it computes this model "
+                "otherwise; what it sampled was not stored (docs/vllm.md says what to do)"
+            )
+
+    def _expect_known(self, policy: Policy, found: Sequence[Completion]) -> None:
+        """Raises RunError for a token that the tokenizer doesn't have: the learner's distribution is without them."""
+        unknown = np.array(policy.codec.unknown)
+        said = [token for one in found if len(unknown) for token in one.tokens[np.isin(one.tokens, unknown)].tolist()]
+        if said:
+            raise RunError(
+                f"engine {self.name}: it sampled token {said[0]}, which the model has logits for and the tokenizer doesn't "
+                "have; what it sampled was not stored; the same command goes on, and samples others"
             )
 
     def _check_change(self, policy: Policy, prompt: np.ndarray, now: Completion) -> None:
@@ -130,6 +137,12 @@ class CheckedEngine:
                 f"{self._version} was loaded: it gives the same log-probs to the bit, and the learner others; what it "
                 "sampled was not stored (docs/vllm.md says what to do)"
             )
+
+
+def rounding_of(policy: Policy) -> float:
+    """What two ways of computing a policy's log-probs may be apart, nats at temperature 1."""
+    rounding = ROUNDING.get(policy.dtype, ROUNDING[torch.bfloat16])
+    return max(rounding, GPU_FLOAT32) if policy.device.type == "cuda" else rounding
 
 
 def difference(engines: np.ndarray, learners: np.ndarray, greedy: bool = False) -> float:

@@ -141,7 +141,7 @@ class KernelDecoder(SlotDecoder):
         self.layers = [_Layer.of(module) for module in base.layers]
         head = policy.head()
         assert isinstance(head, Head)
-        self._head = replace(head, project=Panels(head.weight, head.bias))
+        self._head = replace(head, project=Panels(*head.rows))
         self._model = _ModelPointers()
         self._kept: list[Any] = []
         """What the kernels have the addresses of"""

@@ -17,7 +17,7 @@ from reasonloop.engine.draw import drawn, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.engine.slot_decoder import Prefilled
 from reasonloop.engine.stop_text import stops
-from reasonloop.errors import InputError, RunError
+from reasonloop.errors import Diverged, InputError, RunError
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import PREFILL_TOKENS
@@ -198,7 +198,7 @@ class _Generation:
         """Appends what was drawn in each row: int64 [B], float32 [B]."""
         places = self.count[rows]
         if not np.isfinite(logprobs).all():
-            raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
+            raise Diverged("the policy's logits are not finite")
         self.tokens[rows, places], self.logprobs[rows, places] = tokens, logprobs
         self.count[rows] += 1
         if self.on_token is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from reasonloop.config import Sampling
 from reasonloop.engine.protocol import Completion, Done, Request
 from reasonloop.engine.stop_text import stops
-from reasonloop.errors import RunError
+from reasonloop.errors import Diverged, RunError
 
 
 class Source(Protocol):
@@ -133,7 +133,7 @@ class Generation:
         flight = self.flights.pop(known)
         logprobs = np.array(flight.logprobs, np.float32)
         if not np.isfinite(logprobs).all():
-            raise RunError("the policy's logits are not finite: training has diverged; lower the learning rate")
+            raise Diverged("the policy's logits are not finite")
         completion = Completion(np.array(flight.tokens, np.int32), logprobs, finish, self.source.version)
         self.done[flight.number] = completion
         if self.on_done is not None:

@@ -18,6 +18,7 @@ from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.records import Group
+from reasonloop.runs.inputs import date_of
 from reasonloop.runs.models import commits_told
 from reasonloop.runs.ran_on import describe_machine
 
@@ -97,7 +98,7 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
 
     resolve(model)
 
-    from reasonloop.runs.notes import plain_prompts
+    from reasonloop.runs.notes import plain_prompts, told_of_text
     from reasonloop.tasks import load_task, require_gold, row_name, task_problems, tell
     from reasonloop.tasks.show import verifier_pool
 
@@ -120,7 +121,8 @@ def opened(model: str, recipe: Recipe, split: str, limit: int, *, gold: bool) ->
                 codec.check_context(row_name(group.problem), group.prompt_tokens, recipe.sampling)
             tell(task)
             if not stored_data(model):  # a run's model has learned what its prompts look like
-                for line in plain_prompts(model, chosen.name, chosen.options, problems):
+                told = told_of_text(codec, problems, recipe.sampling.stop)
+                for line in [*plain_prompts(model, chosen.name, chosen.options, problems), *told]:
                     print(line, file=sys.stderr)
             sampler = Sampler(engine, codec, recipe.eval_sampling, recipe.seed, pool)
             yield Opened(task, prompts, codec, sampler)
@@ -136,7 +138,9 @@ def loaded(model: str, recipe: Recipe) -> Iterator[tuple[Codec, Engine]]:
 
     prepare_threads(recipe.threads)
     with closing(engine_of(recipe.engine)) as engine:
-        policy = Policy.load(model, resolve_device(recipe.model.device), recipe.model.dtype)
+        options = recipe.model
+        policy = Policy.load(model, resolve_device(options.device), options.dtype, options.trust_remote_code)
+        policy.codec.date = date_of(recipe, Path(model)) if stored_data(model) else options.date
         engine.load(Weights(policy=policy))  # which keeps no policy alive: this frame does
         yield policy.codec, engine
 

@@ -24,7 +24,7 @@ from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.shape import MOST_RANKS
 from reasonloop.policy.stream import pack
 
-SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "kl", "value")
+SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "apart", "kl", "value")
 """What is summed over the tokens of an update"""
 
 
@@ -57,18 +57,26 @@ class LocalLearner:
     ) -> None:
         self.policy, self.options, self.sampling, self.critic = policy, options, sampling, critic
         self._ranks, self._checkpointing = ThreadRanks(), checkpointing
+        self.trained = self._to_train()
+        """What computes losses and gradients"""
         if checkpointing:
-            nothing = np.zeros(2, np.int32)
-            self.score([(nothing, nothing)], sampling)  # attention looks at itself once, which isn't computed again
-            recompute(policy.model)
-        self._trained = [p for p in policy.model.parameters() if p.requires_grad]
-        self.parameters = [
-            p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._trained
-        ]
+            self._recompute()
+        self._own = [p for p in self.trained.model.parameters() if p.requires_grad]
+        self.parameters = [p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float()) for p in self._own]
         """What the optimizer changes: the policy's own float32 parameters, or float32 copies"""
         self.optimizer = optimizers.adamw(self.parameters, options)
         self.updates = 0
         self.skipped = 0
+
+    def _to_train(self) -> Policy:
+        return self.policy
+
+    def _recompute(self) -> None:
+        """Has the backward pass compute activations again."""
+        nothing = np.zeros(2, np.int32)
+        # attention looks at itself once, which isn't computed again
+        self.policy.score([nothing], [nothing], self.sampling)
+        recompute(self.trained.model)
 
     @property
     def weights(self) -> Weights:
@@ -83,47 +91,58 @@ class LocalLearner:
         Where the examples have values the critic learns, too, at its own rate; during its warm-up it alone does. Returns
         what `Learner.update` says, and with a critic value_loss and critic_grad_norm.
         """
-        objective = objective or Objective()
-        critic = self.critic if any(example.value_weight is not None for example in examples) else None
-        frozen = critic is not None and self.updates < critic.options.warmup_steps
-        prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        self.optimizer.zero_grad(set_to_none=True)
+        critic = self.critic is not None and any(example.value_weight is not None for example in examples)
+        parts = self._parts(examples, alone=critic)
+        return measured(self.learn(parts, rate, objective or Objective(), critic), examples)
 
-        def work(policy: Policy, streams: Sequence[Sequence[int]]) -> Measured:
-            with wide_matmul(policy.device):
-                chosen = [[examples[i] for i in members] for members in streams]
-                return self._backward(policy, chosen, objective, critic, frozen)
-
-        alone = critic is not None or self._checkpointing or bool(self._copies())
+    def _parts(self, examples: Sequence[Example], alone: bool) -> list[list[list[Example]]]:
+        """An update's examples by thread and stream; `alone`: in one thread."""
+        alone = alone or self._checkpointing or bool(self._copies())
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
+        prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
         packing = self.policy.scorer.packing
         parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), packing)
-        found = self._ranks.run(self.policy, parts, work)
-        sums = {name: sum(rank[name] for rank in found) for name in found[0]}
-        norm = 0.0 if frozen else float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
+        return [[[examples[i] for i in members] for members in streams] for streams in parts]
+
+    def learn(
+        self, parts: Sequence[Sequence[Sequence[Example]]], rate: float, objective: Objective, with_critic: bool = False
+    ) -> Measured:
+        """One optimizer step on examples by thread and stream: the sums of `SUMS` over them, grad_norm, learning_rate, and
+        critic_grad_norm `with_critic`."""
+        critic = self.critic if with_critic else None
+        frozen = critic is not None and self.updates < critic.options.warmup_steps
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = self._gradients(parts, objective, critic, frozen)
+        norm = 0.0 if frozen else self._clip()
         if not math.isfinite(norm):
             self.skipped += 1
         elif not frozen:
             optimizers.step(self.optimizer, self.parameters, rate)
             self._round_to_policy()
-        of_critic = {}
-        if critic is not None:
-            of_critic = {"critic_grad_norm": critic.step(), "value_loss": sums["value"]}
+        of_critic = {} if critic is None else {"critic_grad_norm": critic.step()}
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        tokens = sum(example.length for example in examples)
-        return {
-            "loss": sums["loss"],
-            "grad_norm": norm,
-            "entropy": sums["entropy"] / tokens,
-            "logprob": sums["logprob"] / tokens,
-            "clip_fraction": sums["clipped"] / tokens,
-            "k1": sums["k1"] / tokens,
-            "kl": sums["kl"] / tokens,
-            "tokens": float(tokens),
-            "learning_rate": 0.0 if frozen else rate,
-            **of_critic,
-        }
+        return {**sums, "grad_norm": norm, "learning_rate": 0.0 if frozen else rate, **of_critic}
+
+    def _gradients(
+        self,
+        parts: Sequence[Sequence[Sequence[Example]]],
+        objective: Objective,
+        critic: Critic | None,
+        frozen: bool,
+    ) -> Measured:
+        """The gradients of all parts' losses, summed in the parameters; the sums of `SUMS`."""
+
+        def work(policy: Policy, streams: Sequence[Sequence[Example]]) -> Measured:
+            with wide_matmul(policy.device):
+                return self._backward(policy, streams, objective, critic, frozen)
+
+        found = self._ranks.run(self.trained, parts, work)
+        return {name: sum(rank[name] for rank in found) for name in SUMS}
+
+    def _clip(self) -> float:
+        """Clips the gradients; their norm before."""
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.options.grad_clip))
 
     def _backward(
         self,
@@ -146,13 +165,13 @@ class LocalLearner:
             part.total.backward()
             self._collect_gradients()
             entropy, logprob = (_over_sampled(values, targets) for values in (scored.entropies, scored.logprobs))
-            found = (part.total, entropy, logprob, part.clipped, part.k1, part.kl, part.value)
+            found = (part.total, entropy, logprob, part.clipped, part.k1, part.apart, part.kl, part.value)
             sums += torch.stack([value.detach().double() for value in found])
         return dict(zip(SUMS, sums.tolist(), strict=True))
 
     def _copies(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(the policy's parameter, its float32 copy), of those that have one."""
-        both = zip(self._trained, self.parameters, strict=True)
+        both = zip(self._own, self.parameters, strict=True)
         return [(own, copy) for own, copy in both if copy is not own]
 
     def _collect_gradients(self) -> None:
@@ -188,13 +207,35 @@ class LocalLearner:
 
     def load(self, folder: Path) -> None:
         state: dict[str, Any] = torch.load(folder / TRAINER_STATE, weights_only=True, map_location=self.policy.device)
+        self._restore(state, folder)
+        self.updates, self.skipped = state["updates"], state["skipped"]
+        if self.critic is not None:
+            self.critic.load_state(state["critic"])
+
+    def _restore(self, state: dict[str, Any], folder: Path) -> None:
+        """The optimizer's state and the float32 copies."""
+        if "optimizer" not in state:  # several processes have written it
+            from reasonloop.learner import shards
+
+            shards.load(self.optimizer, self.parameters, folder, copies=bool(self._copies()))
+            return
         optimizers.restore(self.optimizer, state["optimizer"])
         with torch.no_grad():
             for (_, copy), saved in zip(self._copies(), state["copies"], strict=True):
                 copy.copy_(saved)
-        self.updates, self.skipped = state["updates"], state["skipped"]
-        if self.critic is not None:
-            self.critic.load_state(state["critic"])
+
+
+def measured(found: Measured, examples: Sequence[Example]) -> Measured:
+    """What `Learner.update` says, from what `LocalLearner.learn` has summed over the examples."""
+    tokens = sum(example.length for example in examples)
+    told = {name: found[name] for name in ("loss", "grad_norm")}
+    told |= {name: found[name] / tokens for name in ("entropy", "logprob")}
+    told |= {"clip_fraction": found["clipped"] / tokens, "k1": found["k1"] / tokens, "apart": found["apart"] / tokens}
+    told |= {"kl": found["kl"] / tokens}
+    told |= {"tokens": float(tokens), "learning_rate": found["learning_rate"]}
+    if "critic_grad_norm" in found:
+        told |= {"critic_grad_norm": found["critic_grad_norm"], "value_loss": found["value"]}
+    return told
 
 
 def _over_sampled(values: torch.Tensor, targets: TokenTargets) -> torch.Tensor:

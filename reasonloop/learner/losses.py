@@ -117,6 +117,8 @@ class Loss:
     """Tokens whose ratio was outside of the clip range on the side where clipping cuts the gradient"""
     k1: Tensor
     """Sum of behaviour - current log-probs: the KL that the update's earlier steps have made"""
+    apart: Tensor
+    """Sum of their differences' sizes, which don't cancel one another"""
     kl: Tensor
     """Sum of the k3 estimates to the reference, over tokens with a KL weight"""
     value: Tensor
@@ -134,10 +136,12 @@ def loss(logprobs: Tensor, targets: TokenTargets, objective: Objective, values: 
         value = (value_loss(values, targets.old_values, targets.returns) * targets.value_weight).sum()
     total = total + (kl * targets.kl_weight).sum() + value
     in_policy = targets.policy_weight > 0
+    since = torch.where(in_policy, targets.behaviour - logprobs, zero).detach()
     return Loss(
         total,
         (clipped & in_policy).sum().detach(),
-        torch.where(in_policy, targets.behaviour - logprobs, zero).sum().detach(),
+        since.sum(),
+        since.abs().sum(),
         torch.where(targets.kl_weight > 0, kl, zero).sum().detach(),
         value.detach(),
     )

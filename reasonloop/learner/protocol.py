@@ -34,7 +34,8 @@ class Learner(Protocol):
 
     def update(self, examples: Sequence[Example], rate: float, objective: Objective | None = None) -> Measured:
         """One optimizer step on the batch: loss, grad_norm (before clipping), entropy, logprob, k1 (behaviour to current),
-        kl (k3 to the reference), clip_fraction, tokens, learning_rate."""
+        apart (the mean size of their difference; may be left out), kl (k3 to the reference), clip_fraction, tokens,
+        learning_rate."""
         ...
 
     def score(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Sampling) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ WORTH = 1.1
 """Cutting an update up repeats prompts and what all prompts begin with: not where the longest rank, times the ranks, is
 longer than the whole by this"""
 
+StreamT = TypeVar("StreamT")
 ResultT = TypeVar("ResultT")
 
 
@@ -70,8 +71,8 @@ class ThreadRanks:
     def run(
         self,
         policy: Policy,
-        parts: Sequence[Sequence[Sequence[int]]],
-        work: Callable[[Policy, Sequence[Sequence[int]]], ResultT],
+        parts: Sequence[Sequence[StreamT]],
+        work: Callable[[Policy, Sequence[StreamT]], ResultT],
     ) -> list[ResultT]:
         """`work(policy, streams)` for each rank's streams at the same time; all gradients are then in `policy`'s."""
         if len(parts) == 1:

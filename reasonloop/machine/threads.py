@@ -6,6 +6,8 @@ import ctypes
 import os
 from contextlib import suppress
 
+from reasonloop.machine.launch import launched
+
 SPINS = "1000"
 """GNU OpenMP's spins before a waiting thread sleeps"""
 
@@ -47,5 +49,6 @@ def prepare_threads(threads: int) -> int:
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use: its share, where torchrun has started several on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // launched().local_world)

@@ -31,6 +31,8 @@ class Method:
     """Raises InputError where the recipe asks for what the method hasn't"""
     sentence: Callable[[Mapping[str, Any]], str] | None = None
     """What a recipe does, its options given by dotted key, for the report: a sentence without its full stop"""
+    elsewhere: bool = False
+    """Whether its explorations may be made elsewhere (`Recipe.elsewhere`), so that it gets none of their policies"""
     stages: tuple[str, ...] = ("explore",)
     """Stages without whose lines a report says that something isn't there yet"""
 
@@ -60,6 +62,11 @@ def checked_method(recipe: Recipe, where: str) -> Method:
             for key in method(name).keys:
                 if name != recipe.method and options[key]:
                     raise InputError(f"{key} needs method = {name!r}, got {recipe.method!r}")
+        if recipe.elsewhere and not chosen.elsewhere:
+            raise InputError(
+                f"{recipe.elsewhere}: method = {recipe.method!r} goes on from the policy that it explores, and nothing but "
+                'rollouts comes back; expected method = "rloop"'
+            )
         chosen.check(recipe)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

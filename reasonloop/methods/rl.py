@@ -25,10 +25,10 @@ def rl(run: Stages) -> None:
     start, place, arm, options = starting_policy(run), Place(), vanilla(run.recipe), run.recipe.rl
     trained = run.explore(start, place, arm, Budget(options.rollouts, keep_best=options.keep_best))
     spent = trained.rollouts
-    run.evaluate(trained.policy, "trained", place, arm.named(arm.label, product=True), rollouts=spent)
+    run.evaluate(trained.made_here, "trained", place, arm.named(arm.label, product=True), rollouts=spent)
     if trained.best is not None:
         run.evaluate(trained.best, "early-stopped", place, early(arm, run.recipe), rollouts=spent)
-    run.deliver(trained.best or trained.policy)
+    run.deliver(trained.best or trained.made_here)
 
 
 def described(options: Mapping[str, Any]) -> str:

@@ -13,8 +13,10 @@ from functools import partial
 from typing import Any
 
 from reasonloop.config import Recipe
+from reasonloop.errors import InputError
 from reasonloop.methods.arms import early, starting_policy, steered, trained, vanilla
 from reasonloop.methods.method import Method
+from reasonloop.methods.outside import check_outside
 from reasonloop.methods.rl import adapter, described
 from reasonloop.records import Place
 from reasonloop.runs.stages import Arm, Budget, Source, Stages
@@ -29,12 +31,12 @@ def rloop(run: Stages) -> None:
     each = recipe.rl.rollouts  # of one iteration's exploration
     total = each * options.iterations
     base = theta = starting_policy(run)
-    i, spent = 0, 0
-    while spent < total:  # explorations that end early leave their rollouts to further iterations
+    i, spent, last = 0, 0, False
+    while not last:
         place, tuning = Place(iteration=i), Place(stage="rft", iteration=i)
         shared = i == 0 and shares_first_iteration(recipe)
         budget = Budget(
-            until=min(each, total - spent),
+            until=each if recipe.elsewhere else min(each, total - spent),
             learn=options.experts != "base_policy",
             keep_best=shared and recipe.rl.keep_best,
             shared_with=baseline if shared else None,
@@ -43,12 +45,14 @@ def rloop(run: Stages) -> None:
         if shared:
             run.share(place, BESIDE)
         spent += explored.rollouts
-        last = spent >= total
-        if recipe.eval.explored or last:
+        # explorations that end early leave their rollouts to further iterations; elsewhere a few more or less don't count
+        last = i + 1 >= options.iterations if recipe.elsewhere else spent >= total
+        if explored.policy is not None and (recipe.eval.explored or last):
             of = replace(arm, name="explored", label=f"RLoop {i + 1}, explored")
             run.evaluate(explored.policy, f"iteration-{i}-explored", place, of, rollouts=spent)
 
         start = {"iteration_start": theta, "base": base, "explored": explored.policy}[options.reinitialise_from]
+        assert start is not None  # see `check`
         experts = partial(run.experts, place, theta, arm)
         theta = run.finetune(start, tuning, arm, experts, recipe.rft, recipe.rft.epochs_of(i))
         of = arm.named(f"RLoop {i + 1}, after RFT", product=last)
@@ -72,7 +76,7 @@ def beside(run: Stages, base: Source, arm: Arm, each: int, total: int) -> None:
         # what RLoop's first exploration ended with is a policy that this one passes through
         known = "iteration-0-explored" if k == 1 and shares_first_iteration(run.recipe) else ""
         name = "vanilla" if k * each == total else f"vanilla-{k}"
-        run.evaluate(found.policy, name, BESIDE, arm, rollouts=found.rollouts, same_as=known)
+        run.evaluate(found.made_here, name, BESIDE, arm, rollouts=found.rollouts, same_as=known)
     if found.best is not None:
         run.evaluate(found.best, "vanilla-early-stopped", BESIDE, early(arm, run.recipe), rollouts=found.rollouts)
 
@@ -82,12 +86,43 @@ def shares_first_iteration(recipe: Recipe) -> bool:
     rate, or of the outcome's weight) looks at the end; so it is done once."""
     options, weight = recipe.rloop, recipe.exploration
     scheduled = recipe.rl.schedule != "constant" or weight.last_alpha != weight.alpha
-    return options.vanilla and options.experts != "base_policy" and not scheduled
+    return options.vanilla and options.experts != "base_policy" and not scheduled and not recipe.elsewhere
 
 
 def product_arm(recipe: Recipe) -> Arm:
-    arm = trained(Arm("main", "RLoop"), recipe).using("", "rloop", "rft")
+    outside = [name for name in ("explorer", "finetuner") if getattr(recipe, name).command]
+    arm = trained(Arm("main", "RLoop", changed=side_by_side(recipe)), recipe).using("", "rloop", "rft", *outside)
     return steered(arm, recipe) if recipe.rloop.adaptive else arm
+
+
+def side_by_side(recipe: Recipe) -> dict[str, Any]:
+    """What of [scale] its policies depend on."""
+    scale = recipe.scale
+    found = {"scale.branches": scale.branches, "scale.vary": [list(own) for own in scale.vary]}
+    return {key: value for key, value in found.items() if scale.branches > 1 and value}
+
+
+def check(recipe: Recipe) -> None:
+    """What needs the explored policy, where none comes back."""
+    options, rl = recipe.rloop, recipe.rl
+    needing = {
+        'rloop.reinitialise_from = "explored"': options.reinitialise_from == "explored" and not recipe.explorer.model,
+        "rloop.adaptive": options.adaptive,
+        "rl.skip_solved": rl.skip_solved,
+        "rl.keep_best (without rloop.vanilla)": rl.keep_best and not options.vanilla,
+    }
+    for key, asked in needing.items():
+        if recipe.elsewhere and asked:
+            raise InputError(f"{key}: needs an exploration here; expected it unset, or {recipe.elsewhere} unset")
+    if recipe.scale.branches > rl.steps:
+        raise InputError(
+            f"scale.branches = {recipe.scale.branches}: there are rl.steps = {rl.steps} to divide among them; expected at "
+            "most as many"
+        )
+    varied = [recipe.of_branch(number) for number in range(1, len(recipe.scale.vary) + 1)]
+    if options.weighted and any(one.sampling != recipe.sampling for one in varied):
+        raise InputError("rloop.weighted: needs one distribution for all rollouts; expected no sampling in scale.vary")
+    check_outside(recipe)
 
 
 def sentence(options: Mapping[str, Any]) -> str:
@@ -96,12 +131,23 @@ def sentence(options: Mapping[str, Any]) -> str:
     if options["rloop.experts"] == "base_policy":
         each = f"{options['rl.problems_per_step']} problems × {options['rl.group_size']} responses"
         rl = f"sampling the starting policy, without RL: {options['rl.steps']} steps of {each}"
+    if options.get("explorer.command"):
+        rl = f"{options['rl.steps']} steps by another trainer, whose rollouts are {options['explorer.rollouts']}'s"
+    tuned = " by another trainer" if options.get("finetuner.command") else adapter(options, "rft")
     beside = ", with vanilla RL beside it to the same number of rollouts" if options["rloop.vanilla"] else ""
     iterations = f"{options['rloop.iterations']} iteration{'s' * (options['rloop.iterations'] != 1)}"
     return (
         f"RLoop on {where}: {iterations} of exploration ({rl}) and fine-tuning on its experts"
-        f"{adapter(options, 'rft')}, each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
+        f"{tuned}, each starting from {STARTS[options['rloop.reinitialise_from']]}{beside}"
     )
 
 
-METHOD = Method("RLoop", rloop, keys=("rloop.adaptive",), sentence=sentence, stages=("explore", "rft"))
+METHOD = Method(
+    "RLoop",
+    rloop,
+    keys=("rloop.adaptive", "finetuner.command"),
+    check=check,
+    sentence=sentence,
+    elsewhere=True,
+    stages=("explore", "rft"),
+)

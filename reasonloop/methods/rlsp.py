@@ -21,12 +21,12 @@ def rlsp(run: Stages) -> None:
     start = starting_policy(run, sft_first=True)
     place, arm = Place(), trained(Arm("main", "RLSP"), recipe, sft_first=True).using("")
     explored = run.explore(start, place, arm, Budget(budget))
-    run.evaluate(explored.policy, "trained", place, arm.named("RLSP", product=True), rollouts=explored.rollouts)
+    run.evaluate(explored.made_here, "trained", place, arm.named("RLSP", product=True), rollouts=explored.rollouts)
     if recipe.rlsp.vanilla:
         beside, baseline = Place("vanilla"), vanilla(recipe, sft_first=True, outcome_only=True)
         plain = run.explore(start, beside, baseline, Budget(budget, outcome_only=True))
-        run.evaluate(plain.policy, "vanilla", beside, baseline, rollouts=plain.rollouts)
-    run.deliver(explored.policy)
+        run.evaluate(plain.made_here, "vanilla", beside, baseline, rollouts=plain.rollouts)
+    run.deliver(explored.made_here)
 
 
 def sentence(options: Mapping[str, Any]) -> str:

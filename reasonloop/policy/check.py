@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.policy.attention import NAME
+from reasonloop.policy.finite import NotFinite
 from reasonloop.policy.logprobs import HALVES
 from reasonloop.policy.masks import MASK_WINDOW, Watch
 from reasonloop.policy.reach import Reaches, shortened
@@ -51,7 +52,7 @@ def check_packing(scorer: Scorer, vocabulary: int, name: str) -> None:
     """
     try:
         with torch.inference_mode(), shortened(scorer.model) as reaches:
-            trial = _Trial(scorer, vocabulary)
+            trial = _Trial(scorer.whole(), vocabulary, name)
             windows = trial.watch_masks(reaches)
             trial.compare()
     except Unpackable as reason:
@@ -82,8 +83,8 @@ _KEPT = [*_PROMPT, *_SECOND]
 class _Trial:
     """A foreign prompt of 4 tokens, and one of 5 with responses of 7 and 5: in a stream, and in slots."""
 
-    def __init__(self, scorer: Scorer, vocabulary: int) -> None:
-        self.scorer, self.model = scorer, scorer.model
+    def __init__(self, scorer: Scorer, vocabulary: int, name: str) -> None:
+        self.scorer, self.model, self.name = scorer, scorer.model, name
         self.device = self.model.device
         first, second = ordinary(self.model, vocabulary, 0, (LENGTH, LENGTH))
         self.rows = np.stack([first, np.concatenate([first[:5], second[5:]])])
@@ -126,7 +127,10 @@ class _Trial:
         if not has_plain_head(self.model):
             raise Unpackable(f"its head ({type(self.model.get_output_embeddings()).__name__}) is more than a matrix")
         if not bool(reference.isfinite().all()):
-            raise Unpackable("its logits are not finite: NaN or infinity is among its weights, or comes of them")
+            raise NotFinite(
+                f"model {self.name}: its logits are not finite, although its weights are: they are too large; expected "
+                "those of a model whose training has not diverged"
+            )
         try:
             packed, plan = self._packed(self.rows)
             slots = self._in_slots(plan)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,17 @@ import numpy as np
 
 from reasonloop.config import Sampling
 from reasonloop.errors import InputError, first_line
+from reasonloop.files import read_object
 from reasonloop.policy.rotary import Rope
 from reasonloop.records import Problem
+
+_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<form>(?:(?!(?P=quote)).)*)(?P=quote)\s*\)""")
+"""Where a chat template asks for the time, in a form that it spells out"""
+
+
+def _told(day: date, asked: re.Match[str]) -> str:
+    """What a template's clock says at the beginning of a day, as a text of its own."""
+    return json.dumps(datetime.combine(day, time()).strftime(asked["form"]), ensure_ascii=False)
 
 
 class Codec:
@@ -27,21 +40,38 @@ class Codec:
         """Most tokens that the model's positions reach: prompt and response together"""
         self.rope = Rope.of(text)
         self._generation = generation
+        self.date: date | None = None
+        """The date that a chat template writes which asks for today's; None: today's"""
+
+    @cached_property
+    def unknown(self) -> tuple[int, ...]:
+        """Tokens that the model has logits for and the tokenizer doesn't have, in order (vocabularies are padded to round
+        numbers): they say nothing, and are never sampled."""
+        known = {*self.tokenizer.get_vocab().values(), *self._ends()}
+        return tuple(i for i in range(self.vocabulary) if i not in known)
+
+    def _ends(self) -> set[int]:
+        """All that the model names as an end of a text."""
+        found: set[int] = set()
+        for eos in (self.tokenizer.eos_token_id, getattr(self._generation, "eos_token_id", None)):
+            found.update(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
+        return found
 
     @classmethod
-    def load(cls, path: str | Path) -> Codec:
+    def load(cls, path: str | Path, trust_remote_code: bool = False) -> Codec:
         """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
-        from reasonloop.policy.loading import ALONE, hugging_face_folder, quiet, tokenizer_folder, unloadable
+        from reasonloop.policy.loading import alone, hugging_face_folder, quiet, tokenizer_folder, unloadable
+        from reasonloop.policy.tokenizers import load_tokenizer
 
         source, tokens = hugging_face_folder(path, weights=False), tokenizer_folder(path)
         quiet()
         try:
-            from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+            from transformers import AutoConfig, GenerationConfig
 
-            config = AutoConfig.from_pretrained(source, **ALONE)
+            config = AutoConfig.from_pretrained(source, **alone(trust_remote_code))
             named = (source / "generation_config.json").is_file()
             generation = GenerationConfig.from_pretrained(source, local_files_only=True) if named else None
-            tokenizer = AutoTokenizer.from_pretrained(tokens, **ALONE)
+            tokenizer = load_tokenizer(tokens, **alone(trust_remote_code))
         except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
             raise unloadable(path, error) from error
         codec = cls(tokenizer, config, generation)
@@ -77,9 +107,7 @@ class Codec:
                     f"problem {problem.id}: has chat messages, but the model's tokenizer has no chat template"
                 )
             try:
-                ids = self.tokenizer.apply_chat_template(
-                    list(problem.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-                )
+                ids = self._laid_out(problem.messages)
             except (TemplateError, TypeError, ValueError) as error:  # templates refuse roles, orders, missing fields
                 raise InputError(
                     f"problem {problem.id}: the model's chat template refuses its messages: {first_line(error)}"
@@ -91,6 +119,41 @@ class Codec:
         if not ids:
             raise InputError(f"problem {problem.id}: its prompt has no tokens")
         return self._checked(ids, f"problem {problem.id}")
+
+    def _laid_out(self, messages: Sequence[Mapping[str, str]], reply: bool = True) -> list[int]:
+        """The tokens of messages in the chat template. `reply`: with what begins the model's reply."""
+        how: dict[str, Any] = {"add_generation_prompt": reply, "tokenize": True, "return_dict": False}
+        template = self.tokenizer.chat_template
+        if self.date is not None and isinstance(template, str) and "strftime_now" in template:
+            how["chat_template"] = _CLOCK.sub(partial(_told, self.date), template)
+        ids: list[int] = self.tokenizer.apply_chat_template(list(messages), **how)
+        return ids
+
+    def template_notes(self, problem: Problem) -> list[str]:
+        """What is unusual about a problem's messages in the chat template, a line each: sampling goes on behind them."""
+        if problem.messages is None or not self.has_chat_template:
+            return []
+        prompt = self.encode_prompt(problem)
+        end = self.decode_whole(prompt[-12:])
+        found = []
+        if prompt.tolist() == self._laid_out(problem.messages, reply=False):
+            found.append(
+                f"the chat template has no generation prompt: a prompt ends with {end!r}, and the model goes on from there"
+            )
+        if prompt[-1] in self._ends():
+            found.append(
+                f"the chat template closes a prompt with an end-of-sequence token ({end!r}): the model answers behind it"
+            )
+        return found
+
+    def end_notes(self, stop: Sequence[str]) -> list[str]:
+        """A line where nothing ends a response: no token of the model's, and none of `stop`."""
+        if stop or self._ends():
+            return []
+        return [
+            "neither the tokenizer nor generation_config.json names an end-of-sequence token: every response runs to "
+            "sampling.max_tokens; sampling.stop = [...] ends it at a text"
+        ]
 
     def encode_response(self, text: str) -> np.ndarray:
         """Tokens of a demonstration, int32 [T], closed with the end-of-sequence token.
@@ -131,11 +194,17 @@ class Codec:
 
     def stop_tokens(self, texts: Sequence[str]) -> frozenset[int]:
         """Ids that end a response: end of sequence (all that the model names) and each of `texts` that is one token."""
-        found: set[int] = set()
-        for eos in (self.tokenizer.eos_token_id, getattr(self._generation, "eos_token_id", None)):
-            found.update(eos if isinstance(eos, list | tuple) else [] if eos is None else [eos])
-        found.update(ids[0] for ids in map(self._stop, texts) if len(ids) == 1)
-        return frozenset(found)
+        return frozenset(self._ends() | {ids[0] for ids in map(self._stop, texts) if len(ids) == 1})
+
+    def write_ends(self, folder: Path) -> None:
+        """Makes transformers' `generate` stop where sampling does: at the tokenizer's end of sequence, too."""
+        file, ends = folder / "generation_config.json", sorted(self._ends())
+        told = read_object(file) if file.is_file() else {}
+        there = told.get("eos_token_id")
+        if {*(there if isinstance(there, list) else [there])} - {None} == {*ends}:
+            return
+        told["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+        file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def stop_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Those of `texts` that are several tokens: they are looked for in what a response's tokens say together."""

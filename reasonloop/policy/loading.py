@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,18 +16,23 @@ from typing import Any
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.machine.launch import launched
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
+from reasonloop.policy.tokenizers import load_tokenizer
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
-ALONE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How transformers is asked: it looks nowhere else, and neither runs a model's own code nor asks whether to"""
 _POINTER = b"version https://git-lfs"
+
+
+def alone(trust_remote_code: bool = False) -> dict[str, Any]:
+    """How transformers is asked: it looks nowhere else, and nobody is asked whether a model's own code may run."""
+    return {"local_files_only": True, "trust_remote_code": trust_remote_code}
 
 
 def bundled_names() -> list[str]:
@@ -53,6 +59,7 @@ def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
         raise InputError(told) from None
     if there:
         if folder.suffix == ".gguf":
+            _expect_whole(path, [folder])
             return folder
         raise InputError(f"model {path}: a file that is not GGUF; expected a Hugging Face folder or a .gguf file")
     if wanted := hub_name(path):
@@ -63,6 +70,7 @@ def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise InputError(f"model {path}: a run folder without a finished model; run it to its end first")
+    _expect_whole(path, sorted(folder.iterdir()) if folder.is_dir() else ())
     if is_adapter(folder):
         require_peft()
         adapter_base(folder, above)
@@ -74,7 +82,6 @@ def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
             f"model {path}: no tokenizer in it ({', '.join(_TOKENIZERS[:3])}); expected one beside the weights: "
             f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
-    _expect_files(path, folder)
     return folder
 
 
@@ -112,13 +119,13 @@ def _brings_tokenizer(folder: Path) -> bool:
     return is_adapter(folder) and any(any(folder.glob(pattern)) for pattern in _TOKENIZERS)
 
 
-def _expect_files(path: str, folder: Path) -> None:
-    """Raises InputError where Git has left pointers in the place of large files."""
-    for file in (file for pattern in ("*.safetensors", "*.bin", "*.json", "*.model") for file in folder.glob(pattern)):
-        if file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+def _expect_whole(path: str, files: Sequence[Path]) -> None:
+    """Raises InputError where Git has left a pointer in the place of a large file."""
+    for file in files:
+        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
             raise InputError(
                 f"model {path}: {file.name} is a Git LFS pointer, not the file itself; expected it after: "
-                f"git -C {folder} lfs pull"
+                f"git -C {file.parent} lfs pull"
             )
 
 
@@ -164,8 +171,9 @@ def unloadable(path: str | Path, error: Exception) -> InputError:
     """What transformers said of a model, in a line with what to do."""
     if "trust_remote_code" in str(error):
         why = (
-            "its author's own Python code would have to run (auto_map in its config.json or tokenizer_config.json), which "
-            "is never done here; expected a model whose family is part of transformers"
+            "its author's own Python code would have to run (auto_map in its config.json or tokenizer_config.json); "
+            "expected a model whose family is part of transformers, or, if that code may do all that you may, "
+            "model.trust_remote_code = true"
         )
     elif isinstance(error, UnpicklingError):
         why = (
@@ -173,8 +181,14 @@ def unloadable(path: str | Path, error: Exception) -> InputError:
             "save_pretrained writes"
         )
     else:
-        why = f"cannot be loaded: {first_line(error)}"
+        why = f"cannot be loaded: {_whole(error)}"
     return InputError(f"model {path}: {why}")
+
+
+def _whole(error: Exception) -> str:
+    """The first line of an error, with the next ones where it ends in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:300] if lines and lines[0].endswith(":") else first_line(error)
 
 
 def files_of(path: str) -> Path | None:
@@ -247,7 +261,9 @@ def _json_in(folder: Path | None, name: str) -> dict[str, Any]:
     return {}
 
 
-def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+def load_model(
+    path: str | Path, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """transformers' model on the device, in the type that it computes in, and tokenizer. An adapter is merged into the model
     that it stands on, in float32.
 
@@ -255,29 +271,31 @@ def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") ->
     a model that goes to a GPU; others are converted one by one, so that there is one copy. (`device_map` would need
     accelerate, and does no more for one device.)
 
-    Raises InputError where there is none, or when it cannot be loaded whole.
+    `trust_remote_code`: runs the Python code that a model's folder may hold. Raises InputError where there is none, or when
+    it cannot be loaded whole.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     adapter, wanted = resolve(str(path)), hub_name(str(path))
     if is_adapter(adapter):
         if wanted is not None:
             fetched(wanted, weights=True)
-        whole, tokenizer = load_model(adapter_base(adapter))
+        whole, tokenizer = load_model(adapter_base(adapter), trust_remote_code=trust_remote_code)
         if tokenizer_folder(path) == adapter:
-            tokenizer = AutoTokenizer.from_pretrained(adapter, **ALONE)
+            tokenizer = load_tokenizer(adapter, **alone(trust_remote_code))
         model = merge(whole, adapter)
         for parameter in model.parameters():  # buffers stay float32, as transformers has them
             parameter.data = parameter.data.to(device, getattr(torch, dtype))
         return model.to(device), tokenizer
     quiet()
+    how = alone(trust_remote_code)
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
-        AutoConfig.from_pretrained(small, **ALONE)
-        tokenizer = AutoTokenizer.from_pretrained(small, **ALONE)
+        AutoConfig.from_pretrained(small, **how)
+        tokenizer = load_tokenizer(small, **how)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **ALONE
+            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **how
         )
     except InputError:
         raise
@@ -290,7 +308,8 @@ def load_model(path: str | Path, device: str = "cpu", dtype: str = "float32") ->
 
 
 def resolve_device(chosen: str) -> str:
-    """ "auto" -> "cuda" where torch sees a GPU, else "cpu". Raises InputError for a GPU that isn't there."""
+    """ "auto" -> "cuda" where torch sees a GPU, else "cpu"; each of torchrun's ranks on a machine has a GPU of its own.
+    Raises InputError for a GPU that isn't there."""
     import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", chosen):
@@ -298,9 +317,12 @@ def resolve_device(chosen: str) -> str:
     available = torch.cuda.is_available()
     if chosen.startswith("cuda") and not available:
         raise InputError(f"model.device = {chosen!r}: torch sees no GPU here; expected 'auto' or 'cpu'")
-    if chosen.startswith("cuda:") and int(chosen[5:]) >= torch.cuda.device_count():
-        raise InputError(f"model.device = {chosen!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
-    return ("cuda" if available else "cpu") if chosen == "auto" else chosen
+    found = ("cuda" if available else "cpu") if chosen == "auto" else chosen
+    if found == "cuda" and launched().local_world > 1:
+        found = f"cuda:{launched().local_rank}"
+    if found.startswith("cuda:") and int(found[5:]) >= torch.cuda.device_count():
+        raise InputError(f"model.device = {found!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
+    return found
 
 
 def quiet() -> None:

@@ -43,7 +43,7 @@ class PlainScorer(Scorer):
         super().__init__(model)
         self.separable, self.pads, self.cache, self.positions = separable, pads, cache, positions
 
-    def on(self, model: Any) -> PlainScorer:
+    def _on(self, model: Any) -> PlainScorer:
         return PlainScorer(model, self.separable, self.pads, self.cache, self.positions)
 
     @property
@@ -64,7 +64,7 @@ class PlainScorer(Scorer):
         )
 
     def head(self) -> Head | NoHead:
-        return super().head() if self.separable else NoHead()
+        return super().head() if self.separable else self._known(NoHead())
 
     def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
         """As `Scorer.forward`; hidden states are empty where log-probs are asked for."""

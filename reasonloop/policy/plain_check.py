@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.policy.check import UNFIT, differences, filler, ordinary, rounding, worst_of
+from reasonloop.policy.finite import NotFinite
 from reasonloop.policy.plain import Lane, PlainScorer, ways_on
 from reasonloop.policy.reach import shortened
 from reasonloop.policy.scorer import has_plain_head
@@ -35,9 +36,7 @@ def plain_scorer(model: Any, vocabulary: int, name: str) -> PlainScorer:
         except UNFIT as error:
             raise InputError(f"model {name}: its forward pass doesn't run: {first_line(error)}") from error
         if not bool(torch.cat([alone, other]).isfinite().all()):
-            raise InputError(
-                f"model {name}: its logits are not finite: NaN or infinity is among its weights, or comes of them"
-            )
+            raise NotFinite(f"model {name}: its logits are not finite, although its weights are: they are too large")
         if other_attention := _another_answer(model, long, alone):
             raise InputError(
                 f"model {name}: transformers itself gives it other logits with attention {other_attention!r} than with "

@@ -24,6 +24,7 @@ from reasonloop.policy.attention import Plan
 from reasonloop.policy.check import check_packing
 from reasonloop.policy.codec import Codec
 from reasonloop.policy.copies import copied
+from reasonloop.policy.finite import NotFinite, check_finite
 from reasonloop.policy.loading import bundled_names, load_model, resolve_device
 from reasonloop.policy.logprobs import Head, NoHead
 from reasonloop.policy.plain import PlainScorer
@@ -62,28 +63,35 @@ class Policy:
             norms.fuse(self.model)
         self.codec = Codec(tokenizer, model.config, getattr(model, "generation_config", None))
         self.scorer: Scorer = Scorer(self.model)
+        self.scorer.unknown = self.codec.unknown
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", dtype: str = "auto") -> Policy:
+    def load(
+        cls, path: str | Path, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    ) -> Policy:
         """The policy at `path`: a Hugging Face folder, a GGUF file, a run folder (its product), a bundled model's name
         ("countdown"), or a model of the Hugging Face hub ("owner/name", "owner/name@revision").
 
         `device`: "cpu", "cuda", "cuda:1", or "auto", which is a GPU when torch sees one. `dtype`: what it computes in,
-        "float32", "bfloat16", or "auto" as `compute_in` has it.
+        "float32", "bfloat16", or "auto" as `compute_in` has it. `trust_remote_code`: runs the Python code in the model's
+        folder, which may do all that you may.
 
-        Raises InputError when there is no model there, when it cannot be loaded, or when the model computes
-        something that packed streams cannot reproduce (`policy.check`).
+        Raises InputError when there is no model there, when it cannot be loaded, when not all of its weights are numbers
+        (NotFinite), or when the model computes something that packed streams cannot reproduce (`policy.check`).
         """
         device = resolve_device(device)
         if dtype not in DTYPES:
             raise InputError(f"model.dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
         if dtype == "auto":
             dtype = default_dtype(device)
-        policy = cls(*load_model(path, device, dtype))
+        policy = cls(*load_model(path, device, dtype, trust_remote_code))
         policy.name = str(path)
         policy.codec.check_end(str(path))
+        check_finite(policy.model, str(path))
         try:
             check_packing(policy.scorer, policy.vocabulary, str(path))
+        except NotFinite:
+            raise
         except InputError as error:
             policy.go_plain(str(error.__cause__ or error))
         return policy
@@ -98,6 +106,7 @@ class Policy:
         isn't exact either."""
         self.model.set_attn_implementation(self._own_attention)
         self.scorer, self.reason = plain_scorer(self.model, self.vocabulary, self.name), reason
+        self.scorer.unknown = self.codec.unknown
 
     def notes(self) -> list[str]:
         """What a reader should know of how it is computed, a line each."""
@@ -183,6 +192,7 @@ class Policy:
         except SafetensorError as error:  # a full disk is no OSError there
             raise OSError(f"{folder}: {error}") from error
         self.codec.tokenizer.save_pretrained(folder)
+        self.codec.write_ends(folder)
         usual_modes(folder)
 
     def save_adapter(self, folder: str | Path) -> None:
@@ -205,6 +215,12 @@ class Policy:
     def device(self) -> torch.device:
         device: torch.device = self.model.device
         return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in"""
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
 
     @property
     def vocabulary(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ ComputePath = Literal["packed", "plain"]
 """How a policy computes: on packed streams with our attention, or by its own forward pass (policy/plain.py)"""
 
 
+AnyHead = TypeVar("AnyHead", Head, NoHead)
+
+
 @dataclass(frozen=True)
 class Scored:
     """Of a stream's M target tokens."""
@@ -45,10 +49,13 @@ class Scorer(nn.Module):
     path: ComputePath = "packed"
     shares_prompts = True
     """Whether equal prompts of a stream are computed once"""
+    unknown: tuple[int, ...] = ()
+    """Tokens that are never sampled, in order: the distribution is the one without them (`Codec.unknown`)"""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self._absent: Tensor | None = None
 
     @property
     def packing(self) -> Packing:
@@ -57,7 +64,18 @@ class Scorer(nn.Module):
 
     def on(self, model: Any) -> Scorer:
         """The same for another module tree of the same model."""
+        twin = self._on(model)
+        twin.unknown = self.unknown
+        return twin
+
+    def _on(self, model: Any) -> Scorer:
         return Scorer(model)
+
+    def whole(self) -> Scorer:
+        """The same with all tokens that the model has logits for."""
+        twin = self._on(self.model)
+        twin.unknown = ()
+        return twin
 
     def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
         """`sampling`: the distribution; None for the hidden states alone (a critic's trunk)."""
@@ -84,4 +102,23 @@ class Scorer(nn.Module):
         config = self.model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", 1.0) or 1.0) / float(getattr(config, "logits_scaling", 1.0) or 1.0)
         output = self.model.get_output_embeddings()
-        return Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None))
+        return self._known(Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None)))
+
+    def _known(self, head: AnyHead) -> AnyHead:
+        """A head without the unknown tokens."""
+        if not self.unknown:
+            return head
+        words, scattered = apart(self.unknown, int(self.model.config.get_text_config().vocab_size))
+        if scattered and (self._absent is None or self._absent.device != self.model.device):
+            self._absent = torch.zeros(words, dtype=torch.bool)
+            self._absent[list(scattered)] = True
+            self._absent = self._absent.to(self.model.device)
+        return replace(head, words=words, absent=self._absent)
+
+
+def apart(unknown: Sequence[int], vocabulary: int) -> tuple[int, Sequence[int]]:
+    """How many tokens are left without the unknown ones at a vocabulary's end, and the unknown ones among them."""
+    words, ending = vocabulary, len(unknown)
+    while ending and unknown[ending - 1] == words - 1:
+        words, ending = words - 1, ending - 1
+    return words, unknown[:ending]

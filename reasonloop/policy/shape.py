@@ -118,17 +118,23 @@ class Shape:
     def _counted(self, gated: bool) -> int:
         """Weights where no file tells: matrices, tables and norms; biases are left out."""
         matrices = {name: a * b for name, (a, b) in self.linear.items() if gated or name != "gate_proj"}
-        return self._tables + self.layers * (sum(matrices.values()) + 2 * self.hidden) + self.hidden
+        return self.tables + self.layers * (sum(matrices.values()) + 2 * self.hidden) + self.hidden
 
     @property
-    def _tables(self) -> int:
+    def layer(self) -> int:
+        """Weights of a layer's matrices"""
+        return sum(a * b for a, b in self.linear.values())
+
+    @property
+    def tables(self) -> int:
+        """Weights of the embedding table and the head, once where they are one"""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     @property
     def cost(self) -> Cost:
         """Norms and biases count as matrices: they are a thousandth."""
         return Cost(
-            self.count - self._tables,
+            self.count - self.tables,
             self.vocabulary * self.hidden,
             self.layers * self.heads * self.head_dim,
             2 * self.layers * self.key_heads * self.head_dim,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reasonloop.analysis.arms import EvaluatedPolicy, by_arm, evaluated, largest_k
-from reasonloop.analysis.diversity import diversity
+from reasonloop.analysis.diversity import TRUNK, diversity
 from reasonloop.analysis.forgetting import SAMPLES, forgetting
 from reasonloop.analysis.overfitting import fall_from_peak
 from reasonloop.analysis.stability import SPIKE, stability
@@ -160,7 +160,12 @@ def _diversity(run: RunData, database: duckdb.DuckDBPyConnection, found: Analyse
             f"CREATE TEMP VIEW rollouts AS SELECT * FROM memory.main.rollouts WHERE hash(problem_id) % {share} = 0"
         )
         found.note("diversity-section", f"Over one in {share} of the training problems, drawn at random.")
-    branches = [r[0] for r in database.execute("SELECT DISTINCT branch FROM rollouts ORDER BY branch DESC").fetchall()]
+    branches = [
+        r[0]
+        for r in database.execute(
+            f"SELECT DISTINCT {TRUNK} AS trunk FROM rollouts WHERE branch <> 'eval' ORDER BY trunk DESC"
+        ).fetchall()
+    ]
     empty = False
     for branch in branches:
         arm = run.branches().get(branch, branch)

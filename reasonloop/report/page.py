@@ -17,7 +17,7 @@ from reasonloop.report.figures import all_figures
 from reasonloop.report.findings import findings_section, nothing_learned, shown_verdict, with_code
 from reasonloop.report.headline import headline
 from reasonloop.report.results import duration, heading_cell, html_table, results_section
-from reasonloop.report.run import RunData, number, read_run
+from reasonloop.report.run import RunData, number, read_run, trunk
 from reasonloop.report.sample import browse
 from reasonloop.report.sections import SECTIONS, contents, plots_section
 from reasonloop.report.shell import document, write_page
@@ -65,7 +65,7 @@ def render(run: RunData, version: str = "") -> str:
         found.note("stability", HEALTHY)
     figures = [*all_figures(run), *found.figures]
     rollouts = browse(run, shown_verdict(run, findings))
-    names = {branch: run.name(arm) for branch, arm in run.branches().items()}
+    names = run.branch_names()
     sections = [
         findings_section(findings, bool(rollouts["samples"])),
         results_section(run),
@@ -112,19 +112,23 @@ def sentence(run: RunData) -> str:
     what = (
         f"{run.title} on the task {run.option('task', 'name', '?')} from the model {run.option('model', 'path', '?')}"
     )
+    if run.imported:
+        what = f"{run.title} on the task {run.option('task', 'name', '?')}, imported and judged again"
     told = run.method.sentence if run.method else None
     with suppress(InputError, KeyError):  # another version's recipe
         what = told(flat(run.recipe().model_dump(mode="json"))) if told else what
     seconds = sum(s for line in run.lines if (s := number(line, "seconds")))
     amount = _rollouts_spent(run)
     amount += f"; their steps and the fine-tuning took {duration(seconds)}" if amount and seconds else ""
-    seed = f" Seed {run.config['seed']}." if "seed" in run.config else ""
+    seed = f" Seed {run.config['seed']}." if "seed" in run.config and not run.imported else ""
     return f"{what}.{seed}{amount + '.' if amount else ''}"
 
 
 def _rollouts_spent(run: RunData) -> str:
     """Training rollouts in all, and of each arm where two share some, which were sampled once."""
-    spent = {line["branch"]: number(line, "rollouts") or 0 for line in run.stage("explore")}
+    # of explorations side by side the line behind them has the count, whatever order they ended in
+    counted = [line for line in run.lines if line.get("stage") in ("explore", "branches")]
+    spent = {trunk(line): number(line, "rollouts") or 0 for line in counted}
     common = [number(line, "rollouts") or 0 for line in run.stage("explore") if line.get("shared_with")]
     shared = max(common, default=0) if len(spent) > 1 else 0
     total = sum(spent.values()) - shared

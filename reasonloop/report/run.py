@@ -21,6 +21,16 @@ from reasonloop.methods import Method, method
 TRAINING = {"explore": "Exploration", "rft": "Fine-tuning on experts", "sft": "Supervised fine-tuning"}
 """Stages that train, and what a reader calls them"""
 
+IMPORTED = (
+    (
+        "tokens",
+        "UTF-8 bytes",
+        "Token ids: its files have none and no model was named: lengths are counted in UTF-8 bytes.",
+    ),
+    ("logprobs", "none", "Log-probs: its trainer kept none, so that nothing is said of entropy, ratios and weights."),
+)
+"""Of an imported run what config.toml says, and what a reader then misses"""
+
 
 @dataclass
 class RunData:
@@ -52,7 +62,15 @@ class RunData:
     @property
     def title(self) -> str:
         """What a reader calls the method"""
+        if self.imported:
+            return f"Rollouts of {self.imported.get('trainer', 'another trainer')}"
         return self.method.title if self.method else str(self.config.get("method", "A run"))
+
+    @property
+    def imported(self) -> Mapping[str, Any]:
+        """Of a run that was imported: where its rollouts are from"""
+        found = self.config.get("imported")
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
@@ -85,7 +103,7 @@ class RunData:
     def rl_steps(self) -> dict[str, list[dict[str, Any]]]:
         """RL step lines by arm, in the order of tables; steps that were done once for two arms are in both."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for line in sorted(self.stage("explore"), key=lambda line: (line["iteration"], line["step"])):
+        for line in sorted(self.stage("explore"), key=lambda line: (line["iteration"], line["step"], twin(line))):
             for arm in arms_of(line):
                 found.setdefault(arm, []).append(line)
         return {arm: found[arm] for arm in _in_order(found)}
@@ -96,8 +114,15 @@ class RunData:
         return self.rl_steps().get(arm) or [line for line in self.stage("explore") if line["branch"] in branches]
 
     def branches(self) -> dict[str, str]:
-        """The arm that each branch of the store belongs to."""
-        return {line["branch"]: arm_of(line) for line in self.stage("explore")}
+        """The arm that each branch of the store belongs to; explorations side by side are one branch."""
+        return {trunk(line): arm_of(line) for line in self.stage("explore")}
+
+    def branch_names(self) -> dict[str, str]:
+        """What a reader calls each branch of the store."""
+        return {
+            line["branch"]: self.name(arm_of(line)) + (f", branch {twin(line)}" if twin(line) else "")
+            for line in self.stage("explore")
+        }
 
     def stage(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line.get("stage") == name]
@@ -142,12 +167,24 @@ def read_run(folder: Path) -> RunData:
         run.done = bool(read_object(folder / "state.json").get("stage") == "done")
     with suppress(InputError):
         run.progress = read_object(folder / "progress.json")
+    run.missing += [text for key, value, text in IMPORTED if run.imported.get(key) == value]
     for stage in run.method.stages if run.method and not run.done else ():
         if not run.stage(stage):
             run.missing.append(f"{TRAINING.get(stage, stage)}: nothing of it is finished yet.")
     if not run.results:
         run.missing.append("Held-out results: nothing has been evaluated yet.")
     return run
+
+
+def trunk(line: Mapping[str, Any]) -> str:
+    """A line's branch without the number of one of several explorations side by side."""
+    return str(line["branch"]).partition(".")[0]
+
+
+def twin(line: Mapping[str, Any]) -> int:
+    """The number of one of several explorations side by side; 0 for an only one."""
+    found = str(line["branch"]).partition(".")[2]
+    return int(found) if found.isdecimal() else 0
 
 
 def number(record: Mapping[str, Any], key: str) -> float | None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from reasonloop.files import (
     ADAPTER,
+    TRAINER_SHARDS,
     TRAINER_STATE,
     drop_folder,
     read_object,
@@ -84,7 +85,7 @@ class Checkpoint:
 
     def deliver(self, folder: Path) -> None:
         """Its policy in another folder, which must not be there yet, by links to the same files."""
-        replace_folder(self._linked(folder, without=(self.STATE, TRAINER_STATE, ADAPTER)), folder)
+        replace_folder(self._linked(folder, without=(self.STATE, TRAINER_STATE, TRAINER_SHARDS, ADAPTER)), folder)
 
     def _linked(self, folder: Path, without: tuple[str, ...]) -> Path:
         partial = folder.with_name(folder.name + ".partial")
@@ -99,6 +100,7 @@ class Checkpoint:
 
     def drop_trainer_state(self) -> None:
         (self.folder / TRAINER_STATE).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / TRAINER_SHARDS, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> None:

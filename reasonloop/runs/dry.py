@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from reasonloop.config import LoraSettings, Recipe, Rl, Training
+from reasonloop.config import LoraSettings, Recipe, Rl, Training, dealt
+from reasonloop.policy.loading import bundled_names
 from reasonloop.records import Place
+from reasonloop.runs.handed import explorer_values, finetuner_values, stage_folder, words_of
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 
 # work in units of one evaluation rollout: training on a rollout costs about as much again, and a bit
 RL_ROLLOUT, TRAINED_EXAMPLE = 2.5, 1.5
+
+RUN = Path("RUN")
+"""A run's folder, in a plan"""
 
 
 def expected_experts(recipe: Recipe, train: int) -> int:
@@ -24,7 +32,8 @@ class Asked:
     """A stage as the method asked for it, for what it will need."""
 
     kind: str
-    """explore, share, finetune, evaluate, drop or deliver"""
+    """explore, elsewhere (an exploration by a command), share, finetune, evaluate, drop, leave (its policy goes, whatever is
+    kept) or deliver"""
     name: str
     """`Place.name`, or the policy's"""
     stage: str = ""
@@ -32,6 +41,7 @@ class Asked:
     amount: float = 0.0
     """Rollouts of an exploration or evaluation, examples times epochs of a fine-tuning"""
     learn: bool = True
+    """Whether it is trained here"""
     ends: bool = True
     """Whether nothing goes on from it"""
     keep_best: bool = False
@@ -76,13 +86,48 @@ class DryStages:
             how += self._adapter("rl", options) if budget.learn else ""
             reward = self.recipe.exploration.form
             how += f" with {reward} exploration reward" if reward != "none" and not budget.outcome_only else ""
-            self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts")
+            if self._by_command(arm):
+                how = f"exploration by explorer.command ({self.recipe.explorer.rollouts})"
+            self._say("explore", f"{arm.label}: {how} from {start} to {until:,} rollouts{self._side_by_side(arm)}")
+            if self._by_command(arm):
+                self._command("explorer", start, place, explorer_values(self.recipe, RUN, until))
             self.units += (until - spent) * (RL_ROLLOUT if budget.learn else 1)
-            self.stages.append(
-                Asked("explore", place.name, "explore", until - spent, budget.learn, budget.ends, budget.keep_best)
-            )
+            self.stages += self._explorations(place, until - spent, budget, arm)
             self._spent[place.name] = until
-        return Explored(place.name, max(until, spent), f"{place.name}'s best" if budget.keep_best else None)
+        policy = None if self._elsewhere(arm) and not self.recipe.explorer.model else place.name
+        return Explored(policy, max(until, spent), f"{place.name}'s best" if budget.keep_best else None)
+
+    def _elsewhere(self, arm: Arm) -> bool:
+        return arm.name == "main" and bool(self.recipe.elsewhere)
+
+    def _by_command(self, arm: Arm) -> bool:
+        return self._elsewhere(arm) and bool(self.recipe.explorer.command)
+
+    def _command(self, which: str, start: Source, place: Place, given: Mapping[str, Any]) -> None:
+        """The command as it will be run."""
+        model: Path | str = RUN / "checkpoints" / str(start)
+        if start == self.recipe.model.source:
+            there = start not in bundled_names() and Path(start).is_dir()
+            model = start if there else stage_folder(RUN, place) / "model"
+        self.lines.append(f"  $ {shlex.join(words_of(self.recipe, which, RUN, place, model, given))}")
+
+    def _side_by_side(self, arm: Arm) -> str:
+        branches = self.recipe.scale.branches if self._elsewhere(arm) else 1
+        address = self.recipe.scale.address
+        where = f", on Ray ({address})" if address else ""
+        return f", in {branches} branches{where}" if branches > 1 else ""
+
+    def _explorations(self, place: Place, rollouts: int, budget: Budget, arm: Arm) -> list[Asked]:
+        """One, or several side by side, whose policies go when they end."""
+        if self._by_command(arm):
+            return [Asked("elsewhere", place.name, "explore", rollouts)]
+        asked = Asked("explore", place.name, "explore", rollouts, budget.learn, budget.ends, budget.keep_best)
+        if not self._side_by_side(arm):
+            return [asked]
+        shares = dealt(rollouts, self.recipe.scale.branches, self.recipe.rl.rollouts_per_step)
+        names = [replace(place, branch=f"{place.branch}.{k}").name for k in range(1, len(shares) + 1)]
+        each = [replace(asked, name=name, amount=share) for name, share in zip(names, shares, strict=True)]
+        return [one for own in each for one in (own, Asked("leave", own.name))]
 
     def share(self, place: Place, other: Place) -> None:
         self.stages.append(Asked("share", place.name, others=(other.name,)))
@@ -112,11 +157,12 @@ class DryStages:
         epochs: float,
     ) -> Source:
         found = examples()
-        self._say(
-            "finetune",
-            f"{arm.label}: {place.stage.upper()}{self._adapter(place.stage, options)} from {start}, {epochs:g} epochs",
-        )
-        self.stages.append(Asked("finetune", place.name, place.stage, len(found) * epochs))
+        outside = place.stage == "rft" and bool(self.recipe.finetuner.command)
+        how = " by finetuner.command" if outside else self._adapter(place.stage, options)
+        self._say("finetune", f"{arm.label}: {place.stage.upper()}{how} from {start}, {epochs:g} epochs")
+        if outside:
+            self._command("finetuner", start, place, finetuner_values(RUN, place, epochs))
+        self.stages.append(Asked("finetune", place.name, place.stage, len(found) * epochs, learn=not outside))
         self.finetunings[place.name] = len(found) * epochs * TRAINED_EXAMPLE
         self.units += self.finetunings[place.name]
         return place.name

@@ -15,6 +15,7 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.machine import room
 from reasonloop.machine.devices import CORE, REFERENCE, Device, device_named
+from reasonloop.machine.launch import launched
 from reasonloop.machine.room import Room, shown
 from reasonloop.machine.threads import available_cores
 from reasonloop.policy.loading import shape_of
@@ -30,7 +31,7 @@ LEAST_MICROBATCH, LEAST_SLOTS, RANK = 512, 8, 16
 
 @dataclass(frozen=True)
 class Where:
-    """Where a run computes, and what room there is."""
+    """Where a run computes, and what room there is: for each rank, where torchrun has started several."""
 
     kind: str
     """ "cpu" or "cuda" """
@@ -47,7 +48,8 @@ class Where:
             return cls("cuda", None, REFERENCE, f"one {REFERENCE.name}")
         if wanted != "cpu" and found and not _cpu_build():
             return cls("cuda", found[0].room, device_named(found[0].name), found[0].name)
-        return cls("cpu", room.memory(), CORE, "the CPU")
+        there, beside = room.memory(), launched().local_world
+        return cls("cpu", Room(there.free // beside, there.total // beside), CORE, "the CPU")
 
 
 def _cpu_build() -> bool:
@@ -93,7 +95,7 @@ def needs_of(recipe: Recipe, dry: DryStages, out: Path, problems: Sequence[Probl
     if shape is None:
         return None
     where, longest = Where.of(recipe), max((len(problem.text) for problem in problems or ()), default=0)
-    plan = Plan.of(recipe, dry, shape, where.kind, available_cores(), longest)
+    plan = replace(Plan.of(recipe, dry, shape, where.kind, available_cores(), longest), ranks=launched().world)
     if where.kind == "cuda" and where.room is not None:
         plan = replace(plan, memory=where.room.total)
     return Needs(plan, where, out, tuple(memory(plan)), disk(plan))
@@ -140,7 +142,7 @@ def lines(needs: Needs) -> list[str]:
     found = [
         f"model: {plan.shape.count / 1e6:,.1f}M weights of {plan.element} bytes",
         f"memory, estimated, on {where.name} ({there}):",
-        *(_row(need) for need in needs.memory),
+        *(row(need) for need in needs.memory),
     ]
     if where.kind == "cuda" and plan.recipe.optimizer.offload:
         found.append("  the optimizer's moments are the CPU's where the GPU has too little room")
@@ -155,7 +157,8 @@ def lines(needs: Needs) -> list[str]:
     return [*found, _time(needs), *_notes(needs)]
 
 
-def _row(need: Need) -> str:
+def row(need: Need) -> str:
+    """What takes its memory, in a line."""
     parts = ", ".join(f"{name} {shown(size)}" for name, size in need.parts.items() if size >= 1 << 20)
     return f"  {need.stage:21} {shown(need.bytes):>9}: {parts}"
 
@@ -175,6 +178,8 @@ def _time(needs: Needs) -> str:
     if where.kind == "cpu" and found > 24:
         gpu = replace(plan, device="cuda")
         also = f"; on one {REFERENCE.name} about {hours(gpu, REFERENCE) or 0:.1f} h"
+    if any(one.kind == "elsewhere" or (one.kind == "finetune" and not one.learn) for one in plan.stages):
+        also += "; what the commands take is not in it"
     return f"time: about {told} on {on} ({about}, responses {LENGTH:.0%} of sampling.max_tokens long){also}"
 
 
@@ -185,7 +190,7 @@ def _notes(needs: Needs) -> list[str]:
         need = needs.largest
         found.append(
             f"note: {need.stage} may need {shown(need.bytes)}, {shown(needs.where.room.free)} are free on "
-            f"{needs.where.name}; {_what_to_set(needs, needs.where.room.free, certain=False)}"
+            f"{needs.where.name}; {what_to_set(needs.plan, needs.where.room.free, certain=False)}"
         )
     free = room.disk(needs.out).free
     if needs.disk.most > free:
@@ -202,7 +207,7 @@ def require_room(needs: Needs) -> list[str]:
         what = " + ".join(name for name in need.parts if name not in ("process", "activations", "panels"))
         raise InputError(
             f"{need.stage} needs {shown(need.certain)} for {what} alone, {where.name} has {shown(where.room.total)} in "
-            f"all; {_what_to_set(needs, where.room.total, certain=True)}"
+            f"all; {what_to_set(needs.plan, where.room.total, certain=True)}"
         )
     there = room.disk(needs.out)
     if needs.disk.checkpoints > there.total:
@@ -213,11 +218,10 @@ def require_room(needs: Needs) -> list[str]:
     return _notes(needs)
 
 
-def _what_to_set(needs: Needs, size: int, certain: bool) -> str:
+def what_to_set(plan: Plan, size: int, certain: bool) -> str:
     """The first of some settings that makes it fit, or the most that they do together."""
-    recipe = needs.plan.recipe
-    for overrides in remedies(recipe):
-        changed = _changed(needs.plan, overrides)
+    for overrides in remedies(plan.recipe):
+        changed = _changed(plan, overrides)
         most = max(need.certain if certain else need.bytes for need in memory(changed))
         if most <= size:
             return f"it fits with {' '.join(overrides)}"

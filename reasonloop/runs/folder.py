@@ -7,7 +7,7 @@ import json
 import math
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -20,8 +20,12 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 
-MAY_DIFFER = ("checkpoint_seconds", "keep_checkpoints", "track.")
-"""Options that a continued run may have otherwise, and sections of such: they don't touch the result"""
+MAY_DIFFER = (
+    *("checkpoint_seconds", "keep_checkpoints", "model.date", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
+    *("scale.address", "scale.files", "scale.retries", "scale.deadline"),
+)
+"""Options that a continued run may have otherwise, and sections of such: they don't touch the result (but for a command
+that has to be mended), or, the date, are looked at elsewhere"""
 
 
 class RunFolder:
@@ -77,16 +81,25 @@ class RunFolder:
         found: dict[str, Any] = tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))["ran_on"]
         return found
 
-    def changed(self) -> list[str]:
-        """What is another here than where the run began, of what the bytes of its results depend on."""
-        began = flat(self._ran_on)
-        now = flat(describe_machine(self.recipe))
-        keys = ("processor", "compiler", "kernels", "python", *(key for key in now if key.startswith("versions.")))
-        return [
-            f"{key.removeprefix('versions.')}: {began.get(key, 'unknown') or 'none'} when it began, {now[key] or 'none'} now"
-            for key in keys
-            if began.get(key) != now[key]
-        ]
+    def changed(self, there: Mapping[str, Any] | None = None) -> list[str]:
+        """What is another here than where the run began, of what the bytes of its results depend on; or `there`, on a
+        machine that `describe_machine` has described."""
+        began = {"ranks": 1} | flat(self._ran_on)
+        now = {"ranks": 1} | flat(there or describe_machine(self.recipe))
+        keys = (
+            "ranks",
+            "processor",
+            "compiler",
+            "kernels",
+            "python",
+            *(key for key in now if key.startswith("versions.")),
+        )
+        where, found = "there" if there else "now", []
+        for key in keys:
+            if began.get(key) != now[key]:
+                then = began.get(key, "unknown") or "none"
+                found.append(f"{key.removeprefix('versions.')}: {then} when it began, {now[key] or 'none'} {where}")
+        return found
 
     @property
     def state(self) -> dict[str, Any]:
@@ -127,6 +140,11 @@ class RunFolder:
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != text:
             write_atomically(path, text)
 
+    def relog(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Has every line as `change` makes it of the one that stood there."""
+        text = "".join(json.dumps(change(line)) + "\n" for line in self.metrics())
+        write_atomically(self.path / "metrics.jsonl", text)
+
     def metrics(self) -> list[dict[str, Any]]:
         return metrics_in(self.path)
 
@@ -165,7 +183,7 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
     differing = [
         one
         for one in sorted(differences(recipe, folder), key=lambda one: one.key)
-        if not one.key.startswith(MAY_DIFFER)
+        if not one.key.startswith(MAY_DIFFER) or (one.key.endswith(".command") and not (one.there and one.here))
     ]
     if differing:
         told = differing[0]

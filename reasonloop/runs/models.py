@@ -11,7 +11,7 @@ from reasonloop.policy.hub import HubName, commit_of, hold, hub_name
 from reasonloop.policy.loading import beneath, weights_of
 
 
-def _sources(recipe: Recipe) -> dict[str, str]:
+def sources(recipe: Recipe) -> dict[str, str]:
     """What the recipe loads models from, by the option that names it."""
     found = {"model": recipe.model.source}
     judge = recipe.exploration.judge
@@ -23,7 +23,7 @@ def _sources(recipe: Recipe) -> dict[str, str]:
 def hub_models(recipe: Recipe) -> dict[str, HubName]:
     """The recipe's models of the hub, by what it calls them; those that it gives the commit of aren't among them. Raises
     InputError for a revision of a folder on this machine."""
-    return _moving(_sources(recipe).values())
+    return _moving(sources(recipe).values())
 
 
 def _beneath(recipe: Recipe) -> dict[str, HubName]:
@@ -59,11 +59,11 @@ def pinned(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
             raise InputError(
                 f"model {source}: the run began with a folder of this name, which isn't here any more; expected it back"
             )
-    sources = _sources(recipe)
-    if commit := commits.get(sources["model"]):
+    loaded = sources(recipe)
+    if commit := commits.get(loaded["model"]):
         path = recipe.model.path.partition("@")[0]
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": path, "revision": commit})})
-    if commit := commits.get(sources.get("judge", "")):
+    if commit := commits.get(loaded.get("judge", "")):
         options = recipe.exploration
         judge = options.judge.model_copy(update={"model": f"{options.judge.model.partition('@')[0]}@{commit}"})
         recipe = recipe.model_copy(update={"exploration": options.model_copy(update={"judge": judge})})

@@ -48,6 +48,9 @@ class Plan:
     """Tokens of the longest prompt, guessed from its characters"""
     memory: int = 80 * 10**9
     """Bytes of the GPU's memory"""
+    ranks: int = 1
+    """Devices that learn together, each with its share of masters, moments and gradients of all weights (FSDP2). Adapters
+    and critics are whole on each"""
 
     @classmethod
     def of(cls, recipe: Recipe, dry: DryStages, shape: Shape, device: str, threads: int, longest: int) -> Plan:
@@ -78,11 +81,25 @@ class Plan:
         settings = self.adapter(stage)
         return self.shape.count if settings is None else self.shape.adapter(settings.rank, settings.targets)
 
+    def shares(self, stage: str) -> int:
+        """Into how many parts what a stage trains is cut."""
+        return 1 if self.adapter(stage) else self.ranks
+
+    def checkpoint(self, stage: str) -> float:
+        """Bytes of one to go on from: weights, float32 masters and moments; of an adapter nothing else."""
+        trained = self.trained(stage)
+        size = trained * (FLOAT32 * (self.element < FLOAT32) + STATE_BYTES[self.recipe.optimizer.state])
+        size += trained * self.element if self.adapter(stage) else self.weights
+        if stage == "explore" and self.recipe.rl.objective == "ppo":
+            size += trained * (FLOAT32 + STATE_BYTES[self.recipe.optimizer.state])
+        return size
+
     def microbatch(self, stage: str) -> int:
-        """Tokens of the largest one: no more than an update has."""
+        """Tokens of the largest one: no more than a rank has of an update."""
         recipe = self.recipe
         rl, batch = recipe.rl, (recipe.sft if stage == "sft" else recipe.rft).batch_size
         examples = rl.rollouts_per_step // rl.updates_per_step if stage == "explore" else batch
+        examples = -(-examples // self.ranks)
         update = examples * self.recipe.sampling.max_tokens + -(-examples // rl.group_size) * self.prompt
         return max(min(recipe.optimizer.microbatch_tokens, update), self.length)
 
@@ -127,7 +144,7 @@ def memory(plan: Plan) -> list[Need]:
             found.append(_sampling(plan, _learned(plan, title, stage) if learn else _based(plan, title)))
             if learn:
                 found.append(_update(plan, _learned(plan, f"{title}, update", stage), stage))
-        elif kind == "finetune":
+        elif kind == "finetune" and learn:
             found.append(_update(plan, _learned(plan, f"{stage.upper()}, update", stage), stage))
     return found
 
@@ -144,8 +161,9 @@ def _learned(plan: Plan, title: str, stage: str) -> Need:
     need.add("weights", trained * plan.element if plan.adapter(stage) else 0, certain=True)
     if plan.adapter(stage):  # written whole when the stage ends
         need.add("merged", plan.weights)
-    need.add("masters", trained * FLOAT32 if plan.element < FLOAT32 else 0, certain=True)
-    need.add("optimizer", 0 if on_gpu else trained * STATE_BYTES[options.optimizer.state], certain=True)
+    own = trained / plan.shares(stage)
+    need.add("masters", own * FLOAT32 if plan.element < FLOAT32 or plan.shares(stage) > 1 else 0, certain=True)
+    need.add("optimizer", 0 if on_gpu else own * STATE_BYTES[options.optimizer.state], certain=True)
     if options.engine.name == "vllm" and plan.device == "cpu":  # there it doesn't sleep
         need.add("engine", plan.weights + float(options.engine.options.get("kv_gib", 2.0)) * 2**30)
     if stage == "explore":
@@ -184,15 +202,18 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
     """A forward and backward pass over the largest micro-batch."""
     shape, element, trained = plan.shape, plan.element, plan.trained(stage)
     recipe = plan.recipe
-    need.add("gradients", trained * FLOAT32, certain=True)
+    need.add("gradients", trained * FLOAT32 / plan.shares(stage), certain=True)
     alone = (
         recipe.model.gradient_checkpointing
         or element < FLOAT32
+        or plan.ranks > 1
         or (stage == "explore" and recipe.rl.objective == "ppo")
     )
     if plan.device == "cpu" and not alone:
         need.add("gradients", (min(plan.threads, MOST_RANKS) - 1) * trained * FLOAT32)
-    if element < FLOAT32:
+    if plan.shares(stage) > 1:  # two layers at once and the tables, whole, with their gradients
+        need.add("gathered", 2 * element * (2 * shape.layer + shape.tables))
+    elif element < FLOAT32:
         need.add("gradients", trained * element)
     tokens = plan.microbatch(stage)
     layer = shape.activations(element)
@@ -244,23 +265,13 @@ class _Checkpoints:
         self.held[name] = len(self.sizes)
         self.sizes.append(size)
 
-    def full(self, stage: str) -> float:
-        """A checkpoint to go on from: weights, float32 masters and moments; of an adapter nothing else."""
-        plan = self.plan
-        trained = plan.trained(stage)
-        size = trained * (FLOAT32 * (plan.element < FLOAT32) + STATE_BYTES[plan.recipe.optimizer.state])
-        size += trained * plan.element if plan.adapter(stage) else plan.weights
-        if stage == "explore" and plan.recipe.rl.objective == "ppo":
-            size += trained * (FLOAT32 + STATE_BYTES[plan.recipe.optimizer.state])
-        return size
-
     def finished(self, stage: str) -> float:
         return self.plan.weights + (self.plan.trained(stage) * self.plan.element if self.plan.adapter(stage) else 0)
 
     def work(self, one: Asked) -> None:
         """A stage's checkpoints, each written beside the one before."""
         finished = self.finished(one.stage) if one.learn else self.plan.weights
-        full = self.full(one.stage)
+        full = self.plan.checkpoint(one.stage)
         last = finished if one.ends else full + (finished if self.plan.adapter(one.stage) else 0)
         if one.keep_best:
             self.put(f"{one.name}'s best", finished)
@@ -272,7 +283,7 @@ class _Checkpoints:
             self.work(one)
         elif one.kind == "share":
             self.held[one.others[0]] = self.held[one.name]
-        elif one.kind == "drop" and not self.plan.recipe.keep_checkpoints:
+        elif one.kind == "leave" or (one.kind == "drop" and not self.plan.recipe.keep_checkpoints):
             self.held.pop(one.name, None)
         elif one.kind == "deliver" and one.name not in self.held:
             self.put("model", self.plan.weights)
@@ -285,7 +296,7 @@ def disk(plan: Plan) -> Disk:
     for one in plan.stages:
         checkpoints.take(one)
     length = plan.recipe.sampling.max_tokens / 2
-    rollouts = sum(one.amount for one in plan.stages if one.kind == "explore")
+    rollouts = sum(one.amount for one in plan.stages if one.kind in ("explore", "elsewhere"))
     answers = sum(one.amount for one in plan.stages if one.kind == "evaluate")
     left = plan.weights * (len(checkpoints.held) if plan.recipe.keep_checkpoints else 1)
     return Disk(checkpoints.most, left, rollouts * (60 + 9 * length), answers * (40 + 2 * length))

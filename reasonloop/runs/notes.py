@@ -7,6 +7,7 @@ from typing import Any
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
+from reasonloop.policy.codec import Codec
 from reasonloop.policy.loading import context_of, has_chat_template, kind_of
 from reasonloop.records import Problem
 from reasonloop.tasks import Task
@@ -47,6 +48,12 @@ def notes(recipe: Recipe, task: Task, problems: Sequence[Problem] | None) -> lis
     """What a reader should know before a run of the recipe, a line each. `problems`: None where they aren't known yet."""
     plain = plain_prompts(recipe.model.source, recipe.task.name, recipe.task.options, problems)
     return [*plain, *unused_probe(recipe, task, problems or ())]
+
+
+def told_of_text(codec: Codec, problems: Sequence[Problem], stop: Sequence[str]) -> list[str]:
+    """What a model's tokenizer does that its user may not know of, a line each: where prompts end, and responses."""
+    first = next((problem for problem in problems if problem.messages is not None), None)
+    return [*(codec.template_notes(first) if first else []), *codec.end_notes(stop)]
 
 
 def plain_prompts(

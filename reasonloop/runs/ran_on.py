@@ -10,6 +10,7 @@ from typing import Any
 from reasonloop.config import Recipe
 from reasonloop.kernels import build
 from reasonloop.machine import compiler, processor
+from reasonloop.machine.launch import launched
 from reasonloop.machine.threads import available_cores
 
 PACKAGES = (
@@ -41,5 +42,6 @@ def describe_machine(recipe: Recipe) -> dict[str, Any]:
         "kernels": build.described(),
         "cores": os.cpu_count() or 1,
         "threads": recipe.threads or available_cores(),
+        **({"ranks": launched().world} if launched().world > 1 else {}),
         "versions": versions,
     }

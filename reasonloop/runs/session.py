@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 import signal
 import threading
@@ -13,9 +14,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from reasonloop.config import Recipe, Sampling
-from reasonloop.errors import Stopped
+from reasonloop.errors import Diverged, Stopped
+from reasonloop.machine.threads import available_cores
 from reasonloop.records import Group, Problem
 from reasonloop.runs.folder import RunFolder
+from reasonloop.runs.inputs import date_of
 from reasonloop.runs.models import pinned
 from reasonloop.runs.progress import Progress
 
@@ -26,20 +29,26 @@ if TYPE_CHECKING:
     from reasonloop.learner.protocol import Learner
     from reasonloop.policy.codec import Codec
     from reasonloop.policy.policy import Policy
+    from reasonloop.ranks.channel import Leader
+    from reasonloop.ranks.doors import Ranks
     from reasonloop.rewards.functions import RewardFunctions
+    from reasonloop.runs.cluster import Cluster
     from reasonloop.store.segments import TrajectoryStore
     from reasonloop.tasks import Task
     from reasonloop.verify.workers import VerifierPool
 
-SHARED = ("engine", "verifier", "rewards")
+SHARED = ("engine", "verifier", "rewards", "cluster")
 """What is closed with the session, if it was used"""
 
 
 class Session:
     """The run in a folder, started or continued. Raises InputError as `RunFolder` does."""
 
-    def __init__(self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None) -> None:
-        """`commits`: those of a new run's models of the hub (`runs.models`); one that goes on knows its own."""
+    def __init__(
+        self, recipe: Recipe, path: Path, commits: Mapping[str, str] | None = None, leader: Leader | None = None
+    ) -> None:
+        """`commits`: those of a new run's models of the hub (`runs.models`); one that goes on knows its own. `leader`: where
+        torchrun has started several ranks."""
         self.folder = RunFolder(recipe, path, commits or {})
         self.recipe = pinned(recipe, self.folder.commits)
         self.progress = Progress(1.0)
@@ -48,8 +57,13 @@ class Session:
         self.stopping = False
         self.said: set[str] = set()
         """What needs to be said once only"""
+        self.skipped = 0
+        """Updates that were left out one after another, up to the last one"""
+        self.apart = 0.0
+        """Nats a token between sampler and learner: the most that was said of it (`stages.alarm`)"""
         self._prompts: dict[str, list[Group]] = {}
         self._held: _Held | None = None
+        self._leader = leader
 
     @cached_property
     def task(self) -> Task:
@@ -73,7 +87,14 @@ class Session:
         """Of the model that the run began with, and so of all of its policies."""
         from reasonloop.policy.codec import Codec
 
-        return Codec.load(self.recipe.model.source)
+        codec = Codec.load(self.recipe.model.source, self.recipe.model.trust_remote_code)
+        codec.date = self.date
+        return codec
+
+    @cached_property
+    def date(self) -> datetime.date:
+        """What chat templates that write today's write, however long the run takes."""
+        return date_of(self.recipe, self.folder.path)
 
     def prompts(self, split: str) -> list[Group]:
         """The split's problems with their prompts as tokens."""
@@ -103,7 +124,48 @@ class Session:
         """The sampling engine, with whatever weights were loaded last."""
         from reasonloop.engine.registry import engine_of
 
-        return engine_of(self.recipe.engine)
+        engine = engine_of(self.recipe.engine)
+        if self.ranks is None:
+            return engine
+        from reasonloop.ranks.doors import RanksEngine
+
+        return RanksEngine(self.ranks, engine)
+
+    @cached_property
+    def ranks(self) -> Ranks | None:
+        """The other ranks, which sample and learn with this process."""
+        if self._leader is None:
+            return None
+        from reasonloop.ranks.doors import Ranks
+
+        return Ranks(self._leader, self.recipe, self.threads)
+
+    @property
+    def world(self) -> int:
+        """Ranks that work on it, this process among them"""
+        return 1 if self._leader is None else 1 + len(self._leader.others)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of this process, and of each rank: those that the run began with, but no more than there are for
+        each."""
+        return self.folder.threads if self._leader is None else min(self.folder.threads, available_cores())
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The Ray cluster that the recipe names. Raises InputError where there is none."""
+        from reasonloop.runs.cluster import Cluster
+
+        return Cluster(self.recipe.scale.address)
+
+    @contextmanager
+    def exploring(self, recipe: Recipe) -> Iterator[None]:
+        """Works by another recipe, which differs in what one of several explorations side by side has otherwise."""
+        own, self.recipe = self.recipe, recipe
+        try:
+            yield
+        finally:
+            self.recipe = own
 
     def sampler(self, sampling: Sampling) -> Sampler:
         """Makes this run's rollouts with whatever weights the engine has loaded."""
@@ -120,6 +182,7 @@ class Session:
     def policy(self, source: str | Path) -> Policy:
         """The policy at `source`, on the device and in the dtype that the recipe asks for, to be read, not changed. It is
         loaded unless it is the one that was asked for last: that one stays in memory until then."""
+        from reasonloop.policy.finite import NotFinite
         from reasonloop.policy.loading import resolve_device
         from reasonloop.policy.policy import Policy
 
@@ -127,7 +190,13 @@ class Session:
             self._held = None
             gc.collect()  # a stage that has ended may hold its policy in a circle; two need not fit
             options = self.recipe.model
-            self.hold(source, Policy.load(source, resolve_device(options.device), options.dtype))
+            try:
+                device, trusted = resolve_device(options.device), options.trust_remote_code
+                self.hold(source, Policy.load(source, device, options.dtype, trusted))
+            except NotFinite as error:
+                if not Path(source).is_relative_to(self.folder.path):
+                    raise
+                raise Diverged(str(error)) from error
             assert self._held is not None
         return self._held.policy
 
@@ -135,6 +204,17 @@ class Session:
         """The same to be changed: nobody else gets it any more."""
         policy, self._held = self.policy(source), None
         return policy
+
+    def let_go(self) -> None:
+        """No policy stays in memory, and nothing of the engine's: a GPU is free for others."""
+        self._held = None
+        if "engine" in self.__dict__:
+            self.engine.close()  # the next load makes it anew
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def hold(self, source: str | Path, policy: Policy) -> None:
         """From now on `policy`, which has the weights at `source`, stands for it."""
@@ -152,6 +232,8 @@ class Session:
         from reasonloop.learner.local import LocalLearner
 
         recipe = self.recipe
+        if self.ranks is not None:
+            return self.ranks.learner(policy, sampling, critic)
         return LocalLearner(policy, recipe.optimizer, sampling, recipe.model.gradient_checkpointing, critic)
 
     # stopping

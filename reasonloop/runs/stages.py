@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from reasonloop.config import Recipe, Training, flat
-from reasonloop.records import Place
+from reasonloop.records import Place, Rollout
 
 Source = str | Path
 """Where a policy is: what a recipe's `model.path` may be (with `@revision`), or a stage's checkpoint"""
@@ -77,6 +77,8 @@ class Examples:
     """Of each response; None: 1"""
     sampled: Sequence[np.ndarray | None] | None = None
     """Which tokens of each response count, bool [T]; None: all"""
+    rollouts: Sequence[Rollout] = ()
+    """What they were, where they are a run's own"""
     expected: int = 0
     """How many there will be, where a plan is made and they aren't known"""
 
@@ -101,6 +103,17 @@ class Budget:
     shared_with: Arm | None = None
     """Another arm whose steps these are, too, and which goes on from here"""
 
+    kept: bool = True
+    """Whether the policy that comes out is; else nothing of it is written"""
+    before: int | None = None
+    """What its arm has spent before; None: what earlier explorations of its branch have"""
+    beside: tuple[int, ...] = ()
+    """What each of the explorations side by side spends, this one among them"""
+
+    def counted(self, rollouts: int) -> int:
+        """What the arm has spent of it when this exploration has spent so many, and those beside it are as far."""
+        return sum(min(rollouts, own) for own in self.beside) if self.beside else rollouts
+
     @property
     def ends(self) -> bool:
         """Whether nothing goes on from where it is spent"""
@@ -111,12 +124,18 @@ class Budget:
 class Explored:
     """What an exploration came to."""
 
-    policy: Source
-    """The policy that came out"""
+    policy: Source | None
+    """The policy that came out; None where it wasn't kept: of an exploration elsewhere nothing but rollouts comes back"""
     rollouts: int
     """Rollouts that were spent"""
     best: Source | None = None
     """The policy that did best on the probe problems, where `keep_best` asked for it"""
+
+    @property
+    def made_here(self) -> Source:
+        """The policy that came out, of an exploration that is never made elsewhere"""
+        assert self.policy is not None
+        return self.policy
 
 
 class Stages(Protocol):

@@ -6,17 +6,23 @@ from functools import lru_cache
 
 import numpy as np
 
+from reasonloop.errors import Diverged
 from reasonloop.learner.protocol import Learner
 from reasonloop.records import Place
 from reasonloop.runs.session import Session
 
+IN_A_ROW = 4
+"""Updates whose gradients are not finite, and with which no run goes on"""
 TRAINING = ("greedy", "explore", "rft")
 """Stages whose seconds an arm's training is made of; SFT came before all arms"""
 
 
 def tell_skipped(run: Session, learner: Learner, before: int, place: str) -> None:
-    """Says it where updates were left out since the learner had skipped `before` of them."""
-    if learner.skipped > before:
+    """Says it where updates were left out since the learner had skipped `before` of them. Diverged after `IN_A_ROW`."""
+    run.skipped = run.skipped + learner.skipped - before if learner.skipped > before else 0
+    if run.skipped >= IN_A_ROW:
+        raise Diverged(f"the gradients of its last {run.skipped} updates are not finite")
+    if run.skipped:
         run.progress.say(f"{place}: update skipped, its gradient is not finite ({learner.skipped} so far)")
 
 

@@ -13,6 +13,7 @@ from reasonloop.policy.policy import Weights
 from reasonloop.records import Place
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Source
+from reasonloop.stages.alarm import diverging
 from reasonloop.stages.common import training_seconds
 
 
@@ -50,7 +51,8 @@ def evaluate(
     counted = read_object(known) if same_as and known.is_file() else None
     if counted is None or counted["rollouts"] != rollouts:  # an exploration that ended early is another policy
         run.progress.say(f"evaluating {name}")
-        rows = answered(run, Weights(policy=run.policy(policy)), split, samples, saved)
+        with diverging(run, lambda: f"the evaluation {name}", "learning rate"):
+            rows = answered(run, Weights(policy=run.policy(policy)), split, samples, saved)
         counted = {
             "task": run.recipe.task.name,
             "split": split,

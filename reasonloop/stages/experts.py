@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from reasonloop.config import Recipe
-from reasonloop.errors import InputError
+from reasonloop.errors import InputError, RunError
 from reasonloop.policy.codec import Codec
 from reasonloop.records import Place, Problem, Rollout, sampled_sum
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Examples, Source
 from reasonloop.stages.common import spent_before
-from reasonloop.stages.solved import GREEDY
-from reasonloop.store.experts import chosen_experts, distinct
+from reasonloop.store.experts import chosen_experts, distinct, expert_rollouts, solved_experts
 from reasonloop.store.segments import list_segments
 from reasonloop.store.weights import expert_weights
 from reasonloop.tasks import Task
@@ -52,6 +51,7 @@ def experts(run: Session, place: Place, start: Source, arm: Arm) -> Examples:
         [(rollout.prompt_tokens, rollout.response_tokens) for rollout in rollouts],
         importance_weights(run, start, rollouts) if options.weighted else None,
         [rollout.sampled for rollout in rollouts],
+        rollouts,
     )
 
 
@@ -60,6 +60,12 @@ WEIGHT_CLIP = 2.0
 
 def importance_weights(run: Session, start: Source, rollouts: Sequence[Rollout]) -> list[float]:
     """min(pi_start/pi_behaviour, WEIGHT_CLIP), mean 1 within each problem; one scoring pass of the iteration's start."""
+    without = sum(bool(np.isnan(rollout.logprobs).any()) for rollout in rollouts)
+    if without:
+        raise RunError(
+            f"rloop.weighted: {without:,} of {len(rollouts):,} experts have no log-probs (another trainer sampled them and "
+            "kept none); expected rloop.weighted=false, in a new run"
+        )
     prompts, responses = [r.prompt_tokens for r in rollouts], [r.response_tokens for r in rollouts]
     scored = run.policy(start).score(prompts, responses, run.recipe.sampling)
     return expert_weights(
@@ -68,20 +74,6 @@ def importance_weights(run: Session, start: Source, rollouts: Sequence[Rollout])
         [rollout.problem_id for rollout in rollouts],
         WEIGHT_CLIP,
     ).tolist()
-
-
-def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
-    """The right greedy responses of `rl.skip_solved`, so that RFT doesn't forget what was left out of the exploration.
-
-    Their problems' success rate is 1: the hard filter lets them through where `rloop.hard_threshold` is 1.
-    """
-    asked = list_segments(run_folder / "trajectories", GREEDY, iteration)
-    return chosen_experts(recipe, run_folder, iteration, GREEDY).rollouts if asked else []
-
-
-def expert_rollouts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
-    """All that the iteration gives RFT to train on: its experts, and what it had solved before it explored."""
-    return [*chosen_experts(recipe, run_folder, iteration).rollouts, *solved_experts(recipe, run_folder, iteration)]
 
 
 def demonstrations(run: Session) -> Examples:

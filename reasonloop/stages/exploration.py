@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.adapted import policy_of_stage
+from reasonloop.stages.alarm import check_first_update, diverging, expect_good
 from reasonloop.stages.common import spent_before, tell_skipped
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
@@ -77,21 +78,15 @@ def explore(run: Session, start: Source, place: Place, arm: Arm, budget: Budget)
     state = ExplorationState.of(checkpoint)
     if state is None or not state.over(budget.until):
         exploration = Exploration(run, start, place, arm, budget)
-        while not exploration.over:
-            step = exploration.sample()
-            exploration.keep(step)
-            if budget.learn and step.useful:
-                exploration.learn(step)
-            exploration.report(step)
-            exploration.probe_if_due()
-            exploration.save_if_due()
+        for _ in exploration.steps():
+            pass
         state = exploration.state
     best = (
         run.folder.checkpoint(Place(place.branch, "best", place.iteration)).folder
         if state.best_average is not None
         else None
     )
-    return Explored(checkpoint.folder, state.rollouts, best)
+    return Explored(checkpoint.folder if budget.kept else None, state.rollouts, best)
 
 
 class Exploration:
@@ -105,7 +100,7 @@ class Exploration:
         self.state = (found or ExplorationState()).gone_on()
         self.place = replace(place, step=self.state.step)
         self.planned = max(1, (budget.planned or budget.until) // options.rollouts_per_step)
-        self.before = spent_before(run, place)
+        self.before = spent_before(run, place) if budget.before is None else budget.before
         prompts = self._prompts(start, fresh=found is None)
         self._take_back()
         policy = policy_of_stage(run, start, place, begun=found is not None) if budget.learn else run.take_policy(start)
@@ -133,6 +128,7 @@ class Exploration:
             planned=options.rollouts_per_step,
             exact=run.engine.exact,
             reference=self.reference,
+            on_first=lambda measured: check_first_update(run, self.learner, measured, self.where),
         )
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:
@@ -146,6 +142,24 @@ class Exploration:
                 f"the exploration {place.name} ended with {self.state.rollouts} rollouts and can't go on to "
                 f"{self.budget.until}: give the budget that it had before planned={self.budget.until}, in a new run"
             ) from None
+
+    def steps(self) -> Iterator[Step]:
+        """Works on it, a step at a time: each is stored, learned from, reported, and saved where that is due."""
+        with diverging(self.run, lambda: self.where, "rl.learning_rate"):
+            while not self.over:
+                step = self.sample()
+                self.keep(step)
+                if self.budget.learn and step.useful:
+                    self.learn(step)
+                self.report(step)
+                self.probe_if_due()
+                self.save_if_due()
+                yield step
+
+    @property
+    def where(self) -> str:
+        """For a reader"""
+        return f"{self.place.name}, step {self.place.step + 1}"
 
     @property
     def over(self) -> bool:
@@ -179,6 +193,7 @@ class Exploration:
         rate = scheduled(options.learning_rate, options.schedule, at, self.planned, options.warmup_steps)
         skipped = self.learner.skipped
         step.measured = self.step_learner.learn(step, rate)
+        expect_good(self.learner)
         del step.measured["loss"]  # a policy gradient's value tells a reader of the run nothing
         tell_skipped(self.run, self.learner, skipped, f"step {number + 1}")
 
@@ -207,8 +222,9 @@ class Exploration:
         self.run.progress.advance(len(spent) * (RL_ROLLOUT if self.budget.learn else 1))
         # refills spend the rollouts of later steps: an exploration that is over has had all of its steps
         planned = self.state.step if self.over else max(self.state.step + 1, self.planned)
+        which = "".join(f" branch {number}, iteration" for number in self.place.twin)
         self.run.progress.step(
-            self.arm.label,
+            self.arm.label + which,
             self.state.step,
             planned,
             iteration=self.place.iteration if "rloop" in self.arm.uses else None,
@@ -259,9 +275,13 @@ class Exploration:
         if self.over or run.stopping or time.monotonic() - self.saved_at >= run.recipe.checkpoint_seconds:
             self.state = replace(self.state, done=self.over)
             ended = self.over and self.budget.ends
-            self.checkpoint.save(self.learner, self.state.to_json(), trainer_state=not ended)
+            if self.over and not self.budget.kept:
+                self.checkpoint.skip(self.state.to_json())
+                self.checkpoint.drop_policy()
+            else:
+                self.checkpoint.save(self.learner, self.state.to_json(), trainer_state=not ended)
             run.folder.set_state(self.place.name, self.place.iteration, self.state.step)
-            if self.over:
+            if self.over and self.budget.kept:
                 run.hold_trained(self.checkpoint.folder, self.learner)
             self.saved_at = time.monotonic()
             run.stop_point()
@@ -296,7 +316,7 @@ class Exploration:
     def _keys(self) -> dict[str, Any]:
         shared = self.budget.shared_with
         also = {"shared_with": shared.name} if shared is not None else {}
-        return {**self.arm.keys, **also, "rollouts": self.state.rollouts + self.before}
+        return {**self.arm.keys, **also, "rollouts": self.budget.counted(self.state.rollouts) + self.before}
 
     def _warn_of_judge(self, measured: Mapping[str, float], asked: int) -> None:
         failed = measured.get("judge_failures", 0.0)

@@ -10,11 +10,13 @@ from pathlib import Path
 from reasonloop.config import Training
 from reasonloop.learner.batch import Example, supervised
 from reasonloop.learner.local import scheduled
+from reasonloop.learner.protocol import Learner
 from reasonloop.records import Place
 from reasonloop.runs.dry import TRAINED_EXAMPLE
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import FEW_EXAMPLES, Arm, Examples, Source
 from reasonloop.stages.adapted import LORA, policy_of_stage
+from reasonloop.stages.alarm import diverging, expect_good, expect_numbers
 from reasonloop.stages.common import shuffled, tell_skipped
 
 
@@ -75,18 +77,27 @@ def finetune(
     first = state["step"] if state else 0
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration, from_step=first)
     passes = Passes(len(found.pairs), options, epochs, run.recipe.seed, place)
-    batch, total = passes.batch, passes.total
     if passes.count < FEW_EXAMPLES and not state:
         told = "1 example" if passes.count == 1 else f"{passes.count} examples"
         run.progress.say(f"{place.stage}: only {told} for {epochs:g} epochs: the policy will learn them by heart")
-    run.progress.total_units += total * batch * TRAINED_EXAMPLE - expected
-    run.progress.skip(first * batch * TRAINED_EXAMPLE)
+    run.progress.total_units += passes.total * passes.batch * TRAINED_EXAMPLE - expected
+    run.progress.skip(first * passes.batch * TRAINED_EXAMPLE)
+    with diverging(run, lambda: f"{place.name}, update {learner.updates}", f"{place.stage}.learning_rate"):
+        _train(run, learner, found, passes, arm, first)
+    return checkpoint.folder
+
+
+def _train(run: Session, learner: Learner, found: Examples, passes: Passes, arm: Arm, first: int) -> None:
+    """The updates from `first` on, each with its line, and checkpoints."""
+    place, batch, total = passes.place, passes.batch, passes.total
+    policy, checkpoint = learner.policy, run.folder.checkpoint(place)
     saved_at = time.monotonic()
     for step in range(first, total):
         began = time.monotonic()
         rate = passes.rate(step)
         skipped = learner.skipped
         measured = learner.update(batch_of(found, passes.chosen(step)), rate)
+        expect_numbers(measured)
         tell_skipped(run, learner, skipped, f"{place.stage} update {step + 1}")
         line = {name: measured[name] for name in ("loss", "entropy", "grad_norm")}
         line |= {"learning_rate": rate, "skipped_updates": learner.skipped, "tokens": int(measured["tokens"])}
@@ -98,6 +109,7 @@ def finetune(
         over = step + 1 == total
         if over or run.stopping or time.monotonic() - saved_at >= run.recipe.checkpoint_seconds:
             # a finished fine-tuning hands on its weights; nobody continues its optimizer
+            expect_good(learner)
             adapter = {LORA: policy.adapter.settings.to_json()} if policy.adapter is not None else {}
             checkpoint.save(learner, {"step": step + 1, "done": over, **adapter}, trainer_state=not over)
             run.folder.set_state(place.name, place.iteration, step + 1)
@@ -105,7 +117,6 @@ def finetune(
                 run.hold_trained(checkpoint.folder, learner)
             saved_at = time.monotonic()
             run.stop_point()
-    return checkpoint.folder
 
 
 def batch_of(examples: Examples, chosen: Sequence[int]) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,10 @@ from reasonloop.learner.batch import (
 )
 from reasonloop.learner.estimates import Estimator
 from reasonloop.learner.losses import Objective
-from reasonloop.learner.protocol import Learner
+from reasonloop.learner.protocol import Learner, Measured
 from reasonloop.policy.policy import Policy
 from reasonloop.records import Group
+from reasonloop.stages.alarm import expect_numbers
 from reasonloop.stages.sampling import Step, with_references
 
 MEANS = ("entropy", "clip_fraction", "kl", "k1")
@@ -42,6 +43,8 @@ class StepLearner:
     exact: bool = True
     """Whether the numbers of the engine that sampled are the learner's to rounding"""
     reference: Policy | None = None
+    on_first: Callable[[Measured], None] | None = None
+    """Called with what a step's first update measured, which nothing was learned before"""
 
     def learn(self, step: Step, rate: float) -> dict[str, float]:
         """The step's updates: `rl.epochs` passes over the useful groups, each cut into `rl.updates_per_step` shares, with
@@ -69,6 +72,11 @@ class StepLearner:
                 if proximal is not None:
                     examples = with_proximal(examples, [logprobs for i in part for logprobs in proximal[i]])
                 results.append(self.learner.update(examples, rate, self.objective))
+                expect_numbers(results[-1])
+                if len(results) == 1 and self.exact and self.on_first is not None:
+                    self.on_first(results[0])
+        if self.exact:
+            step.mismatch = results[0].get("apart")
         measured = {**_over_updates(results), **estimates.measured}
         if proximal is not None:
             measured |= _mismatch(groups, proximal, self.objective.importance_clip)
@@ -80,7 +88,7 @@ class StepLearner:
 def _over_updates(results: Sequence[dict[str, float]]) -> dict[str, float]:
     total = sum(result["tokens"] for result in results)
     means = {name: sum(result[name] * result["tokens"] for result in results) / total for name in MEANS}
-    others = results[0].keys() - {*MEANS, "tokens", "logprob", "learning_rate"}
+    others = results[0].keys() - {*MEANS, "tokens", "logprob", "apart", "learning_rate"}
     means |= {name: float(np.mean([result[name] for result in results])) for name in sorted(others)}
     return means | {"learning_rate": results[-1]["learning_rate"]}
 

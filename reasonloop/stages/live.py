@@ -10,10 +10,12 @@ from reasonloop.records import Place
 from reasonloop.runs.dry import RL_ROLLOUT
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
+from reasonloop.stages import outside
 from reasonloop.stages.adapted import check_delivered, deliver_adapter
 from reasonloop.stages.evaluate import evaluate
 from reasonloop.stages.experts import demonstrations, experts
-from reasonloop.stages.exploration import ExplorationState, explore
+from reasonloop.stages.exploration import ExplorationState
+from reasonloop.stages.explorers import explorer_of
 from reasonloop.stages.finetune import finetune
 
 
@@ -30,10 +32,11 @@ class LiveStages:
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         state = ExplorationState.of(self.run.folder.checkpoint(place)) or ExplorationState()
+        explorer = explorer_of(self.run, arm)
         known = min(state.rollouts, budget.until) - self._counted.get(place.name, 0)
         self.run.progress.skip(max(0, known) * (RL_ROLLOUT if budget.learn else 1))
         self._counted[place.name] = budget.until
-        return explore(self.run, start, place, arm, budget)
+        return explorer.explore(start, place, arm, budget)
 
     def share(self, place: Place, other: Place) -> None:
         folder = self.run.folder
@@ -60,6 +63,8 @@ class LiveStages:
         options: Training,
         epochs: float,
     ) -> Source:
+        if place.stage == "rft" and self.recipe.finetuner.command:
+            return outside.finetune(self.run, start, place, arm, examples, epochs)
         return finetune(self.run, start, place, arm, examples, options, epochs)
 
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:

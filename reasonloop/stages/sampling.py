@@ -35,7 +35,7 @@ class Step:
     seconds: float = 0.0
     """Of sampling"""
     mismatch: float | None = None
-    """Of an engine's log-probs and the learner's, nats, where the engine isn't exact"""
+    """Of the engine's log-probs and the learner's, nats a token, before the step's first update"""
 
     @property
     def rollouts(self) -> list[Rollout]:

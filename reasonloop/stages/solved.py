@@ -8,9 +8,7 @@ from reasonloop.records import Group, Place, Rollout
 from reasonloop.rewards.outcome import outcome_reward
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Source
-
-GREEDY = "greedy"
-"""The store's branch of the greedy responses: one for each training problem, in step 0 of their iteration."""
+from reasonloop.store.experts import GREEDY
 
 
 def greedy_rollouts(run: Session, start: Source, iteration: int) -> list[Rollout]:

@@ -7,6 +7,8 @@
 - eval_rollouts: every response of the evaluations (`store.texts.TEXTS`, and reward: its score, else 1 for right and 0
   otherwise), each with its evaluation's name, place and split
 - problems: what the run was given (`store.texts.PROBLEMS`): JOIN problems USING (problem_id)
+- sources: where imported rollouts come from (`store.sources.SOURCES`): JOIN sources USING (branch, iteration, step,
+  problem_id, sample)
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from reasonloop.files import read_object
 from reasonloop.store.schema import SCHEMA, missing
 from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
 from reasonloop.store.show import finite
+from reasonloop.store.sources import SOURCES, list_sources
 from reasonloop.store.texts import PROBLEMS, TEXTS, problems_file, read_checked
 
 # Columns that are there even if no line of the file has the key, so that a query works on a run that has just begun.
@@ -104,18 +107,20 @@ def _make_views(database: duckdb.DuckDBPyConnection, folder: Path, evals: Sequen
             paths.setdefault(version_of(file), []).append(str(path))
     texts = {path: row for row in evals if (path := folder / "evals" / f"{Path(row['file']).stem}.parquet").is_file()}
     problems = [problems_file(folder)] if problems_file(folder).is_file() else []
+    sources = list_sources(folder)
     every = [path for own in paths.values() for path in own]
-    for path in (*texts, *problems):
+    for path in (*texts, *problems, *sources):
         read_checked(path)
         every.append(str(path))
     if every:  # DuckDB checks a path's permission as it is written in the query and again as it is on the disk
         database.execute(f"SET allowed_paths = {_sql_list([*every, *map(glob.escape, every)])}")
     _make_rollouts(database, paths)
     _make_eval_rollouts(database, texts)
-    if problems:
-        database.execute(f"CREATE VIEW problems AS SELECT * FROM {_parquet(problems)}")
-    else:
-        _make_table(database, "problems", PROBLEMS.empty_table())
+    for name, own, schema in (("problems", problems, PROBLEMS), ("sources", sources, SOURCES)):
+        if own:
+            database.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(own)}")
+        else:
+            _make_table(database, name, schema.empty_table())
 
 
 def _make_eval_rollouts(database: duckdb.DuckDBPyConnection, texts: Mapping[Path, Mapping[str, Any]]) -> None:

@@ -21,11 +21,14 @@ import pyarrow as pa
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
-from reasonloop.records import Rollout
+from reasonloop.records import Place, Rollout
 from reasonloop.store.schema import SCHEMA, to_table
 from reasonloop.store.segments import find_damage, list_segments, open_segment, read_rows, scan
 
 _MEMORY_LIMIT = "1GB"
+
+GREEDY = "greedy"
+"""The store's branch of the greedy responses: one for each training problem, in step 0 of their iteration."""
 
 # Success is judged by the verdict: the reward may hold other parts (an overlong penalty, say).
 _RATES = """
@@ -137,6 +140,9 @@ def select_experts(
     iteration's last step only; a step of fewer than `full_step` rollouts, which the budget cut short, is passed over where
     an earlier one is longer.
 
+    Of explorations side by side ("main.1", "main.2" of branch "main") each has steps of its own, those of the first before
+    those of the second, and a last one of its own.
+
     Memory: below 1 GB (more is spilled to the temporary folder) plus the experts themselves. Raises RunError if the
     iteration has no rollouts or a segment is damaged.
     """
@@ -148,37 +154,56 @@ def select_experts(
             f"{store_folder}: no rollouts of branch {branch!r}, iteration {iteration}; "
             "run the exploration of that iteration first"
         )
-    stored = _Stored({place.step: path for place, path in segments.items()})
+    stored = _Stored(dict(sorted((_number(place), path) for place, path in segments.items())))
     return _select(stored, hard_threshold=hard_threshold, cap=cap, full_step=full_step, seed=seed)
 
 
 def experts_among(rollouts: Sequence[Rollout], *, hard_threshold: float = 0.5, cap: int = 8, seed: int = 0) -> Experts:
-    """The experts of the rollouts of one exploration, by the same query as `select_experts`.
+    """The experts of the rollouts of one exploration, or of several side by side, by the same query as `select_experts`.
 
     Raises InputError if there are none, if they are of several explorations, or if two have one address: the same problem,
     step and sample.
     """
     if cap < 1:
         raise InputError(f"experts: cap = {cap}: expected at least 1")
-    explorations = sorted({(rollout.branch, rollout.iteration) for rollout in rollouts})
+    explorations = sorted({(rollout.place.trunk, rollout.iteration) for rollout in rollouts})
     if len(explorations) != 1:
         got = ", ".join(f"{branch} {iteration}" for branch, iteration in explorations) or "no rollouts"
         raise InputError(f"experts: got {got}; expected the rollouts of one exploration (branch and iteration)")
-    places = Counter((rollout.problem_id, rollout.step, rollout.sample) for rollout in rollouts)
-    (problem, step, sample), count = places.most_common(1)[0]
+    places = Counter((rollout.problem_id, rollout.place, rollout.sample) for rollout in rollouts)
+    (problem, place, sample), count = places.most_common(1)[0]
     if count > 1:
+        step = place.step
         raise InputError(
             f"experts: {count} rollouts of problem {problem} are sample {sample} of step {step}; expected each rollout "
             "once, and a step of its own for each time that a problem is sampled"
         )
     steps: dict[int, list[Rollout]] = {}
     for rollout in rollouts:
-        steps.setdefault(rollout.step, []).append(rollout)
+        steps.setdefault(_number(rollout.place), []).append(rollout)
     return _select(_InMemory(dict(sorted(steps.items()))), hard_threshold=hard_threshold, cap=cap, seed=seed)
 
 
+_STRIDE = 1 << 20
+
+
+def _number(place: Place) -> int:
+    """A step's number among those of all explorations side by side."""
+    if place.step >= _STRIDE:
+        raise ValueError(f"{place.name}: step {place.step}; expected fewer than {_STRIDE}")
+    return sum(twin * _STRIDE for twin in place.twin) + place.step
+
+
+def _numbered(batches: Iterable[pa.RecordBatch], number: int) -> Iterator[pa.RecordBatch]:
+    """The same, of the step with this number."""
+    for batch in batches:
+        at = batch.schema.get_field_index("step")
+        steps = pa.array(np.full(batch.num_rows, number, np.int32))
+        yield batch if at < 0 else batch.set_column(at, batch.schema.field(at), steps)
+
+
 class _Source(Protocol):
-    """Where the rollouts of an exploration are, by step."""
+    """Where the rollouts of an exploration are, by step (`_number`)."""
 
     @property
     def steps(self) -> Mapping[int, object]: ...
@@ -208,7 +233,7 @@ class _Stored:
             return int(file.metadata.num_rows)
 
     def batches(self, step: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return (batch for table in scan(self.steps[step], columns) for batch in table.to_batches())
+        return _numbered((b for table in scan(self.steps[step], columns) for b in table.to_batches()), step)
 
     def rows(self, step: int, rows: Sequence[int]) -> list[Rollout]:
         return read_rows(self.steps[step], rows)
@@ -226,7 +251,7 @@ class _InMemory:
 
     def batches(self, step: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         table = to_table(self.steps[step], run="").select(list(columns))
-        yield from table.append_column("row", pa.array(np.arange(table.num_rows))).to_batches()
+        return _numbered(table.append_column("row", pa.array(np.arange(table.num_rows))).to_batches(), step)
 
     def rows(self, step: int, rows: Sequence[int]) -> list[Rollout]:
         return [self.steps[step][row] for row in rows]
@@ -236,7 +261,7 @@ class _InMemory:
 
 
 def _select(source: _Source, *, hard_threshold: float, cap: int, full_step: int | None = None, seed: int) -> Experts:
-    given = list(source.steps) if full_step is None else [_last_step(source, full_step)]
+    given = list(source.steps) if full_step is None else _last_steps(source, full_step)
     with (
         TemporaryDirectory(prefix="reasonloop-") as spill,
         duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": spill, "threads": 2}) as database,
@@ -248,7 +273,7 @@ def _select(source: _Source, *, hard_threshold: float, cap: int, full_step: int 
         deduplicated, chosen = _choose(database, (source, given), hard, cap, seed)
     rollouts = [r for step, rows in chosen.items() for r in source.rows(step, rows)]
     return Experts(
-        rollouts=sorted(rollouts, key=lambda r: (r.problem_id, r.step, r.sample)),
+        rollouts=sorted(rollouts, key=lambda r: (r.problem_id, _number(r.place), r.sample)),
         rates=rates,
         seen=sum(rate.seen for rate in rates),
         right=sum(rate.right for rate in rates),
@@ -273,6 +298,20 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str
     )
 
 
+def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
+    """The right greedy responses of `rl.skip_solved`, so that RFT doesn't forget what was left out of the exploration.
+
+    Their problems' success rate is 1: the hard filter lets them through where `rloop.hard_threshold` is 1.
+    """
+    asked = list_segments(run_folder / "trajectories", GREEDY, iteration)
+    return chosen_experts(recipe, run_folder, iteration, GREEDY).rollouts if asked else []
+
+
+def expert_rollouts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:
+    """All that the iteration gives RFT to train on: its experts, and what it had solved before it explored."""
+    return [*chosen_experts(recipe, run_folder, iteration).rollouts, *solved_experts(recipe, run_folder, iteration)]
+
+
 def distinct(rollouts: Iterable[Rollout]) -> list[Rollout]:
     """Of rollouts with the same problem and the same response tokens only the first, in the order given."""
     found: dict[tuple[str, bytes], Rollout] = {}
@@ -281,10 +320,13 @@ def distinct(rollouts: Iterable[Rollout]) -> list[Rollout]:
     return list(found.values())
 
 
-def _last_step(source: _Source, full_step: int) -> int:
-    rows = {step: source.count(step) for step in source.steps}
-    enough = min(full_step, max(rows.values()))
-    return [step for step, count in rows.items() if count >= enough][-1]
+def _last_steps(source: _Source, full_step: int) -> list[int]:
+    """Of each of the explorations side by side."""
+    explorations: dict[int, dict[int, int]] = {}
+    for step in source.steps:
+        explorations.setdefault(step // _STRIDE, {})[step] = source.count(step)
+    enough = {twin: min(full_step, max(rows.values())) for twin, rows in explorations.items()}
+    return [max(step for step, count in rows.items() if count >= enough[twin]) for twin, rows in explorations.items()]
 
 
 def _choose(

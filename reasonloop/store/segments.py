@@ -52,7 +52,17 @@ class TrajectoryStore:
         if not _NAME.fullmatch(path.name):
             raise ValueError(f"no segment name can be made of {place}")
         _check_places(rollouts, place)
-        data = encode(to_table(rollouts, self.run))
+        self._put(path, encode(to_table(rollouts, self.run)))
+        return path
+
+    def take(self, name: str, data: bytes) -> None:
+        """A segment that another store has written, of a run of the same name; replaces the one that is there. Raises
+        ValueError for no segment's name; RunError as `write`."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no segment's name")
+        self._put(self.folder / name, data)
+
+    def _put(self, path: Path, data: bytes | memoryview) -> None:
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,20 +73,20 @@ class TrajectoryStore:
                 f"{path}: the segment could not be written ({error.strerror or error}); "
                 "free space or fix the folder's permissions, then run the same command again"
             ) from error
-        return path
 
     def take_back(self, place: Place) -> None:
         """Removes the segments of this step and of those behind it, which a resumed exploration will make again: where it
         isn't repeated to the bit (a GPU, a judge, a verifier's deadline) it may have fewer. What a killed process had of
         a segment goes, too."""
         for found, path in list_segments(self.folder, place.branch, place.iteration).items():
-            if found.step >= place.step:
+            if found.step >= place.step and found.branch == place.branch:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(f".{place.branch}-i{place.iteration:03d}-s*.parquet.partial"):
             path.unlink(missing_ok=True)
 
     def read(self, branch: str | None = None, iteration: int | None = None) -> list[Rollout]:
-        """The rollouts exactly as they were written, sorted by branch, iteration and step, then in row order.
+        """The rollouts exactly as they were written, sorted by branch, iteration and step, then in row order. `branch` as in
+        `list_segments`.
 
         Raises RunError, naming the file, if a segment is damaged or was written by another version.
         """
@@ -88,7 +98,8 @@ class TrajectoryStore:
 
 
 def list_segments(folder: Path, branch: str | None = None, iteration: int | None = None) -> dict[Place, Path]:
-    """The folder's segments that match (None: all), sorted by branch, iteration, step; none if there is no such folder.
+    """The folder's segments that match (None: all), sorted by branch, iteration, step; none if there is no such folder. A
+    branch has those of its explorations side by side ("main.1", "main.2" of "main").
 
     No file is opened: of its place the stage isn't told by the file's name.
     """
@@ -96,7 +107,7 @@ def list_segments(folder: Path, branch: str | None = None, iteration: int | None
     for path in folder.glob("*.parquet"):
         if match := _NAME.fullmatch(path.name):
             place = Place(match[1], iteration=int(match[2]), step=int(match[3]))
-            if branch in (None, place.branch) and iteration in (None, place.iteration):
+            if branch in (None, place.branch, place.trunk) and iteration in (None, place.iteration):
                 found[place] = path
     return dict(sorted(found.items()))
 

@@ -59,6 +59,16 @@ def write_problems(run: Path, problems: Iterable[Problem]) -> None:
     _write(problems_file(run), rows, PROBLEMS)
 
 
+def read_problems(run: Path) -> list[dict[str, Any]]:
+    """The rows of `PROBLEMS` that a run keeps; none where it has no such file. Raises RunError where it is damaged."""
+    path = problems_file(run)
+    if not path.is_file():
+        return []
+    read_checked(path)
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
 def write_texts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes an evaluation's responses, rows of `TEXTS`, order as given. Raises OSError where the disk refuses."""
     # half of a surrogate pair (from a JSON "\\ud800") has no UTF-8 form: it becomes '?', rather than stopping the run

@@ -15,7 +15,7 @@ from reasonloop.runs.folder import MAY_DIFFER, differences
 from reasonloop.study.definition import Study
 from reasonloop.study.earlier import upgrade
 
-KEPT = ("config.toml", "state.json", "metrics.jsonl", "evals")
+KEPT = ("config.toml", "inputs.json", "state.json", "metrics.jsonl", "evals")
 """What a comparison reads of a run"""
 
 
@@ -60,7 +60,7 @@ def pack(study: Study, run: Path) -> None:
     file.parent.mkdir(exist_ok=True)
     partial = file.with_suffix(".partial")
     with tarfile.open(partial, "w:gz") as tar:
-        for name in KEPT:
+        for name in (name for name in KEPT if (run / name).exists()):  # runs of earlier versions have no inputs.json
             tar.add(run / name, f"{run.name}/{name}", filter=_counts)
     partial.rename(file)
 

@@ -35,7 +35,7 @@ from reasonloop.study.archive import (
 )
 from reasonloop.study.definition import Study, checked_arms, load_study
 from reasonloop.study.earlier import Recorder
-from reasonloop.study.pins import pins_of
+from reasonloop.study.pins import date_of_study, pins_of
 from reasonloop.study.work import Crew, Job
 
 
@@ -129,7 +129,7 @@ def _work(study: Study, plans: Mapping[str, Recorder], runs: Path, wanted: Wante
         if wanted.train_again and counts_alone(run):
             shutil.rmtree(run)
         if not finished(run):
-            jobs.append(Job(arm, seed, run, study.overrides(arm, seed), plans[arm].units))
+            jobs.append(Job(arm, seed, run, study.overrides(arm, seed), plans[arm].units, date_of_study(study, runs)))
         elif not counts_alone(run):
             pack(study, run)
     if not jobs:

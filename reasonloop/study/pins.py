@@ -1,7 +1,9 @@
-"""A study's models of the hub are at one commit each, in all of its runs, however long they take to be asked for."""
+"""What is one in all runs of a study, however long it takes: the commit of each of its models of the hub, and the date that
+chat templates write as today's."""
 
 from __future__ import annotations
 
+import datetime
 import tomllib
 from collections.abc import Mapping
 from itertools import product
@@ -11,6 +13,7 @@ from reasonloop import config
 from reasonloop.config import Recipe, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.policy.hub import HubName, commit_of
+from reasonloop.runs.inputs import read
 from reasonloop.runs.models import hub_models, pins
 from reasonloop.study.definition import Study
 from reasonloop.study.earlier import Recorder
@@ -32,6 +35,12 @@ def pins_of(study: Study, plans: Mapping[str, Recorder], runs: Path, ask: bool =
         arm: pins(plan.recipe, known) for arm, plan in plans.items() if hub_models(plan.recipe).keys() <= known.keys()
     }
     return {arm: found for arm, found in every.items() if found}
+
+
+def date_of_study(study: Study, runs: Path) -> str:
+    """The date that its earlier runs have, or else today's."""
+    known = (read(runs / f"{arm}-{seed}").get("date") for arm, seed in product(study.arms, study.seeds))
+    return next((date for date in known if date), datetime.date.today().isoformat())
 
 
 def _recipe_of(file: Path) -> Recipe | None:

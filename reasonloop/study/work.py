@@ -21,6 +21,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from reasonloop.runs.inputs import DATE
 from reasonloop.study.archive import finished, seconds_of
 
 PAUSE = 0.2
@@ -38,6 +39,8 @@ class Job:
     overrides: Sequence[str]
     units: float
     """How much work it is, in comparison with others"""
+    date: str = ""
+    """That its chat template writes as today's"""
     process: subprocess.Popen[bytes] | None = None
     code: int | None = None
     """Exit code, once it has ended"""
@@ -57,6 +60,8 @@ class Job:
 
     def start(self, recipe: Path, threads: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        if self.date:
+            environment[DATE] = self.date
         self.code = None
         with self.log.open("ab") as log:
             self._log_from = log.tell()

@@ -15,6 +15,7 @@ import reasonloop.runs.fit as fit
 from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.config import Recipe
+from reasonloop.errors import InputError
 from reasonloop.machine import room
 from reasonloop.machine.devices import device_named
 from reasonloop.machine.room import Gpu, Room
@@ -38,6 +39,14 @@ QWEN = {
     "tie_word_embeddings": True,
 }
 """Qwen2.5-0.5B-Instruct's config.json, as far as it is read: 494M weights"""
+
+
+ONE_GPU = [
+    name
+    for name in config.bundled_recipes()
+    if name.startswith("scale/") and not config.load(config.recipe_file(Path(name))).plan.devices
+]
+"""Recipes for one GPU"""
 
 
 def planned(device: str = "cuda", **options: Any) -> Plan:
@@ -120,6 +129,25 @@ def test_what_cannot_fit_is_refused_with_what_to_set(
         "it fits with optimizer.state=8bit model.gradient_checkpointing=true optimizer.microbatch_tokens=512"
     )
     assert "on NVIDIA H100 80GB HBM3 (an estimate from data sheets, never run" in said
+
+
+def test_ranks_of_torchrun_need_a_share_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: list[str]
+) -> None:
+    """A GPU of 8 GiB is too small for 18 bytes of 494M weights, and large enough for a rank of four."""
+    monkeypatch.setattr(fit, "_cpu_build", lambda: False)
+    monkeypatch.setattr(room, "gpus", lambda: (Gpu("NVIDIA H100 80GB HBM3", Room(8 << 30, 8 << 30)),))
+    recipe = config.load(config.recipe_file(Path("scale/qwen2.5-0.5b")), elsewhere)
+    dry = plan(recipe, {"train": 400, "test": 20})
+    with pytest.raises(InputError, match="alone, NVIDIA H100 80GB HBM3 has 8"):
+        fit.needs_noted(recipe, dry, tmp_path, None)
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    fit.needs_noted(recipe, dry, tmp_path, None)
+    needs = fit.needs_of(recipe, dry, tmp_path, None)
+    assert needs is not None
+    update = next(need for need in needs.memory if "update" in need.stage)
+    assert update.certain == pytest.approx((2 + 16 / 4) * needs.plan.shape.count)
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +240,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["native", "vllm"])
-@pytest.mark.parametrize("name", [name for name in config.bundled_recipes() if name.startswith("scale/")])
+@pytest.mark.parametrize("name", ONE_GPU)
 def test_recipes_for_one_gpu_tell_plan_memory_disk_and_hours(
     name: str, engine: str, elsewhere: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import transformers
 from plain_models import save_plain
 from run_fixtures import TASK, metrics
 
+from reasonloop import config, execute
 from reasonloop.cli import main
+from reasonloop.errors import InputError
+from reasonloop.machine.launch import launched
 
 
 def test_a_run_on_the_plain_path(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -49,3 +53,12 @@ def test_a_run_on_the_plain_path(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert any(not torch.equal(value, before[name]) for name, value in product.state_dict().items())
     ids = torch.from_numpy(np.array([[1, 5, 6, 7]]))
     assert product.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > 4
+
+
+def test_several_ranks_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"method": "rl", "model": {"path": str(save_plain("alibi", tmp_path / "model"))}, "task": TASK}
+    recipe = config.parse(data, ["rl.problems_per_step=2"], where="test")
+    monkeypatch.setattr(execute, "launched", lambda: replace(launched(), world=2))
+    with pytest.raises(InputError, match="which several ranks don't have"):
+        execute.check_inputs(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

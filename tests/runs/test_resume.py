@@ -51,6 +51,10 @@ PLANS = {
         *("lora.rank=2", "lora.rft.rank=3", "rl.kl_coef=0.1", "rl.probe_every=1", "rl.keep_best=true"),
         *("rl.steps=2", "eval.samples=1", "eval.explored=false", "rft.epochs=1"),
     ],
+    "rloop, branches, adapters": [
+        *("scale.branches=2", "scale.vary=[[],['rl.objective=grpo']]", "lora.rl.rank=2", "rl.probe_every=1"),
+        *("eval.samples=1", "rft.epochs=1", "rloop.vanilla=false"),
+    ],
     "sft": ["method=sft"],
     "sft, checkpoints far apart": ["method=sft", "checkpoint_seconds=1e9"],
 }

@@ -82,7 +82,7 @@ def test_questions_that_a_user_asks(run: Path) -> None:
     joined = "SELECT e.problem_id, count(*) FROM eval_problems e JOIN rollouts USING (problem_id) GROUP BY 1 ORDER BY 1"
     assert query(run, joined)[1] == [("p0", 4), ("p1", 4)]
     assert [row[0] for row in query(run, "SHOW TABLES")[1]] == [
-        *("eval_problems", "eval_rollouts", "evals", "metrics", "problems", "rollouts")
+        *("eval_problems", "eval_rollouts", "evals", "metrics", "problems", "rollouts", "sources")
     ]
 
 

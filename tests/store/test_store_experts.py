@@ -27,25 +27,38 @@ ROOT = Path(__file__).parents[2]
 
 @st.composite
 def explorations(draw: st.DrawFn) -> list[Rollout]:
-    """Few problems and tokens, so that duplicates, steps without a success and short supplies are common."""
+    """Few problems and tokens, so that duplicates, steps without success and short supplies are common. Of one exploration,
+    or of three side by side."""
     rollouts = []
-    for step in draw(st.lists(st.integers(0, 30), min_size=1, max_size=9, unique=True)):
+    branches = draw(st.sampled_from([["main"], ["main.1", "main.2", "main.10"]]))
+    places = st.tuples(st.sampled_from(branches), st.integers(0, 30))
+    for branch, step in draw(st.lists(places, min_size=1, max_size=9, unique=True)):
         for problem in draw(st.sets(st.sampled_from(["p", "q", "ä/1/2", ""]), min_size=1)):
             for sample in range(draw(st.integers(1, 5))):
                 tokens = draw(st.lists(st.integers(0, 4), max_size=3))
                 verdict = draw(st.sampled_from([Verdict.RIGHT, Verdict.RIGHT, Verdict.WRONG, Verdict.TIMEOUT]))
                 reward = draw(st.sampled_from([0.0, 1.0, -0.5]))  # success is by verdict, so that this must not count
-                rollouts.append(rollout(problem, step, sample, tokens, verdict=verdict, reward=reward))
+                fields = {"branch": branch, "verdict": verdict, "reward": reward}
+                rollouts.append(rollout(problem, step, sample, tokens, **fields))
     return rollouts
 
 
 def stored(folder: Path, rollouts: list[Rollout]) -> Path:
     by_step = defaultdict(list)
     for r in rollouts:
-        by_step[r.step].append(r)
-    for step, rows in by_step.items():
-        TrajectoryStore(folder, "run").write(rows, Place(step=step))
+        by_step[r.place].append(r)
+    for place, rows in by_step.items():
+        TrajectoryStore(folder, "run").write(rows, place)
     return folder
+
+
+def number(r: Rollout) -> int:
+    """Of its step among those of all explorations side by side: those of the first come first."""
+    return sum(r.place.twin) * 2**20 + r.step
+
+
+def drawn(seed: int, r: Rollout) -> str:
+    return hashlib.md5(f"{seed}/{number(r)}/{r.sample}/{r.problem_id}".encode()).hexdigest()
 
 
 def reference(
@@ -53,21 +66,21 @@ def reference(
 ) -> dict[str, list[Rollout]]:
     """Expert selection by the docstring of `select_experts`, problem by problem in plain Python."""
     selected = {}
-    final = max(r.step for r in rollouts)
+    final = {branch: max(r.step for r in rollouts if r.branch == branch) for branch in {r.branch for r in rollouts}}
     for problem in sorted({r.problem_id for r in rollouts}):
         own = [r for r in rollouts if r.problem_id == problem]
         right = [r for r in own if r.verdict == Verdict.RIGHT]
         if not 0 < Fraction(len(right), len(own)) <= Fraction(threshold):
             continue
         unique: dict[bytes, Rollout] = {}
-        for r in sorted(right, key=lambda r: (r.step, r.sample)):
-            if r.step == final or not last_step:
+        for r in sorted(right, key=lambda r: (number(r), r.sample)):
+            if r.step == final[r.branch] or not last_step:
                 unique.setdefault(r.response_tokens.tobytes(), r)
         queues: dict[int, list[Rollout]] = defaultdict(list)
         for r in unique.values():
-            queues[r.step].append(r)
+            queues[number(r)].append(r)
         for queue in queues.values():
-            queue.sort(key=lambda r: hashlib.md5(f"{seed}/{r.step}/{r.sample}/{problem}".encode()).hexdigest())
+            queue.sort(key=lambda r: drawn(seed, r))
         chosen: list[Rollout] = []
         while len(chosen) < cap and any(queues.values()):
             steps = sorted(step for step, queue in queues.items() if queue)
@@ -78,7 +91,7 @@ def reference(
                 places = [Fraction(i * (len(steps) - 1), free - 1) for i in range(free)]
                 steps = [steps[math.floor(place + Fraction(1, 2))] for place in places]
             chosen += [queues[step].pop(0) for step in steps]
-        selected[problem] = sorted(chosen, key=lambda r: (r.step, r.sample))
+        selected[problem] = sorted(chosen, key=lambda r: (number(r), r.sample))
     return selected
 
 

@@ -22,7 +22,7 @@ it doesn't:
 There are two paths.
 
 - **packed**: prompts and responses side by side in one stream, each prompt once, and responses in slots
-  ([how it works](how-it-works.md)). It is fast.
+  ([inside](inside.md#models)). It is fast.
 - **plain**: the model's own forward pass and its own cache, for layers that mix tokens outside of attention, or attention
   that says more than a window. It is slower, and as exact.
 """

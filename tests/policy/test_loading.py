@@ -26,7 +26,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=512,
         intermediate_size=2048,
-        num_hidden_layers=5,
+        num_hidden_layers=10,
         num_attention_heads=8,
         eos_token_id=tokenizer.eos_token_id,
     )

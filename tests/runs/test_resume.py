@@ -282,6 +282,7 @@ def test_a_second_signal_stops_at_once(number: signal.Signals, tmp_path: Path) -
     case.argv[-2:-2] = ["sampling.max_tokens=40", "sampling.temperature=20.0", "rl.group_size=1000", "rl.steps=2"]
     process = start(case.argv, log=case.log)
     assert wait_for(process, (case.out / "evals" / "base.json").is_file)
+    time.sleep(0.5)  # behind the evaluation is a place to stop at; the first step takes seconds
     os.kill(process.pid or 0, number)
     assert wait_for(process, lambda: "stopping after" in case.log.read_text())
     os.kill(process.pid or 0, number)

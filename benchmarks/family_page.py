@@ -17,7 +17,7 @@ transformers computes for that sequence alone are the same numbers, to rounding;
 The check is made whenever a model is loaded, on the model itself. So a family that is missing below either works or says why
 it doesn't:
 
-    reasonloop run math model.path=my-model --dry-run
+    reasonloop eval path/to/model --task countdown
 
 There are two paths.
 

@@ -20,6 +20,7 @@ import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from byte_model import byte_model
 from run_fixtures import small_recipe
 from tiny_models import tiny_policy
 
@@ -117,6 +118,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "problems.jsonl").symlink_to(cases / "problems.jsonl")
     (here / "rollout_data").symlink_to(cases / "verl" / "v0.9.1" / "rollout_data")
     (here / "rollouts").symlink_to(cases / "prime-rl" / "v0.8.1" / "rollouts")
+    byte_model(here / "bytes")
     argv = ["import", str(cases / "verl" / "v0.6.1-dapo"), "--eval", "--task", "problems.jsonl", "--out"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
@@ -191,7 +193,8 @@ def quick(argv: list[str]) -> list[str]:
             short = ["sampling.max_tokens=64"] * stands_in
             return ["--dry-run", "--out", "runs/planned", *short]
         case ["import", *_]:
-            return ["--out", argv[argv.index("--out") + 1] + "-again"]
+            speaking = ["--model", "bytes"] * ("--model" in argv)  # the model that stands in has no words for numbers
+            return ["--out", argv[argv.index("--out") + 1] + "-again", *speaking]
         case ["study", *_]:
             return [] if "--compare-only" in argv else ["--dry-run"]
         case ["eval" | "sample", *_]:

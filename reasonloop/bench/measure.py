@@ -28,7 +28,7 @@ from reasonloop.learner.losses import OBJECTIVES
 from reasonloop.machine.threads import prepare_threads
 from reasonloop.policy.loading import resolve_device
 from reasonloop.policy.policy import Policy, Weights
-from reasonloop.policy.scorer import Scorer, apart
+from reasonloop.policy.scorer import Scorer
 from reasonloop.policy.stream import pack, split_by_tokens
 from reasonloop.records import Place
 
@@ -265,7 +265,7 @@ def long_tailed(rng: np.random.Generator, count: int, mean: float, longest: int)
 
 def random_tokens(rng: np.random.Generator, policy: Policy, length: int) -> np.ndarray:
     """int32 [length]"""
-    return rng.integers(0, apart(policy.scorer.unknown, policy.vocabulary)[0], length).astype(np.int32)
+    return rng.integers(0, policy.vocabulary, length).astype(np.int32)
 
 
 def median_seconds(run: Callable[[], Any], budget: float) -> float:

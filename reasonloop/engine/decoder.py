@@ -83,6 +83,11 @@ class Decoder(Protocol):
         """Hidden states [B, D] -> float32 [B, V]."""
         ...
 
+    @property
+    def absent(self) -> Tensor | None:
+        """int64 [K]: tokens that are never drawn (`Head.absent`)"""
+        ...
+
     def sample(
         self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -227,6 +232,10 @@ class ModuleDecoder(SlotDecoder):
     def logits(self, hidden: Tensor) -> Tensor:
         return self.policy.head().logits(hidden)
 
+    @property
+    def absent(self) -> Tensor | None:
+        return self.policy.head().absent
+
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
         tokens_B, positions_B = (sent(array, self.cache.device) for array in (tokens, positions))
         return self._forward(tokens_B, positions_B, int(positions.max()) + 1)
@@ -236,7 +245,7 @@ class ModuleDecoder(SlotDecoder):
     ) -> tuple[np.ndarray, np.ndarray]:
         captured = self._captured_for(tokens, positions, uniforms, sampling) if self.capture is not None else None
         if captured is None:
-            return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling)
+            return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling, self.absent)
         captured.replay()
         return unpacked(captured.result[:, : len(tokens)])
 
@@ -271,7 +280,7 @@ class ModuleDecoder(SlotDecoder):
 
         def forward() -> Tensor:
             hidden = self._forward(own.tokens, own.positions, reach)
-            return together(*draw(self.logits(hidden), own.uniforms, sampling))
+            return together(*draw(self.logits(hidden), own.uniforms, sampling, self.absent))
 
         own.replay, own.result = self.capture(forward)
 

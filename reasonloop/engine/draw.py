@@ -24,9 +24,11 @@ def uniforms(draws: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def drawn(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+def drawn(
+    logits: Tensor, uniforms: np.ndarray, sampling: Sampling, absent: Tensor | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """`draw`, and what it gives as arrays. From a GPU that is one transfer."""
-    found = draw(logits, torch.from_numpy(uniforms).to(logits.device), sampling)
+    found = draw(logits, torch.from_numpy(uniforms).to(logits.device), sampling, absent)
     if not logits.is_cuda:
         return found[0].numpy(), found[1].numpy()
     return unpacked(together(*found))
@@ -43,14 +45,19 @@ def unpacked(both: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return tokens.astype(np.int64), logprobs.astype(np.float32)
 
 
-def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling, absent: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One token a row by inverse CDF: float32 [B, V] (overwritten), float64 [B] in [0, 1) -> int64 [B], float32 [B] nats.
 
     The log-probs are of the distribution really drawn from: temperature, top-k, top-p and min-p included. The CDF is a
-    float64 sum over blocks of float32 sums, so that rounding doesn't grow with the vocabulary. A row with NaN or +inf
+    float64 sum over blocks of float32 sums, so that rounding doesn't grow with the vocabulary. The tokens `absent` (int64
+    [K]) are never drawn; without truncation they keep their share, as in `Head.absent`. A row with NaN or +inf
     logits gets any token, with a log-prob of NaN.
     """
-    logits = tempered(logits, sampling)
+    logits = tempered(logits, sampling, absent=absent)
+    others = None
+    if absent is not None and not sampling.truncated:
+        others = logits.index_select(1, absent).double()
+        logits = logits.index_fill_(1, absent, float("-inf"))
     top = logits.amax(-1, keepdim=True)
     weights = (logits - top).exp_()
     rows, vocabulary = weights.shape
@@ -69,5 +76,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, 
     # rounding between the two sums may point just past the block's last token with any weight
     last = size - 1 - (inside > 0).flip(-1).to(torch.int64).argmax(-1, keepdim=True)
     token = (block * size + torch.minimum(place, last)).clamp(max=vocabulary - 1)
+    if others is not None:
+        total = total + (others - top).exp_().sum(-1, keepdim=True)
     logprob = logits.gather(1, token) - top - torch.log(total).float()
     return token[:, 0], logprob[:, 0]

@@ -141,7 +141,7 @@ class KernelDecoder(SlotDecoder):
         self.layers = [_Layer.of(module) for module in base.layers]
         head = policy.head()
         assert isinstance(head, Head)
-        self._head = replace(head, project=Panels(*head.rows))
+        self._head = replace(head, project=Panels(head.weight, head.bias))
         self._model = _ModelPointers()
         self._kept: list[Any] = []
         """What the kernels have the addresses of"""
@@ -162,6 +162,10 @@ class KernelDecoder(SlotDecoder):
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._head.logits(hidden)
+
+    @property
+    def absent(self) -> Tensor | None:
+        return self._head.absent
 
     def hidden(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
         rows, heads = len(tokens), self.heads + self.key_heads
@@ -190,7 +194,7 @@ class KernelDecoder(SlotDecoder):
     def sample(
         self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
     ) -> tuple[np.ndarray, np.ndarray]:
-        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling)
+        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling, self.absent)
 
     def _bind(self) -> None:
         """Tells the kernels where everything is; the cache has its buffers by now."""

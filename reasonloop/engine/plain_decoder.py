@@ -107,7 +107,11 @@ class PlainDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         return self._scorer.head().logits(hidden)
 
+    @property
+    def absent(self) -> Tensor | None:
+        return self._scorer.head().absent
+
     def sample(
         self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
     ) -> tuple[np.ndarray, np.ndarray]:
-        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling)
+        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling, self.absent)

@@ -52,7 +52,7 @@ def check_packing(scorer: Scorer, vocabulary: int, name: str) -> None:
     """
     try:
         with torch.inference_mode(), shortened(scorer.model) as reaches:
-            trial = _Trial(scorer.whole(), vocabulary, name)
+            trial = _Trial(scorer, vocabulary, name)
             windows = trial.watch_masks(reaches)
             trial.compare()
     except Unpackable as reason:

@@ -51,7 +51,7 @@ class Codec:
         return tuple(i for i in range(self.vocabulary) if i not in known)
 
     def knows(self, response: np.ndarray) -> bool:
-        """Whether a response has known tokens alone: another one can't be scored, or learned from."""
+        """Whether a response has known tokens alone: another one isn't learned from."""
         return not self.unknown or not bool(np.isin(response, self.unknown).any())
 
     def _ends(self) -> set[int]:

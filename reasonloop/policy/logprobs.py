@@ -35,25 +35,15 @@ class Head:
     softcap: float | None = None
     project: Linear = linear
     """(hidden, weight, bias) -> hidden @ weight.T + bias"""
-    words: int | None = None
-    """Only so many tokens, from the first, have logits; None: all V"""
     absent: Tensor | None = None
-    """bool [words]: tokens among them whose logits are -inf"""
-
-    @property
-    def rows(self) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias of the tokens that have logits: views."""
-        return self.weight[: self.words], self.bias[: self.words] if self.bias is not None else None
-
-    def whole(self) -> Head:
-        """The same for every token, as the model itself has them."""
-        return replace(self, words=None, absent=None)
+    """int64 [K]: tokens that are never drawn, since the tokenizer has no text for them. They have their share of an
+    untruncated distribution, as transformers computes it, and none of a truncated one."""
 
     def for_chunks(self) -> Head:
         """The same for several products of the weight as it is now; they carry no gradient."""
         if self.project is not linear:
             return self
-        times = right_factor(self.rows[0], turned=True)
+        times = right_factor(self.weight, turned=True)
 
         def project(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return times(hidden) if bias is None else times(hidden).add_(bias)
@@ -61,18 +51,17 @@ class Head:
         return replace(self, project=project)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [M, D] -> [M, words] float32."""
-        weight, bias = self.rows
-        if hidden.is_cuda and hidden.dtype in HALVES and bias is None:
-            logits = torch.mm(hidden, weight.t(), out_dtype=torch.float32)  # as it was summed, not rounded in between
+        """hidden [M, D] -> [M, V] float32."""
+        if hidden.is_cuda and hidden.dtype in HALVES and self.bias is None:
+            logits = torch.mm(
+                hidden, self.weight.t(), out_dtype=torch.float32
+            )  # as it was summed, not rounded in between
         else:
-            logits = self.project(hidden, weight, bias).float()
+            logits = self.project(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
-        if self.absent is not None:
-            logits = logits.masked_fill_(self.absent, float("-inf"))
         return logits
 
 
@@ -80,14 +69,12 @@ class Head:
 class NoHead:
     """Of a model whose logits come out of its own forward pass: they take the place of the hidden states."""
 
-    words: int | None = None
     absent: Tensor | None = None
     """As in `Head`"""
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[M, V] -> [M, words] float32, a copy."""
-        logits = hidden[:, : self.words].to(torch.float32, copy=True)
-        return logits if self.absent is None else logits.masked_fill_(self.absent, float("-inf"))
+        """[M, V] -> [M, V] float32, a copy."""
+        return hidden.to(torch.float32, copy=True)
 
 
 def truncation_mask(logits: Tensor, sampling: Sampling) -> Tensor | None:
@@ -114,13 +101,16 @@ def truncation_mask(logits: Tensor, sampling: Sampling) -> Tensor | None:
     return keep
 
 
-def tempered(logits: Tensor, sampling: Sampling, targets: Tensor | None = None) -> Tensor:
+def tempered(logits: Tensor, sampling: Sampling, targets: Tensor | None = None, absent: Tensor | None = None) -> Tensor:
     """Logits of the sampled distribution, [M, V]: divided by the temperature, -inf where truncated. In place.
 
-    A target token is never truncated: it was sampled, so a border that moved by rounding must not give it -inf.
+    Where anything is truncated, the tokens `absent` (int64 [K]) are so before all others. A target token is never truncated:
+    it was sampled, so a border that moved by rounding must not give it -inf.
     """
     if sampling.temperature != 1:
         logits = logits.div_(sampling.temperature)
+    if absent is not None and sampling.truncated:
+        logits = logits.index_fill_(1, absent, float("-inf"))
     keep = truncation_mask(logits, sampling)
     if keep is not None:
         if targets is not None:
@@ -141,17 +131,15 @@ class _TargetLogprobs(torch.autograd.Function):
         ctx.head, ctx.sampling = head, sampling
         head = head.for_chunks()
         sums = logprobs.new_empty(len(targets), 2) if _fused(hidden, weight, head, sampling) else None
-        words = len(head.rows[0])
-        if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < words:
-            raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {words - 1}")
+        if sums is not None and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
+            raise IndexError(f"targets {int(targets.min())} to {int(targets.max())}: expected 0 to {len(weight) - 1}")
         for part in _chunks(len(targets), weight):
             if sums is not None:
                 there = (sums[part], logprobs[part], entropies[part])
                 kernels.token_logprobs(head.logits(hidden[part]), targets[part], 1 / sampling.temperature, *there)
                 continue
-            logits = tempered(head.logits(hidden[part]), sampling, targets[part])
-            cut = sampling.truncated or head.absent is not None
-            logprobs[part], entropies[part] = _measured(logits, targets[part], cut)
+            logits = tempered(head.logits(hidden[part]), sampling, targets[part], head.absent)
+            logprobs[part], entropies[part] = _measured(logits, targets[part], sampling.truncated)
         ctx.save_for_backward(hidden, weight, bias, targets, sums)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -159,7 +147,7 @@ class _TargetLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, sums = ctx.saved_tensors
-        head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight[: ctx.head.words])
+        head, sampling, times_weight = ctx.head.for_chunks(), ctx.sampling, right_factor(weight)
         d_hidden = torch.empty_like(hidden)
         whole = torch.contiguous_format
         d_weight = torch.zeros_like(weight, memory_format=whole) if ctx.needs_input_grad[1] else None
@@ -172,14 +160,12 @@ class _TargetLogprobs(torch.autograd.Function):
                 )
                 d_logits = raw
             else:
-                d_logits = _gradients(raw, head.softcap, sampling, targets[part], grads[0][part] * slope).to(
-                    weight.dtype
-                )
+                d_logits = _gradients(raw, head, sampling, targets[part], grads[0][part] * slope).to(weight.dtype)
             d_hidden[part] = times_weight(d_logits)
             if d_weight is not None:
-                multiply(d_logits, hidden[part], a_turned=True, onto=d_weight[: head.words])
+                multiply(d_logits, hidden[part], a_turned=True, onto=d_weight)
             if d_bias is not None:
-                d_bias[: head.words] += d_logits.sum(0)
+                d_bias += d_logits.sum(0)
         return d_hidden, d_weight, d_bias, None, None, None
 
 
@@ -190,8 +176,7 @@ class _TargetLogits(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, head: NoHead, sampling: Sampling) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, targets)
         ctx.head, ctx.sampling = head, sampling
-        cut = sampling.truncated or head.absent is not None
-        found = _measured(tempered(head.logits(logits), sampling, targets), targets, cut)
+        found = _measured(tempered(head.logits(logits), sampling, targets, head.absent), targets, sampling.truncated)
         ctx.mark_non_differentiable(found[1])
         return found
 
@@ -199,14 +184,13 @@ class _TargetLogits(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         logits, targets = ctx.saved_tensors
         pulls = grads[0] / ctx.sampling.temperature
-        found = _gradients(ctx.head.logits(logits), None, ctx.sampling, targets, pulls)
+        found = _gradients(ctx.head.logits(logits), ctx.head, ctx.sampling, targets, pulls)
         return found.to(logits.dtype), None, None, None
 
 
 def _fused(hidden: Tensor, weight: Tensor, head: Head, sampling: Sampling) -> bool:
-    """Whether our kernels take the logits from here: no truncation, no cap, none missing."""
-    plain = head.softcap is None and head.absent is None and not sampling.truncated
-    return plain and kernels.usable(hidden, weight)
+    """Whether our kernels take the logits from here: no truncation, no cap."""
+    return head.softcap is None and not sampling.truncated and kernels.usable(hidden, weight)
 
 
 def _measured(logits: Tensor, targets: Tensor, truncated: bool) -> tuple[Tensor, Tensor]:
@@ -220,12 +204,11 @@ def _measured(logits: Tensor, targets: Tensor, truncated: bool) -> tuple[Tensor,
     return logprobs, total - probs.mul_(logits).sum(-1)
 
 
-def _gradients(raw: Tensor, softcap: float | None, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:
+def _gradients(raw: Tensor, head: Head | NoHead, sampling: Sampling, targets: Tensor, pulls: Tensor) -> Tensor:
     """The gradient by the uncapped logits [M, V] of the sum of pulls [M] times log-probs; `raw` is overwritten."""
-    softcap_slope = (
-        (1 - (raw / softcap) ** 2).clamp_(min=0) if softcap is not None else None
-    )  # 0 where a token is absent
-    d_logits = tempered(raw, sampling, targets)
+    softcap = head.softcap if isinstance(head, Head) else None
+    softcap_slope = 1 - (raw / softcap) ** 2 if softcap is not None else None
+    d_logits = tempered(raw, sampling, targets, head.absent)
     d_logits = torch.softmax(d_logits, -1).neg_()
     d_logits[torch.arange(len(d_logits), device=d_logits.device), targets] += 1.0
     d_logits *= pulls[:, None]
@@ -242,7 +225,7 @@ def target_logprobs(hidden: Tensor, head: Head | NoHead, targets: Tensor, sampli
     for a target beyond the vocabulary. With logits in the place of hidden states memory does grow.
     """
     if isinstance(head, NoHead):
-        return _TargetLogits.apply(hidden[:, : head.words], targets, head, sampling)
+        return _TargetLogits.apply(hidden, targets, head, sampling)
     return _TargetLogprobs.apply(hidden, head.weight, head.bias, targets, head, sampling)
 
 

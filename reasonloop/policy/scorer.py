@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -50,7 +49,7 @@ class Scorer(nn.Module):
     shares_prompts = True
     """Whether equal prompts of a stream are computed once"""
     unknown: tuple[int, ...] = ()
-    """Tokens that are never sampled, in order: the distribution is the one without them (`Codec.unknown`)"""
+    """Tokens that are never drawn, in order (`Codec.unknown`)"""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -70,12 +69,6 @@ class Scorer(nn.Module):
 
     def _on(self, model: Any) -> Scorer:
         return Scorer(model)
-
-    def whole(self) -> Scorer:
-        """The same with all tokens that the model has logits for."""
-        twin = self._on(self.model)
-        twin.unknown = ()
-        return twin
 
     def forward(self, stream: Stream, sampling: Sampling | None) -> Scored:
         """`sampling`: the distribution; None for the hidden states alone (a critic's trunk)."""
@@ -105,20 +98,9 @@ class Scorer(nn.Module):
         return self._known(Head(output.weight, output.bias, scale, getattr(config, "final_logit_softcapping", None)))
 
     def _known(self, head: AnyHead) -> AnyHead:
-        """A head without the unknown tokens."""
+        """A head that says which tokens are never drawn."""
         if not self.unknown:
             return head
-        words, scattered = apart(self.unknown, int(self.model.config.get_text_config().vocab_size))
-        if scattered and (self._absent is None or self._absent.device != self.model.device):
-            self._absent = torch.zeros(words, dtype=torch.bool)
-            self._absent[list(scattered)] = True
-            self._absent = self._absent.to(self.model.device)
-        return replace(head, words=words, absent=self._absent)
-
-
-def apart(unknown: Sequence[int], vocabulary: int) -> tuple[int, Sequence[int]]:
-    """How many tokens are left without the unknown ones at a vocabulary's end, and the unknown ones among them."""
-    words, ending = vocabulary, len(unknown)
-    while ending and unknown[ending - 1] == words - 1:
-        words, ending = words - 1, ending - 1
-    return words, unknown[:ending]
+        if self._absent is None or self._absent.device != self.model.device:
+            self._absent = torch.tensor(self.unknown, device=self.model.device)
+        return replace(head, absent=self._absent)

@@ -1,5 +1,5 @@
-"""Vocabularies that are larger than their tokenizers: a token without a text is left out of the distribution, in sampling,
-scoring and learning alike."""
+"""Vocabularies larger than their tokenizers: a token without a text is never drawn. Log-probs are transformers' own, with
+its share; where anything is truncated, it is first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from reasonloop.api.learner import Learner
 from reasonloop.config import Sampling
+from reasonloop.engine.draw import draw
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Request
 from reasonloop.errors import InputError
 from reasonloop.policy.policy import Policy, Weights
-from reasonloop.policy.scorer import apart
 from reasonloop.policy.stream import pack
 from reasonloop.records import Rollout
 
@@ -46,12 +46,10 @@ def padded(family: str, holes: bool) -> Policy:
 
 
 def own_logprobs(policy: Policy, prompt: np.ndarray, response: np.ndarray, sampling: Sampling) -> Tensor:
-    """What transformers' logits say of a response when the unknown tokens are taken out of them."""
+    """What transformers' logits say of a response."""
     ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64))[None]
     logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float() / sampling.temperature
-    known = [i for i in range(PADDED) if i not in policy.codec.unknown]
-    places = torch.tensor([known.index(int(token)) for token in response])
-    return logits[:, known].log_softmax(-1).gather(1, places[:, None])[:, 0]
+    return logits.log_softmax(-1).gather(1, torch.from_numpy(response.astype(np.int64))[:, None])[:, 0]
 
 
 CASES = [
@@ -87,7 +85,7 @@ def test_no_unknown_token_is_sampled_and_what_is_sampled_is_scored(
 
 
 @pytest.mark.parametrize(("family", "holes"), CASES)
-def test_gradients_are_those_of_the_distribution_without_them(family: str, holes: bool) -> None:
+def test_gradients_are_those_of_transformers_own_log_probs(family: str, holes: bool) -> None:
     policy, rng = padded(family, holes), np.random.default_rng(1)
     prompt, response = tokens(rng, 5), tokens(rng, 9)
     response[response == HOLES[0]] = response[response == HOLES[1]] = 8
@@ -105,14 +103,13 @@ def test_gradients_are_those_of_the_distribution_without_them(family: str, holes
         assert torch.allclose(grads[0][name], expected, atol=1e-5 * float(expected.abs().max()) + 1e-7), name
 
 
-def test_entropies_are_those_of_the_distribution_without_them() -> None:
+def test_entropies_are_those_of_transformers_own_distribution() -> None:
     policy, rng = padded("llama", holes=True), np.random.default_rng(2)
     prompt, response = tokens(rng, 5), np.full(4, 9, np.int32)
     ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64))[None]
-    known = [i for i in range(PADDED) if i not in policy.codec.unknown]
     with torch.inference_mode():
         scored = policy.scorer(pack([prompt], [response], policy.device), PLAIN)
-        own = policy.model(input_ids=ids, use_cache=False).logits[0, 4:-1, known].log_softmax(-1)
+        own = policy.model(input_ids=ids, use_cache=False).logits[0, 4:-1].log_softmax(-1)
     torch.testing.assert_close(scored.entropies, -(own.exp() * own).sum(-1), atol=1e-5, rtol=1e-5)
 
 
@@ -130,11 +127,25 @@ def test_an_end_that_only_the_model_names_may_be_said() -> None:
     model.generation_config.eos_token_id = [EOS, PADDED - 1]
     policy = Policy(model, tiny_policy("llama").codec.tokenizer)
     assert policy.codec.unknown == tuple(range(VOCABULARY, PADDED - 1))
-    assert len(policy.head().rows[0]) == PADDED
+    absent = policy.head().absent
+    assert absent is not None
+    assert absent.tolist() == list(policy.codec.unknown)
 
 
 def test_a_vocabulary_without_padding_is_whole() -> None:
-    head = tiny_policy("llama").head()
-    assert (head.words, head.absent) == (None, None)
-    assert apart((), 9) == (9, ())
-    assert apart((3, 7, 8), 9) == (7, (3,))
+    assert tiny_policy("llama").head().absent is None
+
+
+def test_what_is_drawn_is_the_model_s_distribution_but_for_them() -> None:
+    """How often each token is drawn, against its probability among those that have a text; log-probs are of the whole."""
+    logits = torch.tensor([0.3, 2.0, -1.0, 1.5, 4.0, 0.0])
+    absent = torch.tensor([1, 4])
+    count = 20000
+    uniforms = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    tokens, logprobs = draw(logits.repeat(count, 1), uniforms, PLAIN, absent)
+    often = torch.bincount(tokens, minlength=6) / count
+    kept = logits.index_fill(0, absent, -torch.inf)
+    torch.testing.assert_close(often, kept.softmax(-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[tokens], atol=1e-6, rtol=0)
+    best, certain = draw(logits.repeat(3, 1), uniforms[:3], Sampling(top_k=1), absent)
+    assert (best.tolist(), certain.tolist()) == ([3] * 3, [0.0] * 3)

@@ -26,6 +26,13 @@ def tell_skipped(run: Session, learner: Learner, before: int, place: str) -> Non
         run.progress.say(f"{place}: update skipped, its gradient is not finite ({learner.skipped} so far)")
 
 
+def leave_as_it_was(run: Session, place: Place) -> None:
+    """A fine-tuning without examples is done."""
+    run.progress.skip(run.planned.get(place.name, 0.0))
+    run.progress.say(f"{place.stage}: no examples; the policy stays as it was")
+    run.folder.checkpoint(place).skip({"done": True, "empty": True})
+
+
 def shuffled(position: int, count: int, seed: int, place: Place) -> int:
     """The item at a position in the endless order of shuffled passes over `count` items."""
     turn, within = divmod(position, count)

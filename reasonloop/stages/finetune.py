@@ -17,7 +17,7 @@ from reasonloop.runs.session import Session
 from reasonloop.runs.stages import FEW_EXAMPLES, Arm, Examples, Source
 from reasonloop.stages.adapted import LORA, policy_of_stage
 from reasonloop.stages.alarm import diverging, expect_good, expect_numbers
-from reasonloop.stages.common import shuffled, tell_skipped
+from reasonloop.stages.common import leave_as_it_was, shuffled, tell_skipped
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def finetune(
         return Path(start) if state.get("empty") else checkpoint.folder
     found = examples()
     if not found.pairs:
-        run.progress.skip(expected)
-        run.progress.say(f"{place.stage}: no examples; the policy stays as it was")
-        checkpoint.skip({"done": True, "empty": True})
+        leave_as_it_was(run, place)
         return Path(start)
     policy = policy_of_stage(run, start, place, begun=state is not None)
     learner = run.learner(policy, run.recipe.sampling.untruncated())

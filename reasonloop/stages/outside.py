@@ -25,7 +25,7 @@ from reasonloop.runs.command import Command
 from reasonloop.runs.dry import RL_ROLLOUT, TRAINED_EXAMPLE
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
-from reasonloop.stages.common import spent_before
+from reasonloop.stages.common import leave_as_it_was, spent_before
 from reasonloop.stages.exploration import ExplorationState, rollout_metrics
 from reasonloop.store.for_trainers import write_experts, write_problems
 from reasonloop.store.sources import write_sources
@@ -132,9 +132,7 @@ def finetune(
         return Path(start) if state.get("empty") else checkpoint.folder
     found = examples()
     if not found.pairs:
-        run.progress.skip(expected)
-        run.progress.say(f"{place.stage}: no examples; the policy stays as it was")
-        checkpoint.skip({"done": True, "empty": True})
+        leave_as_it_was(run, place)
         return Path(start)
     folder = run.folder.path.absolute()
     run.folder.set_state(place.name, place.iteration)

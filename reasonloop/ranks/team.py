@@ -19,6 +19,7 @@ from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.machine.launch import Launch, launched
 from reasonloop.machine.threads import wait_briefly
 from reasonloop.ranks.channel import Leader, Line, Other
+from reasonloop.ranks.meeting import meet
 from reasonloop.version import VERSION
 
 EXCHANGE = timedelta(minutes=10)
@@ -157,7 +158,9 @@ def _open_group() -> None:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(launched().local_rank % torch.cuda.device_count())
     try:
-        dist.init_process_group(backend, timeout=EXCHANGE)
+        store, rank, world = next(dist.rendezvous("env://", timeout=EXCHANGE))
+        store = meet(store, rank, world, EXCHANGE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=EXCHANGE)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"ranks can't find one another: {first_line(error)}") from error
 

@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from reasonloop.errors import InputError
+from reasonloop.errors import InputError, first_line
 from reasonloop.files import read_object
 from reasonloop.store.schema import SCHEMA, SCHEMAS, missing
 from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
@@ -87,20 +87,38 @@ def query(run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
     Raises InputError, in one line, if the SQL is wrong or would do anything but read.
     """
     with connect(run_folder) as database:
+        return answer(database, Path(run_folder), sql)
+
+
+def answer(database: duckdb.DuckDBPyConnection, run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """`query` on a connection to the run that is there already."""
+    try:
+        statements = database.extract_statements(sql)
+        kinds = [_kind_of(statement) for statement in statements]
+        if kinds != ["SELECT"]:
+            got = ", ".join(kinds) or "nothing"
+            raise InputError(f"query: expected one statement that reads (SELECT ...), got {got}")
+        database.execute("BEGIN TRANSACTION READ ONLY")  # a SELECT may hold INSERT, UPDATE and DELETE
         try:
-            statements = database.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
-                raise InputError(f"query: expected one statement that reads (SELECT ...), got {kinds}")
-            database.execute("BEGIN TRANSACTION READ ONLY")  # a SELECT may hold INSERT, UPDATE and DELETE
             database.execute(statements[0])
             return [column[0] for column in database.description or []], database.fetchall()
-        except duckdb.Error as error:
-            _look_for_damage(Path(run_folder), error)
-            if "pytz" in str(error):
-                raise InputError("query: a time with a time zone can't be shown; cast it: now()::TIMESTAMP") from error
-            words = str(error).split("\n\nLINE ")[0].split()
-            raise InputError(f"query: {' '.join(words)}") from error
+        finally:
+            database.rollback()
+    except (OverflowError, ValueError) as error:  # of a value that Python has no kind for
+        raise InputError(f"query: a value can't be shown ({first_line(error)}); cast it: (...)::VARCHAR") from error
+    except duckdb.Error as error:
+        _look_for_damage(run_folder, error)
+        if "pytz" in str(error):
+            raise InputError("query: a time with a time zone can't be shown; cast it: now()::TIMESTAMP") from error
+        words = str(error).split("\n\nLINE ")[0].split()
+        raise InputError(f"query: {' '.join(words)}") from error
+
+
+def _kind_of(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type.name)
+    except ValueError:  # one that DuckDB's Python has no name for
+        return "another kind"
 
 
 def _make_views(database: duckdb.DuckDBPyConnection, folder: Path, evals: Sequence[Mapping[str, Any]]) -> None:
@@ -229,7 +247,10 @@ def _make_table(database: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, 
 
 
 def _look_for_damage(folder: Path, error: duckdb.Error) -> None:
-    """A damaged segment fails deep inside of DuckDB: the store's own reader says which one it is."""
+    """A damaged file fails deep inside of Arrow or DuckDB: the store's own reader says which one it is."""
     kinds = (duckdb.Error, duckdb.IOException, duckdb.SerializationException, duckdb.InternalException)
-    if type(error) in kinds or (isinstance(error, duckdb.InvalidInputException) and "arquet" in str(error)):
+    if type(error) in kinds or (isinstance(error, duckdb.InvalidInputException) and "arrow" in str(error).lower()):
         find_damage(list_segments(folder / "trajectories").values())
+        for path in (*sorted((folder / "evals").glob("*.parquet")), problems_file(folder), *list_sources(folder)):
+            if path.is_file():
+                read_checked(path, whole=True)

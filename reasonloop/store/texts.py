@@ -77,10 +77,10 @@ def write_texts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     _write(path, clean, TEXTS)
 
 
-def read_checked(path: Path) -> pa.Schema:
-    """The schema of such a file. Raises RunError, naming it, where it is damaged."""
+def read_checked(path: Path, whole: bool = False) -> pa.Schema:
+    """The schema of such a file. Raises RunError, naming it, where it is damaged: its footer, or with `whole` any page."""
     try:
-        return pq.read_schema(path)
+        return pq.read_table(path, page_checksum_verification=True).schema if whole else pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it") from error
 

@@ -128,11 +128,21 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
+    for line in _code_told(recipe):
+        print(f"# {line}")
     print(f"# into {path}")
     for line in dry.lines:
         print(f"# - {line}")
     for line in needed:
         print(f"# {line}")
+
+
+def _code_told(recipe: Recipe) -> list[str]:
+    """What of the recipe is somebody's code, a line each."""
+    told = [f"runs your code: {key} = {value}" for key, value in config.own_code(recipe).items()]
+    if recipe.model.trust_remote_code:
+        told.append(f"runs the code in the model's folder: model.trust_remote_code = true ({recipe.model.source})")
+    return told
 
 
 def needs_check(recipe: Recipe, path: Path) -> Check:

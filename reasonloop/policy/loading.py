@@ -21,18 +21,13 @@ from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, req
 from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
-from reasonloop.policy.tokenizers import load_tokenizer
+from reasonloop.policy.tokenizers import alone, load_tokenizer
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
 _POINTER = b"version https://git-lfs"
-
-
-def alone(trust_remote_code: bool = False) -> dict[str, Any]:
-    """How transformers is asked: it looks nowhere else, and nobody is asked whether a model's own code may run."""
-    return {"local_files_only": True, "trust_remote_code": trust_remote_code}
 
 
 def bundled_names() -> list[str]:
@@ -283,19 +278,21 @@ def load_model(
             fetched(wanted, weights=True)
         whole, tokenizer = load_model(adapter_base(adapter), trust_remote_code=trust_remote_code)
         if tokenizer_folder(path) == adapter:
-            tokenizer = load_tokenizer(adapter, **alone(trust_remote_code))
+            tokenizer = load_tokenizer(adapter, trust_remote_code)
         model = merge(whole, adapter)
         for parameter in model.parameters():  # buffers stay float32, as transformers has them
             parameter.data = parameter.data.to(device, getattr(torch, dtype))
         return model.to(device), tokenizer
     quiet()
-    how = alone(trust_remote_code)
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
-        AutoConfig.from_pretrained(small, **how)
-        tokenizer = load_tokenizer(small, **how)
+        AutoConfig.from_pretrained(small, **alone(trust_remote_code))
+        tokenizer = load_tokenizer(small, trust_remote_code)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **how
+            hugging_face_folder(path),
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            **alone(trust_remote_code),
         )
     except InputError:
         raise
@@ -326,11 +323,13 @@ def resolve_device(chosen: str) -> str:
 
 
 def quiet() -> None:
-    """transformers' loading bars and advice are noise between our own progress lines."""
+    """transformers' loading bars and advice are noise between our own progress lines. Nor does it ask anybody anything."""
+    from transformers import dynamic_module_utils
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def _conversion(file: Path) -> Path:
@@ -347,8 +346,10 @@ def _converted_gguf(file: Path) -> Path:
     converted = _conversion(file)
     if not (converted / "config.json").is_file():
         quiet()
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, **alone()
+        )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **alone())
         # the weights are plain now, but transformers would refuse to save them as "quantized with gguf"
         for owner, name in (
             (model, "hf_quantizer"),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasonloop import config
 from reasonloop.errors import InputError, RunError, first_line
+from reasonloop.machine.python import behind_installed
 from reasonloop.records import Place
 from reasonloop.runs.progress import Progress
 from reasonloop.runs.stages import Arm, Budget
@@ -184,7 +185,7 @@ def _workplace(inputs: Mapping[str, np.ndarray]) -> Iterator[Path]:
             (folder / "inputs").mkdir()
             unpack(inputs, folder / "inputs")
             os.chdir(folder / "inputs")
-            sys.path.insert(0, str(folder / "inputs"))
+            sys.path[:] = behind_installed(str(folder / "inputs"))
             yield folder
         finally:
             os.chdir(before)

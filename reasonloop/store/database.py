@@ -46,7 +46,7 @@ _KINDS = {bool: pa.bool_(), int: _WHOLE, float: _REAL, str: _TEXT}
 _PARQUET = pads.ParquetFileFormat(
     default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
-_LOCKED = {
+_LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
@@ -66,7 +66,7 @@ def connect(run_folder: Path) -> duckdb.DuckDBPyConnection:
         raise InputError(f"{folder}: no such folder; expected the folder of a run")
     if not any((folder / name).exists() for name in ("config.toml", "state.json", "metrics.jsonl", "trajectories")):
         raise InputError(f"{folder}: not the folder of a run (it holds neither config.toml nor trajectories/)")
-    database = duckdb.connect(config={**_LOCKED})
+    database = duckdb.connect(config=_LOCKED)
     try:
         evals, problems = _evals(folder / "evals")
         _make_table(database, "metrics", _table(_metrics(folder / "metrics.jsonl"), _METRICS))

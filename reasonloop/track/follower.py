@@ -174,7 +174,7 @@ class Follower:
 
 def main() -> None:
     """Follows as the order in our arguments says; what a library prints goes to track/NAME.log."""
-    order = json.loads(sys.argv[2])
+    order = json.loads(sys.argv[1])
     run, tracker = Path(order["run"]), str(order["tracker"])
     sys.argv[:] = ["reasonloop", "track", str(run), "--to", tracker]  # what wandb takes down
     folder = run / "track"

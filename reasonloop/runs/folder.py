@@ -22,7 +22,7 @@ from reasonloop.runs.ran_on import describe_machine
 
 MAY_DIFFER = (
     *("checkpoint_seconds", "keep_checkpoints", "model.date", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
-    *("scale.address", "scale.files", "scale.retries", "scale.deadline"),
+    *("scale.address", "scale.files", "scale.retries", "scale.deadline", "exploration.judge.api_key_env"),
 )
 """Options that a continued run may have otherwise, and sections of such: they don't touch the result (but for a command
 that has to be mended), or, the date, are looked at elsewhere"""

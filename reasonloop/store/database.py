@@ -25,12 +25,13 @@ import duckdb
 import pyarrow as pa
 
 from reasonloop.errors import InputError
-from reasonloop.files import read_object
+from reasonloop.files import lines_of, read_object
 from reasonloop.store.schema import SCHEMA, missing
-from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
+from reasonloop.store.segments import find_damage, list_segments, open_segment, stored_segments, version_of
 from reasonloop.store.show import finite
 from reasonloop.store.sources import SOURCES, list_sources
 from reasonloop.store.texts import PROBLEMS, TEXTS, problems_file, read_checked
+from reasonloop.written.known import check
 
 # Columns that are there even if no line of the file has the key, so that a query works on a run that has just begun.
 _TEXT, _WHOLE, _REAL, _JSON = pa.string(), pa.int64(), pa.float64(), pa.json_()
@@ -102,7 +103,7 @@ def query(run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
 def _make_views(database: duckdb.DuckDBPyConnection, folder: Path, evals: Sequence[Mapping[str, Any]]) -> None:
     """The relations that are read from Parquet files as they are asked for."""
     paths: dict[int, list[str]] = {}
-    for path in list_segments(folder / "trajectories").values():
+    for path in stored_segments(folder / "trajectories").values():
         with open_segment(path) as file:
             paths.setdefault(version_of(file), []).append(str(path))
     texts = {path: row for row in evals if (path := folder / "evals" / f"{Path(row['file']).stem}.parquet").is_file()}
@@ -160,23 +161,14 @@ def _make_rollouts(database: duckdb.DuckDBPyConnection, paths: Mapping[int, Sequ
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl. The last one may be torn: while it is being written, or where a run was killed."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = []
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"got {type(row).__name__}")
-            rows.append(row)
-        except ValueError as error:
-            if number < lines[-1][0]:
-                raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
+    rows = lines_of(path)  # says which line is damaged
+    check(path)
     return rows
 
 
 def _evals(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     evals, problems = [], []
+    check(folder)
     for path in sorted(folder.glob("*.json")):
         row = read_object(path)
         listed = row.pop("problems", None) or []

@@ -46,6 +46,8 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | N
     check_trackers(recipe.track.to)
     check_cluster(recipe)
     run = _opened(recipe, path, leader)
+    for line in run.folder.told:
+        print(line, file=sys.stderr)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -328,9 +330,10 @@ def _work(run: Session) -> None:
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
     prompts = {split: run.prompts(split) for split in ASKED}
-    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path)
+    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path, run.folder.write)
     if not problems_file(run.folder.path).is_file():
-        write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
+        every = (problem for own in run.problems.values() for problem in own)
+        write_problems(run.folder.path, every, run.folder.write)
     with Progress(dry.units) as progress, run.stoppable():
         run.progress = progress
         progress.kept = run.folder.path / "progress.json"

@@ -1,4 +1,8 @@
-"""Files and folders that are there whole or not at all, and the user's cache."""
+"""Files and folders that are there whole or not at all, and the user's cache.
+
+All that must outlive a crash is written here. What stands behind something else is on the disk before it: a file's content
+before its name, a folder's files before the folder.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import json
 import os
 import shutil
 import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from reasonloop.errors import InputError
+from reasonloop.errors import InputError, first_line
 
 RECIPES = Path(__file__).parent / "recipes"
 """The recipes that come with the package"""
@@ -23,6 +28,8 @@ TRAINER_STATE = "trainer.pt"
 """Of a checkpoint's files the one that only its learner reads, to go on"""
 TRAINER_SHARDS = "trainer"
 """A folder beside it, where several processes learned"""
+_REFUSED = ("SafetensorError", "RuntimeError", "Exception", "CheckpointException")
+"""What libraries raise where a disk refuses: safetensors, torch's zip writer, tokenizers, torch.distributed.checkpoint"""
 
 
 def bundled_recipes() -> list[str]:
@@ -43,18 +50,59 @@ def write_atomically(
     data = content.encode() if isinstance(content, str) else content
     partial = partial_of(path, str(os.getpid()) if several else "")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        try:
+            _write_all(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise
+        raise _naming(error, path) from None
     if several:
         _clear_left(path)
-    fsync_folder(path.parent)
+    fsync(path.parent)
+
+
+def append(path: Path, text: str, *, durable: bool = False) -> None:
+    """Adds whole lines to a file; `durable`: they are on the disk then. Raises OSError where it refuses; the file then ends
+    where it did."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    try:
+        size = os.fstat(handle).st_size
+        try:
+            _write_all(handle, text.encode())
+            if durable:
+                os.fsync(handle)
+        except OSError as error:
+            os.ftruncate(handle, size)
+            raise _naming(error, path) from None
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: bytes | memoryview) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """The same error, which says what could not be written."""
+    return error if error.filename or not error.errno else OSError(error.errno, error.strerror, str(path))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What libraries raise in place of an OSError where the disk refuses what they write to `path`, as an OSError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in _REFUSED or "memory" in str(error):
+            raise
+        raise OSError(f"{path}: could not be written: {first_line(error)}") from error
 
 
 def _clear_left(path: Path) -> None:
@@ -74,13 +122,21 @@ def partial_of(path: Path, writer: str = "") -> Path:
     return path.with_name(f".{path.name}.{writer}.partial" if writer else f".{path.name}.partial")
 
 
-def fsync_folder(folder: Path) -> None:
-    """What was made, renamed or removed in it outlives a crash of the system."""
-    handle = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """A file's content, or what was made, renamed or removed in a folder, outlives a crash of the system."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """It is there, and is after a crash."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync(folder.parent)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -94,19 +150,42 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON Lines, none where there is none; the torn last line of a process that was killed, or is
+    writing it, is left out. Raises InputError for any other that isn't one, by its number."""
+    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found, lines = [], content.split("\n")
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+                if not isinstance(found[-1], dict):
+                    raise ValueError(f"got {type(found.pop()).__name__}")
+            except ValueError as error:
+                if number < len(lines):
+                    raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises InputError, naming it, for anything else."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {first_line(error)}") from None
+
+
 def replace_folder(partial: Path, folder: Path) -> None:
     """Puts the finished `partial` in `folder`'s place, durably."""
-    for path in partial.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    fsync_folder(partial)
+    for path in sorted(partial.rglob("*"), reverse=True):  # what is in a folder before the folder
+        fsync(path)
+    fsync(partial)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
-    fsync_folder(folder.parent)
+    fsync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -51,7 +51,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
             leaf = {name.rsplit(".", 1)[-1]: name for name in known}
             near = [leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf, n=1)]
         hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known[:12])}"
-        return f"unknown key {'(not shown: it may be a secret)' if any(map(has_secret, key.split('.'))) else repr(key)}{hint}"
+        shown = "(not shown: it may be a secret)" if any(map(has_secret, key.split("."))) else repr(key)
+        return f"unknown key {shown}{hint}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:
         return message

@@ -15,13 +15,14 @@ from pickle import UnpicklingError
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.files import TRAINER_SHARDS, TRAINER_STATE, read_object, replace_folder, user_cache
 from reasonloop.machine.launch import launched
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
 from reasonloop.policy.tokenizers import alone, load_tokenizer
+from reasonloop.written.known import check
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -273,6 +274,7 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     adapter, wanted = resolve(str(path)), hub_name(str(path))
+    check(adapter, (TRAINER_STATE, TRAINER_SHARDS))
     if is_adapter(adapter):
         if wanted is not None:
             fetched(wanted, weights=True)

@@ -24,12 +24,13 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import read_object
+from reasonloop.files import lines_of, read_object
 from reasonloop.store.schema import SCHEMA, SCHEMAS, missing
-from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
+from reasonloop.store.segments import find_damage, list_segments, open_segment, stored_segments, version_of
 from reasonloop.store.show import finite
 from reasonloop.store.sources import SOURCES, list_sources
 from reasonloop.store.texts import PROBLEMS, TEXTS, problems_file, read_checked
+from reasonloop.written.known import check
 
 # Columns that are there even if no line of the file has the key, so that a query works on a run that has just begun.
 _TEXT, _WHOLE, _REAL, _JSON = pa.string(), pa.int64(), pa.float64(), pa.json_()
@@ -124,7 +125,7 @@ def _kind_of(statement: duckdb.Statement) -> str:
 def _make_views(database: duckdb.DuckDBPyConnection, folder: Path, evals: Sequence[Mapping[str, Any]]) -> None:
     """The relations that are read from Parquet files as they are asked for."""
     segments: dict[int, list[Path]] = {}
-    for path in list_segments(folder / "trajectories").values():
+    for path in stored_segments(folder / "trajectories").values():
         with open_segment(path) as file:
             segments.setdefault(version_of(file), []).append(path)
     texts = {path: row for row in evals if (path := folder / "evals" / f"{Path(row['file']).stem}.parquet").is_file()}
@@ -182,23 +183,14 @@ def _sql(value: object) -> str:
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl. The last one may be torn: while it is being written, or where a run was killed."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = []
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"got {type(row).__name__}")
-            rows.append(row)
-        except ValueError as error:
-            if number < lines[-1][0]:
-                raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
+    rows = lines_of(path)  # says which line is damaged
+    check(path)
     return rows
 
 
 def _evals(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     evals, problems = [], []
+    check(folder)
     for path in sorted(folder.glob("*.json")):
         row = read_object(path)
         listed = row.pop("problems", None) or []

@@ -111,5 +111,5 @@ def test_fields_of_a_request_that_are_no_keys_are_let_through() -> None:
         "chat_template_kwargs",
         "tokenizer",
     )
-    request = {name: "d41d8cd98f00b204e9800998ecf8427e" for name in fields}
+    request = dict.fromkeys(fields, "d41d8cd98f00b204e9800998ecf8427e")
     assert validated(Exploration, {"judge": {**HTTP, "request": request}}, "recipe.toml").judge.request == request

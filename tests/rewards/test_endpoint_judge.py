@@ -31,8 +31,8 @@ from reasonloop.rewards.endpoint_judge import (
     MAX_REPLY_BYTES,
     EndpointJudge,
     parse_score,
-    request_body,
     read_key,
+    request_body,
     retry_after_seconds,
 )
 from reasonloop.rewards.exploration import ExplorationReward

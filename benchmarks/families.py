@@ -34,7 +34,7 @@ from reasonloop.engine.protocol import Completion, Request
 from reasonloop.errors import InputError, RunError
 from reasonloop.learner.batch import Example
 from reasonloop.learner.local import LocalLearner
-from reasonloop.policy.loading import quiet
+from reasonloop.policy.asking import quiet
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.stream import pack
 from reasonloop.tasks.countdown.tokenizer import build_tokenizer

@@ -6,13 +6,14 @@ before its name, a folder's files before the folder.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def write_atomically(
     data = content.encode() if isinstance(content, str) else content
     partial = partial_of(path, str(os.getpid()) if several else "")
     try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        partial.unlink(missing_ok=True)  # a killed process may have left it, and somebody else a link
+        handle = open_own(partial, os.O_WRONLY | os.O_EXCL, mode)
         try:
             _write_all(handle, data)
             os.fsync(handle)
@@ -66,10 +68,25 @@ def write_atomically(
     fsync(path.parent)
 
 
+def open_own(path: Path | str, flags: int, mode: int = 0o666) -> int:
+    """A descriptor of a file, made if need be: of the file itself, never of what a link leads to, nor of a pipe or device
+    that somebody else has put there. An opener for `open`, too. Raises OSError."""
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise OSError(error.errno, "a link or a pipe, where a file was expected", str(path)) from None
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "no file, where one was expected", str(path))
+
+
 def append(path: Path, text: str, *, durable: bool = False) -> None:
     """Adds whole lines to a file; `durable`: they are on the disk then. Raises OSError where it refuses; the file then ends
     where it did."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    handle = open_own(path, os.O_WRONLY | os.O_APPEND)
     try:
         size = os.fstat(handle).st_size
         try:
@@ -257,9 +274,25 @@ def drop_folder(folder: Path, keep: str) -> None:
 def user_cache() -> Path:
     """The folder for what takes long to make, is the same each time, and may be deleted at any moment.
 
-    Raises OSError where it can't be made, RuntimeError where the user has no home.
+    Raises OSError where it can't be made, or where others could put something into it; RuntimeError where the user has no
+    home.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     folder = (base if base.is_absolute() else Path.home() / ".cache") / "reasonloop"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    above, me = folder.parent.stat(), os.geteuid()
+    kept = above.st_mode & stat.S_ISVTX or (above.st_uid in (0, me) and not above.st_mode & stat.S_IWOTH)
+    if not (kept and os.lstat(folder).st_uid == me and own_alone(folder.resolve(), stat.S_ISDIR)):
+        raise OSError(f"{folder}: others can write there; expected a folder that is yours alone")
     return folder
+
+
+def own_alone(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether it is there, of this kind (`stat.S_ISREG`, say; a link is none), the user's own, and nobody else's to
+    change."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return kind(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022

@@ -78,7 +78,8 @@ def _codec(model: str | None) -> Codec | None:
     if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
         from transformers import PretrainedConfig
 
-        from reasonloop.policy.loading import quiet, unloadable
+        from reasonloop.policy.asking import quiet
+        from reasonloop.policy.loading import unloadable
         from reasonloop.policy.tokenizers import load_tokenizer
 
         quiet()

@@ -64,8 +64,9 @@ class Codec:
     @classmethod
     def load(cls, path: str | Path, trust_remote_code: bool = False) -> Codec:
         """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
-        from reasonloop.policy.loading import hugging_face_folder, quiet, tokenizer_folder, unloadable
-        from reasonloop.policy.tokenizers import alone, load_tokenizer
+        from reasonloop.policy.asking import alone, quiet
+        from reasonloop.policy.loading import hugging_face_folder, tokenizer_folder, unloadable
+        from reasonloop.policy.tokenizers import load_tokenizer
 
         source, tokens = hugging_face_folder(path, weights=False), tokenizer_folder(path)
         quiet()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.files import read_object
+from reasonloop.policy.asking import alone
 
 _TEXTS = (
     "from 3 + 21 = 24 :",
@@ -15,11 +16,6 @@ _TEXTS = (
     "日本語 über ≤ 🙂 don't",
 )
 """What tokenizers of two kinds take apart otherwise"""
-
-
-def alone(trust_remote_code: bool = False) -> dict[str, Any]:
-    """How transformers is asked: it looks nowhere else, and nobody is asked whether a model's own code may run."""
-    return {"local_files_only": True, "trust_remote_code": trust_remote_code}
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 from reasonloop import config
 from reasonloop.config import Recipe, flat, stored_recipe
 from reasonloop.errors import InputError, RunError
-from reasonloop.files import ADAPTER, append, lines_of, make_folder, partial_of, read_object, read_toml
+from reasonloop.files import ADAPTER, append, lines_of, make_folder, open_own, partial_of, read_object, read_toml
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
@@ -196,6 +196,7 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"--out {folder}: a file; expected a folder, new or of the same run")
+    _expect_own_files(folder)
     stored = folder / "config.toml"
     if not stored.is_file():
         # what a process leaves that was killed as it began
@@ -216,6 +217,16 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
                 f"from its product has model.path={folder} --out OTHER"
             )
         raise InputError(f"--out {folder}: holds another run: {told}; expected the same recipe, or another --out")
+
+
+def _expect_own_files(folder: Path) -> None:
+    """Raises InputError for a link in the place of a file, which would have something else written over: a folder may have
+    been prepared by somebody else. Folders in it may be links, to where there is room."""
+    for path in sorted(folder.iterdir()):
+        link = path.is_symlink() and (not path.is_dir() or path.name.endswith(".partial"))
+        if link or not (path.is_file() or path.is_dir()):
+            what = "a link" if link else "a pipe, a socket or a device"
+            raise InputError(f"--out {folder}: {path.name} in it is {what}; expected a folder whose files are its own")
 
 
 class Differing(NamedTuple):
@@ -248,7 +259,7 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
 
 def _lock(folder: Path) -> IO[str]:
     try:
-        file = (folder / ".lock").open("w")
+        file = open(folder / ".lock", "r+", opener=open_own)  # noqa: SIM115
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written to: {error.strerror}") from None
     try:

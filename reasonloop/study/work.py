@@ -21,6 +21,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from reasonloop.files import open_own
 from reasonloop.machine.python import started
 from reasonloop.runs.inputs import DATE
 from reasonloop.study.archive import finished, seconds_of
@@ -64,7 +65,7 @@ class Job:
         if self.date:
             environment[DATE] = self.date
         self.code = None
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=open_own) as log:
             self._log_from = log.tell()
             # A session of its own: Ctrl-C reaches us alone, and we ask the runs to stop.
             self.process = subprocess.Popen(

@@ -126,6 +126,13 @@ def test_a_models_own_code_is_refused_and_nobody_asked(hostile_model: Path, tmp_
     assert not (tmp_path / "RAN").exists()
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_a_kernel_that_a_configuration_names_is_refused(hostile_model: Path, key: str) -> None:
+    change(hostile_model / "config.json", **{key: "somebody/kernel"})
+    with pytest.raises(InputError, match=r"its config\.json names code of the hub to be run .*'somebody/kernel'"):
+        Policy.load(hostile_model)
+
+
 def test_a_run_folder_does_not_say_that_its_model_is_trusted(tmp_path: Path) -> None:
     """Who evaluates one that came from elsewhere has asked for no code."""
     (tmp_path / "config.toml").write_text('[model]\npath = "somewhere"\ntrust_remote_code = true\n')

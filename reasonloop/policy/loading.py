@@ -313,7 +313,8 @@ def _expect_no_kernel(path: str | Path, config: Any) -> None:
         named = str(getattr(one, f"_{key}", None) or "")
         if "/" in named:
             raise InputError(
-                f"model {path}: its config.json names code of the hub to be run ({key} = {named!r}); expected it without {key}"
+                f"model {path}: its config.json names code of the hub to be run ({key} = {named!r}); expected it "
+                f"without {key}"
             )
 
 

@@ -169,11 +169,18 @@ def test_nothing_of_the_current_folder_is_imported(booby_trapped: Path, start: l
 
 
 def test_processes_of_ours_look_in_the_current_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "added", set())
     library = next(one for one in sys.path if one.endswith("lib-dynload"))
     monkeypatch.chdir(tmp_path)
     for first in ("", str(tmp_path), os.path.relpath(tmp_path)):
         monkeypatch.setattr(sys, "path", [first, "/elsewhere", library])
         assert python.search_path() == ["/elsewhere", library, first]
+        python.search_also("/beside")  # a recipe's folder: behind the current one, here and there
+        assert python.search_path() == ["/elsewhere", library, first, "/beside"]
+    monkeypatch.setattr(sys, "path", ["/elsewhere", library])
+    for folder in (str(tmp_path), "/beside"):
+        python.search_also(folder)
+    assert python.search_path() == ["/elsewhere", library, str(tmp_path), "/beside"]
     # uninstalled, and in its own folder: it stays before what is installed, which may be another version of it
     monkeypatch.setattr(python, "HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", ["", "/elsewhere", library])

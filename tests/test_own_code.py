@@ -78,8 +78,8 @@ def test_trusted_is_what_the_caller_says_and_nothing_else() -> None:
 
 
 def test_every_python_that_we_start_keeps_the_current_folder_out() -> None:
-    open_ones = []
-    for path in sorted((ROOT / "reasonloop").rglob("*.py")):
+    open_ones, every = [], sorted((ROOT / "reasonloop").rglob("*.py"))
+    for path in (one for one in every if re.search(r"sys\.executable|\*python", one.read_text(encoding="utf-8"))):
         for node in ast.walk(house.tree(path)):
             if isinstance(node, ast.List) and any(
                 ast.unparse(one) in ("sys.executable", "*python") for one in node.elts

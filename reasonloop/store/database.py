@@ -51,6 +51,7 @@ _PARQUET = pads.ParquetFileFormat(
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    "allow_persistent_secrets": False,
     "python_enable_replacements": False,
     "temp_directory": "",  # it would be a place that SQL may write to
 }

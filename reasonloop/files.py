@@ -145,7 +145,7 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"got a {type(found).__name__}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); expected a JSON object: restore it, or delete it") from None
     return found
 
@@ -161,7 +161,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
                 found.append(json.loads(line))
                 if not isinstance(found[-1], dict):
                     raise ValueError(f"got {type(found.pop()).__name__}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if number < len(lines):
                     raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
     return found
@@ -171,7 +171,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises InputError, naming it, for anything else."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {first_line(error)}") from None
 
 

@@ -82,7 +82,7 @@ def _mend_metrics(run: Path, ledger: Ledger) -> list[str]:
 def _readable(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

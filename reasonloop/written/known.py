@@ -55,7 +55,7 @@ class Written:
                 record = unsealed(line)
                 found.began |= record.get("began", {})
                 found.take(record["files"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise RunError(
                     f"{path}, line {number}: damaged; restore it from a copy, or delete it: the same command then takes the "
                     "run's files as they are"

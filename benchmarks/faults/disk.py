@@ -25,6 +25,8 @@ from faulty_disk import CUT, MODES, PESSIMIST, FaultyDisk
 
 NEW_NAMESPACE = 0x20000
 """CLONE_NEWNS"""
+DISK, BALLAST = 64, "ballast"
+"""MiB, and the file that takes what isn't free of them"""
 
 
 def operations(plan: str) -> int:
@@ -45,13 +47,12 @@ def faulty(plan: str, mode: str, at: int, seed: int = PESSIMIST) -> dict[str, An
 
 
 def full(plan: str, size: int) -> dict[str, Any]:
-    """A run on a disk of so many KiB, which is then given room: a tmpfs where one may be mounted, or else a limit on every
-    file's size."""
+    """A run on a disk that has room for so many KiB, and is then given more: a tmpfs where one may be mounted, or else a
+    limit on every file's size."""
     with place() as folder, _disk(folder, size) as (how, trouble):
         case = Case(plan, folder / "disk")
         code, said = case.work(**trouble)
-        if how == "tmpfs":
-            _mount(folder / "disk", size=0)
+        (folder / "disk" / BALLAST).unlink(missing_ok=True)
         return {"plan": plan, "mode": how, "kib": size, **_end(case, code, said, killed=False)}
 
 
@@ -59,7 +60,11 @@ def _end(case: Case, code: int, said: str, killed: bool) -> dict[str, Any]:
     one_line = killed or code == 0 or (code in (1, 2) and last(said).startswith("reasonloop: "))
     result = {"code": code, "said": last(said), "traceback": "Traceback" in said}
     code, said = case.work()
-    result |= {"code_after": code, "said_after": last(said) if code else "", "differing": differing(case) if not code else []}
+    result |= {
+        "code_after": code,
+        "said_after": last(said) if code else "",
+        "differing": differing(case) if not code else [],
+    }
     good = one_line and not code and not result["differing"] and not result["traceback"] and "Traceback" not in said
     return {**result, "good": good}
 
@@ -68,18 +73,16 @@ def _end(case: Case, code: int, said: str, killed: bool) -> dict[str, Any]:
 def _disk(folder: Path, size: int) -> Iterator[tuple[str, dict[str, Any]]]:
     disk = folder / "disk"
     disk.mkdir()
-    if not _mount(disk, size):
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
         yield "file size", {"largest": size << 10}
         return
+    with (disk / BALLAST).open("wb") as ballast:  # a disk that is too small from the start is refused
+        ballast.write(bytes((DISK << 20) - (size << 10)))
     try:
         yield "tmpfs", {}
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
-
-
-def _mount(disk: Path, size: int) -> bool:
-    options = [f"size={size}k"] if size else ["remount,size=1g"]
-    return subprocess.run(["mount", "-t", "tmpfs", "-o", *options, "none", str(disk)], capture_output=True).returncode == 0
 
 
 def own_mounts() -> bool:
@@ -97,11 +100,13 @@ def campaign(count: int, sizes: int, seed: int = 0, plan: str = "short") -> list
     unbroken(plan)
     found = []
     for mode in MODES:
-        chosen = sorted(random.sample(range(1, total + 1), min(count, total))) if count else range(1, total + 1)
+        chosen = sorted(random.sample(range(1, total + 1), min(count, total))) if count else list(range(1, total + 1))
         for i, at in enumerate(chosen):
-            found.append(faulty(plan, mode, at, PESSIMIST if mode != CUT or i % 2 == 0 else 1 + random.randrange(1 << 30)))
+            found.append(
+                faulty(plan, mode, at, PESSIMIST if mode != CUT or i % 2 == 0 else 1 + random.randrange(1 << 30))
+            )
     for _ in range(sizes):
-        found.append(full(plan, int(2 ** random.uniform(2, 13))))
+        found.append(full(plan, int(2 ** random.uniform(3, 10.5))))
     return found
 
 

@@ -153,8 +153,8 @@ def read_object(path: Path) -> dict[str, Any]:
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON Lines, none where there is none; the torn last line of a process that was killed, or is
     writing it, is left out. Raises InputError for any other that isn't one, by its number."""
-    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    found, lines = [], content.split("\n")
+    content = path.read_bytes() if path.is_file() else b""
+    found, lines = [], content.split(b"\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

@@ -153,5 +153,6 @@ class FaultyDisk:
             there = current.get(child, self.kept / str(child))
             if self.seed != PESSIMIST and there.is_file() and there.read_bytes() != content:
                 latest = there.read_bytes()
-                content = random.choice([content, latest, latest[: len(latest) // 2]])
+                kept = len(content) if latest.startswith(content) else 0  # what was added to is still there
+                content = random.choice([content, latest, latest[: (kept + len(latest)) // 2]])
             (into / name).write_bytes(content)

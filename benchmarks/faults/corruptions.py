@@ -2,8 +2,8 @@
 
     python benchmarks/faults/corruptions.py --count 30
 
-Each corruption is of one file of an unfinished or a finished run, chosen by the seed: all kinds of files, in all of the ways of
-`WAYS`. Then one verb works on the folder, and its end is one of
+Each corruption is of one file of an unfinished or a finished run, chosen by the seed: all kinds of files, in all of the
+ways of `WAYS`. Then one verb works on the folder, and its end is one of
 
 - named: it ended with one line that names the file (or the file that it was exchanged with), or went on and said so;
 - same: exit code 0, and what came out is what an untouched run gives;
@@ -187,10 +187,8 @@ def one(plan: str, moment: int, kind: str, way: str, verb: str, seed: int) -> di
             came = read(case, told, code, _plain(said, case), sound)
         if "Traceback (most recent call last)" in said:
             came = "traceback"
-    return {
-        **{"plan": plan, "moment": moment, "file": name, "kind": kind, "way": way, "verb": verb, "seed": seed},
-        **{"code": code, "came": came, "said": last(said) if verb != "report" else ""},
-    }
+    about = {"plan": plan, "moment": moment, "file": name, "kind": kind, "way": way, "verb": verb, "seed": seed}
+    return about | {"code": code, "came": came, "said": last(said) if verb != "report" else ""}
 
 
 def campaign(count: int, seed: int = 0, plans: tuple[str, ...] = ("rloop", "rl")) -> list[dict[str, Any]]:

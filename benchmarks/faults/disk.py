@@ -19,9 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from work import Case, differing, last, place, unbroken
-
 from faulty_disk import CUT, MODES, PESSIMIST, FaultyDisk
+from work import Case, differing, last, place, unbroken
 
 NEW_NAMESPACE = 0x20000
 """CLONE_NEWNS"""

@@ -1,4 +1,4 @@
-"""Small real runs that something happens to: how they are begun, continued, and compared with a run that nothing happened to."""
+"""Small real runs that something happens to: begun, continued, and compared with a run that nothing happened to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "with_ranks")]
 
-from run_fixtures import command, outcome, small_recipe, temporary  # noqa: E402
+from run_fixtures import command, finish, outcome, small_recipe, start, temporary  # noqa: E402
 
 PLANS: dict[str, list[str]] = {
     "rl": ["method=rl", "rl.steps=3", "rl.probe_every=2", "rl.keep_best=true", "rl.refill_rounds=1", "eval.samples=2"],
@@ -29,7 +29,7 @@ PLANS: dict[str, list[str]] = {
     ],
     "short": [
         *("rloop.iterations=1", "rl.steps=2", "rloop.vanilla=false", "eval.samples=1", "eval.explored=false"),
-        *("rft.epochs=1", "sampling.max_tokens=10"),
+        *("rft.epochs=1"),
     ],
 }
 """Recipes of the campaign, by name: options over `run_fixtures.small_recipe`"""
@@ -55,6 +55,15 @@ class Case:
         """The command's exit code and what it said; `trouble` as `run_fixtures.start` takes it."""
         self.log.unlink(missing_ok=True)
         code = command(self.argv, log=self.log, **trouble)
+        return code, self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def killed_after(self, seconds: float) -> tuple[int, str]:
+        """`work` by a process that is killed then, if it hasn't ended."""
+        self.log.unlink(missing_ok=True)
+        process = start(self.argv, log=self.log)
+        process.join(seconds)
+        process.kill()
+        code = finish(process)
         return code, self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def verb(self, *argv: str | Path) -> tuple[int, str]:

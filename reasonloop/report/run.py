@@ -218,7 +218,7 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The lines, and how many are damaged; an unfinished last line is still being written, and is no damage."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     damaged = 0
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for i, text in enumerate(lines, 1):
         try:
             line = json.loads(text)

@@ -312,8 +312,8 @@ def _expect_all_steps(run: Path, branch: str, iteration: int) -> None:
         missing = sorted({*range(done)} - {place.step for place in there if place.branch == own})
         if missing:
             raise RunError(
-                f"{run / SEGMENTS}: {len(missing)} of the {done} segments of {path.parent.name} are missing, step {missing[0]} "
-                "for one: restore them from a copy; experts of a part of the rollouts would be others"
+                f"{run / SEGMENTS}: {len(missing)} of the {done} segments of {path.parent.name} are missing, step "
+                f"{missing[0]} for one: restore them from a copy; experts of a part of the rollouts would be others"
             )
 
 

@@ -87,6 +87,8 @@ class Written:
 
     def wrong(self, name: str, *, whole: bool = True) -> str:
         """What is wrong with a file; empty where nothing is. Without `whole` only its size is looked at."""
+        if not self.kept:
+            return ""
         path, expected = self.run / name, self.expected(name)
         if not path.is_file():
             return "" if None in expected else "lost"

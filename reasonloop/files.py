@@ -164,7 +164,7 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"got a {type(found).__name__}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); expected a JSON object: restore it, or delete it") from None
     return found
 
@@ -172,15 +172,15 @@ def read_object(path: Path) -> dict[str, Any]:
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON Lines, none where there is none; the torn last line of a process that was killed, or is
     writing it, is left out. Raises InputError for any other that isn't one, by its number."""
-    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    found, lines = [], content.split("\n")
+    content = path.read_bytes() if path.is_file() else b""
+    found, lines = [], content.split(b"\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 found.append(json.loads(line))
                 if not isinstance(found[-1], dict):
                     raise ValueError(f"got {type(found.pop()).__name__}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if number < len(lines):
                     raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
     return found
@@ -190,7 +190,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises InputError, naming it, for anything else."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {first_line(error)}") from None
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from faulty_disk import FaultyDisk
 
 from reasonloop.runs.whole import wrong_in
 from reasonloop.written.known import NAME, Written
@@ -119,15 +122,22 @@ def server() -> Any:
 
 
 def start(
-    argv: Sequence[str | Path], *, log: Path, watched: Path | None = None, kill_at: int = 0, cwd: Path | None = None
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    watched: Path | None = None,
+    kill_at: int = 0,
+    cwd: Path | None = None,
+    disk: FaultyDisk | None = None,
+    largest: int = 0,
 ) -> BaseProcess:
     """`reasonloop ARGV` in a process of its own; its output goes to `log`.
 
     With `kill_at` it kills itself with SIGKILL just before its `kill_at`-th change (1 is the first) to a file in `watched`.
+    `disk`: what goes wrong with its files. `largest`: bytes that no file of its may have more of, where there are any.
     """
-    process = server().Process(
-        target=_command, args=([str(a) for a in argv], str(log), str(watched or ""), kill_at, str(cwd or os.getcwd()))
-    )
+    arguments = ([str(a) for a in argv], str(log), str(watched or ""), kill_at, str(cwd or os.getcwd()), disk, largest)
+    process = server().Process(target=_command, args=arguments)
     process.start()
     return process  # type: ignore[no-any-return]
 
@@ -144,7 +154,9 @@ def command(argv: Sequence[str | Path], *, log: Path, **options: Any) -> int:
     return finish(start(argv, log=log, **options))
 
 
-def _command(argv: list[str], log: str, watched: str, kill_at: int, cwd: str) -> None:
+def _command(
+    argv: list[str], log: str, watched: str, kill_at: int, cwd: str, disk: FaultyDisk | None, largest: int
+) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -154,6 +166,11 @@ def _command(argv: list[str], log: str, watched: str, kill_at: int, cwd: str) ->
     if kill_at:
         kill_at_change(Path(watched), kill_at)
     from reasonloop.cli import main
+
+    if disk is not None:
+        disk.install()
+    if largest:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
     sys.exit(main(argv))
 

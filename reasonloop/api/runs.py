@@ -4,7 +4,6 @@ they call."""
 from __future__ import annotations
 
 import io
-import tomllib
 from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
@@ -18,6 +17,7 @@ from reasonloop.config import Recipe, flat, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.evaluation.table import results_text
 from reasonloop.execute import execute
+from reasonloop.files import read_toml
 from reasonloop.methods import checked_method
 from reasonloop.own import look_in
 from reasonloop.records import Rollout
@@ -97,7 +97,7 @@ class Run:
     def recipe(self) -> Recipe:
         """Everything resolved, as RUN/config.toml has it"""
         path = self.folder / "config.toml"
-        return config.parse(stored_recipe(tomllib.loads(path.read_text(encoding="utf-8"))), [], str(path))
+        return config.parse(stored_recipe(read_toml(path)), [], str(path))
 
     @property
     def evals(self) -> list[Evaluation]:

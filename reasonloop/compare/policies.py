@@ -14,6 +14,7 @@ from reasonloop.errors import InputError
 from reasonloop.evaluation.table import STARTS, arm_of, arms_of
 from reasonloop.files import read_object
 from reasonloop.report.run import RunData, number, read_run
+from reasonloop.runs.folder import evaluations_in, metrics_in
 
 Point = tuple[float, float]
 
@@ -63,8 +64,7 @@ def read_finished(folder: Path) -> RunData:
     run = read_run(folder)
     if not run.config:
         raise InputError(f"{folder / 'config.toml'}: cannot be read as a recipe")
-    for path in sorted((folder / "evals").glob("*.json")):
-        read_object(path)  # a damaged one must not leave its arm out
+    evaluations_in(folder), metrics_in(folder)  # a damaged one must not leave its arm out
     state = folder / "state.json"
     stage = read_object(state).get("stage") if state.is_file() else None
     if stage != "done":

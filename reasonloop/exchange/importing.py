@@ -25,6 +25,7 @@ from reasonloop.store.sources import write_sources
 from reasonloop.store.texts import write_problems
 from reasonloop.tasks import load_task, parse_task_spec, require_gold, task_problems, tell
 from reasonloop.tasks.show import verifier_pool
+from reasonloop.written.ledger import Ledger
 
 if TYPE_CHECKING:
     from reasonloop.policy.codec import Codec
@@ -151,6 +152,7 @@ def _write(reading: Reading, pool: VerifierPool | None, out: Path, about: _About
         (folder / "config.toml").write_text(tomli_w.dumps(about.config(reading, written.logprobs)), encoding="utf-8")
         written.finish(folder, about.task.name, reading)
         (folder / "state.json").write_text(json.dumps({"stage": "done"}) + "\n", encoding="utf-8")
+        Ledger(folder)
     for line in [*lines(reading)[1:], *written.told()]:
         print(line)
     return agreement.table()

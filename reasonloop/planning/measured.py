@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -11,8 +10,10 @@ from typing import Any
 
 from reasonloop.config import flat
 from reasonloop.errors import InputError, first_line
+from reasonloop.files import read_toml
 from reasonloop.runs import clock
 from reasonloop.runs.clock import Rates
+from reasonloop.runs.folder import metrics_in
 from reasonloop.runs.hours import Guess, step_of
 from reasonloop.runs.needs import Plan
 
@@ -81,7 +82,7 @@ def _of_bench(plan: Plan, file: Path, usual: Rates) -> Measured:
 def _of_run(plan: Plan, folder: Path, usual: Rates) -> Measured:
     """From its steps' lines: all usual seconds times what makes a step of the simulator take as long as those did."""
     recipe, ranks = _recipe_of(plan, folder)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = metrics_in(folder)
     steps = [line for line in lines if line["stage"] == "explore" and "sampling_seconds" in line][SETTLED:]
     if not steps:
         raise ValueError("no steps in it that count")
@@ -107,7 +108,7 @@ def _of_run(plan: Plan, folder: Path, usual: Rates) -> Measured:
 
 def _recipe_of(plan: Plan, folder: Path) -> tuple[dict[str, Any], int]:
     """A run's options by dotted key, and how many ranks worked on it. Raises InputError where it does other steps."""
-    table = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    table = read_toml(folder / "config.toml")
     own, ours = flat(table), flat(plan.recipe.model_dump(mode="json", exclude_none=True))
     keys = [key for key in ours if key.startswith(SAME) and key != "rl.steps" and own.get(key) != ours[key]]
     if keys:

@@ -13,10 +13,12 @@ from typing import Any
 from reasonloop import config
 from reasonloop.analysis.diagnosis import Evidence
 from reasonloop.config import Recipe, flat, stored_recipe
-from reasonloop.errors import InputError, first_line
+from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.evaluation.table import ORDER, PASSED, arm_of, arms_of, label_of, reported
 from reasonloop.files import read_object
 from reasonloop.methods import Method, method
+from reasonloop.written.digests import METRICS
+from reasonloop.written.known import check
 
 TRAINING = {"explore": "Exploration", "rft": "Fine-tuning on experts", "sft": "Supervised fine-tuning"}
 """Stages that train, and what a reader calls them"""
@@ -154,14 +156,18 @@ def read_run(folder: Path) -> RunData:
         run.config = tomllib.loads(run.config_text)
     except (OSError, ValueError) as error:
         run.missing.append(f"The recipe: config.toml could not be read ({first_line(error)}).")
-    run.lines, damaged = _metrics(folder / "metrics.jsonl")
+    run.lines, damaged = _metrics(folder / METRICS)
     if damaged:
         run.missing.append(f"{damaged} damaged line{'s' * (damaged > 1)} of metrics.jsonl.")
+    run.missing += [f"Lines of metrics.jsonl: {error}." for error in _wrong(folder / METRICS)]
     for path in sorted((folder / "evals").glob("*.json")):
         try:
+            check(path)
             run.evals.append({"name": path.stem, **read_object(path)})
-        except InputError as error:
+        except (InputError, RunError) as error:
             run.missing.append(f"An evaluation: {error}.")
+    if len(run.evals) == len(list((folder / "evals").glob("*.json"))):
+        run.missing += [f"An evaluation: {error}." for error in _wrong(folder / "evals")]
     run.evals.sort(key=lambda e: (float(e.get("rollouts") or 0), float(e.get("iteration") or 0), str(e["name"])))
     with suppress(InputError):
         run.done = bool(read_object(folder / "state.json").get("stage") == "done")
@@ -174,6 +180,15 @@ def read_run(folder: Path) -> RunData:
     if not run.results:
         run.missing.append("Held-out results: nothing has been evaluated yet.")
     return run
+
+
+def _wrong(path: Path) -> list[str]:
+    """What is wrong with a file, or a folder's files, of the run."""
+    try:
+        check(path)
+    except RunError as error:
+        return [str(error)]
+    return []
 
 
 def trunk(line: Mapping[str, Any]) -> str:
@@ -203,7 +218,7 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The lines, and how many are damaged; an unfinished last line is still being written, and is no damage."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     damaged = 0
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for i, text in enumerate(lines, 1):
         try:
             line = json.loads(text)

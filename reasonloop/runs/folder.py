@@ -21,7 +21,7 @@ from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
 from reasonloop.runs.whole import ledger_of
 from reasonloop.written.digests import METRICS
-from reasonloop.written.known import CHECKPOINTS, MODEL, NAME, STATE, check
+from reasonloop.written.known import CHECKPOINTS, MODEL, NAME, STATE, Written, check
 
 MAY_DIFFER = (
     *("checkpoint_seconds", "keep_checkpoints", "model.date", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
@@ -212,6 +212,8 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
     ]
     if differing:
         told = differing[0]
+        if wrong := Written.read(folder).wrong(stored.name):
+            raise InputError(f"{stored}: {wrong}, not what the run has written ({told}); restore it from a copy")
         if (folder / "model" / "config.json").is_file():
             raise InputError(
                 f"--out {folder}: holds another run, which is finished: {told}; expected another --out; a run that goes on "
@@ -247,7 +249,10 @@ def differences(recipe: Recipe, folder: Path) -> list[Differing]:
     """The options that a run was begun with otherwise, the recipe's first; those that its version didn't know had what they
     have by default. Raises InputError where its recipe can't be read."""
     stored = folder / "config.toml"
-    there = flat(stored_recipe(read_toml(stored)))
+    table = read_toml(stored)
+    if not table:
+        raise InputError(f"{stored}: empty; restore it from a copy")
+    there = flat(stored_recipe(table))
     here, usual = options_of(recipe), options_of(Recipe())
     if recipe.engine.name == "native":
         usual["engine.slots"] = SLOTS

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reasonloop.files import ADAPTER, write_atomically
+from reasonloop.files import ADAPTER, read_object, write_atomically
 from reasonloop.written.digests import METRICS, SEGMENTS, size_of
-from reasonloop.written.known import LENIENT, MODEL, NAME, Written, alone, verify
+from reasonloop.written.known import LENIENT, MODEL, NAME, STATE, Written, alone, verify
 from reasonloop.written.ledger import Ledger
 
 AT_ONCE = 1 << 20
@@ -30,7 +30,8 @@ def ledger_of(run: Path, began: Mapping[str, Any], *, resumed: bool) -> tuple[Le
     if ledger.new:
         told = [f"{run}: no digests of what was written before ({NAME} is kept from now on): taken as it is"]
     else:
-        verify(run, wrong_in)
+        finished = (run / STATE).is_file() and read_object(run / STATE).get("stage") == "done"
+        verify(run, lambda written: wrong_in(written, whole=finished))
         known = ledger.known
         told = [
             f"{run / name}: {wrong}, not what the run has written" for name in LENIENT if (wrong := known.wrong(name))
@@ -82,7 +83,7 @@ def _mend_metrics(run: Path, ledger: Ledger) -> list[str]:
 def _readable(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -93,4 +93,3 @@ class LiveStages:
         for checkpoint in checkpoints:  # before the run is done: what a killed process leaves of them goes then
             checkpoint.drop_trainer_state() if self.recipe.keep_checkpoints else checkpoint.drop_policy()
         folder.set_state("done")
-        folder.ledger.settle()

@@ -21,9 +21,12 @@ import pyarrow as pa
 
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
+from reasonloop.files import read_object
 from reasonloop.records import Place, Rollout
 from reasonloop.store.schema import SCHEMA, to_table
 from reasonloop.store.segments import find_damage, open_segment, read_rows, scan, stored_segments
+from reasonloop.written.digests import SEGMENTS
+from reasonloop.written.known import CHECKPOINTS
 
 _MEMORY_LIMIT = "1GB"
 
@@ -287,6 +290,7 @@ def _select(source: _Source, *, hard_threshold: float, cap: int, full_step: int 
 def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str = "main") -> Experts:
     """The experts of one iteration of the run in a folder, chosen as the recipe's `[rloop]` says."""
     options = recipe.rloop
+    _expect_all_steps(run_folder, branch, iteration)
     return select_experts(
         run_folder / "trajectories",
         iteration=iteration,
@@ -296,6 +300,21 @@ def chosen_experts(recipe: Recipe, run_folder: Path, iteration: int, branch: str
         full_step=recipe.rl.rollouts_per_step if options.experts == "last_step" else None,
         seed=recipe.seed,
     )
+
+
+def _expect_all_steps(run: Path, branch: str, iteration: int) -> None:
+    """Raises RunError where segments are missing of steps that the exploration, or one of several side by side, has done."""
+    there = stored_segments(run / SEGMENTS, branch, iteration)
+    for path in sorted((run / CHECKPOINTS).glob(f"{branch}*-explore-{iteration}/stage.json")):
+        own, done = path.parent.name.removesuffix(f"-explore-{iteration}"), read_object(path).get("step")
+        if Place(own).trunk != branch or not isinstance(done, int):
+            continue
+        missing = sorted({*range(done)} - {place.step for place in there if place.branch == own})
+        if missing:
+            raise RunError(
+                f"{run / SEGMENTS}: {len(missing)} of the {done} segments of {path.parent.name} are missing, step "
+                f"{missing[0]} for one: restore them from a copy; experts of a part of the rollouts would be others"
+            )
 
 
 def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rollout]:

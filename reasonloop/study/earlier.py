@@ -9,7 +9,6 @@ touched; a folder that has it all already is left alone.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from reasonloop import config
 from reasonloop.config import Recipe, Training, flat
 from reasonloop.config.recipe import GONE
 from reasonloop.errors import InputError
-from reasonloop.files import write_atomically
+from reasonloop.files import lines_of, read_object, read_toml, write_atomically
 from reasonloop.methods import method
 from reasonloop.records import Place
 from reasonloop.runs.dry import DryStages
@@ -117,15 +116,15 @@ def spent_in(lines: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
 
 def upgrade(run: Path) -> None:
     """Brings the run folder up, where there is something to do."""
-    evaluations = {path: json.loads(path.read_text()) for path in sorted((run / "evals").glob("*.json"))}
+    evaluations = {path: read_object(path) for path in sorted((run / "evals").glob("*.json"))}
     if all("depends_on" in evaluation and "arm" in evaluation for evaluation in evaluations.values()):
         return
-    table = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    table = read_toml(run / "config.toml")
     if "ran_on" not in table:
         raise InputError(f"{run / 'config.toml'}: no [ran_on]; expected a run's resolved recipe")
     ran_on = {"ran_on": table.pop("ran_on")}
     recipe = config.parse(brought_up(table), [], str(run / "config.toml"))
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(run / "metrics.jsonl")
     found = recorded(recipe, spent_in(lines))
     for path, evaluation in evaluations.items():
         write_atomically(path, json.dumps(evaluation | found.evaluations[evaluation["name"]]) + "\n")

@@ -16,14 +16,13 @@ import signal
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from reasonloop.errors import first_line
-from reasonloop.files import append, open_own, read_object, write_atomically
+from reasonloop.files import append, open_own, read_object, read_toml, write_atomically
 from reasonloop.track.points import Key, Points
 from reasonloop.track.protocol import TrackedRun, Tracker
 from reasonloop.track.registry import tracker_of
@@ -99,7 +98,7 @@ class Follower:
         self._keep(sent=len(self._sent))
 
     def _start(self) -> None:
-        config = tomllib.loads((self.run / "config.toml").read_text(encoding="utf-8"))
+        config = read_toml(self.run / "config.toml")
         kept = {"id": secrets.token_hex(4), "name": self.run.resolve().name} | self._kept()
         given = {"name": self.name, "project": self.project}
         kept = self._keep(**kept | {key: value for key, value in given.items() if value is not None})

@@ -35,6 +35,7 @@ class Written:
     """Whether there are any"""
     whole: bool = False
     """Whether its last line is"""
+    lines: int = 0
     began: dict[str, Any] = field(default_factory=dict)
     """What the run's first process said of itself"""
     files: dict[str, str] = field(default_factory=dict)
@@ -49,13 +50,13 @@ class Written:
         if not path.is_file():
             return cls(run)
         *lines, torn = path.read_bytes().split(b"\n")
-        found = cls(run, kept=True, whole=not torn)
+        found = cls(run, kept=True, whole=not torn, lines=len(lines))
         for number, line in enumerate(lines, 1):
             try:
                 record = unsealed(line)
                 found.began |= record.get("began", {})
                 found.take(record["files"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise RunError(
                     f"{path}, line {number}: damaged; restore it from a copy, or delete it: the same command then takes the "
                     "run's files as they are"
@@ -86,6 +87,8 @@ class Written:
 
     def wrong(self, name: str, *, whole: bool = True) -> str:
         """What is wrong with a file; empty where nothing is. Without `whole` only its size is looked at."""
+        if not self.kept:
+            return ""
         path, expected = self.run / name, self.expected(name)
         if not path.is_file():
             return "" if None in expected else "lost"
@@ -94,7 +97,8 @@ class Written:
             return "not written by this run under this name"
         size = path.stat().st_size
         if name == METRICS:
-            return "" if any(of_start(path, value) == value for value in known) else _other_size(size, known[0])
+            sound = any(of_start(path, value) == value for value in known)
+            return "" if sound else _other_size(min(size, size_of(known[0])), known[0])  # lines are added to it
         if not whole:
             return "" if size in map(size_of, known) else _other_size(size, known[0])
         value = digest(self.run, name)

@@ -22,6 +22,9 @@ from reasonloop.written.digests import (
 )
 from reasonloop.written.known import NAME, Written, there
 
+MANY = 1000
+"""Lines, and four for each file, after which they are written anew as one"""
+
 
 class Ledger:
     """The digests of a run as the process that works on it keeps them. Raises OSError where the disk refuses."""
@@ -32,10 +35,12 @@ class Ledger:
         self.run, self.known = run, Written.read(run)
         self._lines, self._lines_size = hashlib.sha256(), 0
         self.new = not self.known.kept
-        if self.known.whole and not self.known.coming:
+        if self.known.whole and not self.known.coming and self.known.lines < MANY + 4 * len(self.known.files):
             return
         if self.new:
-            self.known = Written(run, True, True, dict(began or {}), {name: digest(run, name) for name in there(run)})
+            self.known = Written(
+                run, True, True, 0, dict(began or {}), {name: digest(run, name) for name in there(run)}
+            )
         else:
             self._settle()
         record = {"began": self.known.began, "files": self.known.files}
@@ -63,9 +68,10 @@ class Ledger:
         self._lines_size += len(added)
         return {METRICS: value_of(self._lines_size, self._lines.hexdigest())}
 
-    def settle(self) -> None:
-        """What was put has come to pass."""
-        self.put({})
+    def _done(self) -> None:
+        """What was put has come to pass. Where this line gets lost, it is found out."""
+        append(self.run / NAME, sealed({"files": {}}))
+        self.known.take({})
 
     def write(self, path: Path, content: str | bytes | memoryview) -> None:
         """`write_atomically`, of a file in the run."""
@@ -76,6 +82,7 @@ class Ledger:
             value = value_of(self._lines_size, self._lines.hexdigest())
         self.put({self.name(path): value})
         write_atomically(path, data)
+        self._done()
 
     def remove(self, names: Collection[str]) -> None:
         """Files, by name in the run, that are to go."""
@@ -85,6 +92,7 @@ class Ledger:
                 (self.run / name).unlink(missing_ok=True)
             for folder in {(self.run / name).parent for name in names}:
                 fsync(folder)
+            self._done()
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.run).as_posix()
@@ -104,6 +112,7 @@ class Ledger:
         gone = dict.fromkeys(self.below(folder))
         self.put({f"{start}/{name}": value for name, value in {**gone, **files}.items()})
         replace_folder(partial, folder)
+        self._done()
 
     def _settle(self) -> None:
         """Which of the last line's files have come to be. What is replaced as a folder is told by the smallest file that

@@ -27,7 +27,7 @@ class Judge(Section):
     to give; or a rule as `module:function`, called with two texts, (problem, response), for a number from 0 to 1."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself stands nowhere. Empty: no key is sent."""
-    timeout_seconds: float = Field(60.0, gt=0)
+    timeout_seconds: float = Field(60.0, gt=0, le=86_400)
     """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte; or of a rule's call."""
     request: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
     """Further fields of each request, sent as they are; `{}` for models that refuse a temperature."""

@@ -156,9 +156,9 @@ def _index(pairs: Iterator[tuple[str | None, int]]) -> Index:
 # stripped ("user\n...\nassistant\n"). Only a known problem's whole text between the two counts: words like "user" in it
 # are its own.
 _ROLE = re.compile(r"[Uu]ser|USER|[Hh]uman|\[INST\]|###\s*(?:Instruction|Question)s?")
-_AFTER_ROLE = re.compile(r"[^\S\n]*(?::|<[^<>\n]{1,40}>|[|\uff5c]>|\n)")
+_AFTER_ROLE = re.compile(r"[^\S\n]{0,60}(?::|<[^<>\n]{1,40}>|[|\uff5c]>|\n)")
 _BEHIND = re.compile(
-    r"(?:\s+|<[^<>\s]{1,40}>|\[/INST\]|(?:assistant|Assistant|ASSISTANT|model|gpt)\s*:?|###\s*Response:?)\Z"
+    r"(?:\s{1,60}|<[^<>\s]{1,40}>|\[/INST\]|(?:assistant|Assistant|ASSISTANT|model|gpt)\s{0,60}:?|###\s*Response:?)\Z"
 )
 _MOST = 16
 

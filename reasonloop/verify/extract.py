@@ -48,7 +48,7 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
 _HASHED = re.compile(r"####(?!#)([^\n#]*+)")
 _HEADING = re.compile(
     r"[ \t*]*(?:[0-9]{1,2}[.)][ \t*]+[A-Za-z]{3}"
-    r"|(?:step|final|answer|solution|conclusion|problem|part|check|verif|explan)[a-z]*(?![^\n]*[:=][^\n]*[0-9]))",
+    r"|(?:step|final|answer|solution|conclusion|problem|part|check|verif|explan)[a-z]*+(?![^\n:=]*[:=][^\n]*[0-9]))",
     re.IGNORECASE,
 )
 """A heading in Markdown, and no answer in GSM8K's style"""

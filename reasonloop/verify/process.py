@@ -62,6 +62,8 @@ class WorkerProcess:
             )
         self._received = b""
         self._ready = False
+        self.took = False
+        """Whether it has read the item that it was sent last"""
         self._kill_lock = threading.Lock()
         with suppress(WorkerDied):  # that it died already is told by wait_ready
             self.send(pickle.dumps(dict(order) | {"parent": os.getpid()}))
@@ -82,6 +84,7 @@ class WorkerProcess:
 
     def send(self, item: bytes) -> None:
         """Hand over one pickled (problem, response). Raises WorkerDied."""
+        self.took = False
         self._socket.settimeout(START_LIMIT)
         try:
             self._socket.sendall(len(item).to_bytes(4, "big") + item)
@@ -96,6 +99,9 @@ class WorkerProcess:
         Raises WorkerLate (the worker goes on: ask again or kill it) or WorkerDied.
         """
         message = self._receive(until)
+        if not self.took and message == {"taken": True}:
+            self.took = True
+            message = self._receive(until)
         try:
             judgement = Judgement(Verdict(message["verdict"]), str(message["detail"]), message["score"])
             return as_judgement(judgement), bool(message["retire"])

@@ -2,7 +2,8 @@
 
 In come frames, 4 bytes of length, big-endian, and a pickle (the parent is trusted); out go lines of JSON, so that
 nothing a verifier does can make the parent run code. The first frame is the start-up order, the first line says that
-the worker is ready; then one line for each frame. End of input means that the parent is gone: the worker exits.
+the worker is ready; then two lines for each frame: it was read, and what came of it. End of input means that the parent is
+gone: the worker exits.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def main() -> None:
     for frame in frames:
         signal.setitimer(signal.ITIMER_REAL, last_resort)
         retire = False
+        _say(sink, taken=True)
         try:
             problem, response = pickle.loads(frame)
             judgement = as_judgement(verifier.verify(problem, response))

@@ -132,6 +132,22 @@ def test_poison_costs_its_own_verdict_and_no_others():
     assert verdicts(judgements) == expected
 
 
+@pytest.mark.parametrize("deadline", [float("nan"), 0.0, -1.0, float("inf"), 1e12])
+def test_a_deadline_that_cannot_be_kept_is_refused(deadline):
+    with pytest.raises(InputError, match=r"deadline: got .*, expected more than 0 and at most 86,400 seconds"):
+        VerifierPool(hostile(), workers=1, deadline=deadline)
+
+
+def test_a_worker_that_died_idle_costs_no_answer():
+    with VerifierPool(hostile(), workers=1, deadline=20.0) as pool:
+        for _ in range(3):
+            died = int(pool.verify([(problem(), "pid")])[0].detail)
+            os.kill(died, signal.SIGKILL)
+            assert gone(died)  # and not reaped yet: its owner meets it with the next item
+            judged = pool.verify([(problem("7"), "7"), (problem("8"), "9")])
+            assert verdicts(judged) == [RIGHT, WRONG]
+
+
 def test_threads_may_share_a_pool(pool):
     results: dict[int, list[Verdict]] = {}
 

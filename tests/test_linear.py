@@ -6,10 +6,11 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from backtracking import Use, superlinear
+from counted import Work, counted
 from house import ROOT, modules, tree
 
 from reasonloop.analysis.lexicon import LEXICON
@@ -124,3 +125,133 @@ def test_every_regular_expression_is_linear_by_construction() -> None:
     ]
     assert not slow, "\n".join(slow)
     assert len(patterns()) > 250
+
+
+UNITS = (
+    *("1", "000,", "1,000,", "1 000", ".", "0.", "1/", "1e", "-", "%", "$", "$$", "$1", "x", "x=", "(", ")", "[", "1!"),
+    *(
+        "\\",
+        "{",
+        "}",
+        "\\boxed{",
+        "\\boxed{1}",
+        "\\boxed 5 ",
+        "\\boxed{1}, ",
+        "\\(",
+        "\\[",
+        "\\begin{align}",
+        "\\frac12",
+    ),
+    *("answer is ", "answer: ", "the answer is not 5. ", "answer is 5. wait, ", "option A ", "A is correct, ", "5 or "),
+    *(
+        "```",
+        "```python\n",
+        "```\nx\n```\n",
+        "#### 5\n",
+        "####",
+        "<think>",
+        "</think>",
+        "<answer>1</answer>",
+        "<answer>",
+    ),
+    *("<<", "<<1>>", "<|", "<|end|>", "</b>", "\n", " ", "\t", ", ", "word ", "wait, ", "let me try another way. "),
+    *("\u0301", "\u0663", "\ud800", "\x1b[", "step 1: ", "def f(): pass\n", "x = 1\n", "no ", "back ", "3 + 4 = 7 ; "),
+    *("user", "user:", "<user|>", "[INST]", "assistant\n", "negative ", "5 and ", "1, ", "\\text{and} "),
+)
+"""What texts are made of, each over and over"""
+NESTS = (
+    ("\\boxed{", "}"),
+    ("{", "}"),
+    ("(", ")"),
+    ("<answer>", "</answer>"),
+    ("<think>", "</think>"),
+    ("\\frac{", "}{1}"),
+)
+SIZES = (300, 900)
+"""Characters"""
+BOUNDED = ("NumericVerifier", "MathVerifier", "classes", "questions", "long gold answer")
+BEYOND = (2_000, 6_000)
+"""Characters, for what takes more time with short texts, and refuses longer ones or leaves them to a worker"""
+
+
+def readers() -> dict[str, Any]:
+    """By name, what reads a model's text in the calling process: functions of a text."""
+    from reasonloop.analysis.behaviours import countdown_behaviours, language_behaviours
+    from reasonloop.evaluation.majority import classes
+    from reasonloop.imports.matching import questions
+    from reasonloop.imports.rows import clean
+    from reasonloop.records import Problem
+    from reasonloop.rewards.endpoint_judge import parse_score
+    from reasonloop.tasks.arithmetic import Arithmetic
+    from reasonloop.tasks.countdown.task import Countdown
+    from reasonloop.tasks.countdown.trace import parse_trace
+    from reasonloop.text import readable, shown, visible
+    from reasonloop.verify import answer_end, code, extract, verifiers
+    from reasonloop.verify.answers import fold, one_line, unwrap
+    from reasonloop.verify.maths.choices import choices_in
+
+    problem = Problem("p", prompt="what percentage?", answer="5", meta={"numbers": [3, 4], "target": 7})
+    found: dict[str, Any] = {
+        "language_behaviours": lambda text: language_behaviours(text, text),
+        "countdown_behaviours": lambda text: countdown_behaviours(problem, text),
+        "parse_trace": lambda text: parse_trace(problem, text),
+        "questions": lambda text: list(questions(text)),
+        "parse_score": lambda text: parse_score(
+            f'{{"choices": [{{"message": {{"content": {ascii(text)!s}}}}}]}}'.encode()
+        ),
+        "classes": lambda text: classes([text, text + "1", "5"]),
+        "default_answer_end": answer_end.default_answer_end,
+        "tag_end": answer_end.tag_end,
+        "extract_code": code.extract_code,
+        "extract_completion": code.extract_completion,
+        "boxes_in": extract.boxes_in,
+        "choices_in": choices_in,
+        "rules_of": lambda text: verifiers.rules_of(Problem("p", prompt=text, answer="5"), "lenient"),
+    }
+    found |= {function.__name__: function for function in (clean, readable, visible, fold, one_line, unwrap)}
+    found["shown"] = lambda text: shown(text, 80)
+    for style in extract.STYLES:
+        found[f"extract {style}"] = lambda text, style=style: extract.extract_answer(text, style)
+        found[f"answer_end {style}"] = lambda text, style=style: answer_end.answer_end(text, style)
+    for made in (verifiers.ExactVerifier("all"), verifiers.NumericVerifier("final"), verifiers.MathVerifier("bare")):
+        found[type(made).__name__] = lambda text, made=made: made.quick(problem, text)
+    found["long gold answer"] = lambda text: verifiers.MathVerifier("bare").quick(Problem("p", answer=text), "5")
+    sizes = {"train": 1, "probe": 0, "test": 0}
+    for task in (Countdown(**sizes), Countdown(**sizes, extract="boxed"), Arithmetic(**sizes)):
+        own = task.problems()[0]
+        for method in ("verify", "answer_end"):
+            if (function := getattr(task, method, None)) is not None:
+                name = f"{type(task).__name__}.{method} {getattr(task.options, 'extract', '')}"
+                found[name] = lambda text, function=function, own=own: function(own, text)
+    return found
+
+
+def test_operations_grow_as_the_text_does() -> None:
+    rooms = ("verify", "tasks", "analysis", "imports", "evaluation", "rewards", "text")
+    with counted(*(f"reasonloop.{room}" for room in rooms)) as work:
+        slow = []
+        for name, read in readers().items():
+            sizes = BEYOND if name.startswith(BOUNDED) else SIZES
+            for text in (
+                *(partial(_over, *one) for one in enumerate(UNITS)),
+                *(partial(_nested, *one) for one in NESTS),
+            ):
+                few, many = (_spent(work, read, text(size)) for size in sizes)
+                if many > 5 * few + 3_000:  # three times the text; its square would be nine
+                    slow.append(f"{name}: {few:,} and {many:,} for {text(40)!r} and so on")
+    assert not slow, "\n".join(slow)
+
+
+def _over(number: int, unit: str, size: int) -> str:
+    return unit * (size // len(unit)) + "x" * (number % 2)
+
+
+def _nested(opening: str, closing: str, size: int) -> str:
+    count = size // len(opening + closing)
+    return opening * count + "5" + closing * count
+
+
+def _spent(work: Work, read: Any, text: str) -> int:
+    before = work.done
+    read(text)
+    return work.done - before

@@ -179,12 +179,10 @@ def questions(text: str) -> Iterator[str]:
 
 def _starts(text: str) -> Iterator[int]:
     yield 0
-    at = 0
-    while match := _AFTER_ROLE.match(text, at):  # a sequence's first token, say
-        yield (at := match.end())
-    for role in _ROLE.finditer(text):
-        at = role.end()
-        if role[0] == "[INST]":
+    known = {0}  # what follows upon a place is the same for all that come there
+    for at in (0, *(role.end() for role in _ROLE.finditer(text))):  # 0: a sequence's first token, say
+        if text.endswith("[INST]", 0, at):
             yield at
-        while match := _AFTER_ROLE.match(text, at):
-            yield (at := match.end())
+        while (match := _AFTER_ROLE.match(text, at)) and match.end() not in known:
+            known.add(at := match.end())
+            yield at

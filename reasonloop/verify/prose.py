@@ -139,7 +139,7 @@ def stated(sentence: str) -> str:
     sentence = sentence.strip().strip("*`_").rstrip(".").strip().strip("_")
     sentence = sentence[:-1] if sentence.endswith(("$!", ")!", "}!", "*!")) else sentence
     exclaimed = _EXCLAIMED.fullmatch(sentence)
-    if exclaimed and int(exclaimed[1].strip("$").replace(",", "")) > _SMALL_FACTORIAL:
+    if exclaimed and (len(exclaimed[1]) > 3 or int(exclaimed[1].strip("$")) > _SMALL_FACTORIAL):
         return exclaimed[1]
     values = values_in(sentence)
     front = sentence[: values[0].start] if values else ""
@@ -167,14 +167,14 @@ def last_value(text: str) -> str | None:
     if _DENIED_BEHIND.match(text, values[-1].end) or _OPEN_BEHIND.match(text, values[-1].end):
         return None
     first = values[-1]
-    found = first.inside
+    found = [first.inside]
     for before in values[-2::-1]:
         between = text[before.end : first.start]
         if len(between) > 20 or not between or not _PARTING.fullmatch(between):
             break
-        found = f"{before.inside} {'or' if _OR.search(between) else ','} {found}"
+        found += ["or" if _OR.search(between) else ",", before.inside]
         first = before
-    return None if _LEFT_OPEN.search(text, max(0, first.start - 40), first.start) else found
+    return None if _LEFT_OPEN.search(text, max(0, first.start - 40), first.start) else " ".join(reversed(found))
 
 
 def values_in(text: str) -> list[Value]:

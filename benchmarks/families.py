@@ -34,7 +34,7 @@ from reasonloop.engine.protocol import Completion, Request
 from reasonloop.errors import InputError, RunError
 from reasonloop.learner.batch import Example
 from reasonloop.learner.local import LocalLearner
-from reasonloop.policy.loading import quiet
+from reasonloop.policy.asking import quiet
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.policy.stream import pack
 from reasonloop.tasks.countdown.tokenizer import build_tokenizer
@@ -95,7 +95,11 @@ def check(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _plain(folder: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").float().eval()
+    return (
+        transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False)
+        .float()
+        .eval()
+    )
 
 
 def _sampled(
@@ -188,7 +192,10 @@ def _product(policy: Policy, folder: Path) -> str:
     saved = folder.with_name("product")
     policy.save(saved)
     ids = torch.arange(4, 13)[None]
-    models = [transformers.AutoModelForCausalLM.from_pretrained(at).float().eval() for at in (folder, saved)]
+    models = [
+        transformers.AutoModelForCausalLM.from_pretrained(at, trust_remote_code=False).float().eval()
+        for at in (folder, saved)
+    ]
     weights = [model.state_dict() for model in models]
     if weights[0].keys() != weights[1].keys() or any(not torch.equal(weights[0][n], weights[1][n]) for n in weights[0]):
         return "other weights"

@@ -166,7 +166,7 @@ def cached_loop(folder: Path, prompts: Sequence[Any], tokens: int) -> Work:
     """Greedy decoding with transformers' forward pass and cache, prompts of equal length at once."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     ids = torch.from_numpy(np.stack(prompts).astype(np.int64))
 
     @torch.inference_mode()
@@ -256,7 +256,7 @@ def padded_update(folder: Path, examples: Sequence[Any]) -> Work:
     from reasonloop.kernels.matmul import wide_matmul
     from reasonloop.policy.logprobs import Head, target_logprobs
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
     ordered = sorted(examples, key=lambda example: len(example.response))
     passes = []

@@ -13,6 +13,11 @@ takes no time and no torch.
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the current folder before all that is installed
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reasonloop.errors import InputError
 from reasonloop.machine.launch import launched
+from reasonloop.own import look_in
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -17,7 +18,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     file = config.recipe_file(arguments.recipe)
     recipe = config.load(file, arguments.overrides)
-    sys.path.append(str(file.resolve().parent))  # at the end: it stands in for nothing that is installed
+    look_in(file.parent)
     checked_method(recipe, str(file))
     folder = arguments.out or Path("runs") / file.stem
     if arguments.dry_run:
@@ -200,6 +201,6 @@ def doctor(arguments: argparse.Namespace) -> None:
 
     file = config.recipe_file(arguments.recipe)
     recipe = config.load(file, arguments.overrides)
-    sys.path.append(str(file.resolve().parent))
+    look_in(file.parent)
     checked_method(recipe, str(file))
     run_doctor(arguments.json, {"recipe": lambda: needs_check(recipe, Path("runs") / file.stem)})

@@ -46,6 +46,8 @@ def execute(recipe: Recipe, path: Path, *, show: bool = True, leader: Leader | N
     check_trackers(recipe.track.to)
     check_cluster(recipe)
     run = _opened(recipe, path, leader)
+    for line in run.folder.told:
+        print(line, file=sys.stderr)
     try:
         with Followers(path, recipe.track, lambda text: run.progress.say(text)):
             if not run.folder.done:
@@ -128,11 +130,21 @@ def dry_run(recipe: Recipe, path: Path) -> None:
     print(config.dumps(recipe))
     for line in read:
         print(f"# {line}")
+    for line in _code_told(recipe):
+        print(f"# {line}")
     print(f"# into {path}")
     for line in dry.lines:
         print(f"# - {line}")
     for line in needed:
         print(f"# {line}")
+
+
+def _code_told(recipe: Recipe) -> list[str]:
+    """What of the recipe is somebody's code, a line each."""
+    told = [f"runs your code: {key} = {value}" for key, value in config.own_code(recipe).items()]
+    if recipe.model.trust_remote_code:
+        told.append(f"runs the code in the model's folder: model.trust_remote_code = true ({recipe.model.source})")
+    return told
 
 
 def needs_check(recipe: Recipe, path: Path) -> Check:
@@ -318,9 +330,10 @@ def _work(run: Session) -> None:
     dry = plan(run.recipe, {split: len(problems) for split, problems in run.problems.items()})
     run.planned = dry.finetunings
     prompts = {split: run.prompts(split) for split in ASKED}
-    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path)
+    Inputs(run.recipe, run.date, run.problems, prompts).settle(run.folder.path, run.folder.write)
     if not problems_file(run.folder.path).is_file():
-        write_problems(run.folder.path, (problem for own in run.problems.values() for problem in own))
+        every = (problem for own in run.problems.values() for problem in own)
+        write_problems(run.folder.path, every, run.folder.write)
     with Progress(dry.units) as progress, run.stoppable():
         run.progress = progress
         progress.kept = run.folder.path / "progress.json"

@@ -1,18 +1,24 @@
-"""Files and folders that are there whole or not at all, and the user's cache."""
+"""Files and folders that are there whole or not at all, and the user's cache.
+
+All that must outlive a crash is written here. What stands behind something else is on the disk before it: a file's content
+before its name, a folder's files before the folder.
+"""
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from reasonloop.errors import InputError
+from reasonloop.errors import InputError, first_line
 
 RECIPES = Path(__file__).parent / "recipes"
 """The recipes that come with the package"""
@@ -23,6 +29,8 @@ TRAINER_STATE = "trainer.pt"
 """Of a checkpoint's files the one that only its learner reads, to go on"""
 TRAINER_SHARDS = "trainer"
 """A folder beside it, where several processes learned"""
+_REFUSED = ("SafetensorError", "RuntimeError", "Exception", "CheckpointException")
+"""What libraries raise where a disk refuses: safetensors, torch's zip writer, tokenizers, torch.distributed.checkpoint"""
 
 
 def bundled_recipes() -> list[str]:
@@ -43,18 +51,75 @@ def write_atomically(
     data = content.encode() if isinstance(content, str) else content
     partial = partial_of(path, str(os.getpid()) if several else "")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        partial.unlink(missing_ok=True)  # a killed process may have left it, and somebody else a link
+        handle = open_own(partial, os.O_WRONLY | os.O_EXCL, mode)
+        try:
+            _write_all(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise
+        raise _naming(error, path) from None
     if several:
         _clear_left(path)
-    fsync_folder(path.parent)
+    fsync(path.parent)
+
+
+def open_own(path: Path | str, flags: int, mode: int = 0o666) -> int:
+    """A descriptor of a file, made if need be: of the file itself, never of what a link leads to, nor of a pipe or device
+    that somebody else has put there. An opener for `open`, too. Raises OSError."""
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise OSError(error.errno, "a link or a pipe, where a file was expected", str(path)) from None
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "no file, where one was expected", str(path))
+
+
+def append(path: Path, text: str, *, durable: bool = False) -> None:
+    """Adds whole lines to a file; `durable`: they are on the disk then. Raises OSError where it refuses; the file then ends
+    where it did."""
+    handle = open_own(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        size = os.fstat(handle).st_size
+        try:
+            _write_all(handle, text.encode())
+            if durable:
+                os.fsync(handle)
+        except OSError as error:
+            os.ftruncate(handle, size)
+            raise _naming(error, path) from None
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: bytes | memoryview) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """The same error, which says what could not be written."""
+    return error if error.filename or not error.errno else OSError(error.errno, error.strerror, str(path))
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What libraries raise in place of an OSError where the disk refuses what they write to `path`, as an OSError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in _REFUSED or "memory" in str(error):
+            raise
+        raise OSError(f"{path}: could not be written: {first_line(error)}") from error
 
 
 def _clear_left(path: Path) -> None:
@@ -74,13 +139,21 @@ def partial_of(path: Path, writer: str = "") -> Path:
     return path.with_name(f".{path.name}.{writer}.partial" if writer else f".{path.name}.partial")
 
 
-def fsync_folder(folder: Path) -> None:
-    """What was made, renamed or removed in it outlives a crash of the system."""
-    handle = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """A file's content, or what was made, renamed or removed in a folder, outlives a crash of the system."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """It is there, and is after a crash."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync(folder.parent)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -94,19 +167,42 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON Lines, none where there is none; the torn last line of a process that was killed, or is
+    writing it, is left out. Raises InputError for any other that isn't one, by its number."""
+    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found, lines = [], content.split("\n")
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+                if not isinstance(found[-1], dict):
+                    raise ValueError(f"got {type(found.pop()).__name__}")
+            except ValueError as error:
+                if number < len(lines):
+                    raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises InputError, naming it, for anything else."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {first_line(error)}") from None
+
+
 def replace_folder(partial: Path, folder: Path) -> None:
     """Puts the finished `partial` in `folder`'s place, durably."""
-    for path in partial.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    fsync_folder(partial)
+    for path in sorted(partial.rglob("*"), reverse=True):  # what is in a folder before the folder
+        fsync(path)
+    fsync(partial)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
-    fsync_folder(folder.parent)
+    fsync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -178,9 +274,25 @@ def drop_folder(folder: Path, keep: str) -> None:
 def user_cache() -> Path:
     """The folder for what takes long to make, is the same each time, and may be deleted at any moment.
 
-    Raises OSError where it can't be made, RuntimeError where the user has no home.
+    Raises OSError where it can't be made, or where others could put something into it; RuntimeError where the user has no
+    home.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     folder = (base if base.is_absolute() else Path.home() / ".cache") / "reasonloop"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    above, me = folder.parent.stat(), os.geteuid()
+    kept = above.st_mode & stat.S_ISVTX or (above.st_uid in (0, me) and not above.st_mode & stat.S_IWOTH)
+    if not (kept and os.lstat(folder).st_uid == me and own_alone(folder.resolve(), stat.S_ISDIR)):
+        raise OSError(f"{folder}: others can write there; expected a folder that is yours alone")
     return folder
+
+
+def own_alone(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether it is there, of this kind (`stat.S_ISREG`, say; a link is none), the user's own, and nobody else's to
+    change."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return kind(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022

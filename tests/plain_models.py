@@ -9,7 +9,7 @@ import torch
 import transformers
 from tiny_models import EOS, LARGEST_NUMBER, VOCABULARY
 
-from reasonloop.policy.loading import quiet
+from reasonloop.policy.asking import quiet
 from reasonloop.records import Problem, Rollout
 from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 

@@ -11,6 +11,7 @@ ORDER = (
     ("errors", "text", "version"),
     ("machine",),
     ("records", "files", "own", "hub"),
+    ("written",),
     ("config", "kernels", "verify"),
     ("tasks",),
     ("policy", "store", "track"),
@@ -36,9 +37,9 @@ EXCEPTIONS = {
 """Functions that may be larger, each with its reason"""
 
 WITHOUT_TORCH = (
-    "errors", "text", "machine", "records", "files", "own", "hub", "config", "verify", "tasks", "store", "track", "runs",
-    "methods", "evaluation", "analysis", "planning", "report", "compare", "execute", "study", "scaffold", "usage", "api",
-    "commands", "cli", "__init__", "imports", "exchange",
+    "errors", "text", "machine", "records", "files", "written", "own", "hub", "config", "verify", "tasks", "store", "track",
+    "runs", "methods", "evaluation", "analysis", "planning", "report", "compare", "execute", "study", "scaffold", "usage",
+    "api", "commands", "cli", "__init__", "imports", "exchange",
 )  # fmt: skip
 """Rooms that can be imported, every file of them, without torch being loaded"""
 TENSORS = {"evaluation.evaluate", "api.keeping", "api.learner"}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import transformers
 
-from reasonloop.policy.loading import quiet
+from reasonloop.policy.asking import quiet
 from reasonloop.policy.policy import Policy
 from reasonloop.tasks.countdown.tokenizer import build_tokenizer
 

@@ -41,7 +41,7 @@ def continuous(model: Any, prompts: list[list[int]], lengths: list[int]) -> int:
 def main() -> None:
     options = lines.options()
     torch.set_num_threads(options["threads"])
-    model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32, trust_remote_code=False)
     model.generation_config.eos_token_id = None
     run = {"generate": generate, "continuous": continuous}[options["engine"]]
     lines.ready("torch", "transformers")

@@ -78,8 +78,8 @@ def main() -> None:
     options = lines.options()
     torch.set_num_threads(options["threads"])
     steps = Steps()
-    model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(options["model"], padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(options["model"], padding_side="left", trust_remote_code=False)
     responses = options["problems"] * options["group"]
 
     def reward(completions: list[Any], completion_ids: list[list[int]], **kwargs: Any) -> list[float]:

@@ -20,8 +20,8 @@ from trl_grpo import Steps
 def main() -> None:
     options = lines.options()
     torch.set_num_threads(options["threads"])
-    model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(options["model"])
+    model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(options["model"], trust_remote_code=False)
     pairs = list(zip(options["prompts"], options["responses"], strict=True))
     examples = {
         "input_ids": [prompt + response for prompt, response in pairs],

@@ -25,6 +25,7 @@ def main() -> None:
     options = lines.options()
     engine = LLM(
         model=options["model"],
+        trust_remote_code=False,
         dtype="float32",
         max_model_len=options["context"],
         max_num_seqs=256,

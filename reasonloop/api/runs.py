@@ -4,7 +4,6 @@ they call."""
 from __future__ import annotations
 
 import io
-import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stderr
@@ -20,6 +19,7 @@ from reasonloop.errors import InputError
 from reasonloop.evaluation.table import results_text
 from reasonloop.execute import execute
 from reasonloop.methods import checked_method
+from reasonloop.own import look_in
 from reasonloop.records import Rollout
 from reasonloop.runs.folder import evaluations_in, metrics_in
 
@@ -57,9 +57,7 @@ def run(
         path = config.recipe_file(Path(recipe))
         where, folder = str(path), out or Path("runs") / path.stem
         made = config.load(path, over)
-        own = str(path.resolve().parent)
-        if own not in sys.path:
-            sys.path.append(own)  # at the end: it stands in for nothing that is installed
+        look_in(path.parent)
     checked_method(made, where)
     if folder is None:
         raise InputError("run: no folder; expected out=, the folder of the run")

@@ -3,6 +3,7 @@
 from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora, LoraSettings
+from reasonloop.config.own_code import own_code
 from reasonloop.config.plan import Planned
 from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
 from reasonloop.config.scale import Scale, dealt
@@ -56,6 +57,7 @@ __all__ = [
     "dumps",
     "flat",
     "load",
+    "own_code",
     "parse",
     "recipe_file",
     "stored_recipe",

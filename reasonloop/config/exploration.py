@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from reasonloop.config.secret import has_secret, is_secret, secret_in
 from reasonloop.config.section import Section
 from reasonloop.errors import InputError
 
@@ -25,12 +26,14 @@ class Judge(Section):
     model: str = ""
     """The model's name at the endpoint. Without one, a policy as in `model.path`, whose score is the digit that it expects
     to give; or a rule as `module:function`, called with two texts, (problem, response), for a number from 0 to 1."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; the key itself stands nowhere. Empty: no key is sent."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the endpoint's key; the key itself stands nowhere. Empty: no key is sent.
+    Unset: OPENAI_API_KEY for api.openai.com, none for this machine; any other host needs a word."""
     timeout_seconds: float = Field(60.0, gt=0, le=86_400)
     """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte; or of a rule's call."""
     request: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
-    """Further fields of each request, sent as they are; `{}` for models that refuse a temperature."""
+    """Further fields of each request, sent as they are; `{}` for models that refuse a temperature. No keys: they would stand
+    in the run's config.toml."""
     prompt: str = ""
     """What is asked in place of our own criteria, with {response} and, if wanted, {problem} in it. Empty: our own."""
 
@@ -39,10 +42,10 @@ class Judge(Section):
         """Who judges"""
         return "endpoint" if self.base_url else "rule" if _FUNCTION.fullmatch(self.model) else "policy"
 
-    @field_validator("api_key_env")
+    @field_validator("api_key_env", mode="before")
     @classmethod
-    def _a_name(cls, value: str) -> str:
-        if value and not _VARIABLE.fullmatch(value):
+    def _a_name(cls, value: Any) -> Any:
+        if value is not None and value != "" and not (isinstance(value, str) and _VARIABLE.fullmatch(value)):
             # not a ValueError: those are shown with the value, and this one may be a key
             raise InputError(
                 "exploration.judge.api_key_env: what was got is no name of an environment variable in capitals (it is "
@@ -50,27 +53,43 @@ class Judge(Section):
             )
         return value
 
-    @field_validator("base_url")
+    @field_validator("base_url", mode="before")
     @classmethod
-    def _an_address(cls, value: str) -> str:
+    def _an_address(cls, value: Any) -> str:
         try:
-            fits = value == "" or (_ADDRESS.fullmatch(value) and urlsplit(value).port != 0)
-        except ValueError:  # of its port, or its brackets
+            fits = value == "" or bool(_ADDRESS.fullmatch(value) and urlsplit(value).port != 0)
+        except (ValueError, TypeError):  # of its port, or its brackets; no text
             fits = False
-        if not fits:
+        if not fits or has_secret(urlsplit(value).path):
             raise InputError(
-                "exploration.judge.base_url: what was got is no address, or has a user, password, query or fragment (it is "
-                "not shown here, it may hold a key); expected http(s)://host[:port]/path, and the key in the variable that "
+                "exploration.judge.base_url: what was got is no address, or has a user, password, query, fragment or key in "
+                "it (it is not shown here); expected http(s)://host[:port]/path, and the key in the variable that "
                 "api_key_env names"
             )
-        return value.rstrip("/")
+        return str(value).rstrip("/")
 
-    @field_validator("request")
+    @field_validator("model")
     @classmethod
-    def _no_own_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _no_key(cls, value: str) -> str:
+        if is_secret(value):
+            raise InputError(
+                "exploration.judge.model: what was got looks like a key (it is not shown); expected a name"
+            )
+        return value
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _no_own_fields(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
         taken = sorted({"messages", "model", "stream", "n"} & value.keys())
         if taken:
             raise ValueError(f"{taken[0]!r} is set by the judge itself; expected other fields of a request")
+        if secret := secret_in(value):
+            raise InputError(
+                f"exploration.judge.request: {secret} looks like a key (it is not shown here); expected fields of a "
+                "request, and the key in the environment variable that exploration.judge.api_key_env names"
+            )
         return value
 
     @field_validator("prompt")

@@ -21,7 +21,7 @@ def manual() -> str:
         "",
         "A recipe is a TOML file; every key has a default, and `section.key=value` on the command line overrides it. Paths "
         "in it are relative to the current directory; modules of yours (`module:name`) are looked for there and beside the "
-        "recipe.",
+        "recipe, behind all that is installed. They are code: it is run, and may do all that you may; `--dry-run` names it.",
     ]
     tables: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from reasonloop.config.secret import has_secret
 from reasonloop.errors import InputError
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -50,7 +51,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
             leaf = {name.rsplit(".", 1)[-1]: name for name in known}
             near = [leaf[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaf, n=1)]
         hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known[:12])}"
-        return f"unknown key {key!r}{hint}"
+        shown = "(not shown: it may be a secret)" if any(map(has_secret, key.split("."))) else repr(key)
+        return f"unknown key {shown}{hint}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:
         return message
@@ -60,6 +62,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     got = repr(got).lower() if isinstance(got, bool) else repr(got)  # texts and lists as TOML takes them, too
     if error["type"] in ("model_type", "model_attributes_type"):
         message = f"expected a table: [{key}], or {key}.KEY"
+    if has_secret(got):
+        return f"{key}: {message[0].lower()}{message[1:]} (what was got is not shown: it may be a key)"
     shown = got if len(got) < 80 else got[:77] + "..."
     return f"{key} = {shown}: {message[0].lower()}{message[1:]}"
 

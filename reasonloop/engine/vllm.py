@@ -117,6 +117,7 @@ class VllmEngine:
             return vllm.LLM(
                 model=folder,
                 skip_tokenizer_init=True,
+                trust_remote_code=False,
                 generation_config="vllm",  # no sampling options of the model's own
                 load_format="dummy",
                 dtype=_dtype(weights),
@@ -252,7 +253,7 @@ def _config(weights: Weights) -> Any:
         from transformers import AutoConfig
 
         assert weights.folder is not None
-        return AutoConfig.from_pretrained(weights.folder, local_files_only=True)
+        return AutoConfig.from_pretrained(weights.folder, local_files_only=True, trust_remote_code=False)
     config = weights.policy.model.config
     if not config.architectures:
         config.architectures = [type(weights.policy.model).__name__]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,10 +14,11 @@ from reasonloop.errors import InputError, Stopped
 from reasonloop.evaluation.majority import Answers, answers_of, classes, vote
 from reasonloop.evaluation.metrics import mean_interval, paired_bootstrap, summarise
 from reasonloop.evaluation.texts import text_row
-from reasonloop.files import write_atomically
+from reasonloop.files import append, write_atomically
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Group, Place, Rollout
 from reasonloop.runs.session import Session
+from reasonloop.written.digests import sealed, unsealed
 
 BLOCK = 3072  # responses after which an evaluation is saved
 
@@ -47,15 +47,14 @@ def answered(
             raise Stopped(str(run.folder.path))
 
     run.engine.load(weights)
-    done = _read_blocks(saved, block_size(samples))
+    done = _read_blocks(saved, block_size(samples), [prompt.problem.id for prompt in prompts])
     run.progress.skip(len(done) * samples)
     sampler = run.sampler(run.recipe.eval_sampling)
     for rows in blocks(sampler, prompts[len(done) :], samples, split, answers_of(run.task), on_done):
         done += rows
         run.progress.advance(len(rows) * samples)
         if saved is not None and len(done) < len(prompts):
-            with saved.open("a") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
+            append(saved, "".join(map(sealed, rows)))
     run.engine.rest()
     return done
 
@@ -155,19 +154,20 @@ def significantly_below(solved: Sequence[int], best: Sequence[int]) -> bool:
     return high < 0
 
 
-def _read_blocks(saved: Path | None, size: int) -> list[dict[str, Any]]:
-    """The rows of whole blocks; the torn end that a killed process may leave is cut off and sampled again."""
+def _read_blocks(saved: Path | None, size: int, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of whole blocks, of the problems `ids` in their order; what is torn or damaged is cut off there and sampled
+    again."""
     if saved is None or not saved.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    for line in saved.read_text(errors="replace").splitlines():
+    for line, problem in zip(saved.read_text(errors="replace").split("\n"), ids, strict=False):
         try:
-            row = json.loads(line)
+            row = unsealed(line)
         except ValueError:
             break
-        if "rollouts" not in row:  # of a version that kept no texts
+        if row["id"] != problem:
             break
         rows.append(row)
     rows = rows[: len(rows) // size * size]
-    write_atomically(saved, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(saved, "".join(map(sealed, rows)))
     return rows

@@ -155,6 +155,7 @@ def recipe_of(verb: str, model: str, task: str | None, samples: int | None, over
     if any(override.partition("=")[0].strip() == "eval.samples" for override in overrides):
         raise InputError("eval.samples: this command takes --samples instead")
     data = stored_data(model)
+    data.get("model", {}).pop("trust_remote_code", None)  # a folder from elsewhere could say so: who asks has to
     if not data and task is None:
         raise InputError(f"{verb} {model}: no run folder, so --task is needed (`reasonloop tasks list` shows some)")
     if task is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.errors import InputError, RunError
+from reasonloop.files import write_atomically
 from reasonloop.records import Rollout
-from reasonloop.store.texts import TEXTS, read_checked, write_texts
+from reasonloop.store.texts import TEXTS, Write, read_checked, write_texts
 
 
 def text_row(rollout: Rollout) -> dict[str, Any]:
@@ -45,9 +46,8 @@ def expect_own(evaluation: Path) -> None:
         )
 
 
-def keep_texts(evaluation: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def keep_texts(evaluation: Path, rows: Sequence[Mapping[str, Any]], write: Write = write_atomically) -> None:
     """Writes the responses of an evaluation's rows (`evaluate.count`), in their order; before its JSON file, which says that
     the evaluation is whole. Whole or not at all; equal responses are equal bytes."""
-    write_texts(
-        texts_of(evaluation), [{"problem_id": row["id"], **rollout} for row in rows for rollout in row["rollouts"]]
-    )
+    texts = [{"problem_id": row["id"], **rollout} for row in rows for rollout in row["rollouts"]]
+    write_texts(texts_of(evaluation), texts, write)

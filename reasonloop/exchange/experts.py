@@ -21,7 +21,7 @@ from reasonloop.files import made_whole, require_new
 from reasonloop.records import Problem, Rollout
 from reasonloop.store.experts import chosen_experts, distinct, solved_experts
 from reasonloop.store.for_trainers import COLUMNS, expert_row, write_table
-from reasonloop.store.segments import list_segments
+from reasonloop.store.segments import stored_segments
 from reasonloop.store.sources import ADDRESS, list_sources
 from reasonloop.tasks import load_task, row_name, task_problems
 
@@ -118,7 +118,7 @@ def choose(recipe: Recipe, run: Path) -> Chosen:
         for problem in task_problems(load_task(recipe.task.name, recipe.task.options), recipe.task.name)
     }
     found, texts, iteration = Chosen(), set(), 0
-    while list_segments(run / "trajectories", "main", iteration):
+    while stored_segments(run / "trajectories", "main", iteration):
         chosen = chosen_experts(recipe, run, iteration)
         rates = {rate.problem_id: rate.rate for rate in chosen.rates}
         for name in ("seen", "right", "problems", "hard_problems", "deduplicated", "selected"):

@@ -78,12 +78,13 @@ def _codec(model: str | None) -> Codec | None:
     if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
         from transformers import PretrainedConfig
 
-        from reasonloop.policy.loading import alone, quiet, unloadable
+        from reasonloop.policy.asking import quiet
+        from reasonloop.policy.loading import unloadable
         from reasonloop.policy.tokenizers import load_tokenizer
 
         quiet()
         try:
-            tokenizer = load_tokenizer(folder, **alone())
+            tokenizer = load_tokenizer(folder, trust_remote_code=False)
             return Codec(tokenizer, PretrainedConfig.from_dict({"vocab_size": len(tokenizer)}))
         except Exception as error:  # a damaged folder fails anywhere inside of transformers
             raise unloadable(model, error) from error

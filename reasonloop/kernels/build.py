@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import stat
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.errors import InputError
-from reasonloop.files import user_cache, write_atomically
+from reasonloop.files import own_alone, user_cache, write_atomically
 from reasonloop.machine import compiler, processor
 
 SOURCE = Path(__file__).with_name("kernels.c")
@@ -137,12 +138,10 @@ def _kept(begin: str) -> bytes | None:
     """What the cache has, if it is whole, and nobody else can have written it."""
     with suppress(OSError, RuntimeError):
         for file in sorted(user_cache().glob(f"{begin}*.so")):
-            with file.open("rb") as opened:
-                status = os.fstat(opened.fileno())
-                if status.st_uid == os.geteuid() and not status.st_mode & 0o022:
-                    content = opened.read()
-                    if file.name == _name(begin, content):
-                        return content
+            if own_alone(file, stat.S_ISREG):
+                content = file.read_bytes()
+                if file.name == _name(begin, content):
+                    return content
     return None
 
 

@@ -27,6 +27,7 @@ from reasonloop.files import read_object
 from reasonloop.policy.adapter_folders import CONFIG, require_peft
 from reasonloop.policy.copies import copied
 from reasonloop.policy.hub import hub_name
+from reasonloop.written.known import check
 
 WEIGHTS = "adapter_model.safetensors"
 AGREE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
@@ -215,6 +216,7 @@ def _shortest(model: nn.Module, names: list[str]) -> list[str]:
 
 def load(model: nn.Module, folder: Path) -> None:
     """The weights that `save` wrote into an adapter of the same shape. Raises InputError where they are others."""
+    check(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

@@ -64,7 +64,8 @@ class Codec:
     @classmethod
     def load(cls, path: str | Path, trust_remote_code: bool = False) -> Codec:
         """Of the model at `path`, as `Policy.load` names it. Raises InputError where it can't be read."""
-        from reasonloop.policy.loading import alone, hugging_face_folder, quiet, tokenizer_folder, unloadable
+        from reasonloop.policy.asking import alone, quiet
+        from reasonloop.policy.loading import hugging_face_folder, tokenizer_folder, unloadable
         from reasonloop.policy.tokenizers import load_tokenizer
 
         source, tokens = hugging_face_folder(path, weights=False), tokenizer_folder(path)
@@ -74,8 +75,8 @@ class Codec:
 
             config = AutoConfig.from_pretrained(source, **alone(trust_remote_code))
             named = (source / "generation_config.json").is_file()
-            generation = GenerationConfig.from_pretrained(source, local_files_only=True) if named else None
-            tokenizer = load_tokenizer(tokens, **alone(trust_remote_code))
+            generation = GenerationConfig.from_pretrained(source, **alone(trust_remote_code)) if named else None
+            tokenizer = load_tokenizer(tokens, trust_remote_code)
         except Exception as error:  # a damaged or foreign folder fails anywhere inside of transformers
             raise unloadable(path, error) from error
         codec = cls(tokenizer, config, generation)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,24 +14,22 @@ from pickle import UnpicklingError
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import read_object, replace_folder, user_cache
+from reasonloop.files import TRAINER_SHARDS, TRAINER_STATE, read_object
 from reasonloop.machine.launch import launched
+from reasonloop.policy import gguf
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
+from reasonloop.policy.asking import alone, quiet
 from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
 from reasonloop.policy.tokenizers import load_tokenizer
+from reasonloop.written.known import check
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
 _POINTER = b"version https://git-lfs"
-
-
-def alone(trust_remote_code: bool = False) -> dict[str, Any]:
-    """How transformers is asked: it looks nowhere else, and nobody is asked whether a model's own code may run."""
-    return {"local_files_only": True, "trust_remote_code": trust_remote_code}
 
 
 def bundled_names() -> list[str]:
@@ -162,7 +159,7 @@ def hugging_face_folder(path: str | Path, weights: bool = True) -> Path:
     if source.suffix != ".gguf":
         return source
     try:
-        return _converted_gguf(source)
+        return gguf.converted(source)
     except Exception as error:  # a damaged file fails anywhere inside of transformers
         raise unloadable(path, error) from error
 
@@ -199,9 +196,7 @@ def files_of(path: str) -> Path | None:
         return files_of(adapter_base(source))
     if source.suffix != ".gguf":
         return source
-    with suppress(OSError, RuntimeError):
-        return _conversion(source)
-    return None
+    return gguf.kept(source)
 
 
 def weights_of(path: str) -> StoredWeights | None:
@@ -278,24 +273,27 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     adapter, wanted = resolve(str(path)), hub_name(str(path))
+    check(adapter, (TRAINER_STATE, TRAINER_SHARDS))
     if is_adapter(adapter):
         if wanted is not None:
             fetched(wanted, weights=True)
         whole, tokenizer = load_model(adapter_base(adapter), trust_remote_code=trust_remote_code)
         if tokenizer_folder(path) == adapter:
-            tokenizer = load_tokenizer(adapter, **alone(trust_remote_code))
+            tokenizer = load_tokenizer(adapter, trust_remote_code)
         model = merge(whole, adapter)
         for parameter in model.parameters():  # buffers stay float32, as transformers has them
             parameter.data = parameter.data.to(device, getattr(torch, dtype))
         return model.to(device), tokenizer
     quiet()
-    how = alone(trust_remote_code)
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
-        AutoConfig.from_pretrained(small, **how)
-        tokenizer = load_tokenizer(small, **how)
+        AutoConfig.from_pretrained(small, **alone(trust_remote_code))
+        tokenizer = load_tokenizer(small, trust_remote_code)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            hugging_face_folder(path), dtype=getattr(torch, dtype), output_loading_info=True, **how
+            hugging_face_folder(path),
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            **alone(trust_remote_code),
         )
     except InputError:
         raise
@@ -323,44 +321,3 @@ def resolve_device(chosen: str) -> str:
     if found.startswith("cuda:") and int(found[5:]) >= torch.cuda.device_count():
         raise InputError(f"model.device = {found!r}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0")
     return found
-
-
-def quiet() -> None:
-    """transformers' loading bars and advice are noise between our own progress lines."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def _conversion(file: Path) -> Path:
-    """Where the converted folder of a GGUF file is, or will be."""
-    stat = file.stat()
-    return user_cache() / f"{file.stem}-{stat.st_size}-{int(stat.st_mtime)}"
-
-
-def _converted_gguf(file: Path) -> Path:
-    """The Hugging Face folder of a GGUF file, made once and kept in the user's cache: reading GGUF takes half a minute."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    converted = _conversion(file)
-    if not (converted / "config.json").is_file():
-        quiet()
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        # the weights are plain now, but transformers would refuse to save them as "quantized with gguf"
-        for owner, name in (
-            (model, "hf_quantizer"),
-            (model, "quantization_method"),
-            (model.config, "quantization_config"),
-        ):
-            if hasattr(owner, name):
-                delattr(owner, name)
-        model.is_quantized = False
-        partial = converted.with_name(f"{converted.name}.{os.getpid()}.partial")
-        partial.mkdir(parents=True)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        replace_folder(partial, converted)
-    return converted

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.files import read_object
+from reasonloop.policy.asking import alone
 
 _TEXTS = (
     "from 3 + 21 = 24 :",
@@ -17,8 +18,8 @@ _TEXTS = (
 """What tokenizers of two kinds take apart otherwise"""
 
 
-def load_tokenizer(folder: Path, **how: Any) -> Any:
-    """transformers' tokenizer of a folder. `how`: for `from_pretrained`.
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    """transformers' tokenizer of a folder.
 
     For some model types AutoTokenizer builds the type's own tokenizer from the vocabulary in tokenizer.json, and leaves the
     rest of that file out: words of a tokenizer of another kind are then lost without a word. Where that gives other tokens
@@ -26,12 +27,12 @@ def load_tokenizer(folder: Path, **how: Any) -> Any:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    found = AutoTokenizer.from_pretrained(folder, **how)
+    found = AutoTokenizer.from_pretrained(folder, **alone(trust_remote_code))
     file = folder / "tokenizer.json"
     rebuilt = type(found).__name__ not in ("TokenizersBackend", "PreTrainedTokenizerFast")
     if not rebuilt or not getattr(found, "is_fast", False) or not file.is_file() or _is_set_otherwise(folder):
         return found
-    own = PreTrainedTokenizerFast.from_pretrained(folder, **how)
+    own = PreTrainedTokenizerFast.from_pretrained(folder, **alone(trust_remote_code))
     if all(_tokens(found, text) == _tokens(own, text) for text in _TEXTS):
         return found
     _tell(folder, type(found).__name__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reasonloop.config import Recipe
+from reasonloop.machine.python import started
 from reasonloop.ranks.channel import Leader
 from reasonloop.ranks.team import assembled
 
@@ -52,7 +52,7 @@ def _started(world: int) -> Iterator[None]:
     own = [{key: str(value) for key, value in {**common, "RANK": r, "LOCAL_RANK": r}.items()} for r in range(world)]
     others = [
         subprocess.Popen(
-            [sys.executable, "-m", "reasonloop", "run", "beside"],
+            started("reasonloop.cli", "run", "beside", with_us=True),
             env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

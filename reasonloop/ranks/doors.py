@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 import weakref
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reasonloop.config import Recipe, Sampling
+from reasonloop.config import Recipe, Sampling, own_code
 from reasonloop.engine.protocol import Completion, Done, Engine, Request
 from reasonloop.errors import RunError
 from reasonloop.learner.batch import Example
@@ -23,6 +22,8 @@ from reasonloop.learner.dealt import DealtLearner, dealt
 from reasonloop.learner.local import SUMS, measured
 from reasonloop.learner.losses import Objective
 from reasonloop.learner.protocol import Measured
+from reasonloop.machine.python import search_path
+from reasonloop.own import search_own
 from reasonloop.policy.digest import digest
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.ranks.channel import Leader
@@ -42,7 +43,9 @@ class Ranks:
         self._adapted: weakref.WeakSet[Policy] = weakref.WeakSet()
         self._next = count()
         self._learner: weakref.ref[RanksLearner] | None = None
-        self.ask("begin", recipe, threads, sys.path)
+        if own_code(recipe):
+            search_own()
+        self.ask("begin", recipe, threads, search_path())
 
     def ask(self, name: str, *arguments: object) -> list[object]:
         """Has all followers do something that rank 0 has no part in; their answers."""

@@ -71,7 +71,7 @@ def check_recipe(recipe: Recipe, launch: Launch) -> None:
 def follow() -> int:
     """What a rank but the first does: whatever rank 0 says. Its exit code. Raises RunError where it can't reach it."""
     wait_briefly()
-    from reasonloop.policy.loading import quiet
+    from reasonloop.policy.asking import quiet
     from reasonloop.ranks.worker import Worker
 
     quiet()

@@ -8,6 +8,7 @@ not read, redirects not followed.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
@@ -16,8 +17,10 @@ import re
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -25,6 +28,8 @@ from reasonloop.config.exploration import Judge
 from reasonloop.errors import InputError
 from reasonloop.rewards.judge_prompt import ROLE, judge_prompt
 
+OPENAI, OPENAI_KEY = "api.openai.com", "OPENAI_API_KEY"
+"""The one endpoint whose key needs no word, and the variable that holds it"""
 MAX_WAIT_SECONDS = 60.0
 """Between attempts, whatever the server asks for"""
 MAX_REPLY_BYTES = 1 << 18
@@ -122,8 +127,22 @@ class EndpointJudge:
 
 
 def read_key(options: Judge) -> str:
-    """The key in the environment, empty where none is wanted. Raises InputError naming the variable, never the value."""
-    name = options.api_key_env
+    """The key in the environment, empty where none is wanted. Raises InputError naming the variable, never the value: also
+    where nobody has said that it is this endpoint's, and where it would go to another machine in the clear."""
+    address = urlsplit(options.base_url)
+    host, name = address.hostname or "", options.api_key_env
+    if name is None:
+        name = OPENAI_KEY if host == OPENAI else ""
+        if host != OPENAI and not is_this_machine(host):
+            raise InputError(
+                f"exploration.judge.api_key_env is unset, and only {OPENAI} gets {OPENAI_KEY} unasked; expected the name of "
+                f'the variable with the key of {host}, or "" for no key'
+            )
+    if name and address.scheme != "https" and not is_this_machine(host):
+        raise InputError(
+            f"exploration.judge.base_url: http to {host} would show the key to everybody on the way; expected https, or "
+            'api_key_env = "" for an endpoint without a key'
+        )
     value = os.environ.get(name, "").strip() if name else ""
     if name and not re.fullmatch(r"[\x21-\x7e]+", value):
         wrong = "has spaces, line breaks or non-ASCII characters in it (not shown)" if value else "is not set"
@@ -132,6 +151,13 @@ def read_key(options: Judge) -> str:
             'it, or api_key_env = "" for an endpoint without one'
         )
     return value
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name is the loopback's. An address in a form of which there are several readings is none."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def request_body(options: Judge, problem: str, response: str) -> bytes:

@@ -1,7 +1,7 @@
 """Checkpoints of stages: a Hugging Face folder, the trainer's state and how far the stage has come, replaced as one.
 
 What is in one is kept no longer than something may need it: the trainer's state until the stage is done, the policy until
-its run has delivered. How far the stage came stays.
+its run has delivered. How far the stage came stays. The run's digests know all of it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.files import (
     ADAPTER,
     TRAINER_SHARDS,
     TRAINER_STATE,
+    disk_errors,
     drop_folder,
+    fsync,
+    make_folder,
     read_object,
     recover_folder,
     replace_folder,
     write_atomically,
 )
+from reasonloop.written.digests import of_bytes
+from reasonloop.written.known import CHECKPOINTS, check
+from reasonloop.written.ledger import Ledger
+
+OF_TRAINER = (TRAINER_STATE, TRAINER_SHARDS)
 
 
 class Savable(Protocol):
@@ -32,11 +41,17 @@ class Savable(Protocol):
     def save(self, folder: Path, trainer_state: bool = True, whole: bool = True) -> None: ...
 
 
+class Loadable(Protocol):
+    def load(self, folder: Path) -> None: ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """RUN/checkpoints/<stage>; `Place.name` is the stage's."""
 
     folder: Path
+    ledger: Ledger | None = None
+    """The run's, where this process works on it"""
 
     STATE = "stage.json"
 
@@ -54,24 +69,42 @@ class Checkpoint:
         adapter that is the adapter alone until the stage is done."""
         partial = self.folder.with_name(self.folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        learner.save(partial, trainer_state, whole=bool(state.get("done")))
+        make_folder(self.folder.parent)
+        partial.mkdir()
+        with disk_errors(self.folder):
+            learner.save(partial, trainer_state, whole=bool(state.get("done")))
         (partial / self.STATE).write_text(json.dumps(state) + "\n")
-        replace_folder(partial, self.folder)
+        self._replace(partial, self.folder)
+
+    def restore(self, learner: Loadable) -> None:
+        """Has a learner go on where this one stands. Raises RunError where its state is lost or damaged; FileNotFoundError
+        where the stage was done without one."""
+        for name in OF_TRAINER:
+            check(self.folder / name)
+        try:
+            learner.load(self.folder)
+        except (InputError, RunError, FileNotFoundError, MemoryError):
+            raise
+        except Exception as error:
+            if "out of memory" in str(error):
+                raise
+            raise RunError(
+                f"{self.folder / TRAINER_STATE}: damaged ({first_line(error)}); restore it from a copy, or delete the "
+                f"folder {self.folder} and digests.jsonl, and the stage begins again"
+            ) from error
 
     def skip(self, state: Mapping[str, Any]) -> None:
         """A finished stage that made no policy of its own."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / self.STATE, json.dumps(state) + "\n")
+        self.write(self.STATE, json.dumps(state) + "\n")
 
     def share(self, other: Checkpoint, state: Mapping[str, Any]) -> None:
         """`other` begins where this one stands, with a state of its own, unless it has begun. The files are the same ones
         where that is possible: a checkpoint is replaced, never changed."""
         if other.folder.exists():
             return
-        partial = self._linked(other.folder, without=(self.STATE,))
-        (partial / self.STATE).write_text(json.dumps(state) + "\n")
-        replace_folder(partial, other.folder)
+        partial, text = self._linked(other.folder, without=(self.STATE,)), json.dumps(state) + "\n"
+        (partial / self.STATE).write_text(text)
+        self._replace(partial, other.folder, self._known() | {self.STATE: of_bytes(text.encode())})
 
     @property
     def dropped(self) -> bool:
@@ -84,8 +117,11 @@ class Checkpoint:
         return (self.folder / "config.json").is_file() and any(self.folder.glob("*.safetensors"))
 
     def deliver(self, folder: Path) -> None:
-        """Its policy in another folder, which must not be there yet, by links to the same files."""
-        replace_folder(self._linked(folder, without=(self.STATE, TRAINER_STATE, TRAINER_SHARDS, ADAPTER)), folder)
+        """Its policy in another folder, which must not be there yet, by links to the same files. Raises RunError where they
+        aren't what was written."""
+        check(self.folder, OF_TRAINER)
+        partial = self._linked(folder, without=(self.STATE, *OF_TRAINER, ADAPTER))
+        self._replace(partial, folder, self._known())
 
     def _linked(self, folder: Path, without: tuple[str, ...]) -> Path:
         partial = folder.with_name(folder.name + ".partial")
@@ -96,11 +132,41 @@ class Checkpoint:
     def drop_policy(self) -> None:
         """Frees the disk that the stage's policy takes; how far it came stays known."""
         if self.state() is not None:
+            self._going(name for name in self._known() if name != self.STATE)
             drop_folder(self.folder, keep=self.STATE)
+            fsync(self.folder)
 
     def drop_trainer_state(self) -> None:
+        self._going(name for name in self._known() if name.startswith(OF_TRAINER))
         (self.folder / TRAINER_STATE).unlink(missing_ok=True)
         shutil.rmtree(self.folder / TRAINER_SHARDS, ignore_errors=True)
+
+    def forget(self) -> None:
+        """It is as if the stage had never been begun."""
+        self._going(self._known())
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, name: str, text: str) -> None:
+        """A file beside the state, whole or not at all."""
+        make_folder(self.folder)
+        (self.ledger.write if self.ledger is not None else write_atomically)(self.folder / name, text)
+
+    def _replace(self, partial: Path, folder: Path, known: Mapping[str, str] | None = None) -> None:
+        """Puts the finished `partial` in `folder`'s place. `known`: digests of its files, as far as there are any."""
+        if self.ledger is not None:
+            self.ledger.put_folder(partial, folder, known)
+        else:
+            replace_folder(partial, folder)
+
+    def _known(self) -> dict[str, str]:
+        """Its files' digests, by name in it."""
+        return self.ledger.below(self.folder) if self.ledger is not None else {}
+
+    def _going(self, names: Iterable[str]) -> None:
+        """Before files, by name in it, are removed."""
+        going = [f"{CHECKPOINTS}/{self.folder.name}/{name}" for name in names]
+        if self.ledger is not None and going:
+            self.ledger.put(dict.fromkeys(going))
 
 
 def _link(source: str, target: str) -> None:

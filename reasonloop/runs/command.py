@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasonloop.errors import InputError, RunError, Stopped
-from reasonloop.files import read_object
+from reasonloop.files import open_own, read_object
 from reasonloop.runs import guard
 from reasonloop.text import shown
 
@@ -97,7 +97,7 @@ class Command:
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-I", guard.__file__, str(self.folder), f"{GRACE_SECONDS:g}", *self.words]
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=open_own) as log:
             return subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
@@ -162,7 +162,7 @@ class Command:
     @contextmanager
     def _alone(self, say: Callable[[str], None]) -> Iterator[int]:
         """An open file whose lock nobody else has: a guard of a killed process may still be ending its command."""
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock = open_own(self.folder / ".lock", os.O_RDWR)
         try:
             late, told = time.monotonic() + GRACE_SECONDS + guard.REAP_SECONDS, False
             while True:
@@ -185,7 +185,7 @@ class Command:
 
     def _begin_log(self) -> int:
         """A line that says what is run, and how; where the output of this try begins."""
-        with self.log.open("ab") as file:
+        with open(self.log, "ab", opener=open_own) as file:
             file.write(f"$ {shlex.join(self.words)}\n".encode(errors="replace"))
             return file.tell()
 

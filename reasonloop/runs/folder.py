@@ -8,21 +8,23 @@ import math
 import time
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from reasonloop import config
 from reasonloop.config import Recipe, flat, stored_recipe
-from reasonloop.errors import InputError
-from reasonloop.files import partial_of, read_object, write_atomically
+from reasonloop.errors import InputError, RunError
+from reasonloop.files import ADAPTER, append, lines_of, make_folder, open_own, partial_of, read_object, read_toml
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.ran_on import describe_machine
+from reasonloop.runs.whole import ledger_of
+from reasonloop.written.digests import METRICS
+from reasonloop.written.known import CHECKPOINTS, MODEL, NAME, STATE, check
 
 MAY_DIFFER = (
     *("checkpoint_seconds", "keep_checkpoints", "model.date", "ranks.", "track.", "plan.", "explorer.", "finetuner."),
-    *("scale.address", "scale.files", "scale.retries", "scale.deadline"),
+    *("scale.address", "scale.files", "scale.retries", "scale.deadline", "exploration.judge.api_key_env"),
 )
 """Options that a continued run may have otherwise, and sections of such: they don't touch the result (but for a command
 that has to be mended), or, the date, are looked at elsewhere"""
@@ -39,28 +41,39 @@ class RunFolder:
         self.recipe, self.path = recipe, path
         check_folder(recipe, path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         except OSError as error:
             raise InputError(f"--out {path}: cannot be made ({error.strerror})") from None
         self._lock = _lock(path)
         self._began = time.monotonic()
         self._seconds_before = 0.0
+        try:
+            self._open(commits or {})
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, commits: Mapping[str, str]) -> None:
+        path = self.path
         self.resumed = (path / "config.toml").is_file()
-        if not self.resumed:
-            ran_on = {**describe_machine(recipe), **({"commits": dict(commits)} if commits else {})}
-            write_atomically(path / "config.toml", config.dumps(recipe, {"ran_on": ran_on}))
-            self.set_state("start")
-        (path / "evals").mkdir(exist_ok=True)
-        self._seconds_before = float(self.state.get("seconds", 0.0))
-        for left in (path / "checkpoints").glob("*"):
+        for left in (*(path / CHECKPOINTS).glob("*"), path / MODEL, path / ADAPTER):
             Checkpoint(left.with_name(left.name.removesuffix(".old").removesuffix(".partial"))).recover()
+        ran_on = self._ran_on if self.resumed else describe_machine(self.recipe)
+        self.ledger, self.told = ledger_of(path, {"threads": ran_on["threads"]}, resumed=self.resumed)
+        """Of `told` each line is to be said: what isn't as it was written, and doesn't keep the run from going on"""
+        if not self.resumed:
+            ran_on |= {"commits": dict(commits)} if commits else {}
+            self.ledger.write(path / "config.toml", config.dumps(self.recipe, {"ran_on": ran_on}))
+            self.set_state("start")
+        make_folder(path / "evals")
+        self._seconds_before = float(self.state.get("seconds", 0.0))
 
     def checkpoint(self, place: Place) -> Checkpoint:
-        return Checkpoint(self.path / "checkpoints" / place.name)
+        return Checkpoint(self.path / CHECKPOINTS / place.name, self.ledger)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Those of all stages that have made one."""
-        return [Checkpoint(path) for path in sorted((self.path / "checkpoints").glob("*")) if path.is_dir()]
+        return [Checkpoint(path, self.ledger) for path in sorted((self.path / CHECKPOINTS).glob("*")) if path.is_dir()]
 
     def close(self) -> None:
         self._lock.close()
@@ -68,7 +81,13 @@ class RunFolder:
     @property
     def threads(self) -> int:
         """CPU threads that the run began with: a continued run keeps them, since the bytes of its results depend on them."""
-        return int(self._ran_on["threads"])
+        threads = int(self._ran_on["threads"])
+        if threads != self.ledger.known.began.get("threads", threads):
+            raise RunError(
+                f"{self.path / 'config.toml'}: ran_on.threads = {threads}, and the run began with "
+                f"{self.ledger.known.began['threads']}; restore it from a copy"
+            )
+        return threads
 
     @property
     def commits(self) -> dict[str, str]:
@@ -78,7 +97,9 @@ class RunFolder:
     @property
     def _ran_on(self) -> dict[str, Any]:
         """What `describe_machine` told where the run began."""
-        found: dict[str, Any] = tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))["ran_on"]
+        found = read_toml(self.path / "config.toml").get("ran_on")
+        if not isinstance(found, dict) or not isinstance(found.get("threads"), int):
+            raise InputError(f"{self.path / 'config.toml'}: no [ran_on] with threads in it; restore it from a copy")
         return found
 
     def changed(self, there: Mapping[str, Any] | None = None) -> list[str]:
@@ -103,7 +124,7 @@ class RunFolder:
 
     @property
     def state(self) -> dict[str, Any]:
-        path = self.path / "state.json"
+        path = self.path / STATE
         return read_object(path) if path.is_file() else {}
 
     def set_state(self, stage: str, iteration: int | None = None, step: int | None = None) -> None:
@@ -111,12 +132,17 @@ class RunFolder:
         no iteration, and an evaluation has no steps: what doesn't apply is left out."""
         known = {"stage": stage, "iteration": iteration, "step": step, "seconds": round(self.seconds(), 3)}
         state = {key: value for key, value in known.items() if value is not None}
-        write_atomically(self.path / "state.json", json.dumps(state) + "\n")
+        self.write(self.path / STATE, json.dumps(state) + "\n")
+
+    def write(self, path: Path, content: str | bytes | memoryview) -> None:
+        """A file in the run, whole or not at all, whose digest is kept."""
+        self.ledger.write(path, content)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do: the product is there."""
-        return self.state.get("stage") == "done" and (self.path / "model" / "config.json").is_file()
+        there = self.state.get("stage") == "done" and (self.path / MODEL / "config.json").is_file()
+        return there and not self.ledger.known.wrong(STATE)
 
     def seconds(self) -> float:
         """Seconds of work on this run so far, over all the processes that worked on it."""
@@ -126,44 +152,40 @@ class RunFolder:
         """Appends a line to metrics.jsonl; values that are None, infinite or NaN are left out."""
         known = {k: v for k, v in line.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
         text = json.dumps(known, allow_nan=False)
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        append(self.path / METRICS, text + "\n")
 
     def unlog(self, from_step: int = 0, **where: Any) -> None:
         """Takes back the lines with these values that a continued stage writes again, and a torn last line."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         text = "".join(
             json.dumps(line) + "\n"
             for line in self.metrics()
             if line.get("step", 0) < from_step or any(line.get(key) != value for key, value in where.items())
         )
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != text:
-            write_atomically(path, text)
+            self.write(path, text)
 
     def relog(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Has every line as `change` makes it of the one that stood there."""
-        text = "".join(json.dumps(change(line)) + "\n" for line in self.metrics())
-        write_atomically(self.path / "metrics.jsonl", text)
+        self.write(self.path / METRICS, "".join(json.dumps(change(line)) + "\n" for line in self.metrics()))
 
     def metrics(self) -> list[dict[str, Any]]:
-        return metrics_in(self.path)
+        return lines_of(self.path / METRICS)
 
     def evaluations(self) -> list[dict[str, Any]]:
         return evaluations_in(self.path)
 
 
 def metrics_in(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; the torn last line of a killed process is left out."""
-    path = folder / "metrics.jsonl"
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError):
-            lines.append(json.loads(text))
-    return lines
+    """The lines of a run's metrics.jsonl; the torn last line of a killed process is left out. Raises InputError for a line
+    that is damaged, RunError where lines aren't what the run has written."""
+    check(folder / METRICS)
+    return lines_of(folder / METRICS)
 
 
 def evaluations_in(folder: Path) -> list[dict[str, Any]]:
     """All finished evaluations of a run, in the order in which they were made."""
+    check(folder / "evals")
     found = [read_object(path) for path in sorted((folder / "evals").glob("*.json"))]
     return sorted(found, key=lambda evaluation: evaluation.get("order", 0))
 
@@ -174,9 +196,11 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"--out {folder}: a file; expected a folder, new or of the same run")
+    _expect_own_files(folder)
     stored = folder / "config.toml"
     if not stored.is_file():
-        begun = {".lock", partial_of(stored).name}  # what a process leaves that was killed as it began
+        # what a process leaves that was killed as it began
+        begun = {".lock", NAME, *(partial_of(folder / name).name for name in (stored.name, NAME))}
         if any(path.name not in begun for path in folder.iterdir()):
             raise InputError(f"--out {folder}: not empty and no run (no config.toml in it); expected a new folder")
         return
@@ -193,6 +217,16 @@ def check_folder(recipe: Recipe, folder: Path) -> None:
                 f"from its product has model.path={folder} --out OTHER"
             )
         raise InputError(f"--out {folder}: holds another run: {told}; expected the same recipe, or another --out")
+
+
+def _expect_own_files(folder: Path) -> None:
+    """Raises InputError for a link in the place of a file, which would have something else written over: a folder may have
+    been prepared by somebody else. Folders in it may be links, to where there is room."""
+    for path in sorted(folder.iterdir()):
+        link = path.is_symlink() and (not path.is_dir() or path.name.endswith(".partial"))
+        if link or not (path.is_file() or path.is_dir()):
+            what = "a link" if link else "a pipe, a socket or a device"
+            raise InputError(f"--out {folder}: {path.name} in it is {what}; expected a folder whose files are its own")
 
 
 class Differing(NamedTuple):
@@ -212,10 +246,7 @@ def differences(recipe: Recipe, folder: Path) -> list[Differing]:
     """The options that a run was begun with otherwise, the recipe's first; those that its version didn't know had what they
     have by default. Raises InputError where its recipe can't be read."""
     stored = folder / "config.toml"
-    try:
-        there = flat(stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8"))))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{stored}: cannot be read: {error}") from None
+    there = flat(stored_recipe(read_toml(stored)))
     here, usual = options_of(recipe), options_of(Recipe())
     every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
     return [one for one in every if one.there != one.here and (one.there is not None or one.here != usual.get(one.key))]
@@ -228,7 +259,7 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
 
 def _lock(folder: Path) -> IO[str]:
     try:
-        file = (folder / ".lock").open("w")
+        file = open(folder / ".lock", "r+", opener=open_own)  # noqa: SIM115
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written to: {error.strerror}") from None
     try:

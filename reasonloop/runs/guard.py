@@ -60,7 +60,7 @@ def main(folder: Path, grace: float, words: list[str]) -> int:
     end_all(child)
     code = child.returncode if by_itself else None
     line = json.dumps({"seconds": round(time.monotonic() - began, 3), "code": code, "words": words}) + "\n"
-    with (folder / "tries.jsonl").open("a", encoding="utf-8") as file:
+    with os.fdopen(opened(folder / "tries.jsonl", os.O_APPEND), "w", encoding="utf-8") as file:
         file.write(line)
     if code == 0:
         write(folder / "done", line)
@@ -112,10 +112,16 @@ def children() -> list[int]:
     return found
 
 
+def opened(path: Path, flags: int) -> int:
+    """A file to write to; a link, or a pipe that nobody reads, is an error."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o666)
+
+
 def write(path: Path, text: str) -> None:
     """Whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    partial.unlink(missing_ok=True)
+    with os.fdopen(opened(partial, os.O_EXCL), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -79,12 +79,12 @@ class Inputs:
             },
         }
 
-    def settle(self, run: Path) -> None:
+    def settle(self, run: Path, write: Callable[[Path, str], None] = write_atomically) -> None:
         """Remembers them in the folder of a run that begins. Raises InputError where one that goes on has others, and
         which."""
         now, then = self.digests(), read(run)
         if not then:
-            write_atomically(run / NAME, json.dumps(now, indent=1, sort_keys=True) + "\n")
+            write(run / NAME, json.dumps(now, indent=1, sort_keys=True) + "\n")
             return
         told = [*self._other_date(then), *self._other_problems(run, then, now), *_other_files(then, now)]
         if not told and then["prompts"] != now["prompts"]:

@@ -177,7 +177,7 @@ class Session:
     def store(self) -> TrajectoryStore:
         from reasonloop.store.segments import TrajectoryStore
 
-        return TrajectoryStore(self.folder.path / "trajectories", self.folder.path.name)
+        return TrajectoryStore(self.folder.path / "trajectories", self.folder.path.name, self.folder.ledger)
 
     def policy(self, source: str | Path) -> Policy:
         """The policy at `source`, on the device and in the dtype that the recipe asks for, to be read, not changed. It is

@@ -23,6 +23,7 @@ from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Source
+from reasonloop.written.known import check
 
 LORA = "lora"
 """In a fine-tuning's state: the settings of its adapter"""
@@ -61,13 +62,14 @@ def deliver_adapter(run: Session, policy: Source) -> None:
         run.progress.say(f"no {target}: {reason}; the product is {run.folder.path / 'model'}")
         return
     if not target.is_dir():
+        check(source)
         partial = target.with_name(f"{ADAPTER}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(source, partial)
         if model not in bundled_names() and Path(model).exists():  # it is to be found from any working directory
             told = read_object(partial / CONFIG) | {"base_model_name_or_path": str(Path(model).resolve())}
             (partial / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        partial.rename(target)
+        run.folder.ledger.put_folder(partial, target)
 
 
 def check_delivered(run: Session) -> None:

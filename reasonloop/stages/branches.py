@@ -4,13 +4,11 @@ here, on this machine."""
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from reasonloop.config import dealt
-from reasonloop.files import write_atomically
 from reasonloop.records import Place
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.dry import RL_ROLLOUT
@@ -55,9 +53,7 @@ class Branch:
 
     def finish(self, state: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], left_behind: bool = False) -> None:
         """It isn't made again. Its lines wait until those before it stand in metrics.jsonl."""
-        folder = self.checkpoint.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / LINES, json.dumps(list(lines)) + "\n")
+        self.checkpoint.write(LINES, json.dumps(list(lines)) + "\n")
         self.checkpoint.skip({**state, "done": True, **({"left_behind": True} if left_behind else {})})
 
     def log_lines(self) -> None:
@@ -71,7 +67,7 @@ class Branch:
 
     def forget(self) -> None:
         """It is as if it had never been begun."""
-        shutil.rmtree(self.checkpoint.folder, ignore_errors=True)
+        self.checkpoint.forget()
 
     def unlog(self, from_step: int = 0) -> None:
         for stage in ("explore", "probe"):

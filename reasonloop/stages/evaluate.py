@@ -8,7 +8,7 @@ from typing import Any
 
 from reasonloop.evaluation.evaluate import answered, summary
 from reasonloop.evaluation.texts import keep_texts, texts_of
-from reasonloop.files import read_object, write_atomically
+from reasonloop.files import read_object
 from reasonloop.policy.policy import Weights
 from reasonloop.records import Place
 from reasonloop.runs.session import Session
@@ -59,16 +59,16 @@ def evaluate(
             "sampling": run.recipe.eval_sampling.model_dump(mode="json"),
             **summary(rows, samples),
         }
-        keep_texts(path, rows)
+        keep_texts(path, rows, run.folder.write)
     elif texts_of(known).is_file():
-        write_atomically(texts_of(path), texts_of(known).read_bytes())
+        run.folder.write(texts_of(path), texts_of(known).read_bytes())
     result = about | {key: value for key, value in counted.items() if key not in about}
     show_held_out(run, split, result["metrics"])
     values = {key: value["value"] for key, value in result["metrics"].items()}
     run.folder.unlog(stage="eval", name=name)
     keys = {key: result[key] for key in ("branch", "iteration", "arm", "label", "product", "rollouts", "name")}
     run.folder.log(stage="eval", **keys, **values)
-    write_atomically(path, json.dumps(result) + "\n")
+    run.folder.write(path, json.dumps(result) + "\n")
     saved.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Examples, Source
 from reasonloop.stages.common import spent_before
 from reasonloop.store.experts import chosen_experts, distinct, expert_rollouts, solved_experts
-from reasonloop.store.segments import list_segments
+from reasonloop.store.segments import stored_segments
 from reasonloop.store.weights import expert_weights
 from reasonloop.tasks import Task
 
@@ -129,7 +129,7 @@ def experts_of(recipe: Recipe, problems: Sequence[Problem]) -> list[tuple[Proble
     by_id = {problem.id: problem for problem in problems}
     found: dict[tuple[str, str], tuple[Problem, str]] = {}
     iteration = 0
-    while list_segments(folder / "trajectories", "main", iteration):
+    while stored_segments(folder / "trajectories", "main", iteration):
         for rollout in expert_rollouts(recipe, folder, iteration):
             if rollout.problem_id not in by_id:
                 raise InputError(

@@ -136,7 +136,7 @@ class Exploration:
 
     def _go_on(self, place: Place) -> None:
         try:
-            self.learner.load(self.checkpoint.folder)
+            self.checkpoint.restore(self.learner)
         except FileNotFoundError:
             raise RunError(
                 f"the exploration {place.name} ended with {self.state.rollouts} rollouts and can't go on to "

@@ -71,7 +71,7 @@ def finetune(
     policy = policy_of_stage(run, start, place, begun=state is not None)
     learner = run.learner(policy, run.recipe.sampling.untruncated())
     if state:
-        learner.load(checkpoint.folder)
+        checkpoint.restore(learner)
     first = state["step"] if state else 0
     run.folder.unlog(stage=place.stage, branch=place.branch, iteration=place.iteration, from_step=first)
     passes = Passes(len(found.pairs), options, epochs, run.recipe.seed, place)

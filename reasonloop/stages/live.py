@@ -86,8 +86,11 @@ class LiveStages:
             if own is not None and own.whole:
                 own.deliver(model)
             else:
-                self.run.policy(policy).save(model)
+                partial = model.with_name(f"{model.name}.partial")
+                self.run.policy(policy).save(partial)
+                folder.ledger.put_folder(partial, model)
         check_delivered(self.run)
         for checkpoint in checkpoints:  # before the run is done: what a killed process leaves of them goes then
             checkpoint.drop_trainer_state() if self.recipe.keep_checkpoints else checkpoint.drop_policy()
         folder.set_state("done")
+        folder.ledger.settle()

@@ -108,7 +108,7 @@ class CommandExplorer:
                 continue
             own = step.rollouts[0].place
             spent += len(step.rollouts)
-            write_sources(run.folder.path, run.store.write(step.rollouts, own), step.sources)
+            write_sources(run.folder.path, run.store.write(step.rollouts, own), step.sources, run.folder.write)
             known = {"trainer_step": step.step, "rollouts": spent + before, "seconds": seconds}
             run.folder.log(**own.keys, **arm.keys, **known, **rollout_metrics(step.rollouts))
         # a trainer's folder is full of other files

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import site
-import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from reasonloop.config import Recipe, flat
+from reasonloop.config.own_code import NAMED
 from reasonloop.errors import InputError
+from reasonloop.own import search_own
 from reasonloop.policy.loading import hugging_face_folder, tokenizer_folder
 from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Source
@@ -30,7 +30,6 @@ CODEC = "reasonloop-codec"
 OUTSIDE = "reasonloop-outside"
 """In the inputs: the folder of those that are not below the current directory"""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".safetensors.index.json")
-_OWN = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_][\w.]*")
 
 
 def packed(folder: Path, within: str = "") -> Packed:
@@ -126,18 +125,16 @@ def _own_modules(recipe: Recipe) -> Iterator[str]:
     """What stands before the colon where the recipe names code of the user's own."""
     table = recipe.model_dump(mode="json")
     for value in flat({key: table[key] for key in ("task", "engine", "rl", "rewards", "exploration")}).values():
-        if isinstance(value, str) and (match := _OWN.fullmatch(value)):
+        if isinstance(value, str) and (match := NAMED.fullmatch(value)):
             yield match[1]
     for override in (one for own in recipe.scale.vary for one in own):
-        if match := _OWN.fullmatch(override.partition("=")[2].strip().strip("'\"")):
+        if match := NAMED.fullmatch(override.partition("=")[2].strip().strip("'\"")):
             yield match[1]
 
 
 def _take_module(found: Inputs, module: str) -> None:
     """A module of the user's own, or the whole package that it is in. Installed ones are on every machine."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    search_own()
     top = module.partition(".")[0]
     spec = importlib.util.find_spec(top)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []

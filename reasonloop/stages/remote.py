@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from reasonloop import config
 from reasonloop.errors import InputError, RunError, first_line
+from reasonloop.files import own_alone
+from reasonloop.machine.python import behind_installed
 from reasonloop.records import Place
 from reasonloop.runs.progress import Progress
 from reasonloop.runs.stages import Arm, Budget
@@ -184,7 +187,7 @@ def _workplace(inputs: Mapping[str, np.ndarray]) -> Iterator[Path]:
             (folder / "inputs").mkdir()
             unpack(inputs, folder / "inputs")
             os.chdir(folder / "inputs")
-            sys.path.insert(0, str(folder / "inputs"))
+            sys.path[:] = behind_installed(str(folder / "inputs"))
             yield folder
         finally:
             os.chdir(before)
@@ -193,6 +196,8 @@ def _workplace(inputs: Mapping[str, np.ndarray]) -> Iterator[Path]:
 
 
 def _remove_unless_used(folder: Path) -> None:
+    if not own_alone(folder, stat.S_ISDIR) or not own_alone(folder / ".lock", stat.S_ISREG):
+        return  # somebody else's
     with suppress(OSError), (folder / ".lock").open() as lock:
         if time.time() - folder.stat().st_mtime < NEW:
             return  # it may be about to be locked

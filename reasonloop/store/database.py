@@ -13,24 +13,24 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as pads
 
-from reasonloop.errors import InputError
-from reasonloop.files import read_object
-from reasonloop.store.schema import SCHEMA, missing
-from reasonloop.store.segments import find_damage, list_segments, open_segment, version_of
+from reasonloop.errors import InputError, first_line
+from reasonloop.files import lines_of, read_object
+from reasonloop.store.schema import SCHEMA, SCHEMAS, missing
+from reasonloop.store.segments import find_damage, list_segments, open_segment, stored_segments, version_of
 from reasonloop.store.show import finite
 from reasonloop.store.sources import SOURCES, list_sources
 from reasonloop.store.texts import PROBLEMS, TEXTS, problems_file, read_checked
+from reasonloop.written.known import check
 
 # Columns that are there even if no line of the file has the key, so that a query works on a run that has just begun.
 _TEXT, _WHOLE, _REAL, _JSON = pa.string(), pa.int64(), pa.float64(), pa.json_()
@@ -43,34 +43,39 @@ _EVAL_ROLLOUTS = {name: kind for name, kind in _EVAL_PROBLEMS.items() if name no
 _REWARD = "coalesce(score, (verdict = 'right')::INT::DOUBLE) AS reward"
 _SQL_KINDS = {_TEXT: "VARCHAR", _WHOLE: "BIGINT"}
 _KINDS = {bool: pa.bool_(), int: _WHOLE, float: _REAL, str: _TEXT}
+# Arrow opens the files, for reading, and checks their pages' CRCs: DuckDB gets columns, and knows no path.
+_PARQUET = pads.ParquetFileFormat(
+    default_fragment_scan_options=pads.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+_LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+    "temp_directory": "",  # it would be a place that SQL may write to
+}
 
 
 def connect(run_folder: Path) -> duckdb.DuckDBPyConnection:
     """A locked in-memory database with the relations of this module, as the run folder is at this moment.
 
-    Nothing outside of the run's Parquet files can be read, no setting changed, no extension loaded. Raises InputError if the
-    folder is no run or a file in it can't be understood; RunError if a segment's footer is damaged. (DuckDB doesn't
-    check the pages' CRCs: `TrajectoryStore.read` and `select_experts` do.)
+    DuckDB can open no file, neither to read nor to write, change no setting and load no extension; the run's Parquet files
+    are read for it as a query asks for their columns. Raises InputError if the folder is no run or a file in it can't be
+    understood; RunError if a segment's footer is damaged.
     """
     folder = Path(run_folder).resolve()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the folder of a run")
     if not any((folder / name).exists() for name in ("config.toml", "state.json", "metrics.jsonl", "trajectories")):
         raise InputError(f"{folder}: not the folder of a run (it holds neither config.toml nor trajectories/)")
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "python_enable_replacements": False,
-        "temp_directory": os.path.join(tempfile.gettempdir(), f"reasonloop-duckdb-{os.getpid()}"),
-    }
-    database = duckdb.connect(config=config)
+    database = duckdb.connect(config=_LOCKED)
     try:
         evals, problems = _evals(folder / "evals")
         _make_table(database, "metrics", _table(_metrics(folder / "metrics.jsonl"), _METRICS))
         _make_table(database, "evals", _table(evals, _EVALS))
         _make_table(database, "eval_problems", _table(problems, _EVAL_PROBLEMS))
         _make_views(database, folder, evals)
-        database.execute("SET enable_external_access = false; SET lock_configuration = true")
+        database.execute("SET enable_external_access = false; SET disabled_filesystems = 'LocalFileSystem'")
+        database.execute("SET lock_configuration = true")
     except BaseException:
         database.close()
         raise
@@ -83,44 +88,72 @@ def query(run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
     Raises InputError, in one line, if the SQL is wrong or would do anything but read.
     """
     with connect(run_folder) as database:
+        return answer(database, Path(run_folder), sql)
+
+
+def answer(database: duckdb.DuckDBPyConnection, run_folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """`query` on a connection to the run that is there already."""
+    try:
+        statements = database.extract_statements(sql)
+        kinds = [_kind_of(statement) for statement in statements]
+        if kinds != ["SELECT"]:
+            got = ", ".join(kinds) or "nothing"
+            raise InputError(f"query: expected one statement that reads (SELECT ...), got {got}")
+        database.execute("BEGIN TRANSACTION READ ONLY")  # a SELECT may hold INSERT, UPDATE and DELETE
         try:
-            statements = database.extract_statements(sql)
-            # COPY ... TO could overwrite a segment, which is a file that this connection may open.
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
-                raise InputError(f"query: expected one statement that reads (SELECT ...), got {kinds}")
             database.execute(statements[0])
             return [column[0] for column in database.description or []], database.fetchall()
-        except duckdb.Error as error:
-            _look_for_damage(Path(run_folder), error)
-            if "pytz" in str(error):
-                raise InputError("query: a time with a time zone can't be shown; cast it: now()::TIMESTAMP") from error
-            words = str(error).split("\n\nLINE ")[0].split()
-            raise InputError(f"query: {' '.join(words)}") from error
+        finally:
+            database.rollback()
+    except (OverflowError, ValueError) as error:  # of a value that Python has no kind for
+        raise InputError(f"query: a value can't be shown ({first_line(error)}); cast it: (...)::VARCHAR") from error
+    except duckdb.Error as error:
+        _look_for_damage(run_folder, error)
+        if "pytz" in str(error):
+            raise InputError("query: a time with a time zone can't be shown; cast it: now()::TIMESTAMP") from error
+        words = str(error).split("\n\nLINE ")[0].split()
+        raise InputError(f"query: {' '.join(words)}") from error
+
+
+def _kind_of(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type.name)
+    except ValueError:  # one that DuckDB's Python has no name for
+        return "another kind"
 
 
 def _make_views(database: duckdb.DuckDBPyConnection, folder: Path, evals: Sequence[Mapping[str, Any]]) -> None:
     """The relations that are read from Parquet files as they are asked for."""
-    paths: dict[int, list[str]] = {}
-    for path in list_segments(folder / "trajectories").values():
+    segments: dict[int, list[Path]] = {}
+    for path in stored_segments(folder / "trajectories").values():
         with open_segment(path) as file:
-            paths.setdefault(version_of(file), []).append(str(path))
+            segments.setdefault(version_of(file), []).append(path)
     texts = {path: row for row in evals if (path := folder / "evals" / f"{Path(row['file']).stem}.parquet").is_file()}
     problems = [problems_file(folder)] if problems_file(folder).is_file() else []
     sources = list_sources(folder)
-    every = [path for own in paths.values() for path in own]
     for path in (*texts, *problems, *sources):
         read_checked(path)
-        every.append(str(path))
-    if every:  # DuckDB checks a path's permission as it is written in the query and again as it is on the disk
-        database.execute(f"SET allowed_paths = {_sql_list([*every, *map(glob.escape, every)])}")
-    _make_rollouts(database, paths)
+    _make_rollouts(database, segments)
     _make_eval_rollouts(database, texts)
     for name, own, schema in (("problems", problems, PROBLEMS), ("sources", sources, SOURCES)):
         if own:
-            database.execute(f"CREATE VIEW {name} AS SELECT * FROM {_parquet(own)}")
+            _parquet(database, own, schema).create_view(name)
         else:
             _make_table(database, name, schema.empty_table())
+
+
+def _make_rollouts(database: duckdb.DuckDBPyConnection, segments: Mapping[int, Sequence[Path]]) -> None:
+    """`segments`: by the version of their schema."""
+    digits = "format('{:016x}{:016x}', response_hash_hi, response_hash_lo) AS response_hash"
+    if not segments:
+        _make_table(database, "rollouts", SCHEMA.empty_table(), f"*, {digits}")
+        return
+    parts = []
+    for version, own in sorted(segments.items()):
+        values = missing(version)
+        columns = [f"{values[name]} AS {name}" if name in values else name for name in SCHEMA.names]
+        parts.append(_parquet(database, own, SCHEMAS[version]).project(", ".join([*columns, digits])))
+    _union(parts).create_view("rollouts")
 
 
 def _make_eval_rollouts(database: duckdb.DuckDBPyConnection, texts: Mapping[Path, Mapping[str, Any]]) -> None:
@@ -129,54 +162,35 @@ def _make_eval_rollouts(database: duckdb.DuckDBPyConnection, texts: Mapping[Path
         empty = pa.table([*about.columns, *TEXTS.empty_table().columns], names=[*about.column_names, *TEXTS.names])
         _make_table(database, "eval_rollouts", empty, f"*, {_REWARD}")
         return
-    sources = []
+    parts = []
     for path, row in texts.items():
         values = (f"{_sql(row.get(name))}::{_SQL_KINDS[kind]} AS {name}" for name, kind in _EVAL_ROLLOUTS.items())
-        sources.append(f"SELECT {', '.join(values)}, {', '.join(TEXTS.names)}, {_REWARD} FROM {_parquet([path])}")
-    database.execute(f"CREATE VIEW eval_rollouts AS {' UNION ALL '.join(sources)}")
+        parts.append(_parquet(database, [path], TEXTS).project(", ".join([*values, *TEXTS.names, _REWARD])))
+    _union(parts).create_view("eval_rollouts")
 
 
-def _parquet(paths: Iterable[Path | str]) -> str:
-    return f"read_parquet({_sql_list(glob.escape(str(path)) for path in paths)})"
+def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[Path], schema: pa.Schema) -> duckdb.DuckDBPyRelation:
+    return database.from_arrow(pads.dataset([str(path) for path in paths], schema, _PARQUET))
+
+
+def _union(parts: Sequence[duckdb.DuckDBPyRelation]) -> duckdb.DuckDBPyRelation:
+    return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
 def _sql(value: object) -> str:
-    return "NULL" if value is None else _quoted(str(value))
-
-
-def _make_rollouts(database: duckdb.DuckDBPyConnection, paths: Mapping[int, Sequence[str]]) -> None:
-    """`paths`: the segments by the version of their schema."""
-    digits = "format('{:016x}{:016x}', response_hash_hi, response_hash_lo) AS response_hash"
-    if not paths:
-        _make_table(database, "rollouts", SCHEMA.empty_table(), f"*, {digits}")
-        return
-    sources = [
-        f"SELECT {', '.join(['*', *(f'{value} AS {name}' for name, value in missing(version).items())])} "
-        f"FROM {_parquet(own)}"
-        for version, own in sorted(paths.items())
-    ]
-    database.execute(f"CREATE VIEW rollouts AS SELECT *, {digits} FROM ({' UNION ALL BY NAME '.join(sources)})")
+    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl. The last one may be torn: while it is being written, or where a run was killed."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = []
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"got {type(row).__name__}")
-            rows.append(row)
-        except ValueError as error:
-            if number < lines[-1][0]:
-                raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from error
+    rows = lines_of(path)  # says which line is damaged
+    check(path)
     return rows
 
 
 def _evals(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     evals, problems = [], []
+    check(folder)
     for path in sorted(folder.glob("*.json")):
         row = read_object(path)
         listed = row.pop("problems", None) or []
@@ -225,15 +239,10 @@ def _make_table(database: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, 
 
 
 def _look_for_damage(folder: Path, error: duckdb.Error) -> None:
-    """A damaged segment fails deep inside of DuckDB: the store's own reader says which one it is."""
+    """A damaged file fails deep inside of Arrow or DuckDB: the store's own reader says which one it is."""
     kinds = (duckdb.Error, duckdb.IOException, duckdb.SerializationException, duckdb.InternalException)
-    if type(error) in kinds or (isinstance(error, duckdb.InvalidInputException) and "arquet" in str(error)):
+    if type(error) in kinds or (isinstance(error, duckdb.InvalidInputException) and "arrow" in str(error).lower()):
         find_damage(list_segments(folder / "trajectories").values())
-
-
-def _sql_list(values: Iterable[str]) -> str:
-    return f"[{', '.join(map(_quoted, values))}]"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+        for path in (*sorted((folder / "evals").glob("*.parquet")), problems_file(folder), *list_sources(folder)):
+            if path.is_file():
+                read_checked(path, whole=True)

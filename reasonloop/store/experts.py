@@ -23,7 +23,7 @@ from reasonloop.config import Recipe
 from reasonloop.errors import InputError, RunError
 from reasonloop.records import Place, Rollout
 from reasonloop.store.schema import SCHEMA, to_table
-from reasonloop.store.segments import find_damage, list_segments, open_segment, read_rows, scan
+from reasonloop.store.segments import find_damage, open_segment, read_rows, scan, stored_segments
 
 _MEMORY_LIMIT = "1GB"
 
@@ -148,7 +148,7 @@ def select_experts(
     """
     if cap < 1:
         raise ValueError(f"cap is {cap}, expected at least 1")
-    segments = list_segments(Path(store_folder), branch, iteration)
+    segments = stored_segments(Path(store_folder), branch, iteration)
     if not segments:
         raise RunError(
             f"{store_folder}: no rollouts of branch {branch!r}, iteration {iteration}; "
@@ -303,7 +303,7 @@ def solved_experts(recipe: Recipe, run_folder: Path, iteration: int) -> list[Rol
 
     Their problems' success rate is 1: the hard filter lets them through where `rloop.hard_threshold` is 1.
     """
-    asked = list_segments(run_folder / "trajectories", GREEDY, iteration)
+    asked = stored_segments(run_folder / "trajectories", GREEDY, iteration)
     return chosen_experts(recipe, run_folder, iteration, GREEDY).rollouts if asked else []
 
 

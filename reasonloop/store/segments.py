@@ -2,7 +2,8 @@
 
 Segments are written whole or not at all: to a temporary file beside their place, fsync, rename, fsync of the folder.
 A resumed run that samples a step again replaces the segment of that step with the same bytes. What is read is checked:
-every page by its CRC, and the footer (which Parquet leaves unprotected) by a digest that lies before it.
+every page by its CRC, the footer (which Parquet leaves unprotected) by a digest that lies before it, the place of its rows
+by its name, and, where the run keeps digests, that they are the segments that were written, all of them and no others.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reasonloop.errors import RunError
-from reasonloop.files import fsync_folder, write_atomically
+from reasonloop.files import make_folder, write_atomically
 from reasonloop.records import Place, Rollout
 from reasonloop.store.schema import SCHEMAS, from_table, to_table
+from reasonloop.written.digests import SEGMENTS
+from reasonloop.written.known import Written, verify
+from reasonloop.written.ledger import Ledger
 
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)-i(\d{3,})-s(\d{5,})\.parquet")
 _VERSION_KEY = b"reasonloop.schema"
@@ -38,9 +42,9 @@ class TrajectoryStore:
     one writer. Files that aren't segments by their name are left alone and not read.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder = Path(folder)
-        self.run = run
+    def __init__(self, folder: Path, run: str, ledger: Ledger | None = None) -> None:
+        """`ledger`: where the digests of what is written go."""
+        self.folder, self.run, self.ledger = Path(folder), run, ledger
 
     def write(self, rollouts: Sequence[Rollout], place: Place) -> Path:
         """Stores one step's rollouts, row order as given; replaces the segment if there is one. Returns its path.
@@ -64,10 +68,8 @@ class TrajectoryStore:
 
     def _put(self, path: Path, data: bytes | memoryview) -> None:
         try:
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                fsync_folder(self.folder.parent)
-            write_atomically(path, data)
+            make_folder(self.folder)
+            (self.ledger.write if self.ledger is not None else write_atomically)(path, data)
         except OSError as error:
             raise RunError(
                 f"{path}: the segment could not be written ({error.strerror or error}); "
@@ -78,9 +80,15 @@ class TrajectoryStore:
         """Removes the segments of this step and of those behind it, which a resumed exploration will make again: where it
         isn't repeated to the bit (a GPU, a judge, a verifier's deadline) it may have fewer. What a killed process had of
         a segment goes, too."""
-        for found, path in list_segments(self.folder, place.branch, place.iteration).items():
-            if found.step >= place.step and found.branch == place.branch:
-                path.unlink(missing_ok=True)
+        behind = [
+            path
+            for found, path in list_segments(self.folder, place.branch, place.iteration).items()
+            if found.step >= place.step and found.branch == place.branch
+        ]
+        if self.ledger is not None:
+            self.ledger.remove([self.ledger.name(path) for path in behind])
+        for path in behind:
+            path.unlink(missing_ok=True)
         for path in self.folder.glob(f".{place.branch}-i{place.iteration:03d}-s*.parquet.partial"):
             path.unlink(missing_ok=True)
 
@@ -91,7 +99,7 @@ class TrajectoryStore:
         Raises RunError, naming the file, if a segment is damaged or was written by another version.
         """
         found = []
-        for path in list_segments(self.folder, branch, iteration).values():
+        for path in stored_segments(self.folder, branch, iteration).values():
             with open_segment(path) as file:
                 found += from_table(file.read())
         return found
@@ -105,11 +113,37 @@ def list_segments(folder: Path, branch: str | None = None, iteration: int | None
     """
     found = {}
     for path in folder.glob("*.parquet"):
-        if match := _NAME.fullmatch(path.name):
-            place = Place(match[1], iteration=int(match[2]), step=int(match[3]))
-            if branch in (None, place.branch, place.trunk) and iteration in (None, place.iteration):
-                found[place] = path
+        if place := _matches(path.name, branch, iteration):
+            found[place] = path
     return dict(sorted(found.items()))
+
+
+def _matches(name: str, branch: str | None, iteration: int | None) -> Place | None:
+    """The place of a segment of this name, if it is one of these."""
+    if not (match := _NAME.fullmatch(name)):
+        return None
+    place = Place(match[1], iteration=int(match[2]), step=int(match[3]))
+    own = branch in (None, place.branch, place.trunk) and iteration in (None, place.iteration)
+    return place if own else None
+
+
+def stored_segments(folder: Path, branch: str | None = None, iteration: int | None = None) -> dict[Place, Path]:
+    """`list_segments`, where these are the segments that the run has written. Raises RunError where one is lost or another
+    one, which."""
+
+    def look(written: Written) -> dict[str, str]:
+        if not written.kept:
+            return {}
+        known = [name for name in written.names(f"{SEGMENTS}/") if _matches(Path(name).name, branch, iteration)]
+        names = dict.fromkeys([*known, *(f"{SEGMENTS}/{path.name}" for path in found().values())])
+        return {name: wrong for name in names if (wrong := written.wrong(name))}
+
+    def found() -> dict[Place, Path]:
+        return list_segments(folder, branch, iteration)
+
+    if folder.name == SEGMENTS:
+        verify(folder.parent, look)
+    return found()
 
 
 def encode(table: pa.Table) -> memoryview:
@@ -164,14 +198,15 @@ def open_segment(path: Path) -> Iterator[pq.ParquetFile]:
                 )
             if not file.schema_arrow.equals(SCHEMAS[version]):
                 raise ValueError("the columns aren't those of a segment")
+            _check_name(path, file.metadata)
             yield file
     except PermissionError as error:
         raise RunError(f"{path}: the segment can't be opened ({error.strerror}); fix its permissions") from error
     except (pa.ArrowException, OSError, ValueError, KeyError, EOFError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"{path}: segment is missing, truncated or damaged ({reason}); restore it from a copy, or delete it: "
-            "the run goes on without this step's rollouts"
+            f"{path}: segment is missing, truncated or damaged ({reason}); restore it from a copy, or delete it (and "
+            "digests.jsonl beside its folder, where there is one): the run goes on without this step's rollouts"
         ) from error
 
 
@@ -221,6 +256,25 @@ def _check_places(rollouts: Sequence[Rollout], place: Place) -> None:
         if (r.problem_id, r.sample) in seen:
             raise ValueError(f"problem {r.problem_id!r} has sample {r.sample} twice in step {place.step}")
         seen.add((r.problem_id, r.sample))
+
+
+def _check_name(path: Path, about: pq.FileMetaData) -> None:
+    """Raises ValueError where a segment is of another step than its name says."""
+    place = _matches(path.name, None, None)
+    if place is None:
+        return
+    expected = {"branch": place.branch, "iteration": place.iteration, "step": place.step}
+    for group in range(about.num_row_groups):
+        for number in range(about.row_group(group).num_columns):
+            column = about.row_group(group).column(number)
+            if column.path_in_schema not in expected or not column.is_stats_set or not column.statistics.has_min_max:
+                continue
+            found = {column.statistics.min, column.statistics.max}
+            if found != {expected[column.path_in_schema]}:
+                raise ValueError(
+                    f"its rollouts are of {column.path_in_schema} {', '.join(sorted(map(str, found)))}, its name says "
+                    f"{expected[column.path_in_schema]}"
+                )
 
 
 def _digest(footer: bytes | memoryview) -> bytes:

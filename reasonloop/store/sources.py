@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reasonloop.files import write_atomically
+from reasonloop.files import make_folder, write_atomically
 from reasonloop.records import Rollout
+from reasonloop.store.texts import Write
 
 SOURCES = pa.schema(
     [
@@ -45,7 +46,7 @@ def sources_folder(run: Path) -> Path:
     return run / "sources"
 
 
-def write_sources(run: Path, segment: Path, sources: Sequence[Source]) -> None:
+def write_sources(run: Path, segment: Path, sources: Sequence[Source], write: Write = write_atomically) -> None:
     """Writes those of one segment, under its name. Raises OSError where the disk refuses."""
     rows = [
         (s.rollout.branch, s.rollout.iteration, s.rollout.step, s.rollout.problem_id, s.rollout.sample, *s[1:])
@@ -55,8 +56,8 @@ def write_sources(run: Path, segment: Path, sources: Sequence[Source]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     folder = sources_folder(run)
-    folder.mkdir(exist_ok=True)
-    write_atomically(folder / segment.name, memoryview(sink.getvalue()))
+    make_folder(folder)
+    write(folder / segment.name, memoryview(sink.getvalue()))
 
 
 def list_sources(run: Path) -> list[Path]:

@@ -5,7 +5,7 @@ Parquet files, each written whole or not at all; equal rows are equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from reasonloop.errors import RunError
 from reasonloop.files import write_atomically
 from reasonloop.records import Problem
 from reasonloop.tasks import row_name
+from reasonloop.written.known import check
 
 _ROW_GROUP = 20_000
+Write = Callable[[Path, memoryview], None]
+"""How a file is put in its place: `write_atomically`, or what also keeps its digest"""
 
 TEXTS = pa.schema(
     [
@@ -44,7 +47,7 @@ def problems_file(run: Path) -> Path:
     return run / "problems.parquet"
 
 
-def write_problems(run: Path, problems: Iterable[Problem]) -> None:
+def write_problems(run: Path, problems: Iterable[Problem], write: Write = write_atomically) -> None:
     """Writes the problems of a run, order as given. Raises OSError where the disk refuses."""
     rows = [
         {
@@ -56,7 +59,7 @@ def write_problems(run: Path, problems: Iterable[Problem]) -> None:
         }
         for problem in problems
     ]
-    _write(problems_file(run), rows, PROBLEMS)
+    write(problems_file(run), _encoded(rows, PROBLEMS))
 
 
 def read_problems(run: Path) -> list[dict[str, Any]]:
@@ -65,28 +68,29 @@ def read_problems(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     read_checked(path)
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(path, page_checksum_verification=True).to_pylist()
     return rows
 
 
-def write_texts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_texts(path: Path, rows: Sequence[Mapping[str, Any]], write: Write = write_atomically) -> None:
     """Writes an evaluation's responses, rows of `TEXTS`, order as given. Raises OSError where the disk refuses."""
     # half of a surrogate pair (from a JSON "\\ud800") has no UTF-8 form: it becomes '?', rather than stopping the run
     texts = ("problem_id", "detail", "text")
     clean = [{**row, **{key: row[key].encode(errors="replace").decode() for key in texts}} for row in rows]
-    _write(path, clean, TEXTS)
+    write(path, _encoded(clean, TEXTS))
 
 
-def read_checked(path: Path) -> pa.Schema:
-    """The schema of such a file. Raises RunError, naming it, where it is damaged."""
+def read_checked(path: Path, whole: bool = False) -> pa.Schema:
+    """The schema of such a file. Raises RunError, naming it, where it is damaged: its footer, or with `whole` any page."""
+    check(path)
     try:
-        return pq.read_schema(path)
+        return pq.read_table(path, page_checksum_verification=True).schema if whole else pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); restore it, or delete it") from error
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+def _encoded(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> memoryview:
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pylist([dict(row) for row in rows], schema)
     pq.write_table(table, sink, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
-    write_atomically(path, memoryview(sink.getvalue()))
+    return memoryview(sink.getvalue())

@@ -3,6 +3,7 @@ elsewhere, without training the others again."""
 
 from __future__ import annotations
 
+import os
 import tarfile
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from reasonloop.config import Recipe
 from reasonloop.config.recipe import GONE
 from reasonloop.errors import InputError
-from reasonloop.files import read_object
+from reasonloop.files import open_own, read_object
 from reasonloop.runs.folder import MAY_DIFFER, differences
 from reasonloop.study.definition import Study
 from reasonloop.study.earlier import upgrade
@@ -59,7 +60,9 @@ def pack(study: Study, run: Path) -> None:
         return
     file.parent.mkdir(exist_ok=True)
     partial = file.with_suffix(".partial")
-    with tarfile.open(partial, "w:gz") as tar:
+    partial.unlink(missing_ok=True)
+    handle = open_own(partial, os.O_WRONLY | os.O_EXCL)
+    with os.fdopen(handle, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as tar:
         for name in (name for name in KEPT if (run / name).exists()):  # runs of earlier versions have no inputs.json
             tar.add(run / name, f"{run.name}/{name}", filter=_counts)
     partial.rename(file)

@@ -21,6 +21,7 @@ from reasonloop.errors import InputError, RunError, Stopped
 from reasonloop.evaluation.table import WIDTH, plain_table
 from reasonloop.execute import dry_run
 from reasonloop.machine.threads import available_cores
+from reasonloop.own import look_in
 from reasonloop.runs.folder import check_folder
 from reasonloop.study.archive import (
     another_recipe,
@@ -63,7 +64,7 @@ def run_study(path: Path, wanted: Wanted) -> None:
     """
     study = load_study(path)
     chosen = study.only(wanted.arms, wanted.seeds)
-    sys.path.append(str(study.recipe.resolve().parent))  # a recipe's own modules lie beside it
+    look_in(study.recipe.parent)
     plans = checked_arms(study)
     runs = wanted.runs or Path("runs") / f"study-{study.name}"
     if not wanted.train_again and not wanted.dry_run:

@@ -21,6 +21,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from reasonloop.files import open_own
+from reasonloop.machine.python import started
 from reasonloop.runs.inputs import DATE
 from reasonloop.study.archive import finished, seconds_of
 
@@ -56,14 +58,14 @@ class Job:
         return self.run.with_name(f"{self.run.name}.log")
 
     def command(self, recipe: Path) -> list[str]:
-        return [sys.executable, "-m", "reasonloop", "run", str(recipe), *self.overrides, "--out", str(self.run)]
+        return started("reasonloop.cli", "run", str(recipe), *self.overrides, "--out", str(self.run))
 
     def start(self, recipe: Path, threads: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         if self.date:
             environment[DATE] = self.date
         self.code = None
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=open_own) as log:
             self._log_from = log.tell()
             # A session of its own: Ctrl-C reaches us alone, and we ask the runs to stop.
             self.process = subprocess.Popen(

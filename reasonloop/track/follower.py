@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from reasonloop.errors import first_line
-from reasonloop.files import read_object, write_atomically
+from reasonloop.files import append, open_own, read_object, write_atomically
 from reasonloop.track.points import Key, Points
 from reasonloop.track.protocol import TrackedRun, Tracker
 from reasonloop.track.registry import tracker_of
@@ -91,8 +91,7 @@ class Follower:
         if not new:
             return
         assert self._open is not None
-        with self._record.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps([key, self._points.known[key].digest]) + "\n" for key in new)
+        append(self._record, "".join(json.dumps([key, self._points.known[key].digest]) + "\n" for key in new))
         for key in new:
             point = self._points.known[key]
             self._open.log(point, len(self._sent))
@@ -174,18 +173,18 @@ class Follower:
 
 def main() -> None:
     """Follows as the order in our arguments says; what a library prints goes to track/NAME.log."""
-    order = json.loads(sys.argv[2])
+    order = json.loads(sys.argv[1])
     run, tracker = Path(order["run"]), str(order["tracker"])
     sys.argv[:] = ["reasonloop", "track", str(run), "--to", tracker]  # what wandb takes down
     folder = run / "track"
     folder.mkdir(exist_ok=True)
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     closed = os.dup(0)
-    log = os.open(folder / f"{file_name(tracker)}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log = open_own(folder / f"{file_name(tracker)}.log", os.O_WRONLY | os.O_APPEND)
     for number, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(target, number)
     os.nice(NICE)
-    parent = os.getppid()
+    parent: int = order["parent"]
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
     def say(text: str) -> None:
@@ -195,7 +194,7 @@ def main() -> None:
     def wait(seconds: float) -> bool:
         return bool(select.select([closed], [], [], seconds)[0]) or os.getppid() != parent
 
-    with (folder / f"{file_name(tracker)}.lock").open("w") as lock:
+    with open(folder / f"{file_name(tracker)}.lock", "r+", opener=open_own) as lock:
         if not _locked(lock, wait):
             say(f"{tracker}: another process is at it")
             sys.exit(1)

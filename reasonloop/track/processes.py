@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.config import Track
+from reasonloop.config.sections import TRACKERS
 from reasonloop.errors import InputError
+from reasonloop.machine.python import started
+from reasonloop.own import search_own
 
 CLOSE_SECONDS = 60.0
 """At the end of a run, for what isn't sent yet"""
 SAY_SECONDS = 2.0
 """After which a reader is told what is waited for"""
-
-_BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from reasonloop.track.follower import main; main()"
 
 
 class Followers:
@@ -51,7 +51,7 @@ class Followers:
         if self.track.to and (folder := self.folder / "track").exists() and not folder.is_dir():
             raise InputError(f"{folder}: a file; expected a folder, which the trackers of a run keep their files in")
         for name in self.track.to:
-            order = {"run": str(self.folder), "tracker": name, "again": self.again}
+            order = {"run": str(self.folder), "tracker": name, "again": self.again, "parent": os.getpid()}
             order |= {"project": self.track.project, "name": self.track.name}
             try:
                 self._start(name, order)
@@ -60,9 +60,11 @@ class Followers:
         return self
 
     def _start(self, name: str, order: dict[str, Any]) -> None:
+        if name not in TRACKERS:
+            search_own()
         # a session of its own: Ctrl-C reaches the run alone
         process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps([str(path) for path in sys.path]), json.dumps(order)],
+            started("reasonloop.track.follower", json.dumps(order)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -12,13 +12,13 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from reasonloop.machine.python import started
 from reasonloop.records import Judgement, Verdict, as_judgement
 
 START_LIMIT = 120.0
@@ -26,7 +26,6 @@ START_LIMIT = 120.0
 LINE_LIMIT = 1 << 16
 """Bytes of a worker's line; a longer one is garbage."""
 
-_BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from reasonloop.verify.worker import main; main()"
 # One thread per worker: several libraries otherwise start one per core at import, out of the worker's memory limit. A
 # fixed hash seed: the order of a set, and with it a symbolic simplification, must not differ between two runs.
 _ENVIRONMENT = {
@@ -54,7 +53,7 @@ class WorkerProcess:
             # Not multiprocessing: a fork would copy the locks of torch's threads, a spawn would import the caller's main
             # module.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps([str(path) for path in sys.path])],
+                started("reasonloop.verify.worker", with_us=True),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 start_new_session=True,
@@ -66,7 +65,7 @@ class WorkerProcess:
         """Whether it has read the item that it was sent last"""
         self._kill_lock = threading.Lock()
         with suppress(WorkerDied):  # that it died already is told by wait_ready
-            self.send(pickle.dumps(dict(order) | {"parent": os.getpid()}))
+            self.send(pickle.dumps(dict(order)))
 
     def wait_ready(self) -> None:
         """Return when the worker can take an item. Raises WorkerDied, with the reason if its verifier can't be made."""

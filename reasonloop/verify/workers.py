@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-import sys
 import threading
 import time
 import weakref
@@ -27,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonloop.errors import InputError, RunError
+from reasonloop.own import search_own
 from reasonloop.records import Judgement, Problem, Verdict, as_judgement
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.process import WorkerDied, WorkerLate, WorkerProcess
@@ -128,9 +128,8 @@ class VerifierPool:
 
 
 def _construct(spec: VerifierSpec) -> Any:
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # at the end: nothing that lies there may stand in for an installed module
+    if not spec.target.startswith("reasonloop."):
+        search_own()
     try:
         importlib.invalidate_caches()
         pickle.dumps(dict(spec.options))

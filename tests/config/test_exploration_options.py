@@ -77,10 +77,39 @@ def test_refused(options: dict[str, Any], named: str) -> None:
         {"base_url": f"https://user:{SECRET}@host/v1"},
         {"base_url": f"https://{SECRET}@host/v1"},
         {"base_url": f"https://host/v1?key={SECRET}"},
+        {"base_url": SECRET},
+        {"base_url": [f"https://{SECRET}@host/v1"]},
+        {"base_url": f"https://host/{SECRET}/v1"},
+        {"api_key_env": [SECRET]},
+        {"model": SECRET},
+        {"model": [SECRET]},
+        {"prompt": SECRET},
+        {"timeout_seconds": SECRET},
+        {"request": SECRET},
+        {SECRET: 1},
+        *({"request": {name: 1}} for name in ("api_key", "apiKey", "X-Api-Key", "Authorization", "token", "password")),
+        *({"request": {"extra": [{name: SECRET}]}} for name in ("headers", "user", "access_token", SECRET)),
+        {"request": {"user": f"Bearer {SECRET}"}},
     ],
 )
 def test_a_key_in_the_recipe_is_refused_and_not_repeated(judge: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"exploration\.judge\.(api_key_env|base_url)") as error:
+    with pytest.raises(
+        InputError, match=r"judge\.(api_key_env|base_url|model|prompt|timeout|request)|unknown key"
+    ) as error:
         validated(Exploration, {"form": "judge", "alpha": 0.8, "judge": HTTP | judge}, "recipe.toml")
     assert SECRET not in str(error.value)
     assert "hf_abc" not in str(error.value)
+
+
+def test_fields_of_a_request_that_are_no_keys_are_let_through() -> None:
+    fields = (
+        "max_tokens",
+        "stop_token_ids",
+        "prompt_cache_key",
+        "logit_bias",
+        "user",
+        "chat_template_kwargs",
+        "tokenizer",
+    )
+    request = dict.fromkeys(fields, "d41d8cd98f00b204e9800998ecf8427e")
+    assert validated(Exploration, {"judge": {**HTTP, "request": request}}, "recipe.toml").judge.request == request

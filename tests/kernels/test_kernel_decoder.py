@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -207,6 +208,18 @@ def test_other_source_is_another_library(elsewhere: Path, tmp_path: Path, monkey
     assert len(list(elsewhere.iterdir())) == 2
 
 
+def test_a_pipe_or_a_link_in_the_cache_is_neither_opened_nor_followed(elsewhere: Path) -> None:
+    assert building._keep("kernels-a-", b"a library") == ""
+    (file,) = elsewhere.iterdir()
+    assert building._kept("kernels-a-") == b"a library"
+    file.rename(elsewhere / "other")
+    file.symlink_to(elsewhere / "other")
+    assert building._kept("kernels-a-") is None
+    file.unlink()
+    os.mkfifo(file)
+    assert building._kept("kernels-a-") is None
+
+
 @pytest.mark.parametrize("hindrance", ["nothing can be written", "cut short", "others may write to it", "another's"])
 def test_whatever_is_in_the_cache_there_is_a_library_and_nothing_foreign_is_loaded(
     hindrance: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,8 +234,10 @@ def test_whatever_is_in_the_cache_there_is_a_library_and_nothing_foreign_is_load
             file.write_bytes(file.read_bytes()[:1000])  # what is loaded is a copy
         elif hindrance == "others may write to it":
             file.chmod(0o666)
+        elif os.geteuid() == 0:
+            os.chown(file, 12345, -1)
         else:
-            monkeypatch.setattr(building.os, "geteuid", lambda: 12345)
+            pytest.skip("only root can make another's file")
     built: list[str] = []
     monkeypatch.setattr(
         building, "_built", lambda program, build=building._built: built.append(program) or build(program)

@@ -31,6 +31,7 @@ from reasonloop.rewards.endpoint_judge import (
     MAX_REPLY_BYTES,
     EndpointJudge,
     parse_score,
+    read_key,
     request_body,
     retry_after_seconds,
 )
@@ -493,6 +494,51 @@ def test_a_redirect_is_not_followed_with_the_key(monkeypatch: pytest.MonkeyPatch
 
             assert asked(redirect, api_key_env="JUDGE_KEY") == ([f"http_{status}"], 1)
     assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    ("base_url", "name", "sent"),
+    [
+        ("https://api.openai.com/v1", None, True),
+        ("https://api.openai.com:443/v1", "JUDGE_KEY", True),
+        ("https://host.example/v1", "JUDGE_KEY", True),
+        ("https://host.example/v1", "", False),
+        ("http://host.example/v1", "", False),
+        ("http://localhost:8000/v1", None, False),
+        ("http://127.8.0.1:8000/v1", None, False),
+        ("http://[::1]:8000/v1", "JUDGE_KEY", True),
+        ("https://host.example/v1", None, "only api.openai.com gets OPENAI_API_KEY unasked"),
+        ("https://api.openai.com.host.example/v1", None, "only api.openai.com"),
+        ("https://evil-api.openai.com/v1", None, "only api.openai.com"),
+        ("http://api.openai.com/v1", None, "http to api.openai.com would show the key"),
+        ("http://host.example/v1", "JUDGE_KEY", "http to host.example would show the key"),
+        ("http://192.168.0.7/v1", "JUDGE_KEY", "would show the key"),
+        ("http://127.0.0.1.host.example/v1", "JUDGE_KEY", "would show the key"),
+        ("http://localhost.host.example/v1", "JUDGE_KEY", "would show the key"),
+        ("http://0.0.0.0:8000/v1", "JUDGE_KEY", "would show the key"),
+        ("http://2130706433/v1", "JUDGE_KEY", "would show the key"),
+    ],
+)
+def test_a_key_goes_to_the_endpoint_that_was_named_with_it(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, name: str | None, sent: bool | str
+) -> None:
+    """And over the network in no clear text."""
+    for variable in ("OPENAI_API_KEY", "JUDGE_KEY"):
+        monkeypatch.setenv(variable, SECRET)
+    chosen = Judge(base_url=base_url, model="m", api_key_env=name)
+    if isinstance(sent, str):
+        with pytest.raises(InputError, match=rf"exploration\.judge\..*{sent}"):
+            EndpointJudge(chosen)
+    else:
+        assert read_key(chosen) == (SECRET if sent else "")
+
+
+def test_the_usual_variable_is_not_sent_to_a_server_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with serving(lambda handler, _: handler.say('{"score": 1}')) as endpoint:
+        judge = EndpointJudge(Judge(base_url=endpoint.base_url, model="m"))
+        assert judge.scores([PAIR]) == [1.0]
+    assert "Authorization" not in endpoint.requests[0]["headers"]
 
 
 def test_a_missing_key_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

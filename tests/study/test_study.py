@@ -60,7 +60,7 @@ class Forked:
     runs: ClassVar[list[Path]] = []
 
     def __init__(self, argv: list[str], stdout: Any, **_: Any) -> None:
-        self.run, self.process = Path(argv[-1]), start(argv[3:], log=Path(stdout.name))
+        self.run, self.process = Path(argv[-1]), start(argv[argv.index("run") :], log=Path(stdout.name))
         self.pid = self.process.pid
         self.runs.append(self.run)
 

@@ -59,6 +59,10 @@ SWEPT = (
     ("8 iterations of 20 steps", "steps-20"), ("2 iterations of 80 steps", "steps-80"), ("RFT for 2 epochs", "epochs-2"),
     ("RFT for 8 epochs", "epochs-8"), ("RFT at 3e-4", "rate-3e-4"), ("RFT at 2e-3", "rate-2e-3"),
 )  # fmt: skip
+LORA = (
+    ("base", "base"), ("all weights in both", "full"), ("rank 4 explores, RFT of all weights", "explore-4"),
+    ("rank 4 explores, RFT with rank 4", "explore-4-rft-4"), ("rank 4 explores, RFT with rank 32", "explore-4-rft-32"),
+)  # fmt: skip
 ROOM = (
     ("RLoop, 1e-3 x 4", "rloop - vanilla"), ("RLoop, 3e-4 x 2", "rloop-gentle-rft - vanilla"),
 )  # fmt: skip
@@ -173,6 +177,10 @@ STUDIES: dict[str, Callable[[], str]] = {
     "iterations": iterations,
     "during": during,
     "sweep": sweep,
+    "lora": lambda: table(("arm", *THREE), arms("lora", THREE, LORA)),
+    "lora-differences": lambda: table(
+        ("- all weights", *THREE), pairs("lora", THREE, [(name, f"{arm} - full") for name, arm in LORA[2:]])
+    ),
     "rlsp-search": search,
     "rlsp-vote": vote,
 }  # fmt: skip

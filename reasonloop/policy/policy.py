@@ -44,8 +44,6 @@ class Policy:
         policy.save("my-model")
     """
 
-    name = "policy"
-    """What a reader calls it: where it was loaded from"""
     version = 0
     """Of its weights: another one whenever a `reasonloop.Learner` has changed them. Rollouts carry it."""
     reason = ""
@@ -53,17 +51,29 @@ class Policy:
     adapter: Adapter | None = None
     """LoRA: what is trained instead of the weights, once `adapt` has put it there"""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str = "policy") -> None:
+        """Checks the model as `load` does, with its errors."""
+        self.name = name
+        """What a reader calls it: where it was loaded from"""
         self.model: Any = model.eval()  # dropout would make the trained policy differ from the sampled one
         if getattr(model.config, "rescale_every", 0):  # RWKV halves its weights in place before it infers
             model.config.rescale_every = 0
-        self._own_attention: str = model.config._attn_implementation
+        own: str = model.config._attn_implementation
+        self._own_attention = "eager" if own == attention.NAME else own  # a model of another policy
         self.model.set_attn_implementation(attention.NAME)
         if self.device.type == "cuda":
             norms.fuse(self.model)
         self.codec = Codec(tokenizer, model.config, getattr(model, "generation_config", None))
         self.scorer: Scorer = Scorer(self.model)
         self.scorer.unknown = self.codec.unknown
+        self.codec.check_end(name)
+        check_finite(self.model, name)
+        try:
+            check_packing(self.scorer, self.vocabulary, name)
+        except NotFinite:
+            raise
+        except InputError as error:
+            self.go_plain(str(error.__cause__ or error))
 
     @classmethod
     def load(
@@ -84,17 +94,7 @@ class Policy:
             raise InputError(f"model.dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
         if dtype == "auto":
             dtype = default_dtype(device)
-        policy = cls(*load_model(path, device, dtype, trust_remote_code))
-        policy.name = str(path)
-        policy.codec.check_end(str(path))
-        check_finite(policy.model, str(path))
-        try:
-            check_packing(policy.scorer, policy.vocabulary, str(path))
-        except NotFinite:
-            raise
-        except InputError as error:
-            policy.go_plain(str(error.__cause__ or error))
-        return policy
+        return cls(*load_model(path, device, dtype, trust_remote_code), str(path))
 
     @property
     def path(self) -> ComputePath:

@@ -14,9 +14,13 @@ from reasonloop.tasks import Task
 from reasonloop.tasks.registry import task_class
 
 PLAIN = frozenset(
-    "bamba bloom doge falcon falcon_h1 falcon_mamba gpt_neo granitemoehybrid jamba lfm2 lfm2_moe llama4_text mamba mamba2 "
-    "minimax modernbert-decoder mpt nemotron nemotron_h olmo_hybrid openai-gpt qwen3_5_moe_text qwen3_5_text qwen3_next "
-    "recurrent_gemma rwkv stablelm xglm xlstm zamba zamba2".split()
+    "axk2 bailing_hybrid bamba bart bert big_bird bigbird_pegasus blenderbot blenderbot-small bloom camembert "
+    "data2vec-text deepseek_v32 deepseek_v4 doge dory dots3_note dots3_note_text electra ernie falcon falcon_h1 "
+    "falcon_mamba glm_moe_dsa gpt_neo gpt_neox_japanese granitemoehybrid hy_v4 inkling2_loop_text inkling2_text "
+    "inkling_text jamba kimi_linear lara_mini lfm2 lfm2_moe lfm3 llama4 llama4_text mamba mamba2 marian mbart "
+    "megatron-bert minimax modernbert-decoder mpt mvp nemotron nemotron_h olmo_hybrid openai-gpt pegasus qwen3_5 "
+    "qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next recurrent_gemma rembert roberta roberta-prelayernorm "
+    "roc_bert roformer rwkv stablelm trocr xglm xlm-roberta xlm-roberta-xl xlstm zamba zamba2 zaya".split()
 )
 """transformers' model types that were seen on the plain path (policy/plain.py). Each model is looked at when it is loaded,
 whatever its type."""

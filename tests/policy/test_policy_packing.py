@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import flash_attention
@@ -19,6 +20,7 @@ from reasonloop.kernels import ops as kernels
 from reasonloop.policy import attention, check
 from reasonloop.policy.attention import PackedPlan, Scores
 from reasonloop.policy.check import check_packing, rounding
+from reasonloop.policy.finite import NotFinite
 from reasonloop.policy.logprobs import Head, target_logprobs, truncation_mask
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import pack, split_by_tokens
@@ -169,10 +171,10 @@ def test_a_layer_that_hardly_mixes_neighbours_is_told_from_rounding(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(UNFIT["convolution"]())
+    model.to(getattr(torch, dtype))
     policy = Policy(model, build_tokenizer(LARGEST_NUMBER))
-    policy.compute_in(dtype)
-    with pytest.raises(InputError, match=r"a sequence changes the logits of another by 0\.00"):
-        check_packing(policy.scorer, policy.vocabulary, "fresh")
+    assert policy.path == "plain"
+    assert re.search(r"a sequence changes the logits of another by 0\.00", policy.reason)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -301,3 +303,17 @@ def test_gradients_of_truncated_softcapped_heads(sampling: Sampling, softcap: fl
     (got * outer.float()).sum().backward()
     for leaf, reference in zip(leaves, torch.autograd.grad((expected * outer).sum(), doubles), strict=True):
         torch.testing.assert_close(leaf.grad.double(), reference, rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_made_of_objects_is_checked_as_a_loaded_one_is() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(UNFIT["recurrence"]())
+    policy = Policy(model, build_tokenizer(LARGEST_NUMBER))
+    assert policy.path == "plain"
+    assert Policy(policy.model, policy.codec.tokenizer).path == "plain"
+    broken = tiny_model("llama")
+    with torch.no_grad():
+        next(broken.parameters())[0, 0] = torch.nan
+    with pytest.raises(NotFinite, match="are not finite"):
+        Policy(broken, build_tokenizer(LARGEST_NUMBER))

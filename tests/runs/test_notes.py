@@ -10,6 +10,7 @@ import pytest
 from run_fixtures import random_model
 
 from reasonloop.cli import main
+from reasonloop.runs import notes
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 PLAIN = "the model has a chat template, the task's prompts are plain text"
@@ -90,3 +91,10 @@ def test_a_response_longer_than_the_context_is_refused_at_once(
     assert "sampling.max_tokens = 48: with its prompt a response is more than the model's context of 48" in told
     assert "sampling.max_tokens=24" in told
     assert not (here / "run").exists()
+
+
+def test_the_types_on_the_plain_path_are_those_of_the_committed_table() -> None:
+    root = Path(__file__).parents[2]
+    table = json.loads((root / "benchmarks" / "results" / "families.json").read_text(encoding="utf-8"))["families"]
+    own = [row for row in table if "," not in row["name"]]  # a comma: a configuration other than the type's usual one
+    assert {row["name"] for row in own if row.get("path") == "plain"} == notes.PLAIN

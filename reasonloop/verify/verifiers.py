@@ -86,7 +86,7 @@ class MathVerifier(_AnswerVerifier):
         answer = self._extracted(response)
         if isinstance(answer, Judgement):
             return answer
-        if MAX_QUICK < max(len(problem.answer), len(answer)) and len(answer) <= MAX_SYMBOLIC:
+        if max(len(problem.answer), len(answer)) > MAX_QUICK and len(answer) <= MAX_SYMBOLIC:
             return None
         return self._by_value(problem, answer)
 

@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, TextIO

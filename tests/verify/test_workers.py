@@ -334,6 +334,43 @@ def test_no_worker_outlives_its_parent(tmp_path, ending):
     parent.communicate(timeout=OVERHEAD)
 
 
+STALLS = (
+    "import os, time\nopen(os.environ['FIFO'], 'w').write(f'{os.getpid()}\\n')\ntime.sleep(600)\ndef main(): pass\n"
+)
+STARTS = {
+    "a process of ours": """
+        import subprocess
+        from reasonloop.machine.python import started
+        child = subprocess.Popen(started("stalls", with_us=True))
+    """,
+    "the sandbox's helper": """
+        import sys
+        from pathlib import Path
+        from reasonloop.verify.sandbox.limits import Interpreter
+        child = Interpreter([sys.executable], env={"FIFO": os.environ["FIFO"]})
+        child.send([{"stalls": Path("stalls.py").read_text()}, "main"])
+    """,
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG and pidfd_open are Linux's")
+@pytest.mark.parametrize("start", STARTS)
+def test_a_helper_that_still_imports_does_not_outlive_its_parent(tmp_path, start):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "stalls.py").write_text(STALLS)
+    script = f"import os\n{textwrap.dedent(STARTS[start])}\nimport time; time.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "FIFO": str(tmp_path / "fifo")},
+    )
+    with open(tmp_path / "fifo") as file:
+        child = int(file.read())
+    parent.kill()
+    parent.wait()
+    assert gone(child)
+
+
 def worker_processes(parent: int) -> list[int]:
     return [int(pid) for task in os.listdir(f"/proc/{parent}/task") for pid in _children(parent, task)]
 

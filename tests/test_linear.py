@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
+import pytest
 from backtracking import Use, superlinear
 from counted import Work, counted
 from house import ROOT, modules, tree
@@ -125,6 +126,40 @@ def test_every_regular_expression_is_linear_by_construction() -> None:
     ]
     assert not slow, "\n".join(slow)
     assert len(patterns()) > 250
+
+
+@pytest.mark.parametrize(
+    ("pattern", "use", "slow"),
+    [
+        (r"a+", "search", False),
+        (r"a+b", "search", True),
+        (r"a+b", "match", False),
+        (r"a+b", "anywhere", True),
+        (r"(?<!a)a+b", "search", False),
+        (r"a++b", "search", True),
+        (r"xa+b", "search", False),
+        (r"\bxa+b", "search", False),
+        (r"a*a*", "match", False),
+        (r"a*a*", "full", True),
+        (r"a*+a*", "full", False),
+        (r"(?:a*)*b", "match", True),
+        (r"(?:a|ab)*c", "full", False),
+        (r"(?:a|b|ab)*c", "full", True),
+        (r"\s*,?\s*;", "match", True),
+        (r"\s*(?:,\s*)?;", "match", False),
+        (r"\d{1,3}(?:,\d{3})+(?![\d,])", "search", True),
+        (r"\d{1,3}(?:,\d{3}(?!\d))+", "search", False),
+        (r"\d{1,3}(?>(?:,\d{3})+)(?!\d)", "search", True),
+        (r"<(?!a)[^>]*>", "search", True),
+        (r"<[^<>]*>", "search", False),
+        (r"\\a(?:[^\\]|\\(?!a|b))*\\b", "search", False),
+        (r"\\a(?:[^\\]|\\(?!c|b))*\\b", "search", True),
+        (r"a(?=[^b]*b)", "search", True),
+        (r"x.{0,9}y", "search", False),
+    ],
+)
+def test_the_proof_tells_slow_patterns_from_linear_ones(pattern: str, use: Use, slow: bool) -> None:
+    assert (superlinear(pattern, 0, use) is not None) == slow
 
 
 UNITS = (

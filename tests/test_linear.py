@@ -48,7 +48,7 @@ def _constants(module: str) -> Iterator[tuple[str, str, re.Pattern[str]]]:
     """(variable, where in it, pattern) of a module's own."""
     source = tree(modules(ROOT)[module])
     made = {n.id for s in source.body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    if not made or "re." not in ast.unparse(source):
+    if "re.compile(" not in ast.unparse(source):
         return
     loaded = importlib.import_module(module)
     for variable in sorted(made & set(vars(loaded))):
@@ -97,25 +97,30 @@ def _uses() -> dict[tuple[str, str], set[Use]]:
 
 
 def _inline(module: str, source: ast.Module) -> Iterator[Site]:
-    """re.sub("...", ...) and the like, within functions."""
-    for function in ast.walk(source):
-        if not isinstance(function, ast.FunctionDef):
+    """re.sub("...", ...) and the like, wherever they are; what a module compiles for itself is met as its own."""
+    todo: list[tuple[ast.AST, str]] = [(source, "")]
+    while todo:
+        node, function = todo.pop()
+        assert not (isinstance(node, ast.ImportFrom) and node.module == "re"), f"{module}: expected import re"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            function = node.name
+        elif isinstance(node, ast.Lambda):
+            function = function or "lambda"
+        todo += [(child, function) for child in ast.iter_child_nodes(node)]
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
-        for node in ast.walk(function):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "re"):
-                continue
-            if node.func.attr not in (*METHODS, "compile"):
-                continue
-            where = f"{module}.{function.name}"
-            use: Use = "search" if node.func.attr == "compile" else _use(node.func.attr, 1)
-            if isinstance(node.args[0], ast.Constant):
-                yield f"{where} {node.args[0].value!r}", node.args[0].value, 0, use
-            else:
-                assert where in MADE_ELSEWHERE, f"{where}: a pattern that is no constant; see MADE_ELSEWHERE"
-                for pattern in MADE_ELSEWHERE[where]:
-                    yield f"{where} {pattern!r}", pattern, 0, use
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "re"):
+            continue
+        if node.func.attr not in METHODS and not (node.func.attr == "compile" and function):
+            continue
+        where = f"{module}.{function}"
+        use: Use = "search" if node.func.attr == "compile" else _use(node.func.attr, 1)
+        if isinstance(node.args[0], ast.Constant):
+            yield f"{where} {node.args[0].value!r}", node.args[0].value, 0, use
+        else:
+            assert where in MADE_ELSEWHERE, f"{where}: a pattern that is no constant; see MADE_ELSEWHERE"
+            for pattern in MADE_ELSEWHERE[where]:
+                yield f"{where} {pattern!r}", pattern, 0, use
 
 
 def test_every_regular_expression_is_linear_by_construction() -> None:

@@ -33,23 +33,22 @@ Site = tuple[str, str, int, Use]
 def patterns() -> list[Site]:
     found: list[Site] = []
     for name, path in modules(ROOT).items():
-        if "scaffold" in path.parts:
-            continue
-        found += _inline(name, tree(path))
-    uses = _uses()
-    for name in modules(ROOT):
-        for variable, where, pattern in _constants(name):
-            for use in sorted(uses.get((name, variable), {"search", "full"})):
-                found.append((f"{where} ({use})", pattern.pattern, pattern.flags, use))
+        if "scaffold" not in path.parts and "import re\n" in path.read_text(encoding="utf-8"):
+            found += _inline(name, tree(path))
+    own = [(name, *one) for name in modules(ROOT) for one in _constants(name)]
+    uses = _uses({(name, variable) for name, variable, _, _ in own})
+    for name, variable, where, pattern in own:
+        for use in sorted(uses.get((name, variable), {"search", "full"})):
+            found.append((f"{where} ({use})", pattern.pattern, pattern.flags, use))
     return list(dict.fromkeys(found))
 
 
 def _constants(module: str) -> Iterator[tuple[str, str, re.Pattern[str]]]:
     """(variable, where in it, pattern) of a module's own."""
+    if "re.compile(" not in modules(ROOT)[module].read_text(encoding="utf-8"):
+        return
     source = tree(modules(ROOT)[module])
     made = {n.id for s in source.body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    if "re.compile(" not in ast.unparse(source):
-        return
     loaded = importlib.import_module(module)
     for variable in sorted(made & set(vars(loaded))):
         for where, pattern in _within(vars(loaded)[variable], f"{module}.{variable}"):
@@ -72,10 +71,17 @@ def _use(method: str, arguments: int) -> Use:
     return "search"
 
 
-def _uses() -> dict[tuple[str, str], set[Use]]:
+def _uses(variables: set[tuple[str, str]]) -> dict[tuple[str, str], set[Use]]:
     """(module, variable) -> how it is used, wherever that is; left out where it is not called by its name."""
     found: dict[tuple[str, str], set[Use]] = {}
+    homes = {module for module, _ in variables}
     for name, path in modules(ROOT).items():
+        text = path.read_text(encoding="utf-8")
+        for variable in variables:
+            if f".{variable[1]}" in text:  # by its module's name
+                found.setdefault(variable, set()).update(("search", "full"))
+        if name not in homes and not any(f"from {home} import" in text for home in homes):
+            continue
         source = tree(path)
         origin = {
             alias.asname or alias.name: (node.module, alias.name)
@@ -91,7 +97,10 @@ def _uses() -> dict[tuple[str, str], set[Use]]:
         texts = {id(n.value) for n in ast.walk(source) if isinstance(n, ast.Attribute) and n.attr == "pattern"}
         for node in ast.walk(source):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in texts:
-                uses = found.setdefault(origin.get(node.id, (name, node.id)), set())
+                variable = origin.get(node.id, (name, node.id))
+                if variable not in variables:
+                    continue
+                uses = found.setdefault(variable, set())
                 uses |= {_use(*called[id(node)])} if id(node) in called else {"search", "full"}
     return found
 

@@ -159,6 +159,8 @@ def make_folder(folder: Path) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a run. Raises InputError for anything else: it was damaged after it was written."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("no file")  # a pipe would be waited for
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"got a {type(found).__name__}")

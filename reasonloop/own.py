@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
+from reasonloop.machine.python import search_also
 
 _beside: list[str] = []
 """Folders beside the current directory in which modules of the user's own may lie"""
@@ -24,8 +25,7 @@ def look_in(folder: Path) -> None:
 def search_own() -> None:
     """Has Python look where modules of the user's own lie: behind all that is installed, so that none stands in for it."""
     for folder in (os.getcwd(), *_beside):
-        if folder not in sys.path:
-            sys.path.append(folder)
+        search_also(folder)
 
 
 def load_own(target: str, where: str, expected: str) -> Any:

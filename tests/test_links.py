@@ -150,3 +150,18 @@ def test_a_cache_that_others_can_write_to_is_none(tmp_path: Path, monkeypatch: p
         os.lchown(folder, 12345, -1)
         with pytest.raises(OSError, match="others can write there"):
             user_cache()
+
+
+@pytest.mark.parametrize("name", ["trajectories/main-i000-s00000.parquet", "evals/base.json", "state.json"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = tmp_path / "run"
+    for folder in ("trajectories", "evals"):
+        (run / folder).mkdir(parents=True)
+    (run / "config.toml").touch()
+    os.mkfifo(run / name)
+    code = main(["query", str(run), "SELECT count(*) FROM rollouts"])
+    assert code == (0 if name == "state.json" else 1 if "parquet" in name else 2)
+    error = capsys.readouterr().err
+    assert (str(run / name) in error, len(error.splitlines())) == ((False, 0) if code == 0 else (True, 1))

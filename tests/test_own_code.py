@@ -78,8 +78,8 @@ def test_trusted_is_what_the_caller_says_and_nothing_else() -> None:
 
 
 def test_every_python_that_we_start_keeps_the_current_folder_out() -> None:
-    open_ones = []
-    for path in sorted((ROOT / "reasonloop").rglob("*.py")):
+    open_ones, every = [], sorted((ROOT / "reasonloop").rglob("*.py"))
+    for path in (one for one in every if re.search(r"sys\.executable|\*python", one.read_text(encoding="utf-8"))):
         for node in ast.walk(house.tree(path)):
             if isinstance(node, ast.List) and any(
                 ast.unparse(one) in ("sys.executable", "*python") for one in node.elts
@@ -126,6 +126,13 @@ def test_a_models_own_code_is_refused_and_nobody_asked(hostile_model: Path, tmp_
     assert not (tmp_path / "RAN").exists()
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_a_kernel_that_a_configuration_names_is_refused(hostile_model: Path, key: str) -> None:
+    change(hostile_model / "config.json", **{key: "somebody/kernel"})
+    with pytest.raises(InputError, match=r"its config\.json names code of the hub to be run .*'somebody/kernel'"):
+        Policy.load(hostile_model)
+
+
 def test_a_run_folder_does_not_say_that_its_model_is_trusted(tmp_path: Path) -> None:
     """Who evaluates one that came from elsewhere has asked for no code."""
     (tmp_path / "config.toml").write_text('[model]\npath = "somewhere"\ntrust_remote_code = true\n')
@@ -162,11 +169,18 @@ def test_nothing_of_the_current_folder_is_imported(booby_trapped: Path, start: l
 
 
 def test_processes_of_ours_look_in_the_current_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "added", set())
     library = next(one for one in sys.path if one.endswith("lib-dynload"))
     monkeypatch.chdir(tmp_path)
     for first in ("", str(tmp_path), os.path.relpath(tmp_path)):
         monkeypatch.setattr(sys, "path", [first, "/elsewhere", library])
         assert python.search_path() == ["/elsewhere", library, first]
+        python.search_also("/beside")  # a recipe's folder: behind the current one, here and there
+        assert python.search_path() == ["/elsewhere", library, first, "/beside"]
+    monkeypatch.setattr(sys, "path", ["/elsewhere", library])
+    for folder in (str(tmp_path), "/beside"):
+        python.search_also(folder)
+    assert python.search_path() == ["/elsewhere", library, str(tmp_path), "/beside"]
     # uninstalled, and in its own folder: it stays before what is installed, which may be another version of it
     monkeypatch.setattr(python, "HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", ["", "/elsewhere", library])

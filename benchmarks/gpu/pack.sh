@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
 done
 python=${PYTHON:-python3}
 wanted=(
-    "pydantic>=2.11" annotated-types typing-inspection "tomli-w>=1.2" "duckdb>=1.3"
+    "pydantic>=2.11" annotated-types typing-inspection "tomli-w>=1.2" "duckdb>=2.0"
     "math-verify>=0.9" latex2sympy2-extended "antlr4-python3-runtime==4.13.2"
     "pytest>=8" "pytest-timeout>=2.3" iniconfig pluggy "hypothesis>=6.130" sortedcontainers "rich>=14" liger-kernel
 )

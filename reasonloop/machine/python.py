@@ -15,6 +15,8 @@ from pathlib import Path
 
 HOME = str(Path(__file__).parents[2])
 """Where the package lies: a process that is started here has the same one"""
+added: set[str] = set()
+"""Folders that `search_also` has put at the end of `sys.path`"""
 BOOT = """
 import os, sys
 if parent := int(sys.argv.pop(1)):
@@ -41,16 +43,25 @@ def started(module: str, *arguments: str, with_us: bool = False) -> list[str]:
 
 
 def search_path() -> list[str]:
-    """`sys.path` with the current folder at its end. If the package itself lies there, uninstalled, what is installed in
-    its version alone comes behind it."""
+    """`sys.path` with the current folder behind all that is installed. If the package itself lies there, uninstalled, what
+    is installed in its version alone comes behind it."""
     here = os.path.realpath(os.getcwd())
     path = [str(one) for one in sys.path]
-    current = [one for one in path if os.path.realpath(one) == here]
+    current = [one for one in path if os.path.realpath(one) == here and one not in added]
     others = [one for one in path if one not in current]
+    end = next((place for place, one in enumerate(others) if one in added), len(others))
+    found = [*others[:end], *current, *others[end:]]
     if os.path.realpath(HOME) != here:
-        return [*others, *current]
-    standard = [one for one in others if _of_python(one)]
-    return [*standard, HOME, *(one for one in others if one not in standard), *current]
+        return found
+    standard = [one for one in found if _of_python(one)]
+    return [*standard, HOME, *(one for one in found if one not in standard)]
+
+
+def search_also(folder: str) -> None:
+    """Has Python look in a folder, too, behind all others."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+        added.add(folder)
 
 
 def behind_installed(folder: str) -> list[str]:

@@ -69,6 +69,8 @@ def merge(model: Any, folder: Path) -> Any:
             found: torch.Tensor = of(input_ids=tokens, use_cache=False).logits
             return found
 
+    if read_object(folder / CONFIG).get("megatron_config"):  # peft would import the module that it names
+        raise InputError(f"model {folder}: its {CONFIG} names a module to be run (megatron_core); expected it without")
     if not any((folder / name).is_file() for name in _OWN):  # peft would ask the hub for them
         raise InputError(f"model {folder}: an adapter without its weights; expected {' or '.join(_OWN)}")
     try:

@@ -287,7 +287,7 @@ def load_model(
     quiet()
     try:
         small = hugging_face_folder(path, weights=False)  # weights that can't be loaded aren't downloaded
-        AutoConfig.from_pretrained(small, **alone(trust_remote_code))
+        _expect_no_kernel(path, AutoConfig.from_pretrained(small, **alone(trust_remote_code)))
         tokenizer = load_tokenizer(small, trust_remote_code)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             hugging_face_folder(path),
@@ -303,6 +303,19 @@ def load_model(
     if missing := sorted(report["missing_keys"]):  # transformers fills them with random numbers
         raise InputError(f"model {path}: its files lack {len(missing)} of its weights, {missing[0]} for one")
     return model.to(device), tokenizer
+
+
+def _expect_no_kernel(path: str | Path, config: Any) -> None:
+    """Raises InputError for a configuration that names a kernel of the hub (`owner/name`) to compute attention or experts
+    with: transformers would download and run it."""
+    every = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))]
+    for one, key in ((one, key) for one in every for key in ("attn_implementation", "experts_implementation")):
+        named = str(getattr(one, f"_{key}", None) or "")
+        if "/" in named:
+            raise InputError(
+                f"model {path}: its config.json names code of the hub to be run ({key} = {named!r}); expected it "
+                f"without {key}"
+            )
 
 
 def resolve_device(chosen: str) -> str:

@@ -6,10 +6,12 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import chdir
 from importlib.util import find_spec
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
+from reasonloop.machine.python import HOME
 
 PIP = "pip install 'reasonloop[ray]'"
 ANSWER = 10.0
@@ -35,7 +37,8 @@ class Cluster:
         self._ours = not ray.is_initialized()
         if self._ours:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                with chdir(HOME):  # Ray's workers look first where their driver is: not among anybody's files
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray's own errors, and those of what it asks
                 raise _unreachable(address, error) from None
 

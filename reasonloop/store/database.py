@@ -22,6 +22,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
+from pyarrow.fs import LocalFileSystem
 
 from reasonloop.errors import InputError, first_line
 from reasonloop.files import lines_of, read_object
@@ -50,6 +51,7 @@ _PARQUET = pads.ParquetFileFormat(
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    "allow_persistent_secrets": False,
     "python_enable_replacements": False,
     "temp_directory": "",  # it would be a place that SQL may write to
 }
@@ -170,7 +172,8 @@ def _make_eval_rollouts(database: duckdb.DuckDBPyConnection, texts: Mapping[Path
 
 
 def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[Path], schema: pa.Schema) -> duckdb.DuckDBPyRelation:
-    return database.from_arrow(pads.dataset([str(path) for path in paths], schema, _PARQUET))
+    files = pads.dataset([str(path) for path in paths], schema, _PARQUET, filesystem=LocalFileSystem())
+    return database.from_arrow(files)
 
 
 def _union(parts: Sequence[duckdb.DuckDBPyRelation]) -> duckdb.DuckDBPyRelation:

@@ -187,6 +187,7 @@ def open_segment(path: Path) -> Iterator[pq.ParquetFile]:
     reader may say of bytes that aren't a sound segment inside of the block.
     """
     try:
+        _expect_file(path)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if not _footer_intact(path, file.metadata.serialized_size):
                 raise ValueError("the footer doesn't match its digest")
@@ -208,6 +209,12 @@ def open_segment(path: Path) -> Iterator[pq.ParquetFile]:
             f"{path}: segment is missing, truncated or damaged ({reason}); restore it from a copy, or delete it (and "
             "digests.jsonl beside its folder, where there is one): the run goes on without this step's rollouts"
         ) from error
+
+
+def _expect_file(path: Path) -> None:
+    """Raises OSError for a pipe or a device, which would be waited for."""
+    if not path.is_file():
+        raise FileNotFoundError("there is no file")
 
 
 def read_rows(path: Path, rows: Sequence[int]) -> list[Rollout]:

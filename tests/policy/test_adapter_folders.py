@@ -130,6 +130,12 @@ def _named(folder: Path, base: str | None) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
 
 
+def _with_a_module(folder: Path) -> None:
+    path = folder / "adapter_config.json"
+    named = {"megatron_config": {"a": 1}, "megatron_core": "antigravity"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+
+
 def _in_a_circle(folder: Path) -> None:
     _named(folder, "../other")
     shutil.copytree(folder, folder.parent / "other")
@@ -168,6 +174,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "one that stands on it": (_in_a_circle, "an adapter that stands on itself"),
     "a layer more": (_with_a_layer_more, "cannot be merged: the model has no layer for 14 of its weights"),
+    "a module to import": (_with_a_module, "names a module to be run"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "an adapter without its weights"),
     "a layer less": (_without_a_layer, "its adapter cannot be merged: Found missing adapter keys"),
     "cut off": (lambda folder: os.truncate(folder / "adapter_model.safetensors", 1000), "its adapter cannot be merged"),

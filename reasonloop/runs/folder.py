@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 
 from reasonloop import config
 from reasonloop.config import Recipe, flat, stored_recipe
+from reasonloop.config.sections import SLOTS
 from reasonloop.errors import InputError, RunError
 from reasonloop.files import ADAPTER, append, lines_of, make_folder, open_own, partial_of, read_object, read_toml
 from reasonloop.records import Place
@@ -248,8 +249,10 @@ def differences(recipe: Recipe, folder: Path) -> list[Differing]:
     stored = folder / "config.toml"
     there = flat(stored_recipe(read_toml(stored)))
     here, usual = options_of(recipe), options_of(Recipe())
+    if recipe.engine.name == "native":
+        usual["engine.slots"] = SLOTS
     every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
-    return [one for one in every if one.there != one.here and (one.there is not None or one.here != usual.get(one.key))]
+    return [one for one in every if there.get(one.key, usual.get(one.key)) != here.get(one.key, usual.get(one.key))]
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:

@@ -8,6 +8,9 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 """What model text may hold: escape sequences that drive a terminal (C0, DEL, C1), and marks that reorder what is shown"""
 
 
+_CONTROL_BUT_LAYOUT = re.compile(f"(?![\n\t]){CONTROL.pattern}")
+
+
 def visible(text: str) -> str:
     """The text with control characters written out (\\n, \\x1b, \\u202e), so that none reaches a terminal."""
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
@@ -15,7 +18,7 @@ def visible(text: str) -> str:
 
 def readable(text: str) -> str:
     """The same with line breaks and tabs left as they are."""
-    return re.sub(f"(?![\n\t]){CONTROL.pattern}", lambda match: visible(match[0]), text)
+    return _CONTROL_BUT_LAYOUT.sub(lambda match: visible(match[0]), text)
 
 
 def shown(text: str, most: int) -> str:

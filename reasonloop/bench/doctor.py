@@ -74,7 +74,7 @@ def versions() -> Check:
         return Check("advice", "reasonloop runs from a folder and is not installed: versions not checked")
     found, wrong = {"python": platform.python_version(), "reasonloop": metadata.version("reasonloop")}, []
     for requirement in wanted:
-        name, least = re.findall(r"^([\w.-]+)[^>]*>=([\w.]+)", requirement)[0]
+        name, least = re.findall(r"^([\w.-]++)[^>]*>=([\w.]+)", requirement)[0]
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -10,6 +10,6 @@ from reasonloop.config.section import Section
 class Ranks(Section):
     """Where torchrun starts several processes for one run (docs/several-gpus.md)."""
 
-    timeout: float = Field(300.0, ge=5)
+    timeout: float = Field(300.0, ge=5, le=86_400)
     """Seconds after which a rank that says nothing ends the run with its name: it is stopped, or its machine is gone. One
     that dies is noticed at once."""

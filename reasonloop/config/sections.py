@@ -82,7 +82,7 @@ class TaskConfig(OpenSection):
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
-    verify_deadline: float = Field(5.0, gt=0)
+    verify_deadline: float = Field(5.0, gt=0, le=86_400)
     """Seconds that a verifier may spend on one response before it is killed and the verdict is `timeout`."""
     verify_workers: int = Field(1, ge=1)
     """Verifier processes."""

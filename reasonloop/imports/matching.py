@@ -156,9 +156,9 @@ def _index(pairs: Iterator[tuple[str | None, int]]) -> Index:
 # stripped ("user\n...\nassistant\n"). Only a known problem's whole text between the two counts: words like "user" in it
 # are its own.
 _ROLE = re.compile(r"[Uu]ser|USER|[Hh]uman|\[INST\]|###\s*(?:Instruction|Question)s?")
-_AFTER_ROLE = re.compile(r"[^\S\n]*(?::|<[^<>\n]{1,40}>|[|\uff5c]>|\n)")
+_AFTER_ROLE = re.compile(r"[^\S\n]{0,60}(?::|<[^<>\n]{1,40}>|[|\uff5c]>|\n)")
 _BEHIND = re.compile(
-    r"(?:\s+|<[^<>\s]{1,40}>|\[/INST\]|(?:assistant|Assistant|ASSISTANT|model|gpt)\s*:?|###\s*Response:?)\Z"
+    r"(?:\s{1,60}|<[^<>\s]{1,40}>|\[/INST\]|(?:assistant|Assistant|ASSISTANT|model|gpt)\s{0,60}:?|###\s*Response:?)\Z"
 )
 _MOST = 16
 
@@ -179,12 +179,10 @@ def questions(text: str) -> Iterator[str]:
 
 def _starts(text: str) -> Iterator[int]:
     yield 0
-    at = 0
-    while match := _AFTER_ROLE.match(text, at):  # a sequence's first token, say
-        yield (at := match.end())
-    for role in _ROLE.finditer(text):
-        at = role.end()
-        if role[0] == "[INST]":
+    known = {0}  # what follows upon a place is the same for all that come there
+    for at in (0, *(role.end() for role in _ROLE.finditer(text))):  # 0: a sequence's first token, say
+        if text.endswith("[INST]", 0, at):
             yield at
-        while match := _AFTER_ROLE.match(text, at):
-            yield (at := match.end())
+        while (match := _AFTER_ROLE.match(text, at)) and match.end() not in known:
+            known.add(at := match.end())
+            yield at

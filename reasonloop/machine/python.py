@@ -17,15 +17,29 @@ HOME = str(Path(__file__).parents[2])
 """Where the package lies: a process that is started here has the same one"""
 added: set[str] = set()
 """Folders that `search_also` has put at the end of `sys.path`"""
-BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from importlib import import_module; "
-    "sys.exit(import_module(sys.argv.pop(1)).main())"
-)
+BOOT = """
+import os, sys
+if parent := int(sys.argv.pop(1)):
+    if sys.platform == "linux":
+        import ctypes
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+    if os.getppid() != parent:
+        sys.exit(1)
+import json
+from importlib import import_module
+sys.path[:] = json.loads(sys.argv.pop(1))
+sys.exit(import_module(sys.argv.pop(1)).main())
+"""
 
 
-def started(module: str, *arguments: str) -> list[str]:
-    """The words that start `main()` of a module of ours in another process; what it returns is the exit code."""
-    return [sys.executable, "-P", "-c", BOOT, json.dumps(search_path()), module, *arguments]
+def started(module: str, *arguments: str, with_us: bool = False) -> list[str]:
+    """The words that start `main()` of a module of ours in another process; what it returns is the exit code.
+
+    `with_us`: on Linux the kernel kills it when the thread that starts it ends, however that one does, also while it still
+    imports.
+    """
+    parent = os.getpid() if with_us else 0
+    return [sys.executable, "-P", "-c", BOOT, str(parent), json.dumps(search_path()), module, *arguments]
 
 
 def search_path() -> list[str]:

@@ -18,7 +18,7 @@ from reasonloop.files import read_object
 from reasonloop.policy.rotary import Rope
 from reasonloop.records import Problem
 
-_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<form>(?:(?!(?P=quote)).)*)(?P=quote)\s*\)""")
+_CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<form>(?:(?!(?P=quote)).){0,200})(?P=quote)\s*\)""")
 """Where a chat template asks for the time, in a form that it spells out"""
 
 

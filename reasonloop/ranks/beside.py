@@ -52,7 +52,7 @@ def _started(world: int) -> Iterator[None]:
     own = [{key: str(value) for key, value in {**common, "RANK": r, "LOCAL_RANK": r}.items()} for r in range(world)]
     others = [
         subprocess.Popen(
-            started("reasonloop.cli", "run", "beside"),
+            started("reasonloop.cli", "run", "beside", with_us=True),
             env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from reasonloop.study.archive import finished, seconds_of
 
 PAUSE = 0.2
 """Seconds between two looks at the processes"""
-LEFT = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d) left$")
+LEFT = re.compile(r"(?<!\d)(?:(\d+) days?, )?(\d+):(\d\d):(\d\d) left$")
 
 
 @dataclass

@@ -183,7 +183,7 @@ def main() -> None:
     for number, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(target, number)
     os.nice(NICE)
-    parent = os.getppid()
+    parent: int = order["parent"]
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
     def say(text: str) -> None:

@@ -51,7 +51,7 @@ class Followers:
         if self.track.to and (folder := self.folder / "track").exists() and not folder.is_dir():
             raise InputError(f"{folder}: a file; expected a folder, which the trackers of a run keep their files in")
         for name in self.track.to:
-            order = {"run": str(self.folder), "tracker": name, "again": self.again}
+            order = {"run": str(self.folder), "tracker": name, "again": self.again, "parent": os.getpid()}
             order |= {"project": self.track.project, "name": self.track.name}
             try:
                 self._start(name, order)

@@ -33,6 +33,9 @@ MAX_FOLDED = 10_000
 texts only get their white space folded."""
 MAX_SYMBOLIC = 10_000
 """Characters; a longer answer is not parsed as mathematics."""
+MAX_QUICK = 1_000
+"""Characters; a longer answer, or gold answer, is compared by value in a worker, which has a deadline: reading and comparing
+it isn't linear in its length (a text of this length takes a tenth of a second at most)."""
 DETAIL = 200
 KEPT_READINGS = 2_000
 """Answers, and gold answers, whose structure is kept"""
@@ -187,7 +190,7 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
     r"""The verdict on an answer in mathematics, or None where only `symbolic` can tell (integrals, sums and the like).
 
     Plain numerals are compared as such, equal texts are equal, and all else is read and compared by value (`maths`). Time
-    and memory are bounded.
+    and memory are bounded for texts of at most MAX_QUICK characters.
     """
     if not answer.strip():
         return Judgement(Verdict.UNPARSEABLE, "empty answer")
@@ -202,7 +205,10 @@ def quick_math(answer: str, gold: str, rules: Rules = PLAIN) -> Judgement | None
 
 
 def same_value(a: str, b: str) -> bool:
-    """Whether two answers are one, written in two ways, as far as `quick_math` can tell."""
+    """Whether two answers are one, written in two ways, as far as `quick_math` can tell; of long ones, whether they are one
+    text."""
+    if max(len(a), len(b)) > MAX_QUICK:
+        return fold(a) == fold(b)
     judged = quick_math(a, b)
     return judged is not None and judged.verdict is Verdict.RIGHT
 

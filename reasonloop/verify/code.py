@@ -9,7 +9,8 @@ from reasonloop.records import Judgement, Problem, Verdict
 from reasonloop.verify.sandbox.limits import Limits
 from reasonloop.verify.sandbox.sandbox import Backend, Sandbox
 
-_FENCE = re.compile(r"^[ \t]*(`{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*(`{3,}+)([^\n`]*+)$", re.MULTILINE)
+_LANGUAGE = re.compile(r"[ \t]*([\w+#.-]*)")
 _PYTHON = ("", "python", "python3", "py")
 # what may stand at the left margin of a program that is a completion, apart from white space
 _MARGIN = re.compile(
@@ -26,9 +27,11 @@ def extract_code(response: str) -> str | None:
     """
     block, opened, fence, language = None, None, "", ""
     for match in _FENCE.finditer(response):
+        told = _LANGUAGE.match(match[2])
+        marked = told[1] if told else ""
         if opened is None:
-            opened, fence, language = match.end() + 1, match[1], match[2].lower()
-        elif len(match[1]) >= len(fence) and not match[2]:
+            opened, fence, language = match.end() + 1, match[1], marked.lower()
+        elif len(match[1]) >= len(fence) and not marked:
             if language in _PYTHON:
                 block = response[opened : match.start()]
             opened = None

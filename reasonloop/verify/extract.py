@@ -48,7 +48,7 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
 _HASHED = re.compile(r"####(?!#)([^\n#]*+)")
 _HEADING = re.compile(
     r"[ \t*]*(?:[0-9]{1,2}[.)][ \t*]+[A-Za-z]{3}"
-    r"|(?:step|final|answer|solution|conclusion|problem|part|check|verif|explan)[a-z]*(?![^\n]*[:=][^\n]*[0-9]))",
+    r"|(?:step|final|answer|solution|conclusion|problem|part|check|verif|explan)[a-z]*+(?![^\n:=]*[:=][^\n]*[0-9]))",
     re.IGNORECASE,
 )
 """A heading in Markdown, and no answer in GSM8K's style"""
@@ -134,16 +134,28 @@ def has_box(text: str) -> bool:
 
 
 def boxes_in(text: str) -> list[str]:
-    """What the boxes of a solution hold that are no list: each that is followed by words and another one, and the last."""
-    boxes = boxes_of(text)[0]
+    """What the boxes of a solution hold that are no list: each that is followed by words and another one, and the last.
+
+    Boxes in boxes count with the outer one.
+    """
+    boxes: list[Box] = []
+    for box in boxes_of(text)[0]:
+        if not boxes or box.start >= boxes[-1].end:
+            boxes.append(box)
     joined = [_joined(text, before, box) for before, box in pairwise(boxes)]
-    return [box.inside for box, next_joined in zip(boxes, [*joined, False], strict=False) if not next_joined]
+    return [box.inside(text) for box, next_joined in zip(boxes, [*joined, False], strict=False) if not next_joined]
 
 
 class Box(NamedTuple):
+    """Places only: what boxes in boxes hold is, taken together, as long as the square of the text."""
+
     start: int
     end: int
-    inside: str
+    opens: int
+    closes: int
+
+    def inside(self, text: str) -> str:
+        return text[self.opens : self.closes].strip()
 
 
 def boxes_of(text: str) -> tuple[list[Box], bool]:
@@ -155,11 +167,11 @@ def boxes_of(text: str) -> tuple[list[Box], bool]:
         if sign == "}":
             box = open_.pop() if open_ else None
             if box is not None:
-                found.append(Box(box[0], mark.end(), text[box[1] : mark.start()].strip()))
+                found.append(Box(box[0], mark.end(), box[1], mark.start()))
         elif sign.endswith("{") and sign != "\\{":
             open_.append((mark.start(), mark.end()) if len(sign) > 1 else None)
     if "\\boxed" in text:
-        found += [Box(box.start(), box.end(), box["value"]) for box in _UNBRACED.finditer(text)]
+        found += [Box(box.start(), box.end(), *box.span("value")) for box in _UNBRACED.finditer(text)]
     found.sort()
     unclosed = [box for box in open_ if box is not None]
     return found, bool(unclosed) and (not found or unclosed[-1][0] > found[-1].start)
@@ -169,12 +181,12 @@ def _boxed(text: str) -> str | None:
     boxes, cut_off = boxes_of(text)
     if cut_off or not boxes:
         return None
-    listed = boxes[-1].inside
+    listed = [boxes[-1].inside(text)]
     for before, box in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         if not _joined(text, before, box):
             break
-        listed = f"{before.inside} {'or' if _OR.search(text, before.end, box.start) else ','} {listed}"
-    return listed or None
+        listed += ["or" if _OR.search(text, before.end, box.start) else ",", before.inside(text)]
+    return " ".join(reversed(listed)) or None
 
 
 def _joined(text: str, before: Box, box: Box) -> bool:

@@ -24,7 +24,7 @@ from reasonloop.errors import InputError
 from reasonloop.own import nearest
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.answers import one_line
-from reasonloop.verify.sandbox.limits import GUEST, Interpreter, Limits, refusal
+from reasonloop.verify.sandbox.limits import GUEST, KERNEL, Interpreter, Limits, refusal
 from reasonloop.verify.sandbox.wire import WireError
 
 LIBRARY = "reasoning_gym"
@@ -128,7 +128,7 @@ class _Helper(Interpreter):
             raise _refusal(f"namespaces are Linux's, and this is {sys.platform}")
         super().__init__([sys.executable], stderr=subprocess.DEVNULL, cwd="/", env=_ENVIRONMENT)
         try:
-            self.run([*GUEST, "kernel", "seccomp", "namespaces", "scoring"], "main")
+            self.run([*GUEST, *KERNEL, "namespaces", "scoring"], "main")
             self.send({**order, "limits": asdict(limits), "packages": packages})
             reply = self.receive(START_LIMIT)
         except (EOFError, OSError, WireError) as error:

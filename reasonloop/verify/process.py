@@ -53,7 +53,7 @@ class WorkerProcess:
             # Not multiprocessing: a fork would copy the locks of torch's threads, a spawn would import the caller's main
             # module.
             self._process = subprocess.Popen(
-                started("reasonloop.verify.worker"),
+                started("reasonloop.verify.worker", with_us=True),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 start_new_session=True,
@@ -61,9 +61,11 @@ class WorkerProcess:
             )
         self._received = b""
         self._ready = False
+        self.took = False
+        """Whether it has read the item that it was sent last"""
         self._kill_lock = threading.Lock()
         with suppress(WorkerDied):  # that it died already is told by wait_ready
-            self.send(pickle.dumps(dict(order) | {"parent": os.getpid()}))
+            self.send(pickle.dumps(dict(order)))
 
     def wait_ready(self) -> None:
         """Return when the worker can take an item. Raises WorkerDied, with the reason if its verifier can't be made."""
@@ -81,6 +83,7 @@ class WorkerProcess:
 
     def send(self, item: bytes) -> None:
         """Hand over one pickled (problem, response). Raises WorkerDied."""
+        self.took = False
         self._socket.settimeout(START_LIMIT)
         try:
             self._socket.sendall(len(item).to_bytes(4, "big") + item)
@@ -95,6 +98,9 @@ class WorkerProcess:
         Raises WorkerLate (the worker goes on: ask again or kill it) or WorkerDied.
         """
         message = self._receive(until)
+        if not self.took and message == {"taken": True}:
+            self.took = True
+            message = self._receive(until)
         try:
             judgement = Judgement(Verdict(message["verdict"]), str(message["detail"]), message["score"])
             return as_judgement(judgement), bool(message["retire"])

@@ -12,13 +12,13 @@ from typing import NamedTuple
 # written as atomic groups, `(?>(?:...)+)`: Python before 3.11.5 matches possessive groups wrongly.
 _NUMERAL = (
     r"(?:(?<![\w)\]}])[-+\u2212])?(?:\\?\$[-\u2212]?)?(?<![A-Za-z0-9_])"
-    r"(?:[0-9]{1,3}(?>(?:[ \u00a0\u202f][0-9]{3})+)(?![0-9])|[0-9]++(?>(?:,[0-9]++)*)(?>(?:\.[0-9]++)?)|(?<!\.)\.[0-9]++)"
+    r"(?:[0-9]{1,3}(?>(?:[ \u00a0\u202f][0-9]{3}(?![0-9]))+)|[0-9]++(?>(?:,[0-9]++)*)(?>(?:\.[0-9]++)?)|(?<!\.)\.[0-9]++)"
     r"(?>(?:[eE][-+]?[0-9]++(?![A-Za-z]))?)"
     r"(?>(?:\s?/\s?[0-9]++(?![.,]?[0-9]))?)"
     r"(?>(?:\s?\\?%|\s?percent\b)?)"
 )
 _NUMBER = re.compile(_NUMERAL)
-_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_THOUSANDS = re.compile(r"[0-9],[0-9]{3}(?![0-9,])")
 _FORMULA = re.compile(
     r"\$\$(?P<display>[^$]++)\$\$|(?<![\\$])\$(?P<inline>[^$\n]++)(?<!\\)\$(?![0-9])"
     r"|\\\((?P<round>(?>(?:[^\\]|\\(?![()]))*))\\\)|\\\[(?P<square>(?>(?:[^\\]|\\(?![\[\]]))*))\\\]"
@@ -36,7 +36,7 @@ _TORN = re.compile(r"^\S++")
 _IN_FRONT = re.compile(r"^(?>(?:[ \t,;:*_]|=>|\.(?![0-9]))+)")
 _PERCENT_BEHIND = re.compile(r"\s?percent\b")
 _NOT_AROUND = " \t,;:.*_"
-_PARTING = re.compile(r"[ \t,;]*(?:\b(?:and|or)\b)?[ \t,;]*")
+_PARTING = re.compile(r"[ \t,;]*(?:\b(?:and|or)\b[ \t,;]*)?")
 _OR = re.compile(r"\bor\b")
 _PROSE = re.compile(r"[-+*/=(,:]$|^\s*[0-9.,]++\s++[A-Za-z]{2}|(?<![\\A-Za-z])[A-Za-z]{3,}\s++[A-Za-z]{2,}")
 _TEXT_INSIDE = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*+\{[^{}]*+\}")
@@ -45,7 +45,7 @@ _WORD = re.compile(r"[A-Za-z]{2,}")
 _LEFT_OPEN = re.compile(
     r"(?:\bnot|n['’]t|cannot\s+be|\bmaybe|\bperhaps|possibly|probably|unknown|unclear|unlikely|up\s+to|over|under|almost|nearly"
     r"|(?:root|half|third|quarter|square|cube|double|twice|triple|multiple|factorial|percent)\s+of|twice|half"
-    r"|at\s+(?:most|least)|(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than)\s*(?:\$|\\\(|\\\[)?\s*$",
+    r"|at\s+(?:most|least)|(?:more|less|fewer|greater|larger|smaller|higher|lower)\s+than)\s*(?:(?:\$|\\\(|\\\[)\s*)?$",
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
@@ -69,10 +69,10 @@ _OPTION = re.compile(
 )
 _DOUBTED = re.compile(r"\b(?:don['’]t|do\s+not|doubt)\b[^.!?\n]{0,30}$", re.IGNORECASE)
 _HAS_VALUE = re.compile(r"[^.\n]{0,200}?(?:[0-9]|\\|\$|(?<![A-Za-z])\(?[A-J]\)?(?![A-Za-z]))")
-_CORRECTED = re.compile(r"[.!?]?\s+(?:wait|actually|hmm|sorry|no,|correction|oops)\b", re.IGNORECASE)
+_CORRECTED = re.compile(r"[.!?]?\s{1,9}(?:wait|actually|hmm|sorry|no,|correction|oops)\b", re.IGNORECASE)
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+$", re.IGNORECASE)
 _MULTIPLE = re.compile(r"\s(?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b")
-_OPEN_BEHIND = re.compile(r"\s+or\s+(?:more|less|fewer|greater|higher|lower)\b", re.IGNORECASE)
+_OPEN_BEHIND = re.compile(r"\s{1,9}or\s{1,9}(?:more|less|fewer|greater|higher|lower)\b", re.IGNORECASE)
 _DENIED_OPTION = re.compile(r"\b(?:eliminate|exclude|not|rule\s+out|discard)\s*$", re.IGNORECASE)
 _TAKEN_BACK = re.compile(r"[^.!?\n]{0,40}\?\s{0,3}(?:no|wait)\b", re.IGNORECASE)
 _DENIED_BEHIND = re.compile(r"\s{0,3}(?:is|are|was|were)(?:n['’]t|\s+(?:not|wrong|incorrect))\b", re.IGNORECASE)
@@ -139,7 +139,7 @@ def stated(sentence: str) -> str:
     sentence = sentence.strip().strip("*`_").rstrip(".").strip().strip("_")
     sentence = sentence[:-1] if sentence.endswith(("$!", ")!", "}!", "*!")) else sentence
     exclaimed = _EXCLAIMED.fullmatch(sentence)
-    if exclaimed and int(exclaimed[1].strip("$").replace(",", "")) > _SMALL_FACTORIAL:
+    if exclaimed and (len(exclaimed[1]) > 3 or int(exclaimed[1].strip("$")) > _SMALL_FACTORIAL):
         return exclaimed[1]
     values = values_in(sentence)
     front = sentence[: values[0].start] if values else ""
@@ -167,14 +167,14 @@ def last_value(text: str) -> str | None:
     if _DENIED_BEHIND.match(text, values[-1].end) or _OPEN_BEHIND.match(text, values[-1].end):
         return None
     first = values[-1]
-    found = first.inside
+    found = [first.inside]
     for before in values[-2::-1]:
         between = text[before.end : first.start]
         if len(between) > 20 or not between or not _PARTING.fullmatch(between):
             break
-        found = f"{before.inside} {'or' if _OR.search(between) else ','} {found}"
+        found += ["or" if _OR.search(between) else ",", before.inside]
         first = before
-    return None if _LEFT_OPEN.search(text, max(0, first.start - 40), first.start) else found
+    return None if _LEFT_OPEN.search(text, max(0, first.start - 40), first.start) else " ".join(reversed(found))
 
 
 def values_in(text: str) -> list[Value]:

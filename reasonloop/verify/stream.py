@@ -11,8 +11,9 @@ from typing import TextIO
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem
 from reasonloop.verify.answers import one_line
+from reasonloop.verify.sandbox.limits import BOUNDS
 from reasonloop.verify.sandbox.sandbox import require_sandbox
-from reasonloop.verify.workers import VerifierPool, VerifierSpec
+from reasonloop.verify.workers import LONGEST_DEADLINE, VerifierPool, VerifierSpec
 
 KINDS = {
     "math": VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "bare"}),
@@ -48,6 +49,7 @@ def run_stream(
     if kind not in KINDS:
         raise InputError(f"--kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     spec = KINDS[kind]
+    _check_deadline(deadline, *((BOUNDS["timeout"][0], SANDBOX_MARGIN) if kind == "code" else (0.0, 0.0)))
     if options and kind == "code":
         raise InputError(f"--{next(iter(options))}: a program is judged as it stands; expected it with another --kind")
     if "percent" in options and kind == "exact":
@@ -77,6 +79,15 @@ def run_stream(
         finally:
             while printed:
                 printed.popleft().result()
+
+
+def _check_deadline(deadline: float, least: float, margin: float) -> None:
+    most = LONGEST_DEADLINE - margin
+    if not 0 < deadline <= most or deadline < least:
+        expected = (
+            f"{least:g} to {most:,.0f} seconds" if least else f"more than 0 and at most {most:,.0f} seconds (a day)"
+        )
+        raise InputError(f"--deadline: got {deadline:g}, expected {expected}")
 
 
 def _print(judgement: Future[Judgement], out: TextIO, before: Future[None] | None) -> None:

@@ -12,7 +12,7 @@ import re
 
 from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Problem, Verdict
-from reasonloop.verify.answers import PLAIN, exact, numeric, quick_math
+from reasonloop.verify.answers import MAX_QUICK, MAX_SYMBOLIC, PLAIN, exact, numeric, quick_math
 from reasonloop.verify.extract import STYLES, extract_answer, gold_response
 from reasonloop.verify.maths.choices import choices_in
 from reasonloop.verify.maths.equal import Rules
@@ -86,19 +86,23 @@ class MathVerifier(_AnswerVerifier):
         answer = self._extracted(response)
         if isinstance(answer, Judgement):
             return answer
+        if max(len(problem.answer), len(answer)) > MAX_QUICK and len(answer) <= MAX_SYMBOLIC:
+            return None
+        return self._by_value(problem, answer)
+
+    def verify(self, problem: Problem, response: str) -> Judgement:
+        answer = self._extracted(response)
+        if isinstance(answer, Judgement):
+            return answer
+        judgement = self._by_value(problem, answer)
+        return symbolic(answer, problem.answer) if judgement is None else judgement
+
+    def _by_value(self, problem: Problem, answer: str) -> Judgement | None:
         rules = rules_of(problem, self.percent)
         judgement = quick_math(answer, problem.answer, rules)
         if judgement is None or judgement.verdict is Verdict.RIGHT:
             return judgement
         return self._by_choice(problem, answer, rules) or judgement
-
-    def verify(self, problem: Problem, response: str) -> Judgement:
-        judgement = self.quick(problem, response)
-        if judgement is not None:
-            return judgement
-        answer = self._extracted(response)
-        assert isinstance(answer, str)
-        return symbolic(answer, problem.answer)
 
     def _by_choice(self, problem: Problem, answer: str, rules: Rules) -> Judgement | None:
         """RIGHT where the letter of one side stands for what the other says, else None."""

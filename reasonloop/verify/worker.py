@@ -2,7 +2,8 @@
 
 In come frames, 4 bytes of length, big-endian, and a pickle (the parent is trusted); out go lines of JSON, so that
 nothing a verifier does can make the parent run code. The first frame is the start-up order, the first line says that
-the worker is ready; then one line for each frame. End of input means that the parent is gone: the worker exits.
+the worker is ready; then two lines for each frame: it was read, and what came of it. End of input means that the parent is
+gone: the worker exits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import pickle
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
@@ -49,11 +49,6 @@ def main() -> None:
     if first is None:
         return
     order = pickle.loads(first)
-    # End of input reaches a worker only between items; a verifier that hangs must die with its parent too.
-    if sys.platform == "linux":
-        kernel.prctl("PR_SET_PDEATHSIG", signal.SIGKILL)  # when the thread that started this process ends
-    if os.getppid() != order["parent"]:
-        return
     kernel.limit(CORE=0)
     with suppress(ValueError, OSError):  # macOS knows this limit and refuses to set it
         kernel.limit(AS=MEMORY_BYTES)
@@ -71,6 +66,7 @@ def main() -> None:
     for frame in frames:
         signal.setitimer(signal.ITIMER_REAL, last_resort)
         retire = False
+        _say(sink, taken=True)
         try:
             problem, response = pickle.loads(frame)
             judgement = as_judgement(verifier.verify(problem, response))

@@ -33,6 +33,7 @@ from reasonloop.verify.process import WorkerDied, WorkerLate, WorkerProcess
 from reasonloop.verify.worker import crash, load_verifier
 
 DEADLINE = 5.0
+LONGEST_DEADLINE = 86_400.0
 MAX_CHARS = 1_000_000
 START_ATTEMPTS = 3
 SUSPICION = 0.2
@@ -68,8 +69,11 @@ class VerifierPool:
     def __init__(self, spec: VerifierSpec, *, workers: int | None = None, deadline: float = DEADLINE) -> None:
         if workers is not None and workers < 1:
             raise InputError(f"verifier workers: got {workers}, expected at least 1")
-        if not deadline > 0:
-            raise InputError(f"verifier deadline: got {deadline}, expected more than 0 seconds")
+        if not 0 < deadline <= LONGEST_DEADLINE:
+            most = f"{LONGEST_DEADLINE:,.0f}"
+            raise InputError(
+                f"verifier deadline: got {deadline:g}, expected more than 0 and at most {most} seconds (a day)"
+            )
         self.verifier = _construct(spec)
         """The verifier as constructed in this process; its `quick` is called here, its `verify` never."""
         self.sent = 0
@@ -228,28 +232,36 @@ class _Slot(threading.Thread):
 
     def _judge(self, item: bytes) -> Judgement:
         """A worker's judgement, or that there is none. Raises RunError if no worker starts, or the pool is closed."""
-        try:
-            worker = self._ready_worker()
-        except (WorkerDied, OSError) as error:
-            raise self._queue.failure(str(error)) from error
-        try:
-            worker.send(item)
-            start = time.monotonic()
+        for attempt in range(START_ATTEMPTS):
             try:
-                judgement, retire = worker.answer(start + SUSPICION * self._queue.deadline)
+                worker = self._ready_worker()
+            except (WorkerDied, OSError) as error:
+                raise self._queue.failure(str(error)) from error
+            try:
+                judgement, retire = self._asked(worker, item)
             except WorkerLate:
-                self._start_ahead(2)
-                judgement, retire = worker.answer(start + self._queue.deadline)
-        except WorkerLate:
-            judgement, retire = Judgement(Verdict.TIMEOUT, f"no verdict within {self._queue.deadline:g} s"), True
-        except WorkerDied as error:
-            if self._queue.closed:
-                raise self._queue.failure() from error
-            judgement, retire = Judgement(Verdict.CRASHED, f"the worker died: {error}"), True
+                judgement, retire = Judgement(Verdict.TIMEOUT, f"no verdict within {self._queue.deadline:g} s"), True
+            except WorkerDied as error:
+                if self._queue.closed:
+                    raise self._queue.failure() from error
+                judgement, retire = Judgement(Verdict.CRASHED, f"the worker died: {error}"), True
+                if not worker.took and attempt + 1 < START_ATTEMPTS:  # it died idle: the item is another one's to read
+                    self._workers.pop(0).dispose()
+                    continue
+            break
         if retire:
             self._workers.pop(0).dispose()
             self._start_ahead(1)
         return judgement
+
+    def _asked(self, worker: WorkerProcess, item: bytes) -> tuple[Judgement, bool]:
+        worker.send(item)
+        start = time.monotonic()
+        try:
+            return worker.answer(start + SUSPICION * self._queue.deadline)
+        except WorkerLate:
+            self._start_ahead(2)
+            return worker.answer(start + self._queue.deadline)
 
     def _ready_worker(self) -> WorkerProcess:
         failures = 0

@@ -34,11 +34,45 @@ from reasonloop.verify.sandbox.sandbox import Sandbox
             Verdict.RIGHT,
             "",
         ),
+        ("def f(n): raise StopIteration", "assert f(1) == 2", Verdict.WRONG, "the program raised StopIteration"),
+        ("def f(n): raise GeneratorExit", "assert f(1) == 2", Verdict.WRONG, "the program raised GeneratorExit"),
+        ("def f(n): raise SystemExit", "assert f(1) == 2", Verdict.WRONG, "the program raised SystemExit"),
     ],
 )
 def test_each_way_to_end_has_its_verdict(shared, program, tests, verdict, part):
     found = judge(shared, program, tests)
     assert (found.verdict, part in found.detail) == (verdict, True), found
+
+
+LOOPS = (
+    "assert all(y == x + 1 for x, y in zip([1, 2], map(f, [1, 2])))",
+    "for x in filter(f, [1, 2]): assert x == 1",
+    "for x in iter(f, 3): assert x == 1",
+    "import itertools\nfor x in itertools.starmap(f, [(1,), (2,)]): assert x == 3",
+    "import itertools\nfor x in itertools.takewhile(f, [1, 2]): assert x == 3",
+    "import itertools\nassert list(itertools.accumulate([1, 2], f)) in ([1, 2], [1])",
+    "import itertools\nassert all(k == 1 for k, _ in itertools.groupby([1, 2], f))",
+    "class Each:\n  def __iter__(self): return self\n  def __next__(self): return f(1)\nassert all(x == 2 for x in Each())",
+    "it = iter([1, 2])\nwhile True:\n  try: assert f(next(it)) == 7\n  except StopIteration: break",
+    "import asyncio\nclass Each:\n  def __aiter__(self): return self\n  async def __anext__(self): return f(1)\n"
+    "async def main():\n  async for x in Each(): assert x == 2\nasyncio.run(main())",
+)
+ENDINGS = (
+    "StopIteration",
+    "StopAsyncIteration",
+    "GeneratorExit",
+    "type('Own', (StopIteration,), {})",
+    "type('Both', (StopAsyncIteration, StopIteration), {})",
+)
+
+
+@needs_namespaces
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_ends_a_loop_does_not_end_the_tests_own(shared, ending):
+    program = f"Ending = {ending}\ndef f(*arguments): raise Ending('done')"
+    for tests in LOOPS:
+        found = judge(shared, program, tests)
+        assert found.verdict is Verdict.WRONG, (tests, found)
 
 
 @needs_namespaces

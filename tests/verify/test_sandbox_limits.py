@@ -89,6 +89,35 @@ def test_memory_is_limited(shared, body):
     assert usable(shared)
 
 
+MANY = """
+import mmap, os, time
+def f(count, mebibytes, shared):
+    if shared: kept = mmap.mmap(-1, mebibytes << 20)
+    for _ in range(count):
+        if os.fork() == 0:
+            kept = kept if shared else bytearray(mebibytes << 20)
+            for place in range(0, len(kept), 4096): kept[place] = 1
+            time.sleep(60)
+    time.sleep({wait})
+    return 1
+"""
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("count", "mebibytes"), [(3, 120), (7, 60)])
+def test_memory_is_limited_for_all_processes_together(shared, count, mebibytes):
+    found = judge(shared, MANY.replace("{wait}", "60"), f"assert f({count}, {mebibytes}, False) == 1")
+    assert (found.verdict, "MiB together" in found.detail) == (Verdict.CRASHED, True), found
+    assert usable(shared)
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("count", "mebibytes", "shares"), [(3, 20, False), (6, 100, True)])
+def test_what_processes_share_counts_once(shared, count, mebibytes, shares):
+    found = judge(shared, MANY.replace("{wait}", "0.5"), f"assert f({count}, {mebibytes}, {shares}) == 1")
+    assert found.verdict is Verdict.RIGHT, found
+
+
 @needs_namespaces
 def test_the_scratch_folder_is_limited(shared):
     body = """

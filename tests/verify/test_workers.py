@@ -132,6 +132,22 @@ def test_poison_costs_its_own_verdict_and_no_others():
     assert verdicts(judgements) == expected
 
 
+@pytest.mark.parametrize("deadline", [float("nan"), 0.0, -1.0, float("inf"), 1e12])
+def test_a_deadline_that_cannot_be_kept_is_refused(deadline):
+    with pytest.raises(InputError, match=r"deadline: got .*, expected more than 0 and at most 86,400 seconds"):
+        VerifierPool(hostile(), workers=1, deadline=deadline)
+
+
+def test_a_worker_that_died_idle_costs_no_answer():
+    with VerifierPool(hostile(), workers=1, deadline=20.0) as pool:
+        for _ in range(3):
+            died = int(pool.verify([(problem(), "pid")])[0].detail)
+            os.kill(died, signal.SIGKILL)
+            assert gone(died)  # and not reaped yet: its owner meets it with the next item
+            judged = pool.verify([(problem("7"), "7"), (problem("8"), "9")])
+            assert verdicts(judged) == [RIGHT, WRONG]
+
+
 def test_threads_may_share_a_pool(pool):
     results: dict[int, list[Verdict]] = {}
 
@@ -316,6 +332,43 @@ def test_no_worker_outlives_its_parent(tmp_path, ending):
             assert parent.stdout.readline() == b"RunError\n"
     assert all(gone(pid) for pid in children)
     parent.communicate(timeout=OVERHEAD)
+
+
+STALLS = (
+    "import os, time\nopen(os.environ['FIFO'], 'w').write(f'{os.getpid()}\\n')\ntime.sleep(600)\ndef main(): pass\n"
+)
+STARTS = {
+    "a process of ours": """
+        import subprocess
+        from reasonloop.machine.python import started
+        child = subprocess.Popen(started("stalls", with_us=True))
+    """,
+    "the sandbox's helper": """
+        import sys
+        from pathlib import Path
+        from reasonloop.verify.sandbox.limits import Interpreter
+        child = Interpreter([sys.executable], env={"FIFO": os.environ["FIFO"]})
+        child.send([{"stalls": Path("stalls.py").read_text()}, "main"])
+    """,
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG and pidfd_open are Linux's")
+@pytest.mark.parametrize("start", STARTS)
+def test_a_helper_that_still_imports_does_not_outlive_its_parent(tmp_path, start):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "stalls.py").write_text(STALLS)
+    script = f"import os\n{textwrap.dedent(STARTS[start])}\nimport time; time.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "FIFO": str(tmp_path / "fifo")},
+    )
+    with open(tmp_path / "fifo") as file:
+        child = int(file.read())
+    parent.kill()
+    parent.wait()
+    assert gone(child)
 
 
 def worker_processes(parent: int) -> list[int]:

@@ -30,10 +30,10 @@ class CodeOptions(Section):
     """What keeps a program in. Where namespaces aren't allowed the task refuses to start; docker must be named."""
     image: str = "python:3.11-slim"
     """Docker image with Python >= 3.11 (backend = "docker")."""
-    timeout: float = Field(4.0, ge=0.05)
+    timeout: float = Field(4.0, ge=0.05, le=86_400)
     """Seconds a program may take for its tests; keep it below `task.verify_deadline`, which kills the sandbox too."""
     memory_mib: int = Field(512, ge=64)
-    """Address space of a program, MiB."""
+    """Memory of a program, all its processes together, MiB; also the address space of each."""
     processes: int = Field(8, ge=1)
     """Processes and threads of a program."""
 

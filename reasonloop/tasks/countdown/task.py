@@ -232,8 +232,8 @@ class Countdown:
     def answer_end(self, problem: Problem, text: str) -> int | None:
         """Behind the first final expression: its words or its box."""
         if self.options.extract == "boxed":
-            box = re.search(r"\\boxed\s*\{[^}]*\}", text)
-            return box.end() if box else None
+            box = _BOX.search(text)
+            return text.find("}", box.end()) + 1 or None if box else None
         found = _ANSWER.search(text)
         if found is None:
             return None

@@ -65,7 +65,7 @@ class Gym:
         partial: bool = False
         """Whether the library's scores between 0 and 1 are partial credit. Many generators give some to any text that the
         right answer is a part of."""
-        timeout: float = Field(4.0, ge=0.05)
+        timeout: float = Field(4.0, ge=0.05, le=86_400)
         """Seconds for the score of an answer; keep it below `task.verify_deadline`, which kills the sandbox too."""
         memory_mib: int = Field(1024, ge=512)
         """Address space in which an answer is scored, MiB; the library takes about 300."""

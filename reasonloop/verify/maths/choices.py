@@ -9,7 +9,7 @@ _MARK = re.compile(
     r"(?:\s*\})?(?:[\s~:]|\\[ ,;:!]|\\q?quad)*",
     re.MULTILINE,
 )
-_BEHIND = re.compile(r"(?:\\q?quad|\\[ ,;]|[\s,;$~]|\\\\)+$")
+_BEHIND = ("\\qquad", "\\quad", "\\ ", "\\,", "\\;", "\\\\", ",", ";", "$", "~")
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -27,8 +27,18 @@ def choices_in(prompt: str) -> dict[str, str]:
         elif not found or letter != LETTERS[len(found)]:
             continue
         end = marks[place + 1].start() if place + 1 < len(marks) else _end_of(prompt, mark.end())
-        found[letter] = _BEHIND.sub("", prompt[mark.end() : end]).strip()
+        found[letter] = prompt[mark.end() : _said_until(prompt, mark.end(), end)].strip()
     return found if len(found) > 1 and all(found.values()) else {}
+
+
+def _said_until(prompt: str, start: int, end: int) -> int:
+    """Where a choice ends without the spaces and signs that only part it from the next one."""
+    while end > start:
+        behind = next((mark for mark in _BEHIND if prompt.endswith(mark, start, end)), None)
+        if behind is None and not prompt[end - 1].isspace():
+            break
+        end -= len(behind or " ")
+    return end
 
 
 def _end_of(prompt: str, start: int) -> int:

@@ -50,11 +50,12 @@ _ONE_FOR_ONE = str.maketrans({**_UNICODE, **{letter: f"\\{name} " for letter, na
 
 # what only lays out
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|equation|gather|gathered|split|eqnarray)\*?\}")
-_GOES_ON = re.compile(r"\\\\\s*(?=&?\s*=)")
+_GOES_ON = re.compile(r"\\\\\s*(?=(?:&\s*)?=)")
 _SYSTEM = re.compile(
-    r"\\begin\{cases\}([^&]*?)\\end\{cases\}|\\\{\s*\\begin\{array\}\{[lcr]*\}([^&]*?)\\end\{array\}\s*(?:\\right)?\s*(?:\.|$)"
+    r"\\begin\{cases\}((?:[^&\\]|\\(?!begin\{cases\}|end\{cases\}))*)\\end\{cases\}"
+    r"|\\\{\s*\\begin\{array\}\{[lcr]*\}((?:[^&\\]|\\(?!begin\{array\}|end\{array\}))*)\\end\{array\}\s*(?:\\right\s*)?(?:\.|$)"
 )
-_LINE = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
+_LINE = re.compile(r"\\\\(?:\[[^\]]{0,60}\])?|\\cr(?![a-z])")
 _TWICE, _ONCE = re.compile(r"\\\\[a-zA-Z]"), re.compile(r"(?<!\\)\\[a-zA-Z]")
 """Commands escaped twice, and those that aren't"""
 _OPENS_MATRIX = re.compile(
@@ -71,13 +72,13 @@ def _intervals(brackets: re.Match[str]) -> str:
 
 
 _BEFORE_ENVIRONMENTS: _Table = (
-    (re.compile(r"\\textcircled\s*\{?\s*([0-9]+)\s*\}?"), r", \1 ,"),
+    (re.compile(r"\\textcircled\s*(?:\{\s*)?([0-9]+)\s*\}?"), r", \1 ,"),
     (re.compile(r"\^\s*(?:\{\s*)?((?:\\prime\s*)+)\}?"), lambda primes: "'" * primes[1].count("prime")),
     (re.compile(r"(?<!\\)\{\}"), ""),
-    (re.compile(r"\{\s*\\(?:rm|it|bf|sf)\s+([^{}]*)\}"), r"\\text{\1}"),
+    (re.compile(r"\{\s*\\(?:rm|it|bf|sf)\s++([^{}]*)\}"), r"\\text{\1}"),
     (re.compile(r"\\([RZNQC])(?![A-Za-z])"), r"\\mathbb{\1}"),
     (re.compile(r"\\not\s*="), r"\\ne "),
-    (re.compile(r"\\math(?:bb|bf|rm)\s*\{?\s*(P|E)\s*\}?(?=\s*\()"), r"\1"),
+    (re.compile(r"\\math(?:bb|bf|rm)\s*(?:\{\s*)?(P|E)\s*(?:\}\s*)?(?=\()"), r"\1"),
     (re.compile(r"\\not\s*\\in(?![a-z])"), r"\\notin "),
     (re.compile(r"negative\s+infinity"), r"-\\infty "),
     (re.compile(r"\b[Nn]egative\s+(?=[0-9])"), "-"),
@@ -86,15 +87,15 @@ _BEFORE_ENVIRONMENTS: _Table = (
     (re.compile(r"\{:\}"), ":"),
     (re.compile(r"\\text\s*\{\s*infinity\s*\}|(?<![A-Za-z])infinity(?![A-Za-z])"), r"\\infty "),
     (re.compile(r"\\textdollar(?![a-z])"), r"\\$"),
-    (re.compile(r"\\bbox\s*(?:\[[^\]]*\])?"), ""),
+    (re.compile(r"\\bbox\s*(?:\[[^\]]{0,60}\])?"), ""),
     (re.compile(r"\^\s*\{?o\}?(?![A-Za-z])"), r"^\\circ "),
     (re.compile(r"\b(?:US|HK|AU|NZ|CA)\s?\\?\$"), r"\\$"),
     (re.compile(r"(?<=[0-9])_(?=[0-9]{3}(?![0-9]))"), ""),
-    (re.compile(r"\^\s*\{?\s*(?:T|\\top|\\intercal)\s*\}?\s*$"), ""),
+    (re.compile(r"\^\s*(?:\{\s*)?(?:T|\\top|\\intercal)\s*(?:\}\s*)?$"), ""),
     (re.compile(r"(?<=[0-9.])\{(\\(?:overline|bar)\{[0-9]+\})\}"), r"\1"),
     (re.compile(r"\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?"), r"\\overline{\1\2\3}"),
     (
-        re.compile(r"(?<![A-Za-z0-9)}\]])[_^]\s*\{?([0-9]+)\}?\s*C\s*_?\s*\{?([0-9]+)\}?"),
+        re.compile(r"(?<![A-Za-z0-9)}\]])[_^]\s*\{?([0-9]+)\}?\s*C\s*(?:_\s*)?\{?([0-9]+)\}?"),
         r"\\binom{\1}{\2}",
     ),
     (re.compile(r"(?<![0-9A-Za-z_])([0-9]+)C_?\{?([0-9]+)\}?(?![0-9A-Za-z_])"), r"\\binom{\1}{\2}"),
@@ -105,11 +106,11 @@ _BEFORE_ENVIRONMENTS: _Table = (
     (re.compile(r"^\s*(?:No\.|\\?#)\s*(?=[0-9])"), ""),  # No. 5
     (
         re.compile(
-            r"(?<=[0-9])(?:(?:st|nd|rd|th)(?![A-Za-z])|\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}{1,2})"
+            r"(?<=[0-9])(?:(?:st|nd|rd|th)(?![A-Za-z])|\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?:st|nd|rd|th)\s*\}{1,2})"
         ),
         "",
     ),
-    (re.compile(r"\\+\Z"), ""),  # half a command at the end, which white space that was stripped leaves of "\\ "
+    (re.compile(r"(?<!\\)\\+\Z"), ""),  # half a command at the end, which white space that was stripped leaves of "\\ "
     (re.compile(r"(?<=[0-9])(?:\s*[xX]\s*(?=10\s*(?:\^|\*\*))|\s+[xX]\s+(?=[0-9]))"), r"\\times "),
     (re.compile(r"(?<=[\w)}])\*\*(?=[-\w(])"), "^"),
     (re.compile(r"\\num\s*\{([^{}]*)\}"), r"\1"),
@@ -120,9 +121,9 @@ _BEHIND_ENVIRONMENTS: _Table = (
     (re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\b\.?"), lambda half: f" {half[1].lower()}m "),
     (re.compile(r"\\(?:text|mbox|textbf)\s*\{\s*\$([^${}]*(?:\{[^{}]*\}[^${}]*)*)\$\s*\}"), r" \1 "),
     (re.compile(r"\\(?:mathrm|text|mathbf|mbox)\s*(?=\{\s*\\(?:d?frac|sqrt|pi))"), ""),
-    (re.compile(r"\\(?:mathbb|mathbf(?=\s*\{?\s*[RZ]))\s*\{?\s*([A-Z])\s*\}?"), r"\\mathbb{\1}"),
+    (re.compile(r"\\(?:mathbb|mathbf(?=\s*(?:\{\s*)?[RZ]))\s*(?:\{\s*)?([A-Z])\s*\}?"), r"\\mathbb{\1}"),
     (re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}"), ""),
-    (re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*\*?\s*\{[^{}]*\}"), " "),
+    (re.compile(r"\\(?:hspace|vspace|phantom|hphantom|mspace|kern)\s*(?:\*\s*)?\{[^{}]*\}"), " "),
     (re.compile(r"\\boxed(?![a-zA-Z])\s*"), ""),
     (re.compile(r"(?<!\\)\\[()\[\]]|\*\*+"), " "),  # marks of formulas and of bold face
     (re.compile(r"(?<=[0-9])(?:\s*\{,\s*\}|,\s*\\!|\\!\s*,)\s*(?=[0-9]{3}(?![0-9]))"), ""),  # thousands
@@ -154,7 +155,7 @@ _BEHIND_ENVIRONMENTS: _Table = (
     ),
     (
         re.compile(
-            r"\\sqrt\s*\[[^\]]*\]|([\[\]])((?:[^\[\],()]|\([^\[\]()]*\))*,(?:[^\[\],()]|\([^\[\]()]*\))*)([\[\]])"
+            r"\\sqrt\s*\[[^\]]{0,60}\]|([\[\]])((?:[^\[\],()]|\([^\[\]()]*\))*,(?:[^\[\],()]|\([^\[\]()]*\))*)([\[\]])"
         ),
         _intervals,
     ),

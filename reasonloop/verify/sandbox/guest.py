@@ -25,11 +25,17 @@ DETAIL_LIMIT = 300
 """Characters; as JSON, and escaped, they are still less than a pipe takes at once (`namespaces`)."""
 ITEM_LIMIT = 64 << 20
 """Bytes of an item: a program and its tests."""
+_ENDS_LOOPS = (StopIteration, StopAsyncIteration)
+"""What tests that call the program through `map`, `filter` or `iter` would take for the end of that loop. There it is a
+RuntimeError, as where a generator raises it."""
 _RAISED = {
     name: kind
     for name, kind in vars(builtins).items()
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError | ExceptionGroup)
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and not issubclass(kind, (UnicodeError, ExceptionGroup, *_ENDS_LOOPS))
 }
+"""What a program's calls raise in the tests, by name"""
 
 
 def serve(requests: int, replies: int) -> None:
@@ -60,7 +66,8 @@ def _reply(replies: int, module: types.ModuleType, request: list[Any]) -> None:
     except WireError as error:
         reply = ["type", str(error)]
     except BaseException as error:  # SystemExit and KeyboardInterrupt are a program's exceptions like any other
-        known = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _RAISED), "RuntimeError")
+        kinds = [] if isinstance(error, _ENDS_LOOPS) else [kind.__name__ for kind in type(error).__mro__]
+        known = next((name for name in kinds if name in _RAISED), "RuntimeError")
         reply = ["raised", known, type(error).__name__[:100], _text(error)]
     try:
         send(replies, reply)
@@ -111,7 +118,9 @@ class Program:
         self._exchange = exchange
         self.calls = 0
         self.raised = ""
-        """The last exception that a call raised"""
+        """The last exception that a call raised, as the program has it"""
+        self.error: Exception | None = None
+        """The same as the tests get it"""
         self.end: Unfinished | None = None
 
     def load(self, source: str) -> None:
@@ -134,7 +143,8 @@ class Program:
             except WireError as error:
                 self._stop("wrong", f"the program sent {error}")
         self.raised = _exception(reply)
-        raise _RAISED.get(reply[1], RuntimeError)(reply[3])
+        self.error = _RAISED.get(reply[1], RuntimeError)(reply[3])
+        raise self.error
 
     def _ask(self, request: list[Any]) -> list[Any]:
         """The reply, which is of one of the two forms that don't end the program."""
@@ -208,8 +218,8 @@ def check(item: Mapping[str, Any], exchange: Callable[[list[Any]], Any]) -> dict
         return _verdict("wrong", f"the program raised {program.raised}")
     except Exception as error:
         what = f"{type(error).__name__}: {_text(error)}"
-        if program.raised.endswith(what):
-            return _verdict("wrong", f"the program raised {what}")
+        if error is program.error:
+            return _verdict("wrong", f"the program raised {program.raised}")
         return _verdict("wrong", f"{what} in {_line(error, item['tests'])}")
     except BaseException as error:
         return _verdict("crashed", f"the tests raised {type(error).__name__}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import select
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,16 @@ from reasonloop.verify.answers import one_line
 from reasonloop.verify.sandbox.wire import WireError, receive, send
 
 GUEST = ("wire", "guest")
+KERNEL = ("kernel", "memory", "seccomp")
 # Takes its modules from its input: no file of the project's has to be readable, or to exist, where it runs. Read from
 # the descriptor, not from sys.stdin, which would read ahead.
 BOOT = """
-import json, os, sys, types
+import os, sys
+if len(sys.argv) > 1:  # while it imports it is killed with its parent; later the end of its input tells it
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]): sys.exit(0)
+import json, types
 def read(n):
     b = b""
     while len(b) < n:
@@ -36,6 +44,15 @@ getattr(module, main)()
 """
 
 
+BOUNDS = {
+    "timeout": (0.05, 86_400),
+    "memory_mib": (64, 1 << 30),
+    "processes": (1, 1 << 20),
+    "scratch_mib": (1, 1 << 20),
+}
+"""Least and most of each limit"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a program may use."""
@@ -43,16 +60,17 @@ class Limits:
     timeout: float = 4.0
     """Seconds from the moment at which the checker has the item; the CPU limit is a second more, for each process"""
     memory_mib: int = 512
-    """Address space of each process"""
+    """Memory of all its processes together (looked at every 10 ms), and address space of each one"""
     processes: int = 8
     """Processes and threads at once, its own included"""
     scratch_mib: int = 16
     """Size of the writable folder, and of a file"""
 
     def __post_init__(self) -> None:
-        for name, least in (("timeout", 0.05), ("memory_mib", 64), ("processes", 1), ("scratch_mib", 1)):
-            if not getattr(self, name) >= least:
-                raise InputError(f"sandbox {name}: got {getattr(self, name)}, expected at least {least}")
+        for name, (least, most) in BOUNDS.items():
+            if not least <= getattr(self, name) <= most:
+                got = getattr(self, name)
+                raise InputError(f"sandbox {name}: got {got}, expected at least {least} and at most {most:,}")
 
 
 def refusal(reason: str, docker: bool = True, what: str = "model-written programs") -> InputError:
@@ -71,8 +89,9 @@ class Interpreter:
     """
 
     def __init__(self, python: Sequence[str], **options: Any) -> None:
+        watched = [str(os.getpid())] if python[0] == sys.executable and sys.platform == "linux" else []
         self._process = subprocess.Popen(
-            [*python, "-S", "-s", "-P", "-B", "-X", "utf8", "-c", BOOT],
+            [*python, "-S", "-s", "-P", "-B", "-X", "utf8", "-c", BOOT, *watched],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from reasonloop.verify.sandbox import guest, kernel, seccomp
+from reasonloop.verify.sandbox import guest, kernel, memory, seccomp
 from reasonloop.verify.sandbox.wire import WireError, receive, send
 
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache")
@@ -39,6 +39,8 @@ _LINUX = (5, 14)
 """The first to count processes by user namespace"""
 _VERDICT_LIMIT = 4096
 """Bytes of a checker's verdict, at most: what a pipe takes whole"""
+_LOOK_SECONDS = 0.01
+"""Between two looks at how much memory a program's processes have together"""
 _START_LIMIT = 20.0
 """Seconds for a checker and a program to be made."""
 _WARM = (
@@ -103,6 +105,7 @@ class Helper:
             kernel.write(self._proc, "self/oom_score_adj", "1000")
         _enter(self._proc, packages)
         kernel.prctl("PR_SET_CHILD_SUBREAPER", 1)  # the checkers' own parents end at once
+        kernel.prctl("PR_SET_PDEATHSIG", 0)  # whose thread started us may end; from here on the end of the input tells
 
     def load(self) -> None:
         """Whatever its forks should have in memory. Called once, when a sandbox seems possible and there is none yet."""
@@ -125,29 +128,40 @@ class Helper:
     def tell(self, checker: int, messages: int, out: int) -> bool:
         """Send the verdict to `out` when everything that ran is gone. False if whoever sends items is gone."""
         try:
-            late = self.wait(messages)
+            ended = self.wait(checker, messages)
         finally:
             kill(checker)
-        if late is None:
+        if ended is None:
             return False
         # Piped through, not read: it quotes the tests, and the next program is a fork of this process. The checker's
         # message is whole or not there, since a pipe takes so short a one at once.
-        if late or os.splice(messages, out, _VERDICT_LIMIT) == 0:
-            verdict = "timeout" if late else "crashed"
-            detail = f"no verdict within {self._limits['timeout']:g} s" if late else "the checker was killed"
+        if ended or os.splice(messages, out, _VERDICT_LIMIT) == 0:
+            verdict, detail = ended or ("crashed", "the checker was killed")
             send(out, ["verdict", {"verdict": verdict, "detail": detail}])
         os.close(messages)
         return True
 
-    def wait(self, messages: int) -> bool | None:
-        """Whether the deadline came before the verdict; None if whoever sends items is gone."""
+    def wait(self, checker: int, messages: int) -> tuple[str, str] | tuple[()] | None:
+        """What came before the checker's verdict: the deadline, or too much memory, as verdict and detail; () if nothing.
+
+        None if whoever sends items is gone.
+        """
         poll = select.poll()
         poll.register(messages, select.POLLIN)
         poll.register(0, 0)  # the end of input only: the item itself is the checker's to read
         if messages not in dict(poll.poll()) or receive(messages) != ["started"]:
             return None
-        ready = dict(poll.poll(self._limits["timeout"] * 1000))
-        return None if ready and messages not in ready else not ready
+        late, most = time.monotonic() + self._limits["timeout"], self._limits["memory_mib"] << 20
+        while (left := late - time.monotonic()) > 0:
+            ready = dict(poll.poll(min(left, _LOOK_SECONDS) * 1000))
+            if ready:
+                return () if messages in ready else None
+            if memory.held(self._proc, checker, most) > most:
+                return (
+                    "crashed",
+                    f"the program ran out of memory: its processes had more than {most >> 20} MiB together",
+                )
+        return "timeout", f"no verdict within {self._limits['timeout']:g} s"
 
     def _start_checker(self) -> tuple[int, int]:
         """(process, pipe of its messages). Forked twice: a process moves its children into a pid namespace only once."""

@@ -29,7 +29,7 @@ from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.sandbox.docker import Docker
-from reasonloop.verify.sandbox.limits import GUEST, Interpreter, Limits, refusal
+from reasonloop.verify.sandbox.limits import GUEST, KERNEL, Interpreter, Limits, refusal
 from reasonloop.verify.sandbox.wire import WireError
 
 Backend = Literal["namespaces", "docker"]
@@ -108,7 +108,7 @@ class Helper(Interpreter):
         # same every time
         super().__init__([sys.executable], stderr=subprocess.DEVNULL, cwd="/", env={"PYTHONHASHSEED": "0"})
         try:
-            self.run([*GUEST, "kernel", "seccomp", "namespaces"], "main")
+            self.run([*GUEST, *KERNEL, "namespaces"], "main")
             self.send(asdict(limits))
             reply = self.receive(START_LIMIT)
         except (EOFError, OSError, WireError) as error:

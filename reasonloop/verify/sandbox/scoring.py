@@ -150,18 +150,19 @@ class _Scorer(namespaces.Helper):
     def _scored(self, process: int, messages: int) -> list[Any]:
         """What the process says, once it is gone. It may be anything, since an answer may have been executed there."""
         try:
-            late = self.wait(messages)
+            ended = self.wait(process, messages)
         finally:
             namespaces.kill(process)
         try:
-            told = None if late else receive(messages, _VERDICT_LIMIT)
+            told = None if ended else receive(messages, _VERDICT_LIMIT)
         except (EOFError, OSError, WireError):
             return ["verdict", "crashed", "the scorer was killed, or ended itself"]
         finally:
             os.close(messages)
         match told:
             case None:
-                return ["verdict", "timeout", f"no score within {self._limits['timeout']:g} s"]
+                verdict, detail = ended or ("crashed", "the scorer sent what is no score")
+                return ["verdict", verdict, detail.replace("no verdict", "no score")]
             case ["score", int() | float() as score]:
                 return ["score", float(score)]
             case ["verdict", str(verdict), str(detail)] if verdict in _VERDICTS:

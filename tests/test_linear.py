@@ -78,7 +78,7 @@ def _uses(variables: set[tuple[str, str]]) -> dict[tuple[str, str], set[Use]]:
     for name, path in modules(ROOT).items():
         text = path.read_text(encoding="utf-8")
         for variable in variables:
-            if f".{variable[1]}" in text:  # by its module's name
+            if f"{variable[0].rpartition('.')[2]}.{variable[1]}." in text:  # by its module's name
                 found.setdefault(variable, set()).update(("search", "full"))
         if name not in homes and not any(f"from {home} import" in text for home in homes):
             continue

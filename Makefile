@@ -26,8 +26,9 @@ quickstart-short: install
 	$(BIN)/reasonloop run quickstart --out runs/quickstart-short \
 	    rl.steps=4 rl.problems_per_step=16 eval.samples=8 eval.problems=24 rft.epochs=1
 
+# a process a core, four at most
 test: install $(BIN)/.smollm2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # the file of a real model for the tests; without its dependencies, which would build a runtime that is not used
 $(BIN)/.smollm2: $(BIN)/.installed

@@ -64,6 +64,10 @@ class OpenSection(Section):
         return dict(self.__pydantic_extra__ or {})
 
 
+SLOTS = 256
+"""Of the native engine, where `engine.slots` is unset"""
+
+
 class EngineOptions(OpenSection):
     """Who samples. All keys beside these are the engine's own options. Of `native`: `slots = 256`, the responses in flight
     at once (a finished response's slot is taken by the next one at once). Those of `vllm` are in docs/vllm.md."""

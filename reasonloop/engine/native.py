@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from reasonloop.config import Sampling
+from reasonloop.config.sections import SLOTS
 from reasonloop.engine.decoder import Capture, Decoder, decoder_for
 from reasonloop.engine.draw import drawn, uniforms
 from reasonloop.engine.protocol import Completion, Done, Request
@@ -38,7 +39,7 @@ class NativeEngine:
     on_token: Callable[[int, np.ndarray], None] | None = None
     """Called with a request's number and its tokens so far, int64 [T], whenever it has one more: for who reads along"""
 
-    def __init__(self, slots: int = 256) -> None:
+    def __init__(self, slots: int = SLOTS) -> None:
         """`slots`: responses in flight at once. Raises InputError where that is no whole number from 1."""
         if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
             raise InputError(f"engine.slots = {slots!r}: expected a whole number of at least 1")

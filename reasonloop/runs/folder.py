@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 from reasonloop import config
 from reasonloop.config import Recipe, flat, stored_recipe
+from reasonloop.config.sections import SLOTS
 from reasonloop.errors import InputError
 from reasonloop.files import partial_of, read_object, write_atomically
 from reasonloop.records import Place
@@ -217,8 +218,10 @@ def differences(recipe: Recipe, folder: Path) -> list[Differing]:
     except (OSError, ValueError) as error:
         raise InputError(f"{stored}: cannot be read: {error}") from None
     here, usual = options_of(recipe), options_of(Recipe())
+    if recipe.engine.name == "native":
+        usual["engine.slots"] = SLOTS
     every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
-    return [one for one in every if one.there != one.here and (one.there is not None or one.here != usual.get(one.key))]
+    return [one for one in every if there.get(one.key, usual.get(one.key)) != here.get(one.key, usual.get(one.key))]
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:

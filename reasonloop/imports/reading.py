@@ -287,7 +287,9 @@ def _padded(row: Row, codec: Codec | None) -> bool:
     pad = None if codec is None else codec.tokenizer.pad_token_id
     stops = frozenset[int]() if codec is None else codec.stop_tokens(())
     for ids, ends in ((row.prompt_tokens, (0, -1)), (row.response_tokens, (-1,))):
-        for end in ends if ids is not None and len(ids) > 1 else ():
+        if ids is None or len(ids) < 2:
+            continue
+        for end in ends:
             last, next_to_it = int(ids[end]), int(ids[1 if end == 0 else -2])
             twice = last == next_to_it and (codec is None or last in stops or last == pad)
             if twice or (last == pad and last not in stops):

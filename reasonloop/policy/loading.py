@@ -78,8 +78,8 @@ def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
     if not has_tokenizer(folder):
         raise InputError(
-            f"model {path}: no tokenizer in it (tokenizer.json, {', '.join(TOKENIZERS[1:])}); expected one beside the weights: "
-            f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
+            f"model {path}: no tokenizer in it (tokenizer.json, {', '.join(TOKENIZERS[1:])}); expected one beside the "
+            f"weights: AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
     return folder
 

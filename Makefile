@@ -37,7 +37,7 @@ $(BIN)/.smollm2: $(BIN)/.installed
 
 # what the plain suite leaves out for want of wandb and trackio
 test-trackers: install
-	@PYTHON="$(BIN)/python" sh tools/test-trackers.sh
+	@PYTHON="$(BIN)/python" sh tools/test-on-top.sh tests/track/test_trackers.py wandb trackio tensorboard
 
 # with the real vLLM, on a CPU, in an environment of its own
 test-vllm: install
@@ -46,7 +46,7 @@ test-vllm: install
 
 # RLoop around the real TRL, on a CPU, in an environment of its own
 test-trl: install
-	@PYTHON="$(BIN)/python" sh tools/test-trl.sh
+	@PYTHON="$(BIN)/python" sh tools/test-on-top.sh tests/with_trl trl==1.16.0
 
 # several processes that learn and sample together, on a CPU (docs/several-gpus.md)
 test-ranks: install

@@ -5,15 +5,13 @@ python benchmarks/tables.py > docs/speed.md
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
 from typing import Any
 
-import simulated
-from pairs import RESULTS
+from cells import digits, machine, ratio, read, seconds, table
+from scale_tables import scale, simulator
 
 HEAD = """# Speed
 
@@ -44,36 +42,6 @@ def main() -> None:
     )
     page = HEAD + "\n" + "\n".join(text for section in sections if (text := section()))
     print(re.sub(r"(?<=\d)%", " %", page), end="")
-
-
-def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
-
-
-def machine(*results: dict[str, Any]) -> str:
-    machines = [(result["machine"]["threads"], result["machine"]["processor"]) for result in results]
-    return "; ".join(dict.fromkeys(f"{count} thread{'s' * (count > 1)}, {name}" for count, name in machines))
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def ratio(result: dict[str, Any]) -> str:
-    """The median of the pairs, with their range."""
-    found = [pair["peer"] / pair["ours"] for pair in result["pairs"]]
-    several = f"{digits(min(found))} to {digits(max(found))}" if len(found) > 1 else "one pair"
-    return f"{digits(result['median_ratio'])} ({several})"
-
-
-def digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 20 else f"{value:.1f}" if value >= 5 else f"{value:.2f}"
-
-
-def seconds(result: dict[str, Any], side: str) -> str:
-    return f"{digits(median(pair[side] for pair in result['pairs']))} s"
 
 
 def summary() -> str:
@@ -375,65 +343,6 @@ def store() -> str:
 {machine(result)}.
 
 {table(("store", "written", "experts selected in", "peak memory"), rows)}"""
-
-
-def scale() -> str:
-    """Nothing while it hasn't been measured."""
-    if not (RESULTS / "scale.json").is_file():
-        return ""
-    found = read("scale")
-    work, parts, sent = found["workload"], found["parts"], found["traffic"]
-    rows = [[name, f"{digits(median(took))} s"] for name, took in parts.items()]
-    stored = [
-        [one["model"], f"{one['rollouts']:,}", f"{one['tokens']:,}", f"{one['bytes'] / one['tokens']:.1f}"]
-        for one in sent["stored"]
-    ]
-    return f"""## More than one process: `scale.py`
-{work["branches"]} explorations side by side on a Ray of this machine against the same in turn ({machine(found)}, in each):
-in turn they take {ratio(found)} times as long, {seconds(found, "peer")} against {seconds(found, "ours")}, for
-{work["steps"]} steps of {work["problems"]} x {work["group"]} responses of the bundled model. The rollouts are the same
-to the bit.
-
-{table(("of it", "seconds"), rows)}
-In that iteration {sent["bytes_out"] / 1e6:.1f} MB of weights went out and {sent["bytes_back"] / 1e6:.1f} MB of text
-came back. One RL run over the {sent["machines"]} machines would have summed its gradients {sent["updates"]} times: at
-least {sent["synchronous_bytes"] / 1e6:,.0f} MB, {digits(sent["times_as_many"])} times as much. What text takes as it is
-stored:
-
-{table(("model", "rollouts", "tokens", "bytes a token"), stored)}
-{ranks(found["ranks"])}"""
-
-
-def ranks(found: dict[str, Any]) -> str:
-    """Two ranks against one process: what they take for each part of a step."""
-    work = found["workload"]
-    rows = [
-        [name, *(f"{digits(took[part])} s" for part in ("load", "sample", "learn"))]
-        for name, took in found["parts"].items()
-    ]
-    return f"""{work["ranks"]} ranks with a thread each (torchrun, FSDP2 over gloo) against {found["peer"]}, an RL step of
-{work["problems"]} x {work["group"]} responses, {work["tokens"]:,} tokens: the one process takes {ratio(found)} times as
-long. Loading is where ranks gather the weights and compare them.
-
-{table(("side", "load", "sample", "learn"), rows)}"""
-
-
-def simulator() -> str:
-    rows = [
-        [
-            one.work,
-            one.part,
-            f"{digits(one.measured)} s",
-            f"{digits(one.simulated)} s",
-            digits(one.simulated / one.measured),
-        ]
-        for one in simulated.compared()
-    ]
-    return f"""## The simulator of a run's hours: `simulated.py`
-`--dry-run` reckons hours with it ([Scale](scale.md)). Here it has the rates of `reasonloop bench` and the work of the
-files above: what it says against what was measured, in seconds.
-
-{table(("work", "part", "measured", "simulated", "simulated / measured"), rows)}"""
 
 
 if __name__ == "__main__":

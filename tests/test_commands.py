@@ -123,7 +123,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         assert main([*argv, "runs/of-verl"]) == 0
-    (here / "runs" / "of-verl-with-evaluations").symlink_to(here / "runs" / "of-verl")
+    (here / "runs" / "of-prime-rl").symlink_to(here / "runs" / "of-verl")
     for study in (ROOT / "evidence").iterdir():  # what they hold is committed, and must not be written by a test
         if study.is_dir():
             shutil.copytree(study, here / "evidence" / study.name)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 METHOD = "import"
 """What stands in config.toml in place of a method"""
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
 BYTES = "UTF-8 bytes"
 """What stands for tokens where there are neither ids nor a tokenizer"""
 
@@ -73,14 +72,14 @@ def _codec(model: str | None) -> Codec | None:
     """Of the model that was named; a folder with a tokenizer alone will do."""
     if model is None:
         return None
+    from reasonloop.policy.asking import quiet
     from reasonloop.policy.codec import Codec
+    from reasonloop.policy.loading import has_tokenizer, unloadable
 
     folder = Path(model)
-    if any((folder / name).is_file() for name in TOKENIZERS) and not (folder / "config.json").is_file():
+    if has_tokenizer(folder) and not (folder / "config.json").is_file():
         from transformers import PretrainedConfig
 
-        from reasonloop.policy.asking import quiet
-        from reasonloop.policy.loading import unloadable
         from reasonloop.policy.tokenizers import load_tokenizer
 
         quiet()

@@ -22,7 +22,10 @@ MOST_AT_ONCE = 1 << 28
 
 PICKLE = "pickles"
 BINARY = "files that are no JSON and no Parquet"
+PACKED = "compressed files (expected: unpacked)"
 EMPTY = "empty files"
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+"""The first bytes of gzip, zstd, bzip2 and xz"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Found:
 
     path: Path
     kind: str
-    """"jsonl", "json", "parquet", or what it is that can't be read (PICKLE, BINARY, EMPTY)"""
+    """"jsonl", "json", "parquet", or what it is that can't be read (PICKLE, PACKED, BINARY, EMPTY)"""
 
 
 def list_files(given: Sequence[Path]) -> list[Path]:
@@ -71,6 +74,8 @@ def kind_of(path: Path) -> Found:
         return Found(path, EMPTY)
     if start.startswith(b"PAR1"):
         return Found(path, "parquet")
+    if start.startswith(_PACKED):
+        return Found(path, PACKED)
     # torch.save makes a zip of a pickle; protocol 2 and later begin with its opcode
     if start.startswith(b"PK\x03\x04") or (start[0] == 0x80 and len(start) > 1 and 2 <= start[1] <= 5):
         return Found(path, PICKLE)

@@ -3,6 +3,8 @@ prime-rl 0.6, OpenRLHF, oat, and JSON Lines of one's own."""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from reasonloop.imports.files import record_digest
 from reasonloop.imports.rows import (
     UNKNOWN,
+    Messages,
     NoRollout,
     Prompt,
     Row,
@@ -25,8 +28,12 @@ from reasonloop.imports.rows import (
     parts_of,
     response_of,
     said_right,
+    says_right,
     step_of,
 )
+
+_MOST_QUOTED = 1 << 18
+"""Characters of messages that are written down as text"""
 
 
 def has(*keys: str, without: tuple[str, ...] = ()) -> Any:
@@ -42,6 +49,26 @@ def prompt_of(value: Any) -> tuple[Prompt, ...]:
         return (clean(value),)
     found = messages_of(value)
     return () if found is None else (found,)
+
+
+def _asked_and_answered(asked: Any, answered: Any) -> tuple[tuple[Prompt, ...], str]:
+    """Prompt and response. Where both are messages that were written down as text, they are read as messages, too."""
+    prompts, asked_turns, turns = prompt_of(asked), _quoted(asked), _quoted(answered)
+    if asked_turns is None:
+        return prompts, response_of(answered)
+    return (*prompts, asked_turns), response_of(answered if turns is None else turns)
+
+
+def _quoted(value: Any) -> Messages | None:
+    """The messages of a text that shows them, as JSON or as Python does."""
+    if not isinstance(value, str) or not value.startswith("[{") or len(value) > _MOST_QUOTED:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return messages_of(read(value))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
 
 
 def _verl(record: Mapping[str, Any], where: Where) -> Rows:
@@ -64,7 +91,7 @@ def _verl(record: Mapping[str, Any], where: Where) -> Rows:
         # a validation's rows have the sum of token scores beside the score; so may a reward function's in training
         evaluation=("reward" in record and not where.within(r".*(?:train|rollout).*", 2))
         or where.within(r"(?:.*[_-])?(?:val|valid|validation|eval)(?:[_-].*)?", 2),
-        own=uid if isinstance(uid, str) else None,
+        own=uid if turn else None,  # any other may be a group's
         turn=(turn[1], int(turn[2])) if turn else None,
     )
 
@@ -73,14 +100,17 @@ def _trl(record: Mapping[str, Any], where: Where) -> Rows:
     # its reward functions' columns, by their names; `advantage` is made of all of them, and their weights are nowhere
     rewards = {key: value for key, value in record.items() if key not in ("step", "prompt", "completion", "advantage")}
     parts = parts_of(rewards)
-    named = [value for name, value in parts.items() if said_right({name: value}) is not None]
-    alone = named if len(named) == 1 else [*parts.values()]
+    # by the columns that there are, not by this row's: a function that had nothing to say leaves its place empty
+    columns = [name for name, value in rewards.items() if value is None or isinstance(value, int | float)]
+    named = [name for name in columns if says_right(name)]
+    alone = named if len(named) == 1 else columns
+    prompts, response = _asked_and_answered(record["prompt"], record["completion"])
     yield Row(
-        prompts=prompt_of(record["prompt"]),
-        response=response_of(record["completion"]),
+        prompts=prompts,
+        response=response,
         step=step_of(record["step"]),
         gold=_first(record, "answer", "solution", "ground_truth"),
-        score=alone[0] if len(alone) == 1 else None,
+        score=parts.get(alone[0]) if len(alone) == 1 else None,
         parts=parts,
         right=said_right(parts),
     )
@@ -180,15 +210,16 @@ def _first(record: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _jsonl(record: Mapping[str, Any], where: Where) -> Rows:
-    response = next((record[key] for key in ("response", "completion", "output", "text") if key in record), None)
+    response = next((record[key] for key in _ANSWERED if key in record), None)
+    prompts, response = _asked_and_answered(_first(record, "messages", "prompt", "input", "question"), response)
     ids = ids_of(record.get("response_tokens"))
     score, parts = number(_first(record, "score", "reward")), record.get("reward_parts")
     parts = parts_of(parts) if isinstance(parts, Mapping) else {}
     named, stated = _first(record, "problem_id", "id"), _first(record, "right", "correct", "is_correct")
     own = record.get("rollout_id")
     yield Row(
-        prompts=prompt_of(_first(record, "messages", "prompt", "input", "question")),
-        response=response_of(response),
+        prompts=prompts,
+        response=response,
         step=step_of(record.get("step")),
         id=None if named is None else str(named),
         gold=_first(record, "answer", "gold", "ground_truth"),
@@ -209,8 +240,9 @@ def _any_of(*keys: str) -> Any:
 
 
 _is_verifiers = has("prompt", "completion", "reward", without=("rollout_id", "task_id", "sample_idx", "step"))
+_ANSWERED = ("response", "completion", "output", "text", "responses", "completions", "outputs")
 _answered, _asked = (
-    _any_of("response", "completion", "output", "text"),
+    _any_of(*_ANSWERED),
     _any_of("messages", "prompt", "input", "question", "problem_id", "id"),
 )
 
@@ -218,7 +250,7 @@ TRAINERS = (
     Trainer("verl", has("input", "output", "step"), _verl, r"(\d+)\.jsonl"),
     Trainer(
         "trl",
-        has("step", "prompt", "completion", without=("reward", "rollout_id")),
+        has("step", "prompt", "completion", without=("rollout_id",)),
         _trl,
         r"completions_(\d+)\.parquet",
         "table",

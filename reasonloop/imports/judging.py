@@ -223,6 +223,8 @@ def headline(reading: Reading) -> str:
     """What was read, for a reader; `reading.counts.lines()` say what became of the rest."""
     steps = sorted({step for _, step in reading.keys})
     told = f"steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else f"step {steps[0]}"
+    if len(steps) <= steps[-1] - steps[0]:
+        told = f"{len(steps):,} of the {told}"
     return (
         f"{reading.trainer}: {reading.counts.read:,} records in {len(reading.files):,} files: {reading.rollouts:,} rollouts "
         f"of {len(reading.matched):,} problems, {told}"

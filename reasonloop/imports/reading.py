@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ import numpy as np
 from reasonloop.errors import InputError
 from reasonloop.imports.counts import NAMED, Counts
 from reasonloop.imports.files import Found, digest, record_digest, records
+from reasonloop.imports.flat import JSONL
 from reasonloop.imports.matching import Codec as MatchingCodec
 from reasonloop.imports.matching import Matcher, Unmatched
 from reasonloop.imports.recognising import recognised
@@ -119,7 +122,7 @@ def find_rollouts(
     reading.scored = all(trainer.scored for _, trainer in chosen)
     seen = Seen()
     try:
-        _read(reading, chosen, seen)
+        _read(reading, given, chosen, seen)
         _check(reading)
     except BaseException:
         reading.close()
@@ -127,6 +130,37 @@ def find_rollouts(
     finally:
         seen.close()
     return reading
+
+
+class _Homes:
+    """Which run of the trainer each step is of: in a folder there may be several, whose steps would be one step here."""
+
+    def __init__(self, given: Sequence[Path]) -> None:
+        self._given = [folder for folder in given if folder.is_dir()]
+        self._of: dict[tuple[Path, bool, int], tuple[Path, str]] = {}
+
+    def expect_one(self, found: Found, trainer: Trainer, key: tuple[bool, int], name: str) -> None:
+        """`key`: (evaluation, step). Raises InputError for a step of two runs, unless they were given by name."""
+        folder = next((folder for folder in self._given if found.path.is_relative_to(folder)), None)
+        if folder is None or trainer is JSONL:
+            return
+        home = _home(found.path, trainer)
+        other, first = self._of.setdefault((folder, *key), (home, name))
+        if other != home:
+            raise InputError(
+                f"{first} and {name}: both have rollouts of step {key[1]}: of two runs? expected the folder or the files of "
+                "one, or each of them by name where they belong together"
+            )
+
+
+def _home(path: Path, trainer: Trainer) -> Path:
+    """What all files of a trainer's run begin with: the folder with what names the step, or that of the files."""
+    names = path.parts
+    for i in reversed(range(max(0, len(names) - 5), len(names))):
+        if trainer.step and re.fullmatch(trainer.step, names[i]):
+            return Path(*names[:i])
+    shard = re.fullmatch(r"(.*?)\d+\.\w+", path.name)  # open-instruct's, of all runs in one folder
+    return path.parent / (shard[1] if shard else "")
 
 
 def _name(path: Path, given: Sequence[Path]) -> str:
@@ -137,9 +171,9 @@ def _name(path: Path, given: Sequence[Path]) -> str:
     return path.name if len(given) == 1 else str(path)
 
 
-def _read(reading: Reading, chosen: Sequence[tuple[Found, Trainer]], seen: Seen) -> None:
+def _read(reading: Reading, given: Sequence[Path], chosen: Sequence[tuple[Found, Trainer]], seen: Seen) -> None:
     """Keeps every rollout; those of evaluations are left out again where they weren't asked for."""
-    matcher = Matcher(reading.problems, reading.asked.match, reading.codec)
+    matcher, homes = Matcher(reading.problems, reading.asked.match, reading.codec), _Homes(given)
     wanted = reading.asked.evaluation or not _hold_training(chosen)
     for number, (found, trainer) in enumerate(chosen):
         where = Where(found.path)
@@ -150,12 +184,14 @@ def _read(reading: Reading, chosen: Sequence[tuple[Found, Trainer]], seen: Seen)
             reading.counts.read += 1
             if isinstance(row, NoRollout):
                 reading.counts.skip(str(row), at)
-            elif repeated or _row_again(row, record, trainer, seen):
+            elif repeated or _row_again(row, record, trainer, seen, (at, told)):
                 reading.counts.skip("repeats", at)
             elif row.evaluation and not wanted:
                 reading.counts.skip("evaluation (--eval takes it)", at)
             else:
-                _keep(reading, matcher, row, (number, line, told))
+                step = _step(row, told, reading, at)
+                homes.expect_one(found, trainer, (row.evaluation, step), reading.files[number])
+                _keep(reading, matcher, row, (number, line, step))
 
 
 def _rows(found: Found, trainer: Trainer, where: Where) -> Iterator[tuple[int, Row | NoRollout, object]]:
@@ -184,27 +220,44 @@ def _file_again(found: Found, trainer: Trainer, step: int | None, seen: Seen) ->
     return seen.again(f"file {step} ".encode() + digest(found))
 
 
-def _row_again(row: Row, record: object, trainer: Trainer, seen: Seen) -> bool:
-    if row.own is not None:
-        return seen.again(f"own {row.own}".encode(errors="backslashreplace"))
+def _row_again(row: Row, record: object, trainer: Trainer, seen: Seen, at: tuple[str, int | None]) -> bool:
+    """Raises InputError for a name that two different rollouts of a step have: so it is none, of a group, say."""
+    where, told = at
+    if row.own is not None:  # a step's: some count from 0 in each
+        name = json.dumps([row.own, row.step if row.step is not None else told, row.evaluation])
+        ids = b"" if row.response_tokens is None else row.response_tokens.tobytes()
+        text = json.dumps(row.response).encode() + ids
+        if seen.again(b"rollout" + name.encode() + text):
+            return True
+        if seen.again(b"own" + name.encode()):
+            raise InputError(
+                f"{where}: its name (rollout_id, uid) {row.own!r} is another rollout's of this step, too, so that repeats "
+                "can't be told; expected a name for each, or none"
+            )
+        return False
     return trainer.repeats == "record" and seen.again(b"record" + record_digest(record))
 
 
-def _keep(reading: Reading, matcher: Matcher, row: Row, at: tuple[int, int, int | None]) -> None:
-    number, line, told = at
-    counts, where, codec = reading.counts, f"{reading.files[number]}:{line}", reading.codec
-    if row.response is None and codec is None:
-        raise InputError(f"{where}: has token ids and no text; expected --model, the model whose tokenizer they are of")
+def _step(row: Row, told: int | None, reading: Reading, where: str) -> int:
+    """`told`: by the file's name or folder"""
+    if None not in (row.step, told) and row.step != told:
+        reading.counts.note("steps that differ from the file's name or folder: the record's counts", where)
     step = row.step if row.step is not None else told if told is not None else reading.asked.step
     if step is None:
         raise InputError(
             f"{where}: nothing tells its step, no key and no name; expected --step N for all such rollouts"
         )
+    return step
+
+
+def _keep(reading: Reading, matcher: Matcher, row: Row, at: tuple[int, int, int]) -> None:
+    number, line, step = at
+    counts, where, codec = reading.counts, f"{reading.files[number]}:{line}", reading.codec
+    if row.response is None and codec is None:
+        raise InputError(f"{where}: has token ids and no text; expected --model, the model whose tokenizer they are of")
     if not 0 <= step <= _MOST_STEP:
         counts.skip(f"steps out of range ({step})", where)
         return
-    if None not in (row.step, told) and row.step != told:
-        counts.note("steps that differ from the file's name or folder: the record's counts", where)
     try:
         asked = (
             codec.decode_whole(row.prompt_tokens) if codec and not row.prompts and row.prompt_tokens is not None else ""
@@ -218,9 +271,30 @@ def _keep(reading: Reading, matcher: Matcher, row: Row, at: tuple[int, int, int 
         counts.note("without a score", where)
     if (gold := _text(row.gold)) is not None and problem.answer and gold != problem.answer.strip():
         counts.note("gold answers that are written otherwise in the task", where)
+    if _padded(row, codec):
+        if codec is None or row.response is None:
+            counts.note("ids that begin or end with one id several times (padding?)", where)
+        else:
+            counts.note("ids with padding: made of the text instead", where)
+            row = replace(row, prompt_tokens=None, response_tokens=None, logprobs=None, sampled=None)
     reading.matched.add(found)
     reading.whole_ids += row.prompt_tokens is not None and row.response_tokens is not None
     reading.spool.keep((row.evaluation, step), Kept(row, found, number, line))
+
+
+def _padded(row: Row, codec: Codec | None) -> bool:
+    """Whether a prompt begins, or prompt or response end, with tokens that only fill a batch up."""
+    pad = None if codec is None else codec.tokenizer.pad_token_id
+    stops = frozenset[int]() if codec is None else codec.stop_tokens(())
+    for ids, ends in ((row.prompt_tokens, (0, -1)), (row.response_tokens, (-1,))):
+        if ids is None or len(ids) < 2:
+            continue
+        for end in ends:
+            last, next_to_it = int(ids[end]), int(ids[1 if end == 0 else -2])
+            twice = last == next_to_it and (codec is None or last in stops or last == pad)
+            if twice or (last == pad and last not in stops):
+                return True
+    return False
 
 
 def _text(gold: object) -> str | None:

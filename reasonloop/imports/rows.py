@@ -136,6 +136,8 @@ def response_of(value: Any) -> str:
         raise NoRollout("no response")
     if not isinstance(value, Sequence):
         raise NoRollout("no text in the response")
+    if value and all(isinstance(text, str) for text in value):
+        raise NoRollout("several responses in a record (expected: a record for each)")
     texts = []
     for message in value:
         if not isinstance(message, Mapping):
@@ -185,12 +187,23 @@ def parts_of(values: Mapping[str, Any]) -> dict[str, float]:
 _SAYS_RIGHT = re.compile(
     r"(?:^|_)(?:correct|correctness|is_correct|accuracy|acc|solved|exact_match)(?:_|$)", re.IGNORECASE
 )
+_OF_ELSE = re.compile(
+    r"(?:^|_)(?:format|formatted|formatting|tags?|think|thinking|reasoning|xml|json|style|structure|length|language|syntax"
+    r"|partial|partially|count|num|not|tools?|calls?|steps?)(?:_|$)",
+    re.IGNORECASE,
+)
+"""Of what else than the answer a part may say that it is right: `correct_format`"""
+
+
+def says_right(name: str) -> bool:
+    """Whether a part of this name is about the answer's being right."""
+    return _SAYS_RIGHT.search(name) is not None and _OF_ELSE.search(name) is None
 
 
 def said_right(parts: Mapping[str, float]) -> bool | None:
     """What a trainer says outright: by a part that is called so (`acc`, `correct_answer`) and is 0 or 1 (or -1). None: there
     is none, or two that differ."""
-    named = {value > 0 for name, value in parts.items() if _SAYS_RIGHT.search(name) and value in (-1.0, 0.0, 1.0)}
+    named = {value > 0 for name, value in parts.items() if says_right(name) and value in (-1.0, 0.0, 1.0)}
     return named.pop() if len(named) == 1 else None
 
 

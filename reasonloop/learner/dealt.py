@@ -15,10 +15,10 @@ import torch.distributed as dist
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.learner.batch import Example
 from reasonloop.learner.critic import Critic
+from reasonloop.learner.in_threads import stream_tokens
 from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import Objective
 from reasonloop.learner.protocol import Measured
-from reasonloop.learner.ranks import stream_tokens
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.stream import TOGETHER, Packing, split_by_tokens
 

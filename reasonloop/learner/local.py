@@ -16,12 +16,12 @@ from reasonloop.kernels.matmul import wide_matmul
 from reasonloop.learner import optimizers
 from reasonloop.learner.batch import Example, token_targets
 from reasonloop.learner.critic import Critic
+from reasonloop.learner.in_threads import InThreads, cut
 from reasonloop.learner.losses import Objective, TokenTargets, loss
 from reasonloop.learner.protocol import Measured
-from reasonloop.learner.ranks import ThreadRanks, cut
 from reasonloop.learner.recompute import recompute
 from reasonloop.policy.policy import Policy, Weights
-from reasonloop.policy.shape import MOST_RANKS
+from reasonloop.policy.shape import MOST_THREADS
 from reasonloop.policy.stream import pack
 
 SUMS = ("loss", "entropy", "logprob", "clipped", "k1", "apart", "kl", "value")
@@ -56,7 +56,7 @@ class LocalLearner:
         critic: Critic | None = None,
     ) -> None:
         self.policy, self.options, self.sampling, self.critic = policy, options, sampling, critic
-        self._ranks, self._checkpointing = ThreadRanks(), checkpointing
+        self._threads, self._checkpointing = InThreads(), checkpointing
         self.trained = self._to_train()
         """What computes losses and gradients"""
         if checkpointing:
@@ -101,7 +101,7 @@ class LocalLearner:
         threads = torch.get_num_threads() if self.policy.device.type == "cpu" and not alone else 1
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
         packing = self.policy.scorer.packing
-        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_RANKS), packing)
+        parts = cut(prompts, responses, self.options.microbatch_tokens, min(threads, MOST_THREADS), packing)
         return [[[examples[i] for i in members] for members in streams] for streams in parts]
 
     def learn(
@@ -137,8 +137,8 @@ class LocalLearner:
             with wide_matmul(policy.device):
                 return self._backward(policy, streams, objective, critic, frozen)
 
-        found = self._ranks.run(self.trained, parts, work)
-        return {name: sum(rank[name] for rank in found) for name in SUMS}
+        found = self._threads.run(self.trained, parts, work)
+        return {name: sum(part[name] for part in found) for name in SUMS}
 
     def _clip(self) -> float:
         """Clips the gradients; their norm before."""

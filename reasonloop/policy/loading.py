@@ -19,7 +19,7 @@ from reasonloop.machine.launch import launched
 from reasonloop.policy import gguf
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
 from reasonloop.policy.asking import alone, quiet
-from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, fetched, hub_name, hub_weights
+from reasonloop.policy.hub import HUB_NAME, SMOLLM2_PIP, TOKENIZERS, fetched, hub_name, hub_weights
 from reasonloop.policy.shape import Shape
 from reasonloop.policy.stored import StoredWeights, stored_weights
 from reasonloop.policy.tokenizers import load_tokenizer
@@ -27,7 +27,6 @@ from reasonloop.written.known import check
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
 """Files that a tokenizer is made of: a folder has at least one of them"""
 _POINTER = b"version https://git-lfs"
 
@@ -74,12 +73,17 @@ def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
         return folder
     if not (folder / "config.json").is_file():
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
-    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
+    if not has_tokenizer(folder):
         raise InputError(
-            f"model {path}: no tokenizer in it ({', '.join(_TOKENIZERS[:3])}); expected one beside the weights: "
-            f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
+            f"model {path}: no tokenizer in it (tokenizer.json, {', '.join(TOKENIZERS[1:])}); expected one beside the "
+            f"weights: AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
     return folder
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a file of a tokenizer lies in a folder."""
+    return any(path.is_file() for pattern in TOKENIZERS for path in folder.glob(pattern))
 
 
 def adapter_base(folder: Path, above: tuple[Path, ...] = ()) -> str:
@@ -113,7 +117,7 @@ def tokenizer_folder(path: str | Path) -> Path:
 
 def _brings_tokenizer(folder: Path) -> bool:
     """Whether it is an adapter with a tokenizer of its own."""
-    return is_adapter(folder) and any(any(folder.glob(pattern)) for pattern in _TOKENIZERS)
+    return is_adapter(folder) and has_tokenizer(folder)
 
 
 def _expect_whole(path: str, files: Sequence[Path]) -> None:

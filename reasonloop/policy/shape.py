@@ -18,7 +18,7 @@ PREFILL_TOKENS = 4096
 """Prompt tokens computed at once, ahead of free slots. What all prompts begin with is computed once in each such batch, so
 that few and large ones are good; keys and values of waiting prompts cost memory, so that there is a bound."""
 
-MOST_RANKS = 4
+MOST_THREADS = 4
 """Threads at most that learn side by side on a CPU: each holds gradients of its own"""
 
 

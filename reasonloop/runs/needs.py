@@ -13,7 +13,7 @@ from reasonloop.config import LoraSettings, Recipe
 from reasonloop.policy.shape import (
     CHUNK_ELEMENTS,
     GPU_CHUNK_ELEMENTS,
-    MOST_RANKS,
+    MOST_THREADS,
     PREFILL_TOKENS,
     SCORED_AT_ONCE,
     Shape,
@@ -210,7 +210,7 @@ def _update(plan: Plan, need: Need, stage: str) -> Need:
         or (stage == "explore" and recipe.rl.objective == "ppo")
     )
     if plan.device == "cpu" and not alone:
-        need.add("gradients", (min(plan.threads, MOST_RANKS) - 1) * trained * FLOAT32)
+        need.add("gradients", (min(plan.threads, MOST_THREADS) - 1) * trained * FLOAT32)
     if plan.shares(stage) > 1:  # two layers at once and the tables, whole, with their gradients
         need.add("gathered", 2 * element * (2 * shape.layer + shape.tables))
     elif element < FLOAT32:

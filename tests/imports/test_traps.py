@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from byte_model import byte_model
 from writers import PAD, SYSTEM, Made, encoded, nemo, open_instruct, template, verl
 
 from reasonloop.errors import InputError
-from reasonloop.imports.judging import Imported, judged
+from reasonloop.imports.judging import Imported, headline, judged
 from reasonloop.imports.matching import Matcher, questions
 from reasonloop.imports.reading import Asked, find_rollouts
 from reasonloop.imports.rows import Row
@@ -53,6 +54,10 @@ def written(path: Path, *rows: Any) -> Path:
 
 def of_verl(text: str | None = RIGHT, **more: Any) -> dict[str, Any]:
     return {"input": "user\n7 + 2 = ?\nassistant\n", "output": text, "gts": "9", "score": 1.0, "step": 1, **more}
+
+
+def of_own(text: object = RIGHT, **more: Any) -> dict[str, Any]:
+    return {"prompt": "7 + 2 = ?", "response": text, "step": 1, **more}
 
 
 class Read:
@@ -115,6 +120,8 @@ def test_pickles_are_never_loaded(tmp_path: Path, pool: VerifierPool, capfd: pyt
 
 
 def test_what_holds_no_rollouts_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress(json.dumps(of_verl()).encode()))
+    assert "compressed" in refused(tmp_path / "1.jsonl.gz")
     (tmp_path / "rank_0.bin").write_bytes(b"\x90")
     assert "rank_0.bin" in refused(tmp_path / "rank_0.bin")
     assert "no texts" in refused(written(tmp_path / "s.jsonl", {"traj_idx": 0, "steps": [], "total_reward": 1.0}))
@@ -275,8 +282,42 @@ def test_equal_texts_are_repeats_only_where_nothing_tells_them_apart(tmp_path: P
     assert len(found.rollouts) == 2
     assert found.counts.skipped == {"repeats": 2}
     assert len(Read(pool, tmp_path / "a", tmp_path / "a" / "1.jsonl").rollouts) == 2
-    ids = [of_verl(uid="u_0_0"), of_verl(uid="u_1_0"), of_verl("other", uid="u_0_0")]
-    assert len(Read(pool, written(tmp_path / "c" / "1.jsonl", *ids)).rollouts) == 2
+    ids = [of_verl(uid="u_0_0"), of_verl(uid="u_1_0"), of_verl(uid="u_0_0"), of_verl(uid="group"), of_verl(uid="group")]
+    assert len(Read(pool, written(tmp_path / "c" / "1.jsonl", *ids)).rollouts) == 4
+
+
+def test_a_name_is_of_one_rollout_in_a_step(tmp_path: Path, pool: VerifierPool) -> None:
+    """Some trainers count from 0 in each step; and what two rollouts of a step have is no name of either."""
+    rows = [of_own(rollout_id=0), of_own(WRONG, rollout_id=1), of_own(rollout_id=0, step=2), of_own(rollout_id=0)]
+    found = Read(pool, written(tmp_path / "a.jsonl", *rows), asked=Asked("jsonl"))
+    assert [r.step for r in found.rollouts] == [1, 1, 2]
+    assert found.counts.skipped == {"repeats": 1}
+    path = written(tmp_path / "b.jsonl", *rows, of_own(WRONG, rollout_id=0))
+    assert "b.jsonl:5: its name" in refused(path, asked=Asked("jsonl"))
+
+
+def test_two_runs_in_a_folder_are_not_one(tmp_path: Path, pool: VerifierPool) -> None:
+    one, two = (written(tmp_path / run / "1.jsonl", of_verl(text)) for run, text in (("a", RIGHT), ("b", WRONG)))
+    told = refused(tmp_path)
+    assert "a/1.jsonl and b/1.jsonl: both have rollouts of step 1" in told
+    assert len(Read(pool, one.parent).rollouts) == 1
+    assert len(Read(pool, one, two).rollouts) == 2  # by name they are meant
+    shards = tmp_path / "shards"
+    for name in ("x_rollouts_000000", "x_rollouts_000001", "y_rollouts_000000"):
+        open_instruct(tmp_path / name, [Made(ONE, name, 1, False)], Random(0))
+        shards.mkdir(exist_ok=True)
+        next((tmp_path / name).glob("*_rollouts_*")).rename(shards / f"{name}.jsonl")
+    codec = Codec.load(byte_model(tmp_path / "bytes"))
+    assert "x_rollouts_000000.jsonl and y_rollouts_000000.jsonl" in refused(shards, codec=codec)
+    (shards / "y_rollouts_000000.jsonl").unlink()
+    assert len(Read(pool, shards, codec=codec).rollouts) == 2
+
+
+def test_steps_that_are_not_there_are_told(tmp_path: Path, pool: VerifierPool) -> None:
+    for step in (1, 2, 4):
+        written(tmp_path / f"{step}.jsonl", of_verl(step=step))
+    with find_rollouts([tmp_path], (ONE,)) as reading:
+        assert headline(reading).endswith("3 rollouts of 1 problems, 3 of the steps 1 to 4")
 
 
 def test_one_score_for_several_outputs_was_earned_by_the_last(tmp_path: Path, pool: VerifierPool) -> None:
@@ -352,7 +393,54 @@ def test_scores_are_trusted_by_a_rule(tmp_path: Path, pool: VerifierPool) -> Non
             Rule.parse(wrong)
 
 
+def of_trl(text: object = RIGHT, **rewards: Any) -> dict[str, Any]:
+    return {"step": 1, "prompt": "7 + 2 = ?", "completion": text, "advantage": 0.0, **rewards}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "scores"),
+    [
+        ({"reward": 1.0}, {"reward": 0.0}, [1.0, 0.0]),
+        ({"xml_reward_func": 0.5, "correctness_reward_func": 2.0}, {"xml_reward_func": 0.5, "correctness_reward_func": 0.0},
+         [2.0, 0.0]),
+        ({"correct_format": 0.0, "r": 1.0}, {"correct_format": 1.0, "r": 0.0}, None),
+        ({"think_accuracy": 0.0, "countdown_accuracy": 1.0}, {"think_accuracy": 1.0, "countdown_accuracy": 0.0}, [1.0, 0.0]),
+        ({"style": 0.0, "accuracy": 1.0}, {"style": 1.0, "accuracy": None}, [1.0, None]),
+        ({"r": 1.0, "s": None}, {"r": None, "s": 1.0}, None),
+        ({"r": 1.0, "note": "x"}, {"r": 0.0, "note": "y"}, [1.0, 0.0]),
+    ],
+)  # fmt: skip
+def test_the_reward_is_of_the_right_function(
+    tmp_path: Path, pool: VerifierPool, right: dict[str, Any], wrong: dict[str, Any], scores: list[float | None] | None
+) -> None:
+    """By its column's name, whatever stands in the row at hand; where that leaves a choice there is none."""
+    rows = [of_trl(RIGHT, **right), of_trl(WRONG, **wrong)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "completions_00001.parquet")
+    found = Read(pool, tmp_path)
+    assert [None if math.isnan(r.reward) else r.reward for r in found.rollouts] == (scores or [None, None])
+    assert found.agreement.table().agreement == (1.0 if scores else None)
+
+
 # ids
+
+
+def test_padding_is_no_part_of_ids(tmp_path: Path, pool: VerifierPool, codec: Codec) -> None:
+    asked, said = [*b"7 + 2 = ?"], [*RIGHT.encode(), 257]
+    whole = of_own(prompt_tokens=asked, response_tokens=said, logprobs=[-0.5] * len(said))
+    rows = [
+        whole,
+        whole | {"prompt_tokens": [PAD, PAD, *asked]},
+        whole | {"response_tokens": [*said, PAD], "logprobs": [-0.5] * (len(said) + 1)},
+        whole | {"response_tokens": [*said, 257, 257]},
+    ]
+    path = written(tmp_path / "a.jsonl", *rows)
+    found = Read(pool, path, asked=Asked("jsonl"), codec=codec)
+    assert {len(r.response_tokens) for r in found.rollouts} == {len(said)}
+    assert not any(PAD in r.prompt_tokens for r in found.rollouts)
+    assert [bool(np.isnan(r.logprobs).any()) for r in found.rollouts] == [False, True, True, True]
+    assert found.counts.noted["ids with padding: made of the text instead"] == 3
+    noted = Read(pool, path, asked=Asked("jsonl")).counts.noted  # nothing says what the ids are
+    assert noted["ids that begin or end with one id several times (padding?)"] == 2
 
 
 def test_ids_that_are_not_whole_are_made_of_the_text(tmp_path: Path, pool: VerifierPool, codec: Codec) -> None:
@@ -415,6 +503,22 @@ def test_end_tokens_say_that_a_response_ended_and_are_no_text(tmp_path: Path, po
 
 
 # forms of messages
+
+
+@pytest.mark.parametrize("written_down", [json.dumps, str])
+def test_messages_that_became_text(tmp_path: Path, pool: VerifierPool, written_down: Any) -> None:
+    asked, said = ([{"role": r, "content": c}] for r, c in (("user", "7 + 2 = ?"), ("assistant", RIGHT)))
+    rows = [{"step": 1, "prompt": written_down(asked), "completion": written_down(said), "acc": 1.0, "advantage": 0.0}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "completions_00001.parquet")
+    assert [r.text for r in Read(pool, tmp_path).rollouts] == [RIGHT]
+    path = written(tmp_path / "own.jsonl", of_own(written_down(said)), of_own(RIGHT, prompt=written_down(asked)))
+    assert [r.text for r in Read(pool, path, asked=Asked("jsonl")).rollouts] == [written_down(said), RIGHT]
+
+
+def test_several_responses_in_a_record_are_refused(tmp_path: Path) -> None:
+    for key in ("response", "responses", "completions"):
+        path = written(tmp_path / "a.jsonl", {"prompt": "7 + 2 = ?", key: [RIGHT, WRONG], "step": 1})
+        assert "several responses in a record" in refused(path, asked=Asked("jsonl"))
 
 
 def test_contents_in_parts_thoughts_and_halves_of_pairs(tmp_path: Path, pool: VerifierPool) -> None:

@@ -1,8 +1,8 @@
-"""Data-parallel ranks in threads: an update's streams side by side.
+"""Data parallelism in threads: an update's streams side by side.
 
 On a CPU a forward and backward pass is matrix products with memory-bound passes between them, and its threads wait for one
-another at every operation. Two streams of half the size, a core each, don't wait. Each rank has a module tree of its own on
-the same weights, so that gradients are summed apart, and then in a fixed order: the result is the same in every run.
+another at every operation. Two streams of half the size, a core each, don't wait. Each has a module tree of its own on the
+same weights, so that gradients are summed apart, and then in a fixed order: the result is the same in every run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 
 from reasonloop.policy.copies import copied
 from reasonloop.policy.policy import Policy
-from reasonloop.policy.shape import MOST_RANKS
+from reasonloop.policy.shape import MOST_THREADS
 from reasonloop.policy.stream import TOGETHER, Packing, common_prefix, split_by_tokens
 
 WORTH = 1.1
-"""Cutting an update up repeats prompts and what all prompts begin with: not where the longest rank, times the ranks, is
+"""Cutting an update up repeats prompts and what all prompts begin with: not where the longest part, times the parts, is
 longer than the whole by this"""
 
 StreamT = TypeVar("StreamT")
@@ -28,24 +28,28 @@ ResultT = TypeVar("ResultT")
 
 
 def cut(
-    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], limit: int, ranks: int, packing: Packing = TOGETHER
+    prompts: Sequence[np.ndarray],
+    responses: Sequence[np.ndarray],
+    limit: int,
+    threads: int,
+    packing: Packing = TOGETHER,
 ) -> list[list[list[int]]]:
-    """Indices of the pairs by rank and stream: one rank, or `ranks` of them where that is worth it.
+    """Indices of the pairs by part and stream: one part, or one for each of `threads` where that is worth it.
 
     The streams that are worked on at the same time have at most `limit` tokens together (a single longer pair excepted).
     """
     whole = split_by_tokens(prompts, responses, limit, packing)
-    if ranks < 2 or len(prompts) < ranks:
+    if threads < 2 or len(prompts) < threads:
         return [whole]
     total = sum(stream_tokens(prompts, responses, members, packing) for members in whole)
     rounds = len(whole)
-    size = max(1, total // (rounds * ranks))
-    while size <= limit // ranks:
+    size = max(1, total // (rounds * threads))
+    while size <= limit // threads:
         streams = split_by_tokens(prompts, responses, size, packing)
-        if len(streams) == rounds * ranks:
-            dealt = [streams[rank::ranks] for rank in range(ranks)]
-            longest = max(sum(stream_tokens(prompts, responses, one, packing) for one in rank) for rank in dealt)
-            return dealt if longest * ranks <= WORTH * total else [whole]
+        if len(streams) == rounds * threads:
+            parts = [streams[i::threads] for i in range(threads)]
+            longest = max(sum(stream_tokens(prompts, responses, one, packing) for one in part) for part in parts)
+            return parts if longest * threads <= WORTH * total else [whole]
         size += 1 + size // 50
     return [whole]
 
@@ -62,7 +66,7 @@ def stream_tokens(
     return prefix + own + sum(len(responses[i]) - 1 for i in members)
 
 
-class ThreadRanks:
+class InThreads:
     """Threads that each work on a stream, with an equal share of torch's threads."""
 
     def __init__(self) -> None:
@@ -74,11 +78,11 @@ class ThreadRanks:
         parts: Sequence[Sequence[StreamT]],
         work: Callable[[Policy, Sequence[StreamT]], ResultT],
     ) -> list[ResultT]:
-        """`work(policy, streams)` for each rank's streams at the same time; all gradients are then in `policy`'s."""
+        """`work(policy, streams)` for each part's streams at the same time; all gradients are then in `policy`'s."""
         if len(parts) == 1:
             return [work(policy, parts[0])]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(MOST_RANKS - 1, "learner")
+            self._pool = ThreadPoolExecutor(MOST_THREADS - 1, "learner")
         threads = torch.get_num_threads()
         twins = [_twin(policy) for _ in parts[1:]]
         torch.set_num_threads(max(1, threads // len(parts)))
@@ -89,7 +93,7 @@ class ThreadRanks:
             try:
                 results = [work(policy, parts[0])]
             finally:
-                for other in others:  # nobody may go on with the weights while a rank reads them
+                for other in others:  # nobody may go on with the weights while another reads them
                     other.exception()
             results += [other.result() for other in others]
         finally:

@@ -13,9 +13,9 @@ from tiny_models import tiny_policy, tokens
 
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.learner.batch import Example
+from reasonloop.learner.in_threads import cut, stream_tokens
 from reasonloop.learner.local import LocalLearner
 from reasonloop.learner.losses import OBJECTIVES
-from reasonloop.learner.ranks import cut, stream_tokens
 from reasonloop.policy.stream import pack, split_by_tokens
 
 
@@ -42,24 +42,24 @@ def pairs(
     st.integers(1, 600), st.integers(1, 4),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_ranks_share_all_the_work_evenly_within_the_limit(
-    seed: int, prompts: int, each: int, longest: int, shared: int, limit: int, ranks: int
+def test_threads_share_all_the_work_evenly_within_the_limit(
+    seed: int, prompts: int, each: int, longest: int, shared: int, limit: int, threads: int
 ) -> None:
     of_prompts, of_responses = pairs(seed, prompts, each, longest, shared)
 
     def size(members: list[int]) -> int:
         return len(pack([of_prompts[i] for i in members], [of_responses[i] for i in members]).tokens)
 
-    dealt = cut(of_prompts, of_responses, limit, ranks)
-    assert len(dealt) in (1, ranks)
-    assert sorted(i for rank in dealt for stream in rank for i in stream) == list(range(len(of_prompts)))
-    for members in (stream for rank in dealt for stream in rank):
+    dealt = cut(of_prompts, of_responses, limit, threads)
+    assert len(dealt) in (1, threads)
+    assert sorted(i for part in dealt for stream in part for i in stream) == list(range(len(of_prompts)))
+    for members in (stream for part in dealt for stream in part):
         assert stream_tokens(of_prompts, of_responses, members) == size(members)
         assert size(members) <= limit // len(dealt) or len(members) == 1
     if len(dealt) > 1:
-        assert len({len(rank) for rank in dealt}) == 1
+        assert len({len(part) for part in dealt}) == 1
         whole = sum(map(size, split_by_tokens(of_prompts, of_responses, limit)))
-        assert max(sum(map(size, rank)) for rank in dealt) * ranks <= 1.1 * whole
+        assert max(sum(map(size, part)) for part in dealt) * threads <= 1.1 * whole
 
 
 def examples(seed: int) -> list[Example]:
@@ -86,7 +86,7 @@ def gradients(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> tuple
 
 
 @pytest.mark.parametrize("kind", ["llama_tied", "qwen3", "gemma2_softcap", "gpt2"])
-def test_two_ranks_have_the_gradients_of_one(kind: str, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_have_the_gradients_of_one(kind: str, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     of = examples(1)
     assert len(cut([e.prompt for e in of], [e.response for e in of], 400, 2)) == 2
     measured, alone = gradients(kind, 1, monkeypatch)
@@ -99,7 +99,7 @@ def test_two_ranks_have_the_gradients_of_one(kind: str, two_threads: None, monke
     assert torch.get_num_threads() == 2
 
 
-def test_an_error_in_a_rank_is_the_update_s(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_thread_is_the_update_s(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = LocalLearner(tiny_policy("llama"), Optimizer(microbatch_tokens=400), Sampling())
     broken = [
         *examples(1)[:-1],

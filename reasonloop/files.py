@@ -152,7 +152,10 @@ def make_folder(folder: Path) -> None:
     """It is there, and is after a crash."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
         fsync(folder.parent)
 
 

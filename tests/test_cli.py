@@ -676,7 +676,7 @@ def test_output_that_nobody_can_take(shell: str, said: str, unbuffered: str, fin
     assert done.stderr.strip() == said
 
 
-@pytest.mark.parametrize(("name", "text"), [("state.json", '{"stage"'), ("state.json", "[]"), ("evals/base.json", "{")])
+@pytest.mark.parametrize(("name", "text"), [("state.json", '{"stage"'), ("state.json", "[]")])
 def test_a_damaged_file_of_a_run_is_named(
     name: str, text: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -686,6 +686,15 @@ def test_a_damaged_file_of_a_run_is_named(
         line = refusal(capsys, *argv)
         assert line.startswith(f"{run / name}: damaged (")
         assert "expected a JSON object" in line
+
+
+def test_a_damaged_evaluation_is_named(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "evals" / "base.json").write_text("{")
+    for argv in (["run", recipe_file(), "rl.steps=2", "--out", run], ["compare", run]):
+        assert main([str(argument) for argument in argv]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"reasonloop: {run / 'evals' / 'base.json'}: cut: 1 bytes of ")
 
 
 def test_a_result_file_that_cannot_be_written_is_refused_before_the_work(

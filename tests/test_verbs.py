@@ -26,6 +26,7 @@ from reasonloop.evaluation.evaluate import _read_blocks
 from reasonloop.policy.policy import Policy, Weights
 from reasonloop.store.database import query
 from reasonloop.tasks import load_task
+from reasonloop.written.digests import sealed
 
 OPTIONS = "&".join(f"{key}={json.dumps(value)}" for key, value in TASK.items() if key != "name")
 COUNTDOWN = f"countdown?{OPTIONS}"
@@ -111,7 +112,7 @@ def test_a_damaged_file_is_named(name: str, finished: Path, tmp_path: Path, caps
     subprocess.run(["cp", "-r", finished, tmp_path / "run"], check=True)
     (tmp_path / "run" / name).write_bytes((finished / name).read_bytes()[:-20])
     assert main(["query", str(tmp_path / "run"), "SELECT 1"]) == 1
-    assert f"{name}: damaged" in capsys.readouterr().err
+    assert f"{name}: cut: " in capsys.readouterr().err
 
 
 def test_eval_repeats_the_run_to_the_byte(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,11 +182,11 @@ def test_a_run_whose_training_rows_only_demonstrate_in_part(here: Path) -> None:
 
 def test_an_evaluation_that_was_cut_off_before_texts_were_kept_begins_anew(tmp_path: Path) -> None:
     saved = tmp_path / "base.partial"
-    new, old = '{"id": "a", "rollouts": []}\n', '{"id": "b", "n": 4, "correct": 1}\n'
-    for text, rows in ((new * 2 + old, 2), (old * 4, 0), (new * 3, 2)):
-        saved.write_text(text)
-        assert len(_read_blocks(saved, 2)) == rows
-        assert saved.read_text() == new * rows
+    new, old = [sealed({"id": one, "rollouts": []}) for one in "abc"], '{"id": "b", "n": 4, "correct": 1}\n'
+    for lines, rows in (([*new[:2], old], 2), ([old] * 4, 0), (new, 2), ([new[1], *new], 0)):
+        saved.write_text("".join(lines))
+        assert len(_read_blocks(saved, 2, ["a", "b", "c"])) == rows
+        assert saved.read_text() == "".join(new[:rows])
 
 
 # sample

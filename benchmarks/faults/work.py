@@ -29,7 +29,7 @@ PLANS: dict[str, list[str]] = {
     ],
     "short": [
         *("rloop.iterations=1", "rl.steps=2", "rloop.vanilla=false", "eval.samples=1", "eval.explored=false"),
-        *("rft.epochs=1"),
+        "rft.epochs=1",
     ],
 }
 """Recipes of the campaign, by name: options over `run_fixtures.small_recipe`"""

@@ -219,6 +219,10 @@ class Codec:
         """The tokens of a text that ends responses. Raises InputError for one that no response can say."""
         if not text:
             raise InputError("sampling.stop: '' is in every response; expected a text")
+        if "\ufffd" in text:  # decoders take characters back for it, which no tail shows (`engine.stop_text`)
+            raise InputError(
+                f"sampling.stop: {text!r} has U+FFFD, the sign for what is no text; expected a text without"
+            )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         if self.tokenizer.unk_token_id in ids:
             raise InputError(f"sampling.stop: {text!r} is unknown to this tokenizer; expected a text of its tokens")

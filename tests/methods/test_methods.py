@@ -628,7 +628,10 @@ def test_a_product_that_was_deleted_is_not_made_again(tmp_path: Path, capsys: py
     out = run(tmp_path, "method=sft")
     (out / "model" / "config.json").unlink()
     assert main(["run", str(recipe_file()), "method=sft", "--out", str(out)]) == 1
-    assert "model has been deleted; of a finished run nothing else is left" in capsys.readouterr().err
+    assert (
+        "config.json: lost: not what the run has written. Restore it from a copy; a finished run keeps"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_exploration_goes_on_where_its_budget_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from run_fixtures import small_recipe, weak_model
 
-import reasonloop.runs.checkpoints as checkpoints
 import reasonloop.runs.fit as fit
+import reasonloop.written.ledger as ledger
 from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.config import Recipe
@@ -170,12 +170,12 @@ def test_checkpoints_take_what_was_planned(name: str, tmp_path: Path, monkeypatc
     """The largest sum of all files in checkpoints/ as a run goes on, links counted once; a tokenizer is a few KB."""
     file, out, found = small_recipe(tmp_path), tmp_path / "run", [0.0]
 
-    def looked(partial: Path, folder: Path, do: Any = checkpoints.replace_folder) -> None:
+    def looked(partial: Path, folder: Path, do: Any = ledger.replace_folder) -> None:
         inodes = {path.stat().st_ino: path.stat().st_size for path in folder.parent.rglob("*") if path.is_file()}
         found[0] = max(found[0], sum(size for size in inodes.values() if size > 30_000))
         do(partial, folder)
 
-    monkeypatch.setattr(checkpoints, "replace_folder", looked)
+    monkeypatch.setattr(ledger, "replace_folder", looked)
     assert main(["run", str(file), *PLANS[name], "--out", str(out)]) == 0
     recipe = Recipe.model_validate(
         {k: v for k, v in tomllib.loads((out / "config.toml").read_text()).items() if k != "ran_on"}

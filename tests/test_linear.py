@@ -15,14 +15,17 @@ from counted import Work, counted
 from house import ROOT, modules, tree
 
 from reasonloop.analysis.lexicon import LEXICON
+from reasonloop.imports.recognising import KNOWN
 from reasonloop.verify.answers import _kept_forms
 
+STEPS = [trainer.step for trainer in KNOWN if trainer.step]
 METHODS = ("match", "fullmatch", "search", "finditer", "findall", "sub", "subn", "split")
 MADE_ELSEWHERE = {
     "reasonloop.analysis.behaviours._matches": [entry.pattern for entry in LEXICON],
     "reasonloop.verify.answers._kept_forms": [_kept_forms().pattern],
-    "reasonloop.imports.rows.step": [],  # of the names of files, which have 255 bytes
-    "reasonloop.imports.rows.within": [],
+    "reasonloop.imports.rows.step": STEPS,
+    "reasonloop.imports.reading._home": STEPS,
+    "reasonloop.imports.rows.within": [],  # of the names of files, which have 255 bytes
 }
 """Patterns that are no constants where they are used"""
 Site = tuple[str, str, int, Use]

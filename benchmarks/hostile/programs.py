@@ -320,7 +320,17 @@ def campaign(
     seed: int = 0, deadline: float = 2.0, workers: int = 2, normals: int = 120, families: Sequence[str] = ()
 ) -> dict[str, Any]:
     """What came of all programs (or those of some families), as plain JSON. Counts that should be 0: forged, escaped,
-    canaries, left_running, lost."""
+    canaries, left_running, lost.
+
+    In a process of its own, whose children are the campaign's alone.
+    """
+    words = [sys.executable, __file__, "--seed", str(seed), "--deadline", str(deadline), "--workers", str(workers)]
+    words += ["--normals", str(normals), "--families", *families]
+    found: dict[str, Any] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+    return found
+
+
+def _campaign(seed: int, deadline: float, workers: int, normals: int, families: Sequence[str]) -> dict[str, Any]:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what is left running becomes this process's own
     with tempfile.TemporaryDirectory() as folder:
         canaries = Canaries(folder)
@@ -358,7 +368,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deadline", type=float, default=2.0)
     parser.add_argument("--workers", type=int, default=2)
-    print(json.dumps(campaign(**vars(parser.parse_args())), indent=1))
+    parser.add_argument("--normals", type=int, default=120, help="programs that are what they seem to be")
+    parser.add_argument("--families", nargs="*", default=[], choices=FAMILIES, help="those to run (else all)")
+    print(json.dumps(_campaign(**vars(parser.parse_args())), indent=1))
 
 
 if __name__ == "__main__":

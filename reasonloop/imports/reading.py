@@ -159,7 +159,7 @@ def _home(path: Path, trainer: Trainer) -> Path:
     for i in reversed(range(max(0, len(names) - 5), len(names))):
         if trainer.step and re.fullmatch(trainer.step, names[i]):
             return Path(*names[:i])
-    shard = re.fullmatch(r"(.*?)\d+\.\w+", path.name)  # open-instruct's, of all runs in one folder
+    shard = re.fullmatch(r"(.*?)(?<!\d)\d+\.\w+", path.name)  # open-instruct's, of all runs in one folder
     return path.parent / (shard[1] if shard else "")
 
 

@@ -316,7 +316,7 @@ def test_damaged_digests_are_named_by_their_line(tmp_path: Path) -> None:
 # disks
 
 
-@pytest.mark.parametrize(("mode", "at", "seed"), [(FULL, 130, 0), (BROKEN, 190, 0), (CUT, 205, 3)])
+@pytest.mark.parametrize(("mode", "at", "seed"), [(FULL, 130, 0), (BROKEN, 180, 0), (CUT, 205, 3)])
 def test_a_disk_that_goes_wrong_costs_nothing(mode: str, at: int, seed: int, tmp_path: Path) -> None:
     """A few of what benchmarks/faults/disk.py tries: all operations in all modes."""
     case = Case(tmp_path)

@@ -4,7 +4,7 @@
     python benchmarks/before.py --before ../before
 
 The checkouts take turns, each in processes of its own; a round is the steps of one run, the first step left out. The steps
-do the same work if nothing has changed: "same" says whether all their metrics but the times are equal.
+do the same work if nothing has changed: "same" says whether all metrics that both write, but the times, are equal.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def measure(name: str, before: Path, pairs: int, threads: int) -> dict[str, Any]
     commit = subprocess.run(["git", "-C", before, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     workload = {"name": name, "recipe": recipe, "steps": count}
     peer = f"commit {commit.stdout.strip()}"
-    return paired(found["ours"], found["before"], peer, workload, same=told[ROOT] == told[before])
+    both = list(zip(told[ROOT], told[before], strict=True))
+    same = all(ours[name] == theirs[name] for ours, theirs in both for name in ours.keys() & theirs.keys())
+    return paired(found["ours"], found["before"], peer, workload, same=same)
 
 
 def main() -> None:

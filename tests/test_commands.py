@@ -26,6 +26,7 @@ from tiny_models import tiny_policy
 
 from reasonloop.cli import main
 from reasonloop.config import LoraSettings
+from reasonloop.policy import hub
 
 ROOT = Path(__file__).parent.parent
 GENERATED = {"cli.md", "recipes.md", "log.md"}
@@ -149,6 +150,14 @@ REFUSED = {line for line in all_commands() if line.split("#")[0].split() == ["re
 def lacking(argv: list[str]) -> bool:
     """Whether it is for a tracker that isn't installed; `make test-trackers` is for those."""
     return argv[0] == "track" and any(name in argv and find_spec(name) is None for name in ("wandb", "trackio"))
+
+
+@pytest.fixture(autouse=True)
+def no_other_test_finds_the_models() -> Iterator[None]:
+    """The process keeps where names of the hub stand."""
+    yield
+    hub._fetched.cache_clear()
+    hub._located.cache_clear()
 
 
 @pytest.mark.parametrize(("line", "page"), sorted(all_commands().items()))

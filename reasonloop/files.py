@@ -29,6 +29,7 @@ TRAINER_STATE = "trainer.pt"
 """Of a checkpoint's files the one that only its learner reads, to go on"""
 TRAINER_SHARDS = "trainer"
 """A folder beside it, where several processes learned"""
+OF_TRAINER = (TRAINER_STATE, TRAINER_SHARDS)
 _REFUSED = ("SafetensorError", "RuntimeError", "Exception", "CheckpointException")
 """What libraries raise where a disk refuses: safetensors, torch's zip writer, tokenizers, torch.distributed.checkpoint"""
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"(?P<hf>hf:)?(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w][\w./+-]*))?")
 _COMMIT = re.compile("[0-9a-f]{40}")
-TOKENIZERS = ("tokenizer*", "vocab.*", "*.model", "*.tiktoken")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.*", "*.model", "*.tiktoken")
+"""Files that a tokenizer is made of: a folder has at least one of them"""
 SMALL = (
-    *("config.json", "generation_config.json", "adapter_config.json", "*.index.json", *TOKENIZERS),
+    *("config.json", "generation_config.json", "adapter_config.json", "*.index.json", "tokenizer*", *TOKENIZERS),
     *("special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.*"),
     "additional_chat_templates/*.jinja",
 )

@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import TRAINER_SHARDS, TRAINER_STATE, read_object
+from reasonloop.files import OF_TRAINER, read_object
 from reasonloop.machine.launch import launched
 from reasonloop.policy import gguf
 from reasonloop.policy.adapter_folders import base_named, is_adapter, merge, require_peft
@@ -27,7 +27,6 @@ from reasonloop.written.known import check
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
-"""Files that a tokenizer is made of: a folder has at least one of them"""
 _POINTER = b"version https://git-lfs"
 
 
@@ -75,8 +74,8 @@ def resolve(path: str, above: tuple[Path, ...] = ()) -> Path:
         raise InputError(f"model {path}: no config.json in it, so it is no Hugging Face model folder")
     if not has_tokenizer(folder):
         raise InputError(
-            f"model {path}: no tokenizer in it (tokenizer.json, {', '.join(TOKENIZERS[1:])}); expected one beside the "
-            f"weights: AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
+            f"model {path}: no tokenizer in it ({', '.join(TOKENIZERS[:3])}); expected one beside the weights: "
+            f"AutoTokenizer.from_pretrained(<where the model came from>).save_pretrained({path!r})"
         )
     return folder
 
@@ -277,7 +276,7 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     adapter, wanted = resolve(str(path)), hub_name(str(path))
-    check(adapter, (TRAINER_STATE, TRAINER_SHARDS))
+    check(adapter, OF_TRAINER)
     if is_adapter(adapter):
         if wanted is not None:
             fetched(wanted, weights=True)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.files import (
     ADAPTER,
+    OF_TRAINER,
     TRAINER_SHARDS,
     TRAINER_STATE,
     disk_errors,
@@ -31,8 +32,6 @@ from reasonloop.files import (
 from reasonloop.written.digests import of_bytes
 from reasonloop.written.known import CHECKPOINTS, check
 from reasonloop.written.ledger import Ledger
-
-OF_TRAINER = (TRAINER_STATE, TRAINER_SHARDS)
 
 
 class Savable(Protocol):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,6 +50,14 @@ class Written:
         path = run / NAME
         if not path.is_file():
             return cls(run)
+        status = path.stat()
+        found = _parsed(run, (status.st_ino, status.st_size, status.st_mtime_ns))
+        return replace(found, began=dict(found.began), files=dict(found.files), coming=dict(found.coming))
+
+    @classmethod
+    def parse(cls, run: Path) -> Written:
+        """`read`, of a file that is there."""
+        path = run / NAME
         *lines, torn = path.read_bytes().split(b"\n")
         found = cls(run, kept=True, whole=not torn, lines=len(lines))
         for number, line in enumerate(lines, 1):
@@ -108,6 +117,12 @@ class Written:
         return f"it is {twin}" if twin else _other_size(size, known[0])
 
 
+@lru_cache(maxsize=8)
+def _parsed(run: Path, state: tuple[int, int, int]) -> Written:
+    """A query or a report asks for each of a run's files; the digests are read once while their file is as it is."""
+    return Written.parse(run)
+
+
 def _other_size(size: int, value: str) -> str:
     wanted = size_of(value)
     return "changed" if size == wanted else f"{'cut' if size < wanted else 'longer'}: {size:,} bytes of {wanted:,}"
@@ -129,9 +144,11 @@ def check(path: Path, without: Collection[str] = ()) -> None:
         return
 
     def look(written: Written) -> dict[str, str]:
-        passed = tuple(f"{name}/{one}" for one in without)
-        below = [one for one in [*written.names(f"{name}/"), *alone(run, path)] if not one.startswith(passed)]
-        names = [name] if path.is_file() else dict.fromkeys(below or [name])
+        names = [name]
+        if not path.is_file():
+            passed = tuple(f"{name}/{one}" for one in without)
+            below = [one for one in [*written.names(f"{name}/"), *alone(run, path)] if not one.startswith(passed)]
+            names = list(dict.fromkeys(below)) or names
         return {one: wrong for one in names if (wrong := written.wrong(one))}
 
     verify(run, look)

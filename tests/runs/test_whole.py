@@ -10,6 +10,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from faulty_disk import BROKEN, CUT, FULL, FaultyDisk
 from run_fixtures import command, metrics, outcome, small_recipe, temporary
@@ -25,9 +27,11 @@ from reasonloop.runs import whole
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.folder import RunFolder
 from reasonloop.runs.whole import ASIDE
-from reasonloop.store.database import query
+from reasonloop.store.database import connect, query
 from reasonloop.store.experts import chosen_experts
-from reasonloop.written.known import NAME
+from reasonloop.store.sources import SOURCES
+from reasonloop.written.known import NAME, Written
+from reasonloop.written.ledger import Ledger
 
 OPTIONS = (
     *("rloop.iterations=1", "rl.steps=3", "rloop.vanilla=false", "eval.samples=1", "eval.explored=false"),
@@ -334,3 +338,21 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
     (case.out / "model.partial.partial").mkdir()
     case.opened()
     assert [name for name in [*left, "model.partial.partial"] if os.path.lexists(case.out / name)] == []
+
+
+def test_a_query_reads_the_digests_once_however_many_files_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "config.toml").write_text("seed = 0\n")
+    ledger, sink, read = Ledger(tmp_path), pa.BufferOutputStream(), list[Path]()
+    pq.write_table(SOURCES.empty_table(), sink, write_page_checksum=True)
+    for step in range(30):
+        ledger.write(tmp_path / "sources" / f"main-i000-s{step:05d}.parquet", memoryview(sink.getvalue()))
+    parse = Written.parse
+    monkeypatch.setattr(Written, "parse", lambda run: read.append(run) or parse(run))
+    connect(tmp_path).close()
+    assert read == [tmp_path.resolve()]
+    (tmp_path / "sources" / "main-i000-s00007.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match=r"s00007.parquet: cut: 4 bytes of"):
+        connect(tmp_path)

@@ -25,6 +25,7 @@ from reasonloop.engine.draw import draw, drawn, together, unpacked
 from reasonloop.engine.plain_decoder import PlainDecoder
 from reasonloop.engine.slot_decoder import Prefilled, SlotDecoder
 from reasonloop.kernels.matmul import wide_matmul
+from reasonloop.policy.logprobs import Head, NoHead
 from reasonloop.policy.plain import PlainScorer
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.slots import PrefillPlan, SlotCache
@@ -79,13 +80,8 @@ class Decoder(Protocol):
         by the next step."""
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [B, D] -> float32 [B, V]."""
-        ...
-
-    @property
-    def absent(self) -> Tensor | None:
-        """int64 [K]: tokens that are never drawn (`Head.absent`)"""
+    def head(self) -> Head | NoHead:
+        """What makes logits of `step`'s hidden states, and says which tokens are never drawn."""
         ...
 
     def sample(
@@ -130,7 +126,7 @@ def disagreement(decoder: Decoder, modules: ModuleDecoder) -> float:
     for one in (decoder, modules):
         one.begin(rows, ids.shape[1])
         one.admit(one.prefill([row[:-1] for row in ids]), 0)
-        found.append(one.logits(one.step(ids[:, -1].copy(), np.full(rows, ids.shape[1] - 1))))
+        found.append(one.head().logits(one.step(ids[:, -1].copy(), np.full(rows, ids.shape[1] - 1))))
     ours, theirs = found
     if not theirs.isfinite().all():
         return 0.0
@@ -229,12 +225,8 @@ class ModuleDecoder(SlotDecoder):
         with wide_matmul(self.policy.device):
             return self.policy.hidden(tokens, positions, plan)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.policy.head().logits(hidden)
-
-    @property
-    def absent(self) -> Tensor | None:
-        return self.policy.head().absent
+    def head(self) -> Head | NoHead:
+        return self.policy.head()
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> Tensor:
         tokens_B, positions_B = (sent(array, self.cache.device) for array in (tokens, positions))
@@ -245,7 +237,7 @@ class ModuleDecoder(SlotDecoder):
     ) -> tuple[np.ndarray, np.ndarray]:
         captured = self._captured_for(tokens, positions, uniforms, sampling) if self.capture is not None else None
         if captured is None:
-            return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling, self.absent)
+            return drawn(self.head(), self.step(tokens, positions), uniforms, sampling)
         captured.replay()
         return unpacked(captured.result[:, : len(tokens)])
 
@@ -280,7 +272,8 @@ class ModuleDecoder(SlotDecoder):
 
         def forward() -> Tensor:
             hidden = self._forward(own.tokens, own.positions, reach)
-            return together(*draw(self.logits(hidden), own.uniforms, sampling, self.absent))
+            head = self.head()
+            return together(*draw(head.logits(hidden), own.uniforms, sampling, head.absent))
 
         own.replay, own.result = self.capture(forward)
 

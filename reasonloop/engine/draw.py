@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reasonloop.config import Sampling
-from reasonloop.policy.logprobs import tempered
+from reasonloop.policy.logprobs import Head, NoHead, tempered
 
 BLOCKS = (256, 128, 64)
 """How many tokens are summed in float32: the first that the vocabulary is a multiple of, so that nothing needs to be padded;
@@ -25,10 +25,11 @@ def uniforms(draws: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def drawn(
-    logits: Tensor, uniforms: np.ndarray, sampling: Sampling, absent: Tensor | None = None
+    head: Head | NoHead, hidden: Tensor, uniforms: np.ndarray, sampling: Sampling
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`draw`, and what it gives as arrays. From a GPU that is one transfer."""
-    found = draw(logits, torch.from_numpy(uniforms).to(logits.device), sampling, absent)
+    """`draw` behind hidden states [B, D], and what it gives as arrays. From a GPU that is one transfer."""
+    logits = head.logits(hidden)
+    found = draw(logits, torch.from_numpy(uniforms).to(logits.device), sampling, head.absent)
     if not logits.is_cuda:
         return found[0].numpy(), found[1].numpy()
     return unpacked(together(*found))

@@ -160,12 +160,8 @@ class KernelDecoder(SlotDecoder):
     def worth_keeping(self) -> bool:
         return False
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self._head.logits(hidden)
-
-    @property
-    def absent(self) -> Tensor | None:
-        return self._head.absent
+    def head(self) -> Head:
+        return self._head
 
     def hidden(self, tokens: Tensor, positions: Tensor, plan: PrefillPlan) -> Tensor:
         rows, heads = len(tokens), self.heads + self.key_heads
@@ -194,7 +190,7 @@ class KernelDecoder(SlotDecoder):
     def sample(
         self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
     ) -> tuple[np.ndarray, np.ndarray]:
-        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling, self.absent)
+        return drawn(self.head(), self.step(tokens, positions), uniforms, sampling)
 
     def _bind(self) -> None:
         """Tells the kernels where everything is; the cache has its buffers by now."""

@@ -230,9 +230,7 @@ class _Generation:
             self.decoder.admit(prompts, first)
             self.active = slot
             rows, hidden = np.arange(first, slot), torch.stack([prompt.hidden for prompt in prompts])
-            self._extend(
-                rows, *drawn(self.decoder.logits(hidden), self._uniforms(rows), self.sampling, self.decoder.absent)
-            )
+            self._extend(rows, *drawn(self.decoder.head(), hidden, self._uniforms(rows), self.sampling))
             self._retire(first)
 
     def _prefill(self) -> None:

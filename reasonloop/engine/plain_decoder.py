@@ -14,6 +14,7 @@ from reasonloop.config import Sampling
 from reasonloop.engine.draw import drawn
 from reasonloop.engine.slot_decoder import Prefilled
 from reasonloop.kernels.matmul import wide_matmul
+from reasonloop.policy.logprobs import Head, NoHead
 from reasonloop.policy.plain import Lane, PlainScorer
 from reasonloop.policy.policy import Policy
 from reasonloop.policy.transfer import sent
@@ -104,14 +105,10 @@ class PlainDecoder:
         given[rows] = tokens[list(slots)]
         return lane.step(sent(given, lane.outputs.device))[rows]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self._scorer.head().logits(hidden)
-
-    @property
-    def absent(self) -> Tensor | None:
-        return self._scorer.head().absent
+    def head(self) -> Head | NoHead:
+        return self._scorer.head()
 
     def sample(
         self, tokens: np.ndarray, positions: np.ndarray, uniforms: np.ndarray, sampling: Sampling
     ) -> tuple[np.ndarray, np.ndarray]:
-        return drawn(self.logits(self.step(tokens, positions)), uniforms, sampling, self.absent)
+        return drawn(self.head(), self.step(tokens, positions), uniforms, sampling)

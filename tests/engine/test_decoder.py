@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +22,7 @@ from reasonloop.config import Sampling
 from reasonloop.engine.kernel_decoder import KernelDecoder
 from reasonloop.engine.native import NativeEngine
 from reasonloop.engine.protocol import Request
+from reasonloop.policy.logprobs import Head
 from reasonloop.policy.policy import Policy, Weights
 
 
@@ -168,8 +170,8 @@ def test_rare_shapes_are_not_captured() -> None:
     assert recorder.captured == 1
 
 
-def wrong(self: KernelDecoder, hidden: Tensor) -> Tensor:
-    return self._head.logits(hidden).roll(1, -1)
+def wrong(self: KernelDecoder) -> Head:
+    return replace(self._head, project=lambda *given: self._head.project(*given).roll(1, -1))
 
 
 def test_kernels_that_compute_something_else_are_told_of_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +180,7 @@ def test_kernels_that_compute_something_else_are_told_of_and_not_used(monkeypatc
         pytest.skip("there is no C compiler")
     assert isinstance(decoder.decoder_for(policy), KernelDecoder)
     expected = Sampler(policy).sample(prompts(4), 2, SAMPLING, ADDRESS)
-    monkeypatch.setattr(KernelDecoder, "logits", wrong)
+    monkeypatch.setattr(KernelDecoder, "head", wrong)
     with pytest.warns(UserWarning, match=r"our decoding kernels are wrong here: .*the modules decode instead"):
         got = Sampler(policy).sample(prompts(4), 2, SAMPLING, ADDRESS)
     assert_same(got, expected)

@@ -6,8 +6,20 @@ import re
 
 from reasonloop.config.recipe import Recipe, flat
 
-NAMED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_][\w.]*")
-"""`module:name`; the group is the module"""
+_NAMED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_][\w.]*")
+
+
+def module_of(value: object) -> str:
+    """The module of a `module:name`; empty for anything else."""
+    match = _NAMED.fullmatch(value) if isinstance(value, str) else None
+    return match[1] if match else ""
+
+
+def varied(recipe: Recipe) -> dict[str, str]:
+    """The overrides of `scale.vary` whose value is a `module:name`, each with its module."""
+    overrides = [override for own in recipe.scale.vary for override in own]
+    modules = {override: module_of(override.partition("=")[2].strip().strip("'\"")) for override in overrides}
+    return {override: module for override, module in modules.items() if module}
 
 
 def own_code(recipe: Recipe) -> dict[str, str]:
@@ -18,10 +30,8 @@ def own_code(recipe: Recipe) -> dict[str, str]:
         every["exploration.judge.model"] = recipe.exploration.judge.model
     found = {}
     for key, value in every.items():
-        named = [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, str)]
-        if named := [one for one in named if NAMED.fullmatch(one)]:
+        if named := [one for one in (value if isinstance(value, list | tuple) else [value]) if module_of(one)]:
             found[key] = ", ".join(named)
-    varied = [one for own in recipe.scale.vary for one in own]
-    if varied := [one for one in varied if NAMED.fullmatch(one.partition("=")[2].strip().strip("'\""))]:
-        found["scale.vary"] = ", ".join(varied)
+    if overrides := varied(recipe):
+        found["scale.vary"] = ", ".join(overrides)
     return found

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from reasonloop.config import Recipe, flat
-from reasonloop.config.own_code import NAMED
+from reasonloop.config.own_code import module_of, varied
 from reasonloop.errors import InputError
 from reasonloop.own import search_own
 from reasonloop.policy.loading import hugging_face_folder, tokenizer_folder
@@ -124,12 +124,9 @@ def _exists(path: Path) -> bool:
 def _own_modules(recipe: Recipe) -> Iterator[str]:
     """What stands before the colon where the recipe names code of the user's own."""
     table = recipe.model_dump(mode="json")
-    for value in flat({key: table[key] for key in ("task", "engine", "rl", "rewards", "exploration")}).values():
-        if isinstance(value, str) and (match := NAMED.fullmatch(value)):
-            yield match[1]
-    for override in (one for own in recipe.scale.vary for one in own):
-        if match := NAMED.fullmatch(override.partition("=")[2].strip().strip("'\"")):
-            yield match[1]
+    every = flat({key: table[key] for key in ("task", "engine", "rl", "rewards", "exploration")}).values()
+    yield from filter(None, map(module_of, every))
+    yield from varied(recipe).values()
 
 
 def _take_module(found: Inputs, module: str) -> None:

@@ -15,6 +15,9 @@ import numpy as np
 
 from reasonloop.text import shown
 
+LONGEST_DEADLINE = 86_400
+"""Seconds, a day: no verdict, score or rank is waited for longer"""
+
 
 class Verdict(StrEnum):
     """What a verifier says of one response (five values that are stored and never merged)."""

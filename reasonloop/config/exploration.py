@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from reasonloop.config.secret import has_secret, is_secret, secret_in
 from reasonloop.config.section import Section
 from reasonloop.errors import InputError
+from reasonloop.records import LONGEST_DEADLINE
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")  # capitals only, so that a key that is pasted here is refused
@@ -29,7 +30,7 @@ class Judge(Section):
     api_key_env: str | None = None
     """Name of the environment variable that holds the endpoint's key; the key itself stands nowhere. Empty: no key is sent.
     Unset: OPENAI_API_KEY for api.openai.com, none for this machine; any other host needs a word."""
-    timeout_seconds: float = Field(60.0, gt=0, le=86_400)
+    timeout_seconds: float = Field(60.0, gt=0, le=LONGEST_DEADLINE)
     """Deadline of one attempt as a whole: to connect, send, wait, and read the last byte; or of a rule's call."""
     request: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
     """Further fields of each request, sent as they are; `{}` for models that refuse a temperature. No keys: they would stand

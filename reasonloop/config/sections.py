@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from reasonloop.config.section import Section
 from reasonloop.own import nearest
+from reasonloop.records import LONGEST_DEADLINE
 
 OBJECTIVES = ("dapo", "grpo", "dr_grpo", "rloo", "gspo", "cispo", "ppo")
 TRACKERS = ("wandb", "trackio", "tensorboard")
@@ -82,7 +83,7 @@ class TaskConfig(OpenSection):
 
     name: str = "countdown"
     """A registered task (`reasonloop tasks list`) or a class of yours as `module:Class`."""
-    verify_deadline: float = Field(5.0, gt=0, le=86_400)
+    verify_deadline: float = Field(5.0, gt=0, le=LONGEST_DEADLINE)
     """Seconds that a verifier may spend on one response before it is killed and the verdict is `timeout`."""
     verify_workers: int = Field(1, ge=1)
     """Verifier processes."""

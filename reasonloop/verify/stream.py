@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TextIO
 
 from reasonloop.errors import InputError
-from reasonloop.records import Judgement, Problem
+from reasonloop.records import LONGEST_DEADLINE, Judgement, Problem
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.sandbox.limits import BOUNDS
 from reasonloop.verify.sandbox.sandbox import require_sandbox
-from reasonloop.verify.workers import LONGEST_DEADLINE, VerifierPool, VerifierSpec
+from reasonloop.verify.workers import VerifierPool, VerifierSpec
 
 KINDS = {
     "math": VerifierSpec("reasonloop.verify.verifiers:MathVerifier", {"extract": "bare"}),

@@ -27,13 +27,12 @@ from typing import Any
 
 from reasonloop.errors import InputError, RunError
 from reasonloop.own import search_own
-from reasonloop.records import Judgement, Problem, Verdict, as_judgement
+from reasonloop.records import LONGEST_DEADLINE, Judgement, Problem, Verdict, as_judgement
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.process import WorkerDied, WorkerLate, WorkerProcess
 from reasonloop.verify.worker import crash, load_verifier
 
 DEADLINE = 5.0
-LONGEST_DEADLINE = 86_400.0
 MAX_CHARS = 1_000_000
 START_ATTEMPTS = 3
 SUSPICION = 0.2

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from reasonloop.config.section import Section, validated
-from reasonloop.records import Judgement, Problem, Verdict
+from reasonloop.records import LONGEST_DEADLINE, Judgement, Problem, Verdict
 from reasonloop.tasks.base import SPLITS
 from reasonloop.tasks.code.problems import PROBLEMS
 from reasonloop.verify.code import extract_code, extract_completion
@@ -30,7 +30,7 @@ class CodeOptions(Section):
     """What keeps a program in. Where namespaces aren't allowed the task refuses to start; docker must be named."""
     image: str = "python:3.11-slim"
     """Docker image with Python >= 3.11 (backend = "docker")."""
-    timeout: float = Field(4.0, ge=0.05, le=86_400)
+    timeout: float = Field(4.0, ge=0.05, le=LONGEST_DEADLINE)
     """Seconds a program may take for its tests; keep it below `task.verify_deadline`, which kills the sandbox too."""
     memory_mib: int = Field(512, ge=64)
     """Memory of a program, all its processes together, MiB; also the address space of each."""

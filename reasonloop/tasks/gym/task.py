@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from reasonloop.config.section import Section, validated
 from reasonloop.errors import InputError
-from reasonloop.records import Judgement, Problem, Verdict
+from reasonloop.records import LONGEST_DEADLINE, Judgement, Problem, Verdict
 from reasonloop.tasks.base import SPLITS
 from reasonloop.tasks.gym.sound import Asked, fault_of
 from reasonloop.verify.answer_end import answer_end, tag_end
@@ -65,7 +65,7 @@ class Gym:
         partial: bool = False
         """Whether the library's scores between 0 and 1 are partial credit. Many generators give some to any text that the
         right answer is a part of."""
-        timeout: float = Field(4.0, ge=0.05, le=86_400)
+        timeout: float = Field(4.0, ge=0.05, le=LONGEST_DEADLINE)
         """Seconds for the score of an answer; keep it below `task.verify_deadline`, which kills the sandbox too."""
         memory_mib: int = Field(1024, ge=512)
         """Address space in which an answer is scored, MiB; the library takes about 300."""

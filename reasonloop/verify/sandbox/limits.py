@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasonloop.errors import InputError
+from reasonloop.records import LONGEST_DEADLINE
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.sandbox.wire import WireError, receive, send
 
@@ -45,7 +46,7 @@ getattr(module, main)()
 
 
 BOUNDS = {
-    "timeout": (0.05, 86_400),
+    "timeout": (0.05, LONGEST_DEADLINE),
     "memory_mib": (64, 1 << 30),
     "processes": (1, 1 << 20),
     "scratch_mib": (1, 1 << 20),

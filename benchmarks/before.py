@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pairs import Side, alternate, note, paired, parser, write
+from pairs import Side, alternate, commit_of, note, paired, parser, write
 
 from reasonloop.machine.threads import prepare_threads
 
@@ -60,12 +60,10 @@ def measure(name: str, before: Path, pairs: int, threads: int) -> dict[str, Any]
 
     note(f"{name}:")
     found = alternate({"ours": side(ROOT), "before": side(before)}, pairs, note)
-    commit = subprocess.run(["git", "-C", before, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     workload = {"name": name, "recipe": recipe, "steps": count}
-    peer = f"commit {commit.stdout.strip()}"
     both = list(zip(told[ROOT], told[before], strict=True))
     same = all(ours[name] == theirs[name] for ours, theirs in both for name in ours.keys() & theirs.keys())
-    return paired(found["ours"], found["before"], peer, workload, same=same)
+    return paired(found["ours"], found["before"], commit_of(before), workload, same=same)
 
 
 def main() -> None:

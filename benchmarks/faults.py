@@ -26,7 +26,7 @@ def kills(args: Any) -> dict[str, Any]:
     import kills
 
     runs = kills.campaign(args.kills, args.seed, args.pairs)
-    return {"kills": sum(len(run["kills"]) for run in runs), **_told(runs, "good")}
+    return {"kills": sum(len(run["kills"]) for run in runs), **_told(runs)}
 
 
 def corruptions(args: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def corruptions(args: Any) -> dict[str, Any]:
 def disk(args: Any) -> dict[str, Any]:
     import disk
 
-    return _told(disk.campaign(args.operations, args.sizes, args.seed), "good")
+    return _told(disk.campaign(args.operations, args.sizes, args.seed))
 
 
 def programs(args: Any) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def answers(args: Any) -> dict[str, Any]:
     return answers.campaign(args.seed)
 
 
-def _told(found: Sequence[dict[str, Any]], good: str) -> dict[str, Any]:
-    return {"runs": len(found), "good": sum(bool(one[good]) for one in found), "all": found}
+def _told(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"runs": len(found), "good": sum(bool(one["good"]) for one in found), "all": found}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ def paired(
     pairs = [{"ours": a, "peer": b} for a, b in zip(ours, peers, strict=False)]
     ratio = statistics.median([pair["peer"] / pair["ours"] for pair in pairs]) if pairs else None
     return {"pairs": pairs, "median_ratio": ratio, "peer": peer, "workload": workload, **more}
+
+
+def commit_of(checkout: Path) -> str:
+    """What a peer that is another checkout is called."""
+    told = subprocess.run(["git", "-C", checkout, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return f"commit {told.stdout.strip()}"
 
 
 def write(

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import cases, rewritten
-from pairs import Side, alternate, paired, parser, write
+from pairs import Side, alternate, commit_of, paired, parser, write
 
 from reasonloop.bench import measure as bench
 from reasonloop.errors import InputError
@@ -159,10 +159,7 @@ def against(root: Path, items: list[tuple[Problem, str]], pairs: int) -> dict[st
             return seconds
 
         found = alternate({"ours": side(Path(__file__).parents[1]), "before": side(root)}, pairs)
-    commit = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
-    return paired(
-        found["ours"], found["before"], f"commit {commit.strip()}", {"responses": len(items), "times": REPEATS}
-    )
+    return paired(found["ours"], found["before"], commit_of(root), {"responses": len(items), "times": REPEATS})
 
 
 def measure(name: str, items_in: Items, pairs: int) -> list[dict[str, Any]]:

@@ -53,9 +53,8 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> [M, V] float32."""
         if hidden.is_cuda and hidden.dtype in HALVES and self.bias is None:
-            logits = torch.mm(
-                hidden, self.weight.t(), out_dtype=torch.float32
-            )  # as it was summed, not rounded in between
+            # as it was summed, not rounded in between
+            logits = torch.mm(hidden, self.weight.t(), out_dtype=torch.float32)
         else:
             logits = self.project(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:

@@ -1,7 +1,8 @@
 """Where the ranks of one start find one another.
 
 torchrun keeps its store when it starts all of them again, with the addresses of those that have ended; a rank that reads one
-of these can't connect (or finds somebody else's port)."""
+of these can't connect (or finds somebody else's port).
+"""
 
 from __future__ import annotations
 
@@ -34,14 +35,15 @@ def meet(store: Store, rank: int, world: int, wait: timedelta) -> Store:
 def _lead(store: Store, world: int, ends: float) -> str:
     name = secrets.token_hex(8)
     missing = set(range(1, world))
-    while missing:
+    while True:
         for other in list(missing):
             if store.check([f"there {name} {other}"]):
                 missing.remove(other)
             elif store.check([f"hello {other}"]):
                 store.set(f"told {other}", f"{name} {store.get(f'hello {other}').decode()}")
-        _pause(ends, missing, f"rank {min(missing, default=0)} has not come")
-    return name
+        if not missing:
+            return name
+        _pause(ends, f"rank {min(missing)} has not come")
 
 
 def _follow(store: Store, rank: int, ends: float) -> str:
@@ -53,10 +55,10 @@ def _follow(store: Store, rank: int, ends: float) -> str:
             if told == word:
                 store.set(f"there {name} {rank}", "")
                 return name
-        _pause(ends, True, "rank 0 has not come")
+        _pause(ends, "rank 0 has not come")
 
 
-def _pause(ends: float, waiting: object, why: str) -> None:
-    if waiting and time.monotonic() > ends:
+def _pause(ends: float, why: str) -> None:
+    if time.monotonic() > ends:
         raise RunError(f"ranks can't find one another: {why}")
-    time.sleep(_POLL if waiting else 0)
+    time.sleep(_POLL)

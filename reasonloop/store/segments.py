@@ -87,8 +87,9 @@ class TrajectoryStore:
         ]
         if self.ledger is not None:
             self.ledger.remove([self.ledger.name(path) for path in behind])
-        for path in behind:
-            path.unlink(missing_ok=True)
+        else:
+            for path in behind:
+                path.unlink(missing_ok=True)
         for path in self.folder.glob(f".{place.branch}-i{place.iteration:03d}-s*.parquet.partial"):
             path.unlink(missing_ok=True)
 

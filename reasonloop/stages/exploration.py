@@ -193,7 +193,6 @@ class Exploration:
         rate = scheduled(options.learning_rate, options.schedule, at, self.planned, options.warmup_steps)
         skipped = self.learner.skipped
         step.measured = self.step_learner.learn(step, rate)
-        expect_good(self.learner)
         del step.measured["loss"]  # a policy gradient's value tells a reader of the run nothing
         tell_skipped(self.run, self.learner, skipped, f"step {number + 1}")
 
@@ -251,6 +250,7 @@ class Exploration:
             average, best_yet = self.state.probe or 0.0, self.state.best_average
             if self.budget.keep_best and (best_yet is None or average > best_yet):
                 self.state = replace(self.state, best_average=average)
+                expect_good(self.learner)
                 best = self.run.folder.checkpoint(replace(self.place, stage="best"))
                 best.save(self.learner, {"step": self.state.step, "done": True}, trainer_state=False)
 
@@ -275,6 +275,7 @@ class Exploration:
         if self.over or run.stopping or time.monotonic() - self.saved_at >= run.recipe.checkpoint_seconds:
             self.state = replace(self.state, done=self.over)
             ended = self.over and self.budget.ends
+            expect_good(self.learner)
             if self.over and not self.budget.kept:
                 self.checkpoint.skip(self.state.to_json())
                 self.checkpoint.drop_policy()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def corruptions(args: Any) -> dict[str, Any]:
     import corruptions
 
     found = corruptions.campaign(args.corruptions, args.seed)
-    return {"corruptions": len(found), "came": dict(Counter(one["came"] for one in found)), "all": found}
+    return {"corruptions": len(found), "came": corruptions.told(found), "all": found}
 
 
 def disk(args: Any) -> dict[str, Any]:

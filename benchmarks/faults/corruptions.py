@@ -24,10 +24,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from work import Case, differing, last, place, temporary
+from work import Case, differing, last, place, show, temporary
 
 WAYS = ("empty", "half", "cut", "flip", "garbage", "zeros", "longer", "delete", "swap", "copy", "older")
 TABLES = ("rollouts", "metrics", "evals", "eval_problems", "eval_rollouts", "problems", "sources")
+BAD = ("silent", "traceback", "unnamed")
 READ_ALL = " UNION ALL ".join(f"SELECT '{name}', bit_xor(hash(t)) FROM {name} t" for name in TABLES)
 UNTOLD = (".lock", "report.html", "progress.json")
 """Files that nothing depends on"""
@@ -180,7 +181,8 @@ def one(plan: str, moment: int, kind: str, way: str, verb: str, seed: int) -> di
         if other is None:
             return None
         code, said = _verbs(case)[verb]()
-        told = [one.split("/", 1)[-1] if one.startswith("checkpoints") else one for one in (name, other) if one]
+        # a checkpoint is one thing: where one of its files doesn't belong to the others, its folder is what is named
+        told = [one.rpartition("/")[0] if one.startswith("checkpoints") else one for one in (name, other) if one]
         if verb == "run":
             came = continued(case, told, code, said)
         else:
@@ -204,7 +206,12 @@ def campaign(count: int, seed: int = 0, plans: tuple[str, ...] = ("rloop", "rl")
         result = one(plan, moment, kinds[turn % len(kinds)], random.choice(WAYS), verb, random.randrange(1 << 30))
         if result is not None:
             found.append(result)
+            show(len(found), count, result if result["came"] in BAD else None)
     return found
+
+
+def told(found: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(Counter(result["came"] for result in found))
 
 
 if __name__ == "__main__":
@@ -215,4 +222,4 @@ if __name__ == "__main__":
     results = campaign(given.count, given.seed)
     for result in results:
         print(json.dumps(result))
-    print(dict(Counter(result["came"] for result in results)))
+    print(told(results))

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 from faulty_disk import CUT, MODES, PESSIMIST, FaultyDisk
-from work import Case, differing, last, place, unbroken
+from work import Case, differing, last, place, show, unbroken
 
 NEW_NAMESPACE = 0x20000
 """CLONE_NEWNS"""
@@ -101,11 +101,12 @@ def campaign(count: int, sizes: int, seed: int = 0, plan: str = "short") -> list
     for mode in MODES:
         chosen = sorted(random.sample(range(1, total + 1), min(count, total))) if count else list(range(1, total + 1))
         for i, at in enumerate(chosen):
-            found.append(
-                faulty(plan, mode, at, PESSIMIST if mode != CUT or i % 2 == 0 else 1 + random.randrange(1 << 30))
-            )
-    for _ in range(sizes):
+            luck = PESSIMIST if mode != CUT or i % 2 == 0 else 1 + random.randrange(1 << 30)
+            found.append(faulty(plan, mode, at, luck))
+            show(len(found), len(MODES) * len(chosen), None if found[-1]["good"] else found[-1])
+    for size in range(sizes):
         found.append(full(plan, int(2 ** random.uniform(3, 10.5))))
+        show(size + 1, sizes, None if found[-1]["good"] else found[-1])
     return found
 
 

@@ -14,7 +14,7 @@ import time
 from random import Random
 from typing import Any
 
-from work import Case, differing, last, place, unbroken
+from work import Case, differing, last, place, show, unbroken
 
 PLANS = {"rl": "vanilla", "rloop": "RLoop", "rloop, branches, adapters": "RLoop", "rlsp": "RLSP"}
 KILLS = 6
@@ -96,8 +96,10 @@ def campaign(kills: int, seed: int = 0, pairs: int = 6) -> list[dict[str, Any]]:
     names = list(PLANS)
     for turn in range(pairs):
         found.append(two(["rl", "rloop", "rlsp"][turn % 3], random.randrange(1 << 30)))
+        show(turn + 1, pairs, None if found[-1]["good"] else found[-1])
     while sum(len(run["kills"]) for run in found) < kills:
         found.append(one(names[len(found) % len(names)], random.randrange(1 << 30)))
+        show(sum(len(run["kills"]) for run in found), kills, None if found[-1]["good"] else found[-1])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -112,3 +113,11 @@ def last(said: str) -> str:
     """The last line of what a command said."""
     lines = [line for line in said.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
+
+
+def show(done: int, total: int, bad: object = None) -> None:
+    """How far a campaign is, now and then, and what has gone wrong, at once: for whoever watches."""
+    if bad:
+        print(json.dumps(bad), file=sys.stderr, flush=True)
+    if done % 20 == 0 or done >= total:
+        print(f"{done} of {total}", file=sys.stderr, flush=True)

@@ -13,11 +13,10 @@ import tomli_w
 
 from reasonloop import config
 from reasonloop.api.evaluation import Evaluation
-from reasonloop.config import Recipe, flat, stored_recipe
+from reasonloop.config import Recipe, flat, stored, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.evaluation.table import results_text
 from reasonloop.execute import execute
-from reasonloop.files import read_toml
 from reasonloop.methods import checked_method
 from reasonloop.own import look_in
 from reasonloop.records import Rollout
@@ -97,7 +96,7 @@ class Run:
     def recipe(self) -> Recipe:
         """Everything resolved, as RUN/config.toml has it"""
         path = self.folder / "config.toml"
-        return config.parse(stored_recipe(read_toml(path)), [], str(path))
+        return config.parse(stored_recipe(stored(self.folder)), [], str(path))
 
     @property
     def evals(self) -> list[Evaluation]:

@@ -5,7 +5,17 @@ from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora, LoraSettings
 from reasonloop.config.own_code import own_code
 from reasonloop.config.plan import Planned
-from reasonloop.config.recipe import Recipe, bundled_recipes, dumps, flat, load, parse, recipe_file, stored_recipe
+from reasonloop.config.recipe import (
+    Recipe,
+    bundled_recipes,
+    dumps,
+    flat,
+    load,
+    parse,
+    recipe_file,
+    stored,
+    stored_recipe,
+)
 from reasonloop.config.scale import Scale, dealt
 from reasonloop.config.section import Section, validated
 from reasonloop.config.sections import (
@@ -60,6 +70,7 @@ __all__ = [
     "own_code",
     "parse",
     "recipe_file",
+    "stored",
     "stored_recipe",
     "validated",
 ]

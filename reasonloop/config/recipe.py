@@ -39,7 +39,8 @@ from reasonloop.config.sections import (
     Track,
 )
 from reasonloop.errors import InputError
-from reasonloop.files import RECIPES, bundled_recipes
+from reasonloop.files import RECIPES, bundled_recipes, read_toml
+from reasonloop.written.known import check
 
 GONE = {
     "processes": "gone; one process samples with all `threads`",
@@ -253,6 +254,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise InputError(f"override {override!r}: {part!r} is a value, not a section")
     table[parts[-1]] = value
+
+
+def stored(run: Path) -> dict[str, Any]:
+    """A run's config.toml: its resolved recipe, and what it ran on or was imported from. Raises InputError where it can't be
+    read, and RunError where it isn't as the run has written it."""
+    path = run / "config.toml"
+    check(path)
+    return read_toml(path)
 
 
 def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:

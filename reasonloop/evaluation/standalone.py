@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasonloop import config
-from reasonloop.config import Recipe, stored_recipe
+from reasonloop.config import Recipe, stored, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.files import write_atomically
 from reasonloop.machine.threads import wait_briefly
@@ -171,10 +170,4 @@ def recipe_of(verb: str, model: str, task: str | None, samples: int | None, over
 
 def stored_data(model: str) -> dict[str, Any]:
     """The recipe of the run whose folder this is, as data; empty where it is none."""
-    stored = Path(model) / "config.toml"
-    if not stored.is_file():
-        return {}
-    try:
-        return stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{stored}: cannot be read: {error}") from None
+    return stored_recipe(stored(Path(model))) if (Path(model) / "config.toml").is_file() else {}

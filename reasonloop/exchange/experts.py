@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from reasonloop import config
-from reasonloop.config import Recipe, stored_recipe
+from reasonloop.config import Recipe, stored, stored_recipe
 from reasonloop.errors import InputError
 from reasonloop.files import made_whole, require_new
 from reasonloop.records import Problem, Rollout
@@ -101,14 +100,10 @@ def write_experts(run: Path, out: Path, layout: str | None = None, overrides: Se
 
 
 def _recipe(run: Path, overrides: list[str]) -> Recipe:
-    stored = run / "config.toml"
-    if not stored.is_file():
+    path = run / "config.toml"
+    if not path.is_file():
         raise InputError(f"{run}: no run folder (no config.toml in it)")
-    try:
-        data = stored_recipe(tomllib.loads(stored.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{stored}: cannot be read: {error}") from None
-    return config.parse(data, overrides, str(stored))
+    return config.parse(stored_recipe(stored(run)), overrides, str(path))
 
 
 def choose(recipe: Recipe, run: Path) -> Chosen:

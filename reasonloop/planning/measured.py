@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from reasonloop.config import flat
+from reasonloop.config import flat, stored
 from reasonloop.errors import InputError, first_line
-from reasonloop.files import read_toml
 from reasonloop.runs import clock
 from reasonloop.runs.clock import Rates
 from reasonloop.runs.folder import metrics_in
@@ -108,7 +107,7 @@ def _of_run(plan: Plan, folder: Path, usual: Rates) -> Measured:
 
 def _recipe_of(plan: Plan, folder: Path) -> tuple[dict[str, Any], int]:
     """A run's options by dotted key, and how many ranks worked on it. Raises InputError where it does other steps."""
-    table = read_toml(folder / "config.toml")
+    table = stored(folder)
     own, ours = flat(table), flat(plan.recipe.model_dump(mode="json", exclude_none=True))
     keys = [key for key in ours if key.startswith(SAME) and key != "rl.steps" and own.get(key) != ours[key]]
     if keys:

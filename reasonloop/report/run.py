@@ -156,6 +156,7 @@ def read_run(folder: Path) -> RunData:
         run.config = tomllib.loads(run.config_text)
     except (OSError, ValueError) as error:
         run.missing.append(f"The recipe: config.toml could not be read ({first_line(error)}).")
+    run.missing += [f"The recipe: {error}." for error in _wrong(folder / "config.toml")]
     run.lines, damaged = _metrics(folder / METRICS)
     if damaged:
         run.missing.append(f"{damaged} damaged line{'s' * (damaged > 1)} of metrics.jsonl.")

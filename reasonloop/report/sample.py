@@ -14,7 +14,7 @@ from reasonloop.errors import InputError, RunError, first_line
 from reasonloop.records import Problem, Rollout
 from reasonloop.report.problems import problems_of
 from reasonloop.report.run import RunData
-from reasonloop.store.database import connect
+from reasonloop.store.database import connect, look_for_damage
 from reasonloop.store.experts import SuccessRate, chosen_experts
 from reasonloop.verify.verifiers import prompt_text
 
@@ -96,9 +96,18 @@ def browse(run: RunData, verdict: str = "") -> dict[str, Any]:
                 rate = chosen[tuple(example[key] for key in ("problem", "branch", "iteration", "step", "sample"))]
                 example["rate"], example["seen"] = rate.rate, rate.seen
     except (duckdb.Error, InputError, RunError) as error:
-        run.missing.append(f"Rollouts: the store could not be read ({first_line(error)}).")
+        run.missing.append(f"Rollouts: the store could not be read ({_why(run.folder, error)}).")
         return empty
     return {"stored": stored[0] if stored else 0, "rollouts": rollouts, "experts": experts, "samples": samples}
+
+
+def _why(folder: Path, error: Exception) -> str:
+    try:
+        if isinstance(error, duckdb.Error):
+            look_for_damage(folder, error)
+    except RunError as damage:
+        return first_line(damage)
+    return first_line(error)
 
 
 def latest(run: RunData, verdict: str) -> list[dict[str, Any]]:

@@ -62,13 +62,15 @@ def connect(run_folder: Path) -> duckdb.DuckDBPyConnection:
 
     DuckDB can open no file, neither to read nor to write, change no setting and load no extension; the run's Parquet files
     are read for it as a query asks for their columns. Raises InputError if the folder is no run or a file in it can't be
-    understood; RunError if a segment's footer is damaged.
+    understood; RunError if a file isn't as the run has written it, or a segment's footer is damaged.
     """
     folder = Path(run_folder).resolve()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the folder of a run")
     if not any((folder / name).exists() for name in ("config.toml", "state.json", "metrics.jsonl", "trajectories")):
         raise InputError(f"{folder}: not the folder of a run (it holds neither config.toml nor trajectories/)")
+    check(problems_file(folder))
+    check(folder / "sources")
     database = duckdb.connect(config=_LOCKED)
     try:
         evals, problems = _evals(folder / "evals")
@@ -110,7 +112,7 @@ def answer(database: duckdb.DuckDBPyConnection, run_folder: Path, sql: str) -> t
     except (OverflowError, ValueError) as error:  # of a value that Python has no kind for
         raise InputError(f"query: a value can't be shown ({first_line(error)}); cast it: (...)::VARCHAR") from error
     except duckdb.Error as error:
-        _look_for_damage(run_folder, error)
+        look_for_damage(run_folder, error)
         if "pytz" in str(error):
             raise InputError("query: a time with a time zone can't be shown; cast it: now()::TIMESTAMP") from error
         words = str(error).split("\n\nLINE ")[0].split()
@@ -241,8 +243,8 @@ def _make_table(database: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, 
     database.unregister("_rows")
 
 
-def _look_for_damage(folder: Path, error: duckdb.Error) -> None:
-    """A damaged file fails deep inside of Arrow or DuckDB: the store's own reader says which one it is."""
+def look_for_damage(folder: Path, error: duckdb.Error) -> None:
+    """A damaged file fails deep inside of Arrow or DuckDB: the store's own reader says which one it is. Raises RunError."""
     kinds = (duckdb.Error, duckdb.IOException, duckdb.SerializationException, duckdb.InternalException)
     if type(error) in kinds or (isinstance(error, duckdb.InvalidInputException) and "arrow" in str(error).lower()):
         find_damage(list_segments(folder / "trajectories").values())

@@ -65,6 +65,7 @@ def write_problems(run: Path, problems: Iterable[Problem], write: Write = write_
 def read_problems(run: Path) -> list[dict[str, Any]]:
     """The rows of `PROBLEMS` that a run keeps; none where it has no such file. Raises RunError where it is damaged."""
     path = problems_file(run)
+    check(path)
     if not path.is_file():
         return []
     read_checked(path)

@@ -4,14 +4,12 @@ chat templates write as today's."""
 from __future__ import annotations
 
 import datetime
-import tomllib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
 from reasonloop import config
-from reasonloop.config import Recipe, stored_recipe
-from reasonloop.errors import InputError
+from reasonloop.config import Recipe, stored, stored_recipe
 from reasonloop.policy.hub import HubName, commit_of
 from reasonloop.runs.inputs import read
 from reasonloop.runs.models import hub_models, pins
@@ -44,12 +42,7 @@ def date_of_study(study: Study, runs: Path) -> str:
 
 
 def _recipe_of(file: Path) -> Recipe | None:
-    if not file.is_file():
-        return None
-    try:
-        return config.parse(stored_recipe(tomllib.loads(file.read_text(encoding="utf-8"))), [], str(file))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
+    return config.parse(stored_recipe(stored(file.parent)), [], str(file)) if file.is_file() else None
 
 
 def _commits(wanted: Recipe, there: Recipe) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,9 +22,11 @@ from reasonloop import config
 from reasonloop.api.runs import Run
 from reasonloop.config import Optimizer, Sampling
 from reasonloop.errors import InputError, RunError
+from reasonloop.exchange.experts import choose
 from reasonloop.learner.local import LocalLearner
 from reasonloop.policy.policy import Policy
 from reasonloop.report.run import read_run
+from reasonloop.report.sample import browse
 from reasonloop.runs import whole
 from reasonloop.runs.checkpoints import Checkpoint
 from reasonloop.runs.folder import RunFolder
@@ -274,6 +278,53 @@ def test_what_is_lost_or_changed_of_the_rest_is_named(name: str, tmp_path: Path)
         assert any("base.json: changed" in text for text in read_run(case.out).missing)
     (case.out / name).unlink()
     case.refused(f"{case.out / name}: lost")
+
+
+def _reading(run: Path) -> dict[str, Callable[[], object]]:
+    def report() -> object:
+        found = read_run(run)
+        return found.missing, found.config, found.evals, found.lines, browse(found)
+
+    def tables() -> object:
+        return [
+            query(run, f"SELECT bit_xor(hash(t)) FROM {name} t") for name in ("rollouts", "eval_rollouts", "problems")
+        ]
+
+    def own() -> object:
+        there = Run(run)
+        return (
+            there.recipe,
+            [vars(one) for one in there.evals],
+            there.metrics,
+            [pickle.dumps(one) for one in there.rollouts()],
+        )
+
+    def experts() -> object:
+        return [(one.problem, pickle.dumps(one.rollout)) for one in choose(Run(run).recipe, run).experts]
+
+    return {"report": report, "query": tables, "api": own, "experts": experts}
+
+
+@pytest.mark.parametrize("way", ["lost", "flipped", "emptied"])
+def test_whatever_is_read_is_as_it_was_or_named(way: str, tmp_path: Path) -> None:
+    """Of each kind of file, by each reader."""
+    case = Case(tmp_path, begun(""))
+    sound = {reader: read() for reader, read in _reading(case.out).items()}
+    chosen = ("config.toml", "metrics.jsonl", "problems.parquet", SECOND, "evals/base.json", "evals/base.parquet")
+    for name in chosen:
+        path = case.out / name
+        content = path.read_bytes()
+        if way == "flipped":
+            case.flip(name)
+        else:
+            path.unlink() if way == "lost" else path.write_bytes(b"")
+        for reader, read in _reading(case.out).items():
+            try:
+                found: object = read()
+            except (InputError, RunError, duckdb.Error) as error:
+                found = error
+            assert found == sound[reader] or path.name in str(found), (reader, name)
+        path.write_bytes(content)
 
 
 # what the run is, and where it is

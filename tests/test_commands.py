@@ -77,10 +77,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         pq.write_table(pa.Table.from_pylist(verl), here / "data" / "gsm8k" / f"{split}.parquet")
     for name, count in {"DAPO-Math-17k": 700, "AIME-2024": 30}.items():  # as verl has them; a step takes 512
-        (here / "data" / name).mkdir()
+        (here / "BytedTsinghua-SIA" / name).mkdir(parents=True)
         asked = [{"prompt": [{"role": "user", "content": f"{name}: {n} + {n} ?"}]} for n in range(count)]
         rows = [row | {"reward_model": {"ground_truth": str(2 * n)}} for n, row in enumerate(asked)]
-        pq.write_table(pa.Table.from_pylist(rows), here / "data" / name / "train.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), here / "BytedTsinghua-SIA" / name / "train.parquet")
     (here / "train.jsonl").write_text("".join(lines[:8]))
     (here / "MATH-500").mkdir()
     for name in ("test.jsonl", "MATH-500/test.jsonl"):

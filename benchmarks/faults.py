@@ -1,5 +1,6 @@
-"""A campaign against runs and verifiers: processes killed, disks that fail or are full, files damaged, hostile programs and
-poison answers. Whatever happens, a run ends with the same bytes or says what is wrong, and every verdict is kept.
+"""A campaign against runs and verifiers: processes killed, disks that fail or are full, files damaged, hostile and
+greedy programs, and poison answers. Whatever happens, a run ends with the same bytes or says what is wrong, and every
+verdict is kept.
 
     python benchmarks/faults.py                                          all of it, into benchmarks/results/faults.json
     python benchmarks/faults.py --only corruptions --corruptions 40      a part of it, into its place in that file
@@ -18,7 +19,7 @@ from typing import Any
 from pairs import note, parser, write
 
 HERE = Path(__file__).parent
-PARTS = ("kills", "corruptions", "disk", "programs", "answers")
+PARTS = ("kills", "corruptions", "disk", "programs", "answers", "memory")
 
 
 def kills(args: Any) -> dict[str, Any]:
@@ -53,6 +54,12 @@ def answers(args: Any) -> dict[str, Any]:
     return answers.campaign(args.seed)
 
 
+def memory(args: Any) -> dict[str, Any]:
+    import memory
+
+    return memory.campaign()
+
+
 def _told(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"runs": len(found), "good": sum(bool(one["good"]) for one in found), "all": found}
 
@@ -74,6 +81,7 @@ def main() -> None:
         "disk": disk,
         "programs": programs,
         "answers": answers,
+        "memory": memory,
     }
     before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
     found = {name: before[name] for name in PARTS if name in before}

@@ -6,12 +6,14 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_SHOW_SECONDS = 20.0
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "with_ranks")]
 
@@ -115,9 +117,13 @@ def last(said: str) -> str:
     return lines[-1][:300] if lines else ""
 
 
+_shown = [0.0]
+
+
 def show(done: int, total: int, bad: object = None) -> None:
     """How far a campaign is, now and then, and what has gone wrong, at once: for whoever watches."""
     if bad:
         print(json.dumps(bad), file=sys.stderr, flush=True)
-    if done % 20 == 0 or done >= total:
+    if time.monotonic() - _shown[0] > _SHOW_SECONDS or done >= total:
+        _shown[0] = time.monotonic()
         print(f"{done} of {total}", file=sys.stderr, flush=True)

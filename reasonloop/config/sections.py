@@ -289,17 +289,24 @@ class RewardFunction(Section):
 
 
 class Ppo(Section):
-    """PPO's critic, for `rl.objective = "ppo"` (RLSP, arXiv 2502.06773; the defaults are that paper's, the rate excepted:
-    its 2e-6 is for 8 billion parameters; the paper's KL is `rl.kl_coef = 0.05` with `rl.kl_in = "reward"`). As there it
-    starts as a copy of the policy, tokens are not discounted, the value loss is clipped at 0.2, and the advantages of a
-    step's rollouts are brought to mean 0 and deviation 1 over all of their tokens."""
+    """PPO's critic, for `rl.objective = "ppo"` (RLSP, arXiv 2502.06773; the defaults are that paper's, the lambdas and the
+    rate excepted: its 2e-6 is for 8 billion parameters; the paper's KL is `rl.kl_coef = 0.05` with `rl.kl_in = "reward"`).
+    As there it starts as a copy of the policy, tokens are not discounted, the value loss is clipped at 0.2, and the
+    advantages of a step's rollouts are brought to mean 0 and deviation 1 over all of their tokens."""
 
     learning_rate: float = Field(5e-4, gt=0)
     """The critic's constant learning rate."""
-    gae_lambda: float = Field(0.95, ge=0, le=1)
-    """Generalised advantage estimation: 0 is one-step, 1 is Monte Carlo."""
-    warmup_steps: int = Field(4, ge=0)
-    """First optimizer steps (updates) in which only the critic learns and the policy is frozen."""
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    """Generalised advantage estimation, of what the policy learns from. 1: what came of the response less what the critic
+    expected, whatever the critic's faults. 0: what it expects one token later. The paper has 0.95, by which the bundled
+    model learns to answer, and wrongly: what a wrong answer costs reaches its first token shrunk by 0.95 a token."""
+    value_lambda: float = Field(1.0, ge=0, le=1)
+    """The same of what the critic learns, apart from the policy's (decoupled GAE, arXiv 2503.01491)."""
+    warmup_steps: int = Field(2, ge=0)
+    """First steps in which only the critic learns, from the start policy's rollouts, and the policy is frozen. The paper has
+    four updates, which are one of its steps."""
+    critic_epochs: int = Field(1, ge=1)
+    """Passes of the critic over a step's rollouts. Those beyond `rl.epochs` leave the policy as it is."""
 
 
 class Rlsp(Section):

@@ -57,15 +57,16 @@ class Critic:
         for group in groups:
             known = group.reference if self.kl_coef else None
             references += known if known is not None else [None] * len(group.rollouts)
-        pairs, told = [], []
+        advantages, returns, outcomes, told = [], [], [], []
         for rollout, value, reference in zip(rollouts, values, references, strict=True):
             own = slice(None) if rollout.sampled is None else rollout.sampled
             before = reference[own] if reference is not None else None
             rewards = token_rewards(rollout.reward_without_kl, rollout.logprobs[own], before, self.kl_coef)
             told.append(value[own])
-            pairs.append(gae(rewards, told[-1], self.options.gae_lambda))
-        advantages, returns = [a for a, _ in pairs], [r for _, r in pairs]
-        measured = {"explained_variance": explained_variance(told, returns)}
+            advantages.append(gae(rewards, told[-1], self.options.gae_lambda)[0])
+            returns.append(gae(rewards, told[-1], self.options.value_lambda)[1])
+            outcomes.append(rewards[::-1].cumsum()[::-1])
+        measured = {"explained_variance": explained_variance(told, outcomes)}
         found = iter(
             Estimate(_spread(a, r), _spread(g, r), v)
             for r, a, g, v in zip(rollouts, whiten(advantages), returns, values, strict=True)
@@ -97,7 +98,8 @@ class Critic:
 
 
 def explained_variance(values: Sequence[np.ndarray], returns: Sequence[np.ndarray]) -> float:
-    """1 - Var(returns - values) / Var(returns) over all tokens: 1 is a perfect critic, 0 one that knows the mean only."""
+    """1 - Var(returns - values) / Var(returns) over all tokens: 1 is a perfect critic, 0 one that knows the mean only.
+    `returns`: what came of each token, with nothing in them that a critic said."""
     told, right = np.concatenate(values).astype(np.float64), np.concatenate(returns).astype(np.float64)
     variance = float(right.var())
     return 1 - float((right - told).var()) / variance if variance > 0 else math.nan

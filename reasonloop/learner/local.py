@@ -88,8 +88,8 @@ class LocalLearner:
     def update(self, examples: Sequence[Example], rate: float, objective: Objective | None = None) -> Measured:
         """One optimizer step on the batch. Gradients don't depend on how it is cut into micro-batches.
 
-        Where the examples have values the critic learns, too, at its own rate; during its warm-up it alone does. Returns
-        what `Learner.update` says, and with a critic value_loss and critic_grad_norm.
+        Where the examples have values the critic learns, too, at its own rate; where `rate` is 0 it alone does. Returns what
+        `Learner.update` says, and with a critic value_loss and critic_grad_norm.
         """
         critic = self.critic is not None and any(example.value_weight is not None for example in examples)
         parts = self._parts(examples, alone=critic)
@@ -110,7 +110,7 @@ class LocalLearner:
         """One optimizer step on examples by thread and stream: the sums of `SUMS` over them, grad_norm, learning_rate, and
         critic_grad_norm `with_critic`."""
         critic = self.critic if with_critic else None
-        frozen = critic is not None and self.updates < critic.options.warmup_steps
+        frozen = critic is not None and rate == 0
         self.optimizer.zero_grad(set_to_none=True)
         sums = self._gradients(parts, objective, critic, frozen)
         norm = 0.0 if frozen else self._clip()
@@ -122,7 +122,7 @@ class LocalLearner:
         of_critic = {} if critic is None else {"critic_grad_norm": critic.step()}
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
-        return {**sums, "grad_norm": norm, "learning_rate": 0.0 if frozen else rate, **of_critic}
+        return {**sums, "grad_norm": norm, "learning_rate": rate, **of_critic}
 
     def _gradients(
         self,

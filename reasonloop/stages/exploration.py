@@ -129,6 +129,7 @@ class Exploration:
             exact=run.engine.exact,
             reference=self.reference,
             on_first=lambda measured: check_first_update(run, self.learner, measured, self.where),
+            critic=recipe.ppo if critic is not None else None,
         )
         self.began = self.saved_at = time.monotonic()
         if self.adaptive and self.state.best_solved is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reasonloop.config import Rl, Sampling
+from reasonloop.config import Ppo, Rl, Sampling
 from reasonloop.learner.batch import (
     effective_share,
     estimated,
@@ -45,20 +45,24 @@ class StepLearner:
     reference: Policy | None = None
     on_first: Callable[[Measured], None] | None = None
     """Called with what a step's first update measured, which nothing was learned before"""
+    critic: Ppo | None = None
+    """Of which the warm-up and the critic's own passes are read here"""
 
     def learn(self, step: Step, rate: float) -> dict[str, float]:
         """The step's updates: `rl.epochs` passes over the useful groups, each cut into `rl.updates_per_step` shares, with
-        ratios to the stored behaviour log-probs, or to the learner's own where the engine isn't exact. The step's
-        measurements; kl, nats a token to the reference, is 0 without one."""
+        ratios to the stored behaviour log-probs, or to the learner's own where the engine isn't exact; then those of the
+        critic alone. The step's measurements; kl, nats a token to the reference, is 0 without one."""
         options, sampling, reference, groups = self.options, self.sampling, self.reference, step.useful
+        if self.critic is not None and step.place.step < self.critic.warmup_steps:
+            rate = 0.0
         if reference is not None and options.kl_in == "loss":  # the frozen policy's, the same in every epoch
             groups = with_references(groups, reference, sampling)
         proximal = None if self.exact else _proximal(self.learner, groups, sampling)
         estimates = self.estimator.estimate(groups)
         planned = self.planned / options.updates_per_step
         results = []
-        for epoch in range(options.epochs):
-            order = np.arange(len(groups))
+        for epoch in range(max(options.epochs, self.critic.critic_epochs if self.critic is not None else 0)):
+            order, of_policy = np.arange(len(groups)), epoch < options.epochs
             if epoch:
                 seeds = [self.seed, step.place.step, epoch, *step.place.twin]
                 order = np.random.default_rng(seeds).permutation(order)
@@ -71,8 +75,11 @@ class StepLearner:
                     examples = with_reference(examples, before, options.kl_coef)
                 if proximal is not None:
                     examples = with_proximal(examples, [logprobs for i in part for logprobs in proximal[i]])
-                results.append(self.learner.update(examples, rate, self.objective))
-                expect_numbers(results[-1])
+                result = self.learner.update(examples, rate if of_policy else 0.0, self.objective)
+                expect_numbers(result)
+                if not of_policy:
+                    continue  # a step's measurements are of updates that the policy has a part in
+                results.append(result)
                 if len(results) == 1 and self.exact and self.on_first is not None:
                     self.on_first(results[0])
         if self.exact:

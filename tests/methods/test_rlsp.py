@@ -64,10 +64,25 @@ def test_the_policy_is_frozen_while_the_critic_warms_up(tmp_path: Path) -> None:
     assert all(line["value_loss"] > 0 for line in lines)
 
 
-def test_updates_count_while_the_critic_warms_up(tmp_path: Path) -> None:
-    """Two updates a step: three frozen ones are a step and a half."""
-    out = run(tmp_path, *RLSP, "rlsp.vanilla=false", "rl.updates_per_step=2", "ppo.warmup_steps=3")
+def test_steps_count_while_the_critic_warms_up(tmp_path: Path) -> None:
+    """However many updates they have."""
+    out = run(tmp_path, *RLSP, "rlsp.vanilla=false", "rl.updates_per_step=2", "ppo.warmup_steps=1")
     assert [line["grad_norm"] > 0 for line in metrics(out, stage="explore")] == [False, True]
+
+
+def test_a_critics_own_passes_leave_the_policy_as_it_is(tmp_path: Path) -> None:
+    """In one step: what the policy learns is estimated before. In the next step the critic says otherwise."""
+    options = (*RLSP, "rlsp.vanilla=false", "ppo.warmup_steps=0")
+    one, three = (
+        run(tmp_path / str(passes), *options, f"ppo.critic_epochs={passes}", "keep_checkpoints=true")
+        for passes in (1, 3)
+    )
+    first, second = (metrics(out, stage="explore") for out in (one, three))
+    same_first = {"reward", "grad_norm", "explained_variance", "value_loss", "learning_rate"}
+    assert {name: first[0][name] for name in same_first} == {name: second[0][name] for name in same_first}
+    assert first[1]["reward"] == second[1]["reward"]  # the same policy has sampled them
+    assert first[1]["explained_variance"] != second[1]["explained_variance"]
+    assert not same(one / "model", three / "model")
 
 
 def test_rloops_first_steps_are_not_vanillas_where_the_outcomes_weight_has_a_schedule(tmp_path: Path) -> None:

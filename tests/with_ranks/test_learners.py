@@ -60,20 +60,21 @@ def policy_of(case: str, folder: Path | None = None) -> Policy:
 
 
 def learner_of(case: str, kind: type[LocalLearner], policy: Policy, **options: Any) -> Any:
-    critic = Critic(policy, Ppo(warmup_steps=1), OPTIONS) if case == "ppo" else None
+    critic = Critic(policy, Ppo(), OPTIONS) if case == "ppo" else None
     return kind(policy, OPTIONS, SAMPLING, case == "recomputed", critic, **options)
 
 
 def update(learner: LocalLearner, case: str, seed: int, cut_for: int = 0) -> dict[str, float]:
     """As `RanksLearner.update` has it, without a channel. `cut_for`: a process that is alone has the streams of so many."""
     batch, objective = examples(seed, critic=case == "ppo"), OBJECTIVES["gspo" if seed == 2 else "dapo"]
+    rate = 0.0 if case == "ppo" and seed == 0 else 1e-2
     if cut_for:
         streams = [stream for own in dealt(batch, OPTIONS.microbatch_tokens, cut_for) for stream in own if stream]
-        return measured(learner.learn([streams], 1e-2, objective), batch)
+        return measured(learner.learn([streams], rate, objective), batch)
     if not isinstance(learner, DealtLearner):
-        return learner.update(batch, 1e-2, objective)
+        return learner.update(batch, rate, objective)
     streams = dealt(batch, OPTIONS.microbatch_tokens, learner.world)
-    found = learner.learn([streams[learner.rank]], 1e-2, objective, case == "ppo")
+    found = learner.learn([streams[learner.rank]], rate, objective, case == "ppo")
     sums = torch.tensor([found[name] for name in SUMS], dtype=torch.float64)
     torch.distributed.all_reduce(sums, group=learner.group)
     return measured(found | dict(zip(SUMS, sums.tolist(), strict=True)), batch)

@@ -55,9 +55,9 @@ def answers(args: Any) -> dict[str, Any]:
 
 
 def memory(args: Any) -> dict[str, Any]:
-    import memory
+    import greedy
 
-    return memory.campaign()
+    return greedy.campaign()
 
 
 def _told(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from faulty_disk import CUT, MODES, PESSIMIST, FaultyDisk
-from work import Case, differing, last, place, show, unbroken
+from work import CUT, MODES, PESSIMIST, Case, FaultyDisk, differing, last, place, show, unbroken
 
 NEW_NAMESPACE = 0x20000
 """CLONE_NEWNS"""

@@ -17,6 +17,7 @@ _SHOW_SECONDS = 20.0
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "with_ranks")]
 
+from faulty_disk import CUT, MODES, PESSIMIST, FaultyDisk  # noqa: E402, F401
 from run_fixtures import command, finish, outcome, small_recipe, start, temporary  # noqa: E402
 
 PLANS: dict[str, list[str]] = {

@@ -1,6 +1,6 @@
 """How much more memory than its limit a program can have whose processes take it as fast as they can.
 
-    python benchmarks/hostile/memory.py
+    python benchmarks/hostile/greedy.py
 
 The limit holds for all processes together, and is looked at every 10 ms: in between, more can be taken. How much is
 counted by the kernel, for a control group in which all of this runs: that wants root, and version 1 of such groups.

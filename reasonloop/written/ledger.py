@@ -61,6 +61,8 @@ class Ledger:
         if not path.is_file() or path.stat().st_size == self._lines_size:
             return {}
         fsync(path)
+        if not self._lines_size:
+            fsync(self.run)  # a new file's name, too
         with path.open("rb") as file:
             file.seek(self._lines_size)
             added = file.read()

@@ -381,6 +381,17 @@ def test_a_disk_that_goes_wrong_costs_nothing(mode: str, at: int, seed: int, tmp
     case.same()
 
 
+def test_the_first_lines_of_metrics_are_on_the_disk_before_what_stands_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their file's name, too: a power cut behind the first evaluation lost its line for good."""
+    ledger, synced = Ledger(tmp_path, {}), list[Path]()
+    monkeypatch.setattr("reasonloop.written.ledger.fsync", synced.append)
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "eval"}\n')
+    ledger.write(tmp_path / "evaluation.json", "{}")
+    assert synced == [tmp_path / "metrics.jsonl", tmp_path]
+
+
 def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
     case = Case(tmp_path, begun(BEFORE_RFT))
     left = [".metrics.jsonl.partial", "evals/.base.json.partial", "trajectories/.main-i000-s00000.parquet.partial"]

@@ -20,6 +20,7 @@ from reasonloop import config
 from reasonloop.cli import main
 from reasonloop.errors import InputError
 from reasonloop.execute import check_inputs
+from reasonloop.runs.folder import differences
 
 ROOT = Path(__file__).parent.parent
 JUDGED = ["exploration.form=judge", "exploration.alpha=0.8"]
@@ -422,6 +423,19 @@ def test_a_finished_run_refuses_another_recipe(finished: Path, capsys: pytest.Ca
     assert "holds another run, which is finished: task.max_number = 6 there, 7 here" in line
     assert f"model.path={finished} --out OTHER" in line  # how it is gone on with
     assert content(finished) == before
+
+
+def test_a_critics_options_count_where_there_is_one(tmp_path: Path) -> None:
+    """So that runs of an earlier version, which had others by default, can be gone on with and compared."""
+    for objective in ("dapo", "ppo"):
+        (tmp_path / objective).mkdir()
+        held = config.load(recipe_file(), [f"rl.objective={objective}", "ppo.gae_lambda=0.95"])
+        (tmp_path / objective / "config.toml").write_text(config.dumps(held))
+    here = config.load(recipe_file(), [])
+    assert differences(here, tmp_path / "dapo") == []
+    assert [one.key for one in differences(here, tmp_path / "ppo")] == ["rl.objective", "ppo.gae_lambda"]
+    asked = config.load(recipe_file(), ["rl.objective=ppo"])
+    assert [one.key for one in differences(asked, tmp_path / "ppo")] == ["ppo.gae_lambda"]
 
 
 def test_checkpoint_seconds_may_differ(finished: Path) -> None:

@@ -247,7 +247,7 @@ class Differing(NamedTuple):
 
 def differences(recipe: Recipe, folder: Path) -> list[Differing]:
     """The options that a run was begun with otherwise, the recipe's first; those that its version didn't know had what they
-    have by default. Raises InputError where its recipe can't be read."""
+    have by default, and those of a critic count where there is one. Raises InputError where its recipe can't be read."""
     stored = folder / "config.toml"
     table = read_toml(stored)
     if not table:
@@ -256,7 +256,9 @@ def differences(recipe: Recipe, folder: Path) -> list[Differing]:
     here, usual = options_of(recipe), options_of(Recipe())
     if recipe.engine.name == "native":
         usual["engine.slots"] = SLOTS
-    every = (Differing(key, there.get(key), here.get(key)) for key in dict.fromkeys([*here, *there]))
+    critic = "ppo" in (recipe.rl.objective, there.get("rl.objective"))
+    keys = [key for key in dict.fromkeys([*here, *there]) if critic or not key.startswith("ppo.")]
+    every = (Differing(key, there.get(key), here.get(key)) for key in keys)
     return [one for one in every if there.get(one.key, usual.get(one.key)) != here.get(one.key, usual.get(one.key))]
 
 

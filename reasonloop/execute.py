@@ -296,6 +296,8 @@ def check_problems(recipe: Recipe, problems: Sequence[Problem], explores: bool) 
     name, sizes = recipe.task.name, Counter(problem.split for problem in problems)
     if not sizes[recipe.eval.split]:
         raise InputError(f"task {name!r} has no {recipe.eval.split} problems; expected some to evaluate on")
+    if recipe.average.deliver == "probe" and not sizes["probe"]:
+        raise InputError(f"average.deliver = 'probe': task {name!r} has no probe problems; expected some, or 'trained'")
     if not explores:
         return
     if sizes["train"] < recipe.rl.problems_per_step:

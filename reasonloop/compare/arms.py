@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reasonloop.compare.policies import Entry, entries, read_finished
 from reasonloop.errors import InputError
-from reasonloop.evaluation.table import STARTS
+from reasonloop.evaluation.table import STARTS, trunk_of
 from reasonloop.report.run import RunData
 
 Key = tuple[str, Any]
@@ -106,13 +106,13 @@ def read_arms(arguments: Sequence[str], every: bool = False) -> Arms:
     names = _names(groups, given | beside)
     _same_problems([entry for found in groups.values() for entry in found])
     notes: list[str] = []
-    kinds = {arm: place for place, arm in enumerate(SHORT, 1)}
+    kinds = {arm: place for place, arm in enumerate(SHORT, 1)}  # averages stand beside what they are of
 
     def place(key: Key) -> tuple[bool, int, int, str]:
         first = asked.get(key, len(places)) == min(asked.values())
         of = min(places[entry.run] for entry in groups[key]) if key in beside else 0
         at = asked.get(key, len(places) + of)
-        return not first, kinds.get(key[0], 0), at, names[key]
+        return not first, kinds.get(trunk_of(key[0]), 0), at, names[key]
 
     keys = sorted(groups, key=place)
     arms = [ComparedArm(names[key], key[0], _one_a_seed(names[key], groups[key], notes)) for key in keys]
@@ -140,10 +140,17 @@ def _frozen(value: Any) -> Any:
 def _beside(
     groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str], places: Mapping[str, int]
 ) -> dict[Key, str]:
-    """Names of vanilla RL beside runs that were named, where there is more than one such arm: "vanilla of gentle", after the
-    first of the runs that it stands beside."""
-    runs = {entry.run: given[key] for key in given if key[0] == "main" for entry in groups[key] if entry.product}
+    """Names of what stands beside runs that were named: of vanilla RL, where there is more than one such arm, "vanilla of
+    gentle", after the first of the runs that it stands beside; of averages "gentle x 0.5", and of what they are of, where
+    one of them is the product, "gentle x 1"."""
+    products = [key for key in given if trunk_of(key[0]) == "main"]
+    runs = {entry.run: given[key] for key in products for entry in groups[key] if entry.product}
     found: dict[Key, str] = {}
+    for key in groups:
+        if trunk_of(key[0]) == "main" and key not in given:
+            beside = min((entry.run for entry in groups[key]), key=places.__getitem__)
+            if beside in runs:
+                found[key] = runs[beside] + (key[0].removeprefix("main") or " x 1")
     for arm in ("vanilla", "early"):
         keys = [key for key in groups if key[0] == arm and not any(entry.product for entry in groups[key])]
         if len(keys) > 1 and all(entry.run in runs for key in keys for entry in groups[key]):
@@ -159,7 +166,7 @@ def _names(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> d
     identities = {key: own[0].identity for key, own in groups.items()}
     families: dict[str, list[Key]] = {}
     for key, identity in identities.items():
-        families.setdefault(SHORT.get(key[0], str(identity.get("method", "rloop"))), []).append(key)
+        families.setdefault(_short(key[0], str(identity.get("method", "rloop"))), []).append(key)
     for family, keys in families.items():
         options = sorted({option for key in keys for option in identities[key]})
         for key in keys:
@@ -187,6 +194,12 @@ def _names(groups: Mapping[Key, Sequence[Entry]], given: Mapping[Key, str]) -> d
     return found
 
 
+def _short(arm: str, product: str) -> str:
+    """`product`: what is said for the method's own arm."""
+    trunk = trunk_of(arm)
+    return SHORT.get(trunk, product) + arm.removeprefix(trunk)
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(_plain(item) for item in value) or "none"
@@ -201,7 +214,7 @@ def _one_a_seed(name: str, found: Sequence[Entry], notes: list[str]) -> tuple[En
             continue
         # What several runs have in common (the base; vanilla RL beside two RLoop arms) is one and the same result.
         same = np.array_equal(other.correct_P, entry.correct_P)
-        if entry.arm == "main" or not (same or entry.arm == "base"):
+        if trunk_of(entry.arm) == "main" or not (same or entry.arm == "base"):
             raise InputError(
                 f"arm {name!r} has seed {entry.seed} twice, from {other.run} and {entry.run}; expected a seed of its own "
                 "for each run (leave one out, or tell two recipes apart with NAME=RUN)"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop.errors import InputError
-from reasonloop.evaluation.table import STARTS, arm_of, arms_of
+from reasonloop.evaluation.table import STARTS, arm_of, arms_of, reported, trunk_of
 from reasonloop.files import read_object
 from reasonloop.report.run import RunData, number, read_run
 from reasonloop.runs.folder import evaluations_in, metrics_in
@@ -34,7 +34,7 @@ class Entry:
     """An evaluated policy of one run."""
 
     arm: str
-    """"main", "explored", "vanilla", "early", "sft" or "base" """
+    """"main", "explored", "vanilla", "early", "sft" or "base"; of averages "main x 0.5" and the like"""
     product: bool
     """Whether it is what the run was for, and so bears the run's NAME"""
     run: str
@@ -81,20 +81,22 @@ def entries(run: RunData, every: bool = False) -> list[Entry]:
 
     InputError where the product has no evaluation.
     """
-    products = [e for e in run.results if e.get("product")]
+    results = reported(run.evals)
+    products = [e for e in results if e.get("product")]
     if run.imported and not products:
         raise InputError(
             f"{run.folder}: imported without an evaluation; expected one: `reasonloop import --eval` takes a trainer's own"
         )
-    if not any("arm" in e for e in run.results):
+    if not any("arm" in e for e in results):
         raise InputError(
             f"{run.folder}: made by an earlier version, which did not write what its evaluations are; expected a run of "
             "this one, or one that evidence/upgrade.py has brought up"
         )
     if not products:
         raise InputError(f"{run.folder}: its product has no evaluation in {run.folder / 'evals'}; expected one")
-    last = {arm_of(e): e for e in run.results}
-    wanted = ("base", "vanilla", "early", "sft", "main", *(("explored",) if every else ()))
+    last = {arm_of(e): e for e in results}
+    averages = [arm for arm in last if arm != trunk_of(arm)]
+    wanted = ("base", "vanilla", "early", "sft", "main", *(("explored",) if every else ()), *averages)
     chosen = [products[-1], *(last[arm] for arm in wanted if arm in last and last[arm] is not products[-1])]
     return [_entry(run, evaluation, evaluation is products[-1]) for evaluation in chosen]
 
@@ -126,7 +128,7 @@ def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
         )
     starts = [e for e in run.results if arm_of(e) in STARTS]
     way = [*starts[-1:], *(e for e in run.results if arm_of(e) == arm)]
-    trained = "main" if arm == "explored" else arm  # explored policies are on the way of their method's arm
+    trained = "main" if arm == "explored" else trunk_of(arm)  # explored policies are on the way of their method's arm
     return Entry(
         arm=arm,
         product=product,
@@ -138,7 +140,7 @@ def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
         drawn={key: value for key, value in (evaluation.get("sampling") or {}).items() if key != "slots"},
         ids=ids,
         correct_P=np.array([row[2] for row in counted], dtype=np.int64),
-        held_out=_curve(way if arm != "early" else ()),
+        held_out=_curve(way if arm == trunk_of(arm) != "early" else ()),
         probes=_curve(line for line in run.stage("probe") if trained in arms_of(line)),
     )
 

@@ -1,5 +1,6 @@
 """Recipes: their options, read and checked. Free of torch."""
 
+from reasonloop.config.average import Average
 from reasonloop.config.exploration import Exploration, Judge
 from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora, LoraSettings
@@ -37,6 +38,7 @@ from reasonloop.config.sections import (
 )
 
 __all__ = [
+    "Average",
     "EngineOptions",
     "Evaluation",
     "Exploration",

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from reasonloop.config.average import Average
 from reasonloop.config.exploration import Exploration
 from reasonloop.config.explorer import Explorer, Finetuner
 from reasonloop.config.lora import Lora
@@ -99,6 +100,7 @@ class Recipe(Section):
     rft: Rft = Rft()
     explorer: Explorer = Explorer()
     finetuner: Finetuner = Finetuner()
+    average: Average = Average()
     eval: Evaluation = Evaluation()
     ranks: Ranks = Ranks()
     track: Track = Track()

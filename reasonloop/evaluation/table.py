@@ -26,6 +26,16 @@ PASSED = ("early", "explored")
 """The arms of policies that another arm's training passes through: nothing goes on from them"""
 
 
+def trunk_of(arm: str) -> str:
+    """The arm that an average is of ("main x 0.5", "main averaged"); any other is its own."""
+    return arm.partition(" ")[0]
+
+
+def weighed(arm: str) -> bool:
+    """Whether it is one of several averages of another arm's policy, that stand beside it in tables."""
+    return " x " in arm
+
+
 def arm_of(record: Record) -> str:
     """The arm that an evaluation or a line of metrics.jsonl belongs to, as it was written down. What was written before
     arms were told by its branch."""
@@ -69,7 +79,8 @@ def result_rows(evals: Sequence[Record]) -> list[Record]:
     stages = {"explore": 0, "rft": 1}
 
     def place(e: Record) -> tuple[int, int, int, str]:
-        return ORDER.get(arm_of(e), 5), int(e.get("iteration") or 0), stages.get(str(e.get("stage")), 2), label_of(e)
+        kind, iteration = ORDER.get(trunk_of(arm_of(e)), 5), int(e.get("iteration") or 0)
+        return kind, iteration, stages.get(str(e.get("stage")), 2), label_of(e)
 
     return sorted(last.values(), key=place)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reasonloop.config import Recipe
+from reasonloop.errors import InputError
 from reasonloop.methods.arms import early, starting_policy, vanilla
+from reasonloop.methods.averages import Ended, finish
 from reasonloop.methods.method import Method
 from reasonloop.records import Place
 from reasonloop.runs.stages import Budget, Stages
@@ -25,10 +28,18 @@ def rl(run: Stages) -> None:
     start, place, arm, options = starting_policy(run), Place(), vanilla(run.recipe), run.recipe.rl
     trained = run.explore(start, place, arm, Budget(options.rollouts, keep_best=options.keep_best))
     spent = trained.rollouts
-    run.evaluate(trained.made_here, "trained", place, arm.named(arm.label, product=True), rollouts=spent)
+    product = finish(run, start, Ended(trained.made_here, "trained", place, arm.named(arm.label, product=True), spent))
     if trained.best is not None:
         run.evaluate(trained.best, "early-stopped", place, early(arm, run.recipe), rollouts=spent)
-    run.deliver(trained.best or trained.made_here)
+    run.deliver(trained.best or product)
+
+
+def check(recipe: Recipe) -> None:
+    if recipe.rl.keep_best and recipe.average.deliver == "probe":
+        raise InputError(
+            "rl.keep_best, average.deliver = 'probe': each delivers another policy; expected one of them, or method = "
+            "'rloop'"
+        )
 
 
 def described(options: Mapping[str, Any]) -> str:
@@ -50,4 +61,4 @@ def sentence(options: Mapping[str, Any]) -> str:
     return f"Vanilla RL on {where}: {described(options)}"
 
 
-METHOD = Method("vanilla RL", rl, sentence=sentence)
+METHOD = Method("vanilla RL", rl, check=check, sentence=sentence)

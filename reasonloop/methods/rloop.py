@@ -15,6 +15,7 @@ from typing import Any
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.methods.arms import early, starting_policy, steered, trained, vanilla
+from reasonloop.methods.averages import Ended, finish
 from reasonloop.methods.method import Method
 from reasonloop.methods.outside import check_outside
 from reasonloop.methods.rl import adapter, described
@@ -56,7 +57,11 @@ def rloop(run: Stages) -> None:
         experts = partial(run.experts, place, theta, arm)
         theta = run.finetune(start, tuning, arm, experts, recipe.rft, recipe.rft.epochs_of(i))
         of = arm.named(f"RLoop {i + 1}, after RFT", product=last)
-        run.evaluate(theta, f"iteration-{i}-rft", tuning, of, rollouts=spent)
+        ended = Ended(theta, f"iteration-{i}-rft", tuning, of, spent)
+        if last:
+            product = finish(run, base, ended)
+        else:
+            run.evaluate(theta, ended.name, tuning, of, rollouts=spent)
 
         # the RL weights go; an iteration without experts hands on what it started from
         finished = [Place(iteration=k) for k in range(i + 1)] + [Place(stage="rft", iteration=k) for k in range(i)]
@@ -64,7 +69,7 @@ def rloop(run: Stages) -> None:
         i += 1
     if options.vanilla:
         beside(run, base, baseline, each, total)
-    run.deliver(theta)
+    run.deliver(product)
 
 
 def beside(run: Stages, base: Source, arm: Arm, each: int, total: int) -> None:
@@ -75,8 +80,10 @@ def beside(run: Stages, base: Source, arm: Arm, each: int, total: int) -> None:
         found = run.explore(base, BESIDE, arm, Budget(k * each, planned=total, keep_best=keep_best))
         # what RLoop's first exploration ended with is a policy that this one passes through
         known = "iteration-0-explored" if k == 1 and shares_first_iteration(run.recipe) else ""
-        name = "vanilla" if k * each == total else f"vanilla-{k}"
-        run.evaluate(found.made_here, name, BESIDE, arm, rollouts=found.rollouts, same_as=known)
+        if k * each == total:
+            finish(run, base, Ended(found.made_here, "vanilla", BESIDE, arm, found.rollouts, same_as=known))
+        else:
+            run.evaluate(found.made_here, f"vanilla-{k}", BESIDE, arm, rollouts=found.rollouts, same_as=known)
     if found.best is not None:
         run.evaluate(found.best, "vanilla-early-stopped", BESIDE, early(arm, run.recipe), rollouts=found.rollouts)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reasonloop.methods.arms import starting_policy, trained, vanilla
+from reasonloop.methods.averages import Ended, finish
 from reasonloop.methods.method import Method
 from reasonloop.methods.rl import adapter, described
 from reasonloop.records import Place
@@ -21,12 +22,13 @@ def rlsp(run: Stages) -> None:
     start = starting_policy(run, sft_first=True)
     place, arm = Place(), trained(Arm("main", "RLSP"), recipe, sft_first=True).using("")
     explored = run.explore(start, place, arm, Budget(budget))
-    run.evaluate(explored.made_here, "trained", place, arm.named("RLSP", product=True), rollouts=explored.rollouts)
+    product = Ended(explored.made_here, "trained", place, arm.named("RLSP", product=True), explored.rollouts)
+    delivered = finish(run, start, product)
     if recipe.rlsp.vanilla:
         beside, baseline = Place("vanilla"), vanilla(recipe, sft_first=True, outcome_only=True)
         plain = run.explore(start, beside, baseline, Budget(budget, outcome_only=True))
-        run.evaluate(plain.made_here, "vanilla", beside, baseline, rollouts=plain.rollouts)
-    run.deliver(explored.made_here)
+        finish(run, start, Ended(plain.made_here, "vanilla", beside, baseline, plain.rollouts))
+    run.deliver(delivered)
 
 
 def sentence(options: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.methods.arms import SFT
+from reasonloop.methods.averages import Ended, finish
 from reasonloop.methods.method import Method
 from reasonloop.methods.rl import adapter
 from reasonloop.records import Place
@@ -18,8 +19,7 @@ def sft(run: Stages) -> None:
     base, options, place = run.recipe.model.source, run.recipe.sft, Place(stage="sft")
     run.evaluate(base, "base", Place(stage="base"), BASE)
     trained = run.finetune(base, place, SFT, run.demonstrations, options, options.epochs)
-    run.evaluate(trained, "sft", place, SFT.named("SFT", product=True))
-    run.deliver(trained)
+    run.deliver(finish(run, base, Ended(trained, "sft", place, SFT.named("SFT", product=True))))
 
 
 def check(recipe: Recipe) -> None:

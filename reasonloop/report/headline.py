@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from reasonloop.analysis.arms import EvaluatedPolicy, on_shared_problems
 from reasonloop.errors import InputError
 from reasonloop.evaluation.bootstrap import difference
-from reasonloop.evaluation.table import PASSED, STARTS, Record, arm_of, label_of, metric_keys, result_rows
+from reasonloop.evaluation.table import PASSED, STARTS, Record, arm_of, label_of, metric_keys, result_rows, weighed
 from reasonloop.report.run import RunData
 
 
@@ -39,7 +39,8 @@ def lead(a: Record, b: Record, key: str) -> Lead | None:
 def headline(run: RunData) -> list[str]:
     """The sentences, none before two policies can be compared: the method's last policy against vanilla RL's, and against
     the policy that RL started from."""
-    last = {arm_of(row): row for row in result_rows(run.evals) if row.get("problems") and arm_of(row) not in PASSED}
+    rows = [row for row in result_rows(run.evals) if row.get("problems") and not weighed(arm_of(row))]
+    last = {arm_of(row): row for row in rows if arm_of(row) not in PASSED}
     start = next((last[arm] for arm in reversed(STARTS) if arm in last), None)
     trained = [row for arm, row in last.items() if arm not in STARTS]
     own = next((row for row in trained if row.get("product")), trained[-1] if trained else None)

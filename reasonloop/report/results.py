@@ -7,7 +7,7 @@ from html import escape
 from itertools import combinations
 from typing import Any
 
-from reasonloop.evaluation.table import PASSED, Record, arm_of, label_of, metric_keys, result_rows
+from reasonloop.evaluation.table import PASSED, Record, arm_of, label_of, metric_keys, result_rows, weighed
 from reasonloop.report.figures import signed
 from reasonloop.report.headline import lead, share
 from reasonloop.report.run import RunData, number
@@ -66,7 +66,8 @@ def estimate_cell(metric: Mapping[str, Any] | None) -> str:
 
 def _differences(rows: Sequence[Record], keys: Sequence[str]) -> str:
     """Differences between the arms' last policies on the same problems: the numbers that answer the question."""
-    last = {arm_of(row): row for row in rows if row.get("problems") and arm_of(row) not in PASSED}
+    counted = [row for row in rows if row.get("problems") and not weighed(arm_of(row))]
+    last = {arm_of(row): row for row in counted if arm_of(row) not in PASSED}
     body = []
     for a, b in combinations(reversed(last.values()), 2):
         cells = "".join(_difference(a, b, key) for key in keys)

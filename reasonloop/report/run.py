@@ -14,7 +14,7 @@ from reasonloop import config
 from reasonloop.analysis.diagnosis import Evidence
 from reasonloop.config import Recipe, flat, stored_recipe
 from reasonloop.errors import InputError, RunError, first_line
-from reasonloop.evaluation.table import ORDER, PASSED, arm_of, arms_of, label_of, reported
+from reasonloop.evaluation.table import ORDER, PASSED, arm_of, arms_of, label_of, reported, trunk_of, weighed
 from reasonloop.files import read_object
 from reasonloop.methods import Method, method
 from reasonloop.written.digests import METRICS
@@ -76,8 +76,8 @@ class RunData:
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
-        """The evaluations on the split that results are reported on."""
-        return reported(self.evals)
+        """The evaluations on the split that results are reported on, averages with one weight left out."""
+        return [e for e in reported(self.evals) if not weighed(arm_of(e))]
 
     @property
     def arms(self) -> list[str]:
@@ -212,7 +212,7 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
 
 
 def _in_order(arms: Iterable[str]) -> list[str]:
-    return sorted(dict.fromkeys(arms), key=lambda arm: ORDER.get(arm, len(ORDER)))
+    return sorted(dict.fromkeys(arms), key=lambda arm: ORDER.get(trunk_of(arm), len(ORDER)))
 
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:

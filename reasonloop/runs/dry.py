@@ -33,7 +33,7 @@ class Asked:
 
     kind: str
     """explore, elsewhere (an exploration by a command), share, finetune, evaluate, drop, leave (its policy goes, whatever is
-    kept) or deliver"""
+    kept), average or deliver"""
     name: str
     """`Place.name`, or the policy's"""
     stage: str = ""
@@ -70,14 +70,26 @@ class DryStages:
         self._evaluated: set[str] = set()
 
     def evaluate(
-        self, policy: Source, name: str, place: Place, arm: Arm, *, rollouts: int = 0, same_as: str = ""
-    ) -> None:
+        self,
+        policy: Source,
+        name: str,
+        place: Place,
+        arm: Arm,
+        *,
+        rollouts: int = 0,
+        same_as: str = "",
+        split: str = "",
+    ) -> Mapping[str, float]:
         options = self.recipe.eval
-        self._say("evaluate", f"{arm.label}: evaluate, {options.samples} samples of each {options.split} problem")
+        split = split or options.split
+        if name in self._evaluated:
+            return {}
+        self._say("evaluate", f"{arm.label}: evaluate, {options.samples} samples of each {split} problem")
         if same_as not in self._evaluated:
-            self.stages.append(Asked("evaluate", name, amount=self.sizes.get(options.split, 0) * options.samples))
-            self.units += self.sizes.get(options.split, 0) * options.samples
+            self.stages.append(Asked("evaluate", name, amount=self.sizes.get(split, 0) * options.samples))
+            self.units += self.sizes.get(split, 0) * options.samples
         self._evaluated.add(name)
+        return {}
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         spent, until, options = self._spent.get(place.name, 0), budget.until, self.recipe.rl
@@ -165,6 +177,11 @@ class DryStages:
         self.stages.append(Asked("finetune", place.name, place.stage, len(found) * epochs, learn=not outside))
         self.finetunings[place.name] = len(found) * epochs * TRAINED_EXAMPLE
         self.units += self.finetunings[place.name]
+        return place.name
+
+    def average(self, start: Source, trained: Source, weight: float, place: Place) -> Source:
+        self._say("average", f"average {start} and {trained}, the latter's weight {weight:g}")
+        self.stages.append(Asked("average", place.name))
         return place.name
 
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:

@@ -146,6 +146,8 @@ def memory(plan: Plan) -> list[Need]:
                 found.append(_update(plan, _learned(plan, f"{title}, update", stage), stage))
         elif kind == "finetune" and learn:
             found.append(_update(plan, _learned(plan, f"{stage.upper()}, update", stage), stage))
+        elif kind == "average":
+            found.append(_based(plan, "averaging").add("the start's weights", plan.weights, certain=True))
     return found
 
 
@@ -281,6 +283,9 @@ class _Checkpoints:
     def take(self, one: Asked) -> None:
         if one.kind in ("explore", "finetune"):
             self.work(one)
+        elif one.kind == "average":
+            self.put(one.name, self.plan.weights)
+            self.most = max(self.most, self.now())
         elif one.kind == "share":
             self.held[one.others[0]] = self.held[one.name]
         elif one.kind == "leave" or (one.kind == "drop" and not self.plan.recipe.keep_checkpoints):

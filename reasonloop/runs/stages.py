@@ -145,9 +145,18 @@ class Stages(Protocol):
     recipe: Recipe
 
     def evaluate(
-        self, policy: Source, name: str, place: Place, arm: Arm, *, rollouts: int = 0, same_as: str = ""
-    ) -> None:
-        """Evaluates a policy on the problems of `eval.split`; RUN/evals/<name>.json holds what came out.
+        self,
+        policy: Source,
+        name: str,
+        place: Place,
+        arm: Arm,
+        *,
+        rollouts: int = 0,
+        same_as: str = "",
+        split: str = "",
+    ) -> Mapping[str, float]:
+        """Evaluates a policy on the problems of a split, `eval.split` unless another is named; RUN/evals/<name>.json holds
+        what came out. Returns its metrics, avg@n and pass@k; a plan knows none.
 
         `rollouts`: what its arm has spent. `same_as`: the name of an evaluation of the same policy, whose counts are taken
         over where there is one.
@@ -183,6 +192,10 @@ class Stages(Protocol):
     ) -> Source:
         """Supervised training of `start` on the examples, which are asked for when they are needed. Returns the trained
         policy, or `start` when there are none."""
+        ...
+
+    def average(self, start: Source, trained: Source, weight: float, place: Place) -> Source:
+        """The policy start + weight (trained - start); `place` is its own."""
         ...
 
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:

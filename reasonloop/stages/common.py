@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from reasonloop.errors import Diverged
+from reasonloop.evaluation.table import trunk_of
 from reasonloop.learner.protocol import Learner
 from reasonloop.records import Place
 from reasonloop.runs.session import Session
@@ -53,7 +54,7 @@ def spent_before(run: Session, place: Place) -> int:
 def training_seconds(run: Session, arm: str, iteration: int) -> float:
     """Seconds of sampling and training that the arm has spent by the end of the iteration; evaluations don't count. For
     "early" it is the whole run that its policy was kept from: where to stop is known at the end only."""
-    arm = {"early": "vanilla", "explored": "main"}.get(arm, arm)
+    arm = {"early": "vanilla", "explored": "main"}.get(arm, trunk_of(arm))
     total = 0.0
     for line in run.folder.metrics():
         own = arm in (line.get("arm"), line.get("shared_with")) and line.get("iteration", 0) <= iteration

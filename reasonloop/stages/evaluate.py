@@ -17,29 +17,11 @@ from reasonloop.stages.alarm import diverging
 from reasonloop.stages.common import training_seconds
 
 
-def evaluate(
-    run: Session,
-    policy: Source,
-    name: str,
-    place: Place,
-    arm: Arm,
-    *,
-    rollouts: int = 0,
-    same_as: str = "",
-) -> None:
-    """See `Stages.evaluate`."""
-    folder = run.folder.path / "evals"
-    path, known, saved = folder / f"{name}.json", folder / f"{same_as}.json", folder / f"{name}.partial"
-    split, samples = run.recipe.eval.split, run.recipe.eval.samples
-    if path.is_file():
-        saved.unlink(missing_ok=True)
-        run.progress.skip(0 if same_as else len(run.problems[split]) * samples)
-        return
-    run.folder.set_state(f"eval {name}", place.iteration)
-    run.stop_point()
-    about = {
+def about(run: Session, name: str, place: Place, arm: Arm, rollouts: int) -> dict[str, Any]:
+    """What an evaluation that is made now says of its policy."""
+    return {
         "name": name,
-        "order": len(list(folder.glob("*.json"))),
+        "order": len(list((run.folder.path / "evals").glob("*.json"))),
         "stage": place.stage,
         "branch": "early" if arm.name == "early" else place.branch,
         "iteration": place.iteration,
@@ -48,6 +30,19 @@ def evaluate(
         "seconds": round(training_seconds(run, arm.name, place.iteration), 3),
         "depends_on": arm.options(run.recipe),
     }
+
+
+def evaluate(run: Session, policy: Source, told: Mapping[str, Any], split: str, same_as: str = "") -> dict[str, float]:
+    """See `Stages.evaluate`. `told`: see `about`."""
+    folder, name, rollouts = run.folder.path / "evals", told["name"], told["rollouts"]
+    path, known, saved = folder / f"{name}.json", folder / f"{same_as}.json", folder / f"{name}.partial"
+    samples = run.recipe.eval.samples
+    if path.is_file():
+        saved.unlink(missing_ok=True)
+        run.progress.skip(0 if same_as else len(run.problems[split]) * samples)
+        return _values(read_object(path))
+    run.folder.set_state(f"eval {name}", told["iteration"])
+    run.stop_point()
     counted = read_object(known) if same_as and known.is_file() else None
     if counted is None or counted["rollouts"] != rollouts:  # an exploration that ended early is another policy
         run.progress.say(f"evaluating {name}")
@@ -62,14 +57,20 @@ def evaluate(
         keep_texts(path, rows, run.folder.write)
     elif texts_of(known).is_file():
         run.folder.write(texts_of(path), texts_of(known).read_bytes())
-    result = about | {key: value for key, value in counted.items() if key not in about}
+    result = dict(told) | {key: value for key, value in counted.items() if key not in told}
     show_held_out(run, split, result["metrics"])
-    values = {key: value["value"] for key, value in result["metrics"].items()}
-    run.folder.unlog(stage="eval", name=name)
-    keys = {key: result[key] for key in ("branch", "iteration", "arm", "label", "product", "rollouts", "name")}
-    run.folder.log(stage="eval", **keys, **values)
+    values = _values(result)
+    if split == run.recipe.eval.split:  # numbers of two splits must not stand under one another
+        run.folder.unlog(stage="eval", name=name)
+        keys = {key: result[key] for key in ("branch", "iteration", "arm", "label", "product", "rollouts", "name")}
+        run.folder.log(stage="eval", **keys, **values)
     run.folder.write(path, json.dumps(result) + "\n")
     saved.unlink(missing_ok=True)
+    return values
+
+
+def _values(result: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value["value"] for key, value in result["metrics"].items()}
 
 
 def show_held_out(run: Session, split: str, metrics: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from reasonloop.config import Training
 from reasonloop.errors import RunError
@@ -12,7 +12,8 @@ from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Examples, Explored, Source
 from reasonloop.stages import outside
 from reasonloop.stages.adapted import check_delivered, deliver_adapter
-from reasonloop.stages.evaluate import evaluate
+from reasonloop.stages.average import average
+from reasonloop.stages.evaluate import about, evaluate
 from reasonloop.stages.experts import demonstrations, experts
 from reasonloop.stages.exploration import ExplorationState
 from reasonloop.stages.explorers import explorer_of
@@ -26,9 +27,18 @@ class LiveStages:
         """By exploration: rollouts that its progress knows of"""
 
     def evaluate(
-        self, policy: Source, name: str, place: Place, arm: Arm, *, rollouts: int = 0, same_as: str = ""
-    ) -> None:
-        evaluate(self.run, policy, name, place, arm, rollouts=rollouts, same_as=same_as)
+        self,
+        policy: Source,
+        name: str,
+        place: Place,
+        arm: Arm,
+        *,
+        rollouts: int = 0,
+        same_as: str = "",
+        split: str = "",
+    ) -> Mapping[str, float]:
+        told = about(self.run, name, place, arm, rollouts)
+        return evaluate(self.run, policy, told, split or self.recipe.eval.split, same_as)
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         state = ExplorationState.of(self.run.folder.checkpoint(place)) or ExplorationState()
@@ -66,6 +76,9 @@ class LiveStages:
         if place.stage == "rft" and self.recipe.finetuner.command:
             return outside.finetune(self.run, start, place, arm, examples, epochs)
         return finetune(self.run, start, place, arm, examples, options, epochs)
+
+    def average(self, start: Source, trained: Source, weight: float, place: Place) -> Source:
+        return average(self.run, start, trained, weight, place)
 
     def drop(self, places: Sequence[Place], keep: Sequence[Source]) -> None:
         for place in places:

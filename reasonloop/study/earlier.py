@@ -43,11 +43,19 @@ class Recorder(DryStages):
         """All that the run samples to train on"""
 
     def evaluate(
-        self, policy: Source, name: str, place: Place, arm: Arm, *, rollouts: int = 0, same_as: str = ""
-    ) -> None:
-        super().evaluate(policy, name, place, arm, rollouts=rollouts, same_as=same_as)
+        self,
+        policy: Source,
+        name: str,
+        place: Place,
+        arm: Arm,
+        *,
+        rollouts: int = 0,
+        same_as: str = "",
+        split: str = "",
+    ) -> Mapping[str, float]:
         self.evaluations[name] = {**arm.keys, "depends_on": arm.options(self.recipe)}
         self.spends[name] = rollouts
+        return super().evaluate(policy, name, place, arm, rollouts=rollouts, same_as=same_as, split=split)
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         shared = {"shared_with": budget.shared_with.name} if budget.shared_with else {}

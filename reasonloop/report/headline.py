@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from reasonloop.analysis.arms import EvaluatedPolicy, on_shared_problems
 from reasonloop.errors import InputError
 from reasonloop.evaluation.bootstrap import difference
-from reasonloop.evaluation.table import PASSED, STARTS, Record, arm_of, label_of, metric_keys, result_rows, weighed
+from reasonloop.evaluation.table import (
+    PASSED,
+    STARTS,
+    Record,
+    arm_of,
+    label_of,
+    metric_keys,
+    result_rows,
+    trunk_of,
+    weighed,
+)
 from reasonloop.report.run import RunData
 
 
@@ -46,7 +56,8 @@ def headline(run: RunData) -> list[str]:
     own = next((row for row in trained if row.get("product")), trained[-1] if trained else None)
     if own is None:
         return []
-    other = last.get("vanilla")
+    how = arm_of(own).removeprefix(trunk_of(arm_of(own)))
+    other = last.get(f"vanilla{how}") or last.get("vanilla")  # an average against an average
     sentences = []
     against = [row for row in (other, start) if row is not None and row is not own]
     for place, row in enumerate(against):

@@ -165,7 +165,9 @@ def test_tables_have_every_weight_and_plots_the_chosen_one_alone(tmp_path: Path)
     page = write_report(whole(), tmp_path / "page.html").read_text()
     for label in ("RLoop 2, after RFT x 0.25", "vanilla RL x 0.5", "RLoop 2, after RFT, averaged ("):
         assert label in page
-    assert "after RFT, averaged" in " ".join(headline(data))
+    first = headline(data)[0]
+    assert "after RFT, averaged (" in first
+    assert "vanilla RL, averaged (" in first
     assert {line["split"] for line in metrics(whole(), stage="eval") if "split" in line} <= {"test"}
     assert not [line for line in metrics(whole(), stage="eval") if line["name"].endswith("-probe")]
 

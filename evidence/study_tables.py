@@ -63,6 +63,11 @@ LORA = (
     ("base", "base"), ("all weights in both", "full"), ("rank 4 explores, RFT of all weights", "explore-4"),
     ("rank 4 explores, RFT with rank 4", "explore-4-rft-4"), ("rank 4 explores, RFT with rank 32", "explore-4-rft-32"),
 )  # fmt: skip
+LORA_SMOLLM2 = (
+    ("base", "base"), ("all weights in both", "full"), ("rank 8 explores, RFT of all weights", "explore-8"),
+    ("rank 8 explores, RFT with rank 64", "explore-8-rft-64"),
+)  # fmt: skip
+SIXTEEN = ("avg@16", "pass@8", "pass@16")
 ROOM = (
     ("RLoop, 1e-3 x 4", "rloop - vanilla"), ("RLoop, 3e-4 x 2", "rloop-gentle-rft - vanilla"),
 )  # fmt: skip
@@ -180,6 +185,11 @@ STUDIES: dict[str, Callable[[], str]] = {
     "lora": lambda: table(("arm", *THREE), arms("lora", THREE, LORA)),
     "lora-differences": lambda: table(
         ("- all weights", *THREE), pairs("lora", THREE, [(name, f"{arm} - full") for name, arm in LORA[2:]])
+    ),
+    "lora-smollm2": lambda: table(("arm", *SIXTEEN), arms("lora-smollm2", SIXTEEN, LORA_SMOLLM2)),
+    "lora-smollm2-differences": lambda: table(
+        ("- all weights", *SIXTEEN),
+        pairs("lora-smollm2", SIXTEEN, [(name, f"{arm} - full") for name, arm in LORA_SMOLLM2[2:]]),
     ),
     "rlsp-search": search,
     "rlsp-vote": vote,

@@ -601,12 +601,12 @@ def test_weights_are_dropped_when_nothing_needs_them(tmp_path: Path, monkeypatch
     found: dict[str, tuple[set[str], set[str]]] = {}
     evaluate = live.evaluate
 
-    def looked(run: Any, policy: Any, name: str, *args: Any, **options: Any) -> None:
+    def looked(run: Any, policy: Any, told: dict[str, Any], *args: Any) -> dict[str, float]:
         made = run.folder.path / "checkpoints"
-        found[name] = tuple(
+        found[told["name"]] = tuple(
             {path.parent.name for path in made.glob(f"*/{file}")} for file in ("model.safetensors", "trainer.pt")
         )
-        evaluate(run, policy, name, *args, **options)
+        return evaluate(run, policy, told, *args)
 
     monkeypatch.setattr(live, "evaluate", looked)
     run(tmp_path)

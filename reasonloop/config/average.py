@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,11 +19,16 @@ class Average(Section):
     """What is delivered. probe: of all w, 1 among them, the largest whose pass@k on the probe problems isn't below the
     start's, and if all are the smallest; k is the largest that is measured, `eval.samples` or a little less."""
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int | float) else value
+
     @field_validator("weights")
     @classmethod
     def _between(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(0 < w < 1 for w in value):
-            raise ValueError(f"{list(value)}: expected numbers above 0 and below 1, such as [0.25, 0.5, 0.75]")
+            raise ValueError("expected numbers above 0 and below 1, such as [0.25, 0.5, 0.75]")
         return tuple(sorted(set(value)))
 
     @model_validator(mode="after")

@@ -42,9 +42,9 @@ def finish(run: Stages, start: Source, ended: Ended) -> Source:
     if not chosen_later:
         run.drop(places, keep=[])
         return ended.policy
-    weight = _chosen(run, start, every)
-    found = every[weight]
-    label = f"{arm.label}, averaged ({weight:g})"
+    best = _chosen(run, start, every)
+    found = every[1.0 if best is None else best]
+    label = f"{arm.label}, averaged" + ("" if best is None else f" ({best:g})")
     changed = {**arm.changed, "average.deliver": "probe", "average.weights": list(options.weights)}
     of = replace(arm, name=f"{arm.name} averaged", label=label, changed=changed)
     run.evaluate(found.policy, f"{ended.name}-averaged", ended.place, of, rollouts=ended.rollouts, same_as=found.name)
@@ -60,24 +60,26 @@ def weighed(arm: Arm, weight: float) -> Arm:
     )
 
 
-def _chosen(run: Stages, start: Source, every: Mapping[float, Ended]) -> float:
-    """The largest weight whose pass@k on the probe isn't below the start's; the smallest where all are."""
+def _chosen(run: Stages, start: Source, every: Mapping[float, Ended]) -> float | None:
+    """The largest weight whose pass@k on the probe isn't below the start's; the smallest where all are. None in a plan."""
     base = start == run.recipe.model.source
     began = Ended(start, "base", Place(stage="base"), BASE) if base else Ended(start, "sft", Place(stage="sft"), SFT)
     least = _on_probe(run, began)
     passed = {weight: _on_probe(run, one) for weight, one in every.items()}
-    return max((weight for weight, found in passed.items() if found >= least), default=min(every))
+    if least is None:
+        return None
+    return max((weight for weight, found in passed.items() if found is not None and found >= least), default=min(every))
 
 
-def _on_probe(run: Stages, one: Ended) -> float:
-    """pass@k of all of its samples there; 0 in a plan, which knows none."""
+def _on_probe(run: Stages, one: Ended) -> float | None:
+    """pass@k there, of the largest k that is measured; None in a plan."""
     name, place, arm = _about(one)
     if run.recipe.eval.split == "probe":  # it is known already
         found = run.evaluate(one.policy, name, place, arm, rollouts=one.rollouts)
     else:
         found = run.evaluate(one.policy, f"{name}-probe", place, arm, rollouts=one.rollouts, split="probe")
     passes = {int(key.removeprefix("pass@")): value for key, value in found.items() if key.startswith("pass@")}
-    return passes[max(passes)] if passes else 0.0
+    return passes[max(passes)] if passes else None
 
 
 def _about(one: Ended) -> tuple[str, Place, Arm]:

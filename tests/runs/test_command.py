@@ -67,7 +67,10 @@ def test_a_command_is_run_once_and_gets_its_words_as_they_are(tmp_path: Path) ->
 
 
 def test_a_failure_tells_its_last_lines_and_where_the_rest_is(tmp_path: Path) -> None:
-    code = "import sys; print(*range(100), sep=chr(10)); print('1 %\\r2 %\\rdone\\x1b[2J', flush=True); sys.exit('out of memory')"
+    code = (
+        "import sys; print(*range(100), sep=chr(10)); print('1 %\\r2 %\\rdone\\x1b[2J', flush=True); "
+        "sys.exit('out of memory')"
+    )
     asked, said = command(tmp_path / "c", code=code), list[str]()
     with pytest.raises(RunError, match=f"exit code 1; its output is in {asked.log}") as error:
         asked.run(lambda: None, lambda: False, said.append)

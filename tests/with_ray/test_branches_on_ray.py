@@ -86,6 +86,11 @@ def until(condition: Callable[[], bool], log: Path, seconds: float = 120) -> Non
         time.sleep(0.05)
 
 
+def ended(log: Path) -> str:
+    """Our last line: Ray's own may come behind it."""
+    return [line for line in log.read_text().splitlines() if line.startswith("reasonloop: ")][-1]
+
+
 def begun_again(log: Path) -> set[str]:
     return set(re.findall(r"^(branch \S+ iteration \d+).*; begun again, \d of 3$", log.read_text(), re.MULTILINE))
 
@@ -140,7 +145,7 @@ def test_an_error_of_the_recipes_own_ends_the_run_with_its_branch(cluster: Clust
     (TROUBLE / "main.2-0-1").write_text("raise")
     asked = argv(out, f"scale.address={cluster.address}", "rloop.iterations=1")
     assert command(asked, log=log, cwd=HERE) == 1
-    last = log.read_text().strip().splitlines()[-1]
+    last = ended(log)
     assert "branch main.2, iteration 1" in last
     assert "broken on purpose" in last
     assert "begun again" not in log.read_text()
@@ -151,7 +156,7 @@ def test_a_worker_that_keeps_dying_is_named(cluster: Cluster, tmp_path: Path) ->
     (TROUBLE / "main.1-0-1").write_text("die always")
     asked = argv(out, f"scale.address={cluster.address}", "rloop.iterations=1", "scale.retries=1")
     assert command(asked, log=log, cwd=HERE) == 1
-    last = log.read_text().strip().splitlines()[-1]
+    last = ended(log)
     assert "branch main.1, iteration 1" in last
     assert "its worker has died 2 times" in last
     (TROUBLE / "main.1-0-1").unlink()

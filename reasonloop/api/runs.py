@@ -13,7 +13,7 @@ import tomli_w
 
 from reasonloop import config
 from reasonloop.api.evaluation import Evaluation
-from reasonloop.config import Recipe, flat, stored, stored_recipe
+from reasonloop.config import Recipe, flat
 from reasonloop.errors import InputError
 from reasonloop.evaluation.table import results_text
 from reasonloop.execute import execute
@@ -95,8 +95,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """Everything resolved, as RUN/config.toml has it"""
-        path = self.folder / "config.toml"
-        return config.parse(stored_recipe(stored(self.folder)), [], str(path))
+        return config.of_run(self.folder)
 
     @property
     def evals(self) -> list[Evaluation]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -264,6 +264,11 @@ def stored(run: Path) -> dict[str, Any]:
     path = run / "config.toml"
     check(path)
     return read_toml(path)
+
+
+def of_run(run: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run, with overrides laid over it; see `stored` and `parse`."""
+    return parse(stored_recipe(stored(run)), list(overrides), str(run / "config.toml"))
 
 
 def stored_recipe(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from reasonloop import config
-from reasonloop.config import Recipe, stored, stored_recipe
+from reasonloop.config import Recipe
 from reasonloop.errors import InputError
 from reasonloop.files import made_whole, require_new
 from reasonloop.records import Problem, Rollout
@@ -100,10 +100,9 @@ def write_experts(run: Path, out: Path, layout: str | None = None, overrides: Se
 
 
 def _recipe(run: Path, overrides: list[str]) -> Recipe:
-    path = run / "config.toml"
-    if not path.is_file():
+    if not (run / "config.toml").is_file():
         raise InputError(f"{run}: no run folder (no config.toml in it)")
-    return config.parse(stored_recipe(stored(run)), overrides, str(path))
+    return config.of_run(run, overrides)
 
 
 def choose(recipe: Recipe, run: Path) -> Chosen:

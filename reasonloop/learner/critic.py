@@ -63,8 +63,11 @@ class Critic:
             before = reference[own] if reference is not None else None
             rewards = token_rewards(rollout.reward_without_kl, rollout.logprobs[own], before, self.kl_coef)
             told.append(value[own])
-            advantages.append(gae(rewards, told[-1], self.options.gae_lambda)[0])
-            returns.append(gae(rewards, told[-1], self.options.value_lambda)[1])
+            advantage, target = gae(rewards, told[-1], self.options.gae_lambda)
+            if self.options.value_lambda != self.options.gae_lambda:
+                _, target = gae(rewards, told[-1], self.options.value_lambda)
+            advantages.append(advantage)
+            returns.append(target)
             outcomes.append(rewards[::-1].cumsum()[::-1])
         measured = {"explained_variance": explained_variance(told, outcomes)}
         found = iter(

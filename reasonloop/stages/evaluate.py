@@ -18,16 +18,14 @@ from reasonloop.stages.common import training_seconds
 
 
 def about(run: Session, name: str, place: Place, arm: Arm, rollouts: int) -> dict[str, Any]:
-    """What an evaluation that is made now says of its policy."""
+    """What an evaluation says of its policy, whenever it is made."""
     return {
         "name": name,
-        "order": len(list((run.folder.path / "evals").glob("*.json"))),
         "stage": place.stage,
         "branch": "early" if arm.name == "early" else place.branch,
         "iteration": place.iteration,
         **arm.keys,
         "rollouts": rollouts,
-        "seconds": round(training_seconds(run, arm.name, place.iteration), 3),
         "depends_on": arm.options(run.recipe),
     }
 
@@ -43,6 +41,8 @@ def evaluate(run: Session, policy: Source, told: Mapping[str, Any], split: str, 
         return _values(read_object(path))
     run.folder.set_state(f"eval {name}", told["iteration"])
     run.stop_point()
+    seconds = round(training_seconds(run, told["arm"], told["iteration"]), 3)
+    told = {**told, "order": len(list(folder.glob("*.json"))), "seconds": seconds}
     counted = read_object(known) if same_as and known.is_file() else None
     if counted is None or counted["rollouts"] != rollouts:  # an exploration that ended early is another policy
         run.progress.say(f"evaluating {name}")
@@ -57,7 +57,7 @@ def evaluate(run: Session, policy: Source, told: Mapping[str, Any], split: str, 
         keep_texts(path, rows, run.folder.write)
     elif texts_of(known).is_file():
         run.folder.write(texts_of(path), texts_of(known).read_bytes())
-    result = dict(told) | {key: value for key, value in counted.items() if key not in told}
+    result = told | {key: value for key, value in counted.items() if key not in told}
     show_held_out(run, split, result["metrics"])
     values = _values(result)
     if split == run.recipe.eval.split:  # numbers of two splits must not stand under one another

@@ -42,20 +42,10 @@ class Recorder(DryStages):
         self.rollouts = 0
         """All that the run samples to train on"""
 
-    def evaluate(
-        self,
-        policy: Source,
-        name: str,
-        place: Place,
-        arm: Arm,
-        *,
-        rollouts: int = 0,
-        same_as: str = "",
-        split: str = "",
-    ) -> Mapping[str, float]:
+    def evaluate(self, policy: Source, name: str, place: Place, arm: Arm, **how: Any) -> Mapping[str, float]:
         self.evaluations[name] = {**arm.keys, "depends_on": arm.options(self.recipe)}
-        self.spends[name] = rollouts
-        return super().evaluate(policy, name, place, arm, rollouts=rollouts, same_as=same_as, split=split)
+        self.spends[name] = how.get("rollouts", 0)
+        return super().evaluate(policy, name, place, arm, **how)
 
     def explore(self, start: Source, place: Place, arm: Arm, budget: Budget) -> Explored:
         shared = {"shared_with": budget.shared_with.name} if budget.shared_with else {}

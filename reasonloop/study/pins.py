@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from reasonloop import config
-from reasonloop.config import Recipe, stored, stored_recipe
+from reasonloop.config import Recipe
 from reasonloop.policy.hub import HubName, commit_of
 from reasonloop.runs.inputs import read
 from reasonloop.runs.models import hub_models, pins
@@ -42,7 +42,7 @@ def date_of_study(study: Study, runs: Path) -> str:
 
 
 def _recipe_of(file: Path) -> Recipe | None:
-    return config.parse(stored_recipe(stored(file.parent)), [], str(file)) if file.is_file() else None
+    return config.of_run(file.parent) if file.is_file() else None
 
 
 def _commits(wanted: Recipe, there: Recipe) -> dict[str, str]:

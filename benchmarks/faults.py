@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pairs import note, parser, write
+from pairs import machine_and_versions, note, parser, write
 
 HERE = Path(__file__).parent
 PARTS = ("kills", "corruptions", "disk", "programs", "answers", "memory")
@@ -87,7 +87,7 @@ def main() -> None:
     found = {name: before[name] for name in PARTS if name in before}
     for name in args.only:
         note(f"{name} ...")
-        found[name] = own[name](args)
+        found[name] = {"processor": machine_and_versions(1)[0]["processor"], **own[name](args)}
         write({name: found[name] for name in PARTS if name in found}, args.out, threads=1)
 
 

@@ -162,14 +162,20 @@ def disk() -> Check:
 
 
 def sandbox() -> Check:
-    """Whether model-written programs can be judged here: one is."""
+    """Whether model-written programs can be judged here: one is. And who counts their memory."""
+    from reasonloop.verify.sandbox.group import memory_group
+    from reasonloop.verify.sandbox.limits import Limits
     from reasonloop.verify.sandbox.sandbox import require_sandbox
 
     try:
         require_sandbox()
     except InputError as error:
         return Check("missing", f"{error}; until then code tasks won't start")
-    return Check("ok", "programs run in namespaces of their own")
+    group = memory_group(Limits())
+    if group is None:
+        return Check("ok", "programs run in namespaces of their own; their memory is looked at every 10 ms")
+    group.close()
+    return Check("ok", f"programs run in namespaces and a control group (version {group.version}) of their own")
 
 
 def bundled_models() -> Check:

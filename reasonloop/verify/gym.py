@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,8 @@ from reasonloop.errors import InputError
 from reasonloop.own import nearest
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.answers import one_line
-from reasonloop.verify.sandbox.limits import GUEST, KERNEL, Interpreter, Limits, refusal
+from reasonloop.verify.sandbox.group import HelperProcess
+from reasonloop.verify.sandbox.limits import Limits, refusal
 from reasonloop.verify.sandbox.wire import WireError
 
 LIBRARY = "reasoning_gym"
@@ -119,17 +118,17 @@ class GymScorer:
             self._helper = None
 
 
-class _Helper(Interpreter):
+class _Helper(HelperProcess):
     """The process that holds the library. It ends when its input does. Raises InputError."""
 
     def __init__(self, limits: Limits, order: Mapping[str, Any]) -> None:
         packages = _packages()
         if sys.platform != "linux":
             raise _refusal(f"namespaces are Linux's, and this is {sys.platform}")
-        super().__init__([sys.executable], stderr=subprocess.DEVNULL, cwd="/", env=_ENVIRONMENT)
+        super().__init__(limits, ["scoring"], _ENVIRONMENT)
         try:
-            self.run([*GUEST, *KERNEL, "namespaces", "scoring"], "main")
-            self.send({**order, "limits": asdict(limits), "packages": packages})
+            self.begin()
+            self.send({**order, "limits": self.limits, "packages": packages})
             reply = self.receive(START_LIMIT)
         except (EOFError, OSError, WireError) as error:
             self.close()

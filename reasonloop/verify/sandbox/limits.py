@@ -61,7 +61,8 @@ class Limits:
     timeout: float = 4.0
     """Seconds from the moment at which the checker has the item; the CPU limit is a second more, for each process"""
     memory_mib: int = 512
-    """Memory of all its processes together (looked at every 10 ms), and address space of each one"""
+    """Memory of all its processes together (looked at every 10 ms; in a control group, too, where this user may make one),
+    and address space of each one"""
     processes: int = 8
     """Processes and threads at once, its own included"""
     scratch_mib: int = 16

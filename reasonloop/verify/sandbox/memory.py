@@ -1,8 +1,7 @@
 """How much memory the processes of a program have together. Standard library only.
 
-A limit of the address space holds for one process, and a program may have several. Nor can every machine count them
-together (control groups need a part of their tree that this user may write to): so the helper looks, every few
-milliseconds.
+A limit of the address space holds for one process, and a program may have several. The kernel counts them together in a
+control group (`group`), which few users may make: so the helper looks as well, every few milliseconds.
 """
 
 from __future__ import annotations
@@ -31,6 +30,21 @@ def held(proc: int, ancestor: int, most: int) -> int:
         for number, told in zip(processes, counted, strict=True)
         if told
     )
+
+
+def enter(group: int) -> None:
+    """Move this process into a control group, by a descriptor of its `cgroup.procs`, whoever the process has become."""
+    with suppress(OSError):  # a group that has lost its owner: what is looked at counts still
+        os.write(group, b"0")
+
+
+def killed(events: int) -> int:
+    """How many processes of a control group the kernel has killed for want of memory. `events`: its file of counts."""
+    with suppress(OSError):
+        for line in os.pread(events, _READ_LIMIT, 0).splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _descendants(proc: int, ancestor: int) -> list[int]:

@@ -94,6 +94,8 @@ class Helper:
     def __init__(self, limits: Mapping[str, Any], packages: Sequence[str] = ()) -> None:
         self._limits = limits
         self._cpu_seconds = int(limits["timeout"]) + 1
+        self._group: Sequence[int] = limits["group"]
+        self._killed_before = 0
         release = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
         if release < _LINUX:
             raise WireError(f"this is Linux {os.uname().release}, which doesn't count processes by user namespace")
@@ -114,6 +116,7 @@ class Helper:
 
     def make(self) -> tuple[int, int]:
         """(process, descriptor of its messages) of a checker that is about to read an item. Raises OSError, WireError."""
+        self._killed_before = self._killed()  # nothing of the last program's is there any more
         checker, messages = self._start_checker()
         poll = select.poll()
         poll.register(messages, select.POLLIN)
@@ -154,14 +157,18 @@ class Helper:
         late, most = time.monotonic() + self._limits["timeout"], self._limits["memory_mib"] << 20
         while (left := late - time.monotonic()) > 0:
             ready = dict(poll.poll(min(left, _LOOK_SECONDS) * 1000))
-            if ready:
-                return () if messages in ready else None
-            if memory.held(self._proc, checker, most) > most:
+            if self._killed() > self._killed_before or (not ready and memory.held(self._proc, checker, most) > most):
                 return (
                     "crashed",
                     f"the program ran out of memory: its processes had more than {most >> 20} MiB together",
                 )
+            if ready:
+                return () if messages in ready else None
         return "timeout", f"no verdict within {self._limits['timeout']:g} s"
+
+    def _killed(self) -> int:
+        """Processes that the kernel has killed in the control group, if there is one."""
+        return memory.killed(self._group[1]) if self._group else 0
 
     def _start_checker(self) -> tuple[int, int]:
         """(process, pipe of its messages). Forked twice: a process moves its children into a pid namespace only once."""
@@ -174,7 +181,7 @@ class Helper:
                 child = os.fork()
                 if child == 0:
                     with _last_words(messages):
-                        kernel.close_all_but((0, 1, 2, messages, go_read, self._proc))
+                        kernel.close_all_but((0, 1, 2, messages, go_read, self._proc, *self._group))
                         if os.read(go_read, 1):  # only after this is the helper our parent
                             kernel.prctl("PR_SET_PDEATHSIG", signal.SIGKILL)
                             self.check(messages)
@@ -235,6 +242,8 @@ class Helper:
     def lock_in(self, *pipes: int) -> None:
         """Take everything from the program's process but its pipes, and the scratch folder that it gets."""
         os.setsid()
+        if self._group:
+            memory.enter(self._group[0])
         spaces = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
         kernel.unshare(spaces, "user, mount, ipc, uts")
         kernel.map_ids(self._proc, "self", _INSIDE_ID, (0, 0), setgroups=False)

@@ -16,12 +16,10 @@ Arguments are copies: what a function changes in place isn't seen by the tests.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import cache
 from typing import Any, Literal
 
@@ -29,7 +27,8 @@ from reasonloop.errors import InputError
 from reasonloop.records import Judgement, Verdict
 from reasonloop.verify.answers import one_line
 from reasonloop.verify.sandbox.docker import Docker
-from reasonloop.verify.sandbox.limits import GUEST, KERNEL, Interpreter, Limits, refusal
+from reasonloop.verify.sandbox.group import HelperProcess
+from reasonloop.verify.sandbox.limits import Limits, refusal
 from reasonloop.verify.sandbox.wire import WireError
 
 Backend = Literal["namespaces", "docker"]
@@ -94,7 +93,7 @@ class Sandbox:
             self._helper = None
 
 
-class Helper(Interpreter):
+class Helper(HelperProcess):
     """The process that makes the sandboxes (`namespaces`). Raises InputError if the kernel doesn't let it.
 
     It ends when its input does, so that it doesn't outlive this process.
@@ -106,10 +105,10 @@ class Helper(Interpreter):
         self._seconds = limits.timeout + GRACE
         # with nothing of this process's environment; the fixed hash seed makes a program that iterates over a set do the
         # same every time
-        super().__init__([sys.executable], stderr=subprocess.DEVNULL, cwd="/", env={"PYTHONHASHSEED": "0"})
+        super().__init__(limits, (), {"PYTHONHASHSEED": "0"})
         try:
-            self.run([*GUEST, *KERNEL, "namespaces"], "main")
-            self.send(asdict(limits))
+            self.begin()
+            self.send(self.limits)
             reply = self.receive(START_LIMIT)
         except (EOFError, OSError, WireError) as error:
             self.close()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reasonloop.compare.arms import ComparedArm
-from reasonloop.compare.policies import Point
+from reasonloop.compare.policies import Entry, Point
 from reasonloop.compare.study import Comparison, difference_pairs, estimate
 from reasonloop.compare.words import share
 from reasonloop.report.figures import Figure, rounded
@@ -65,9 +65,13 @@ def pass_at_k(arms: Sequence[ComparedArm]) -> Figure:
 
 def held_out(arms: Sequence[ComparedArm]) -> list[Figure]:
     """avg@n on the test problems, and on probe problems, over rollouts spent: a thin line a seed, a thick one their mean."""
-    test = _curves(arms, "held-out-avg", lambda entry: entry.held_out, "points")
+    test = _curves(arms, "held-out-avg", _averages, "points")
     probe = _curves(arms, "probe-avg", lambda entry: entry.probes, "line")
     return [figure for figure in (test, probe) if figure["traces"]]
+
+
+def _averages(entry: Entry) -> list[Point]:
+    return [(stop.rollouts, float(stop.correct_P.mean()) / entry.samples) for stop in entry.way]
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
@@ -82,7 +86,7 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
     return [(x, float(y)) for x, y in zip(xs, means, strict=True)]
 
 
-def _curves(arms: Sequence[ComparedArm], name: str, of: Callable[[Any], Sequence[Point]], kind: str) -> Figure:
+def _curves(arms: Sequence[ComparedArm], name: str, of: Callable[[Entry], Sequence[Point]], kind: str) -> Figure:
     colours = arm_colours(arms)
     traces: list[Figure] = []
     for arm in reversed(arms):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop.errors import InputError
+from reasonloop.evaluation.metrics import from_mask
 from reasonloop.evaluation.table import STARTS, arm_of, arms_of, reported, trunk_of
 from reasonloop.files import read_object
 from reasonloop.report.run import RunData, number, read_run
@@ -27,6 +28,18 @@ EXECUTION = {
 LATER = {"optimizer.state": "float32", "optimizer.offload": False}
 """Options that came later, and what runs before had"""
 PROBING = ("rl.probe_every", "eval.probe_problems", "eval.probe_samples")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An evaluated policy on the way to another, or what that began with."""
+
+    rollouts: float
+    """Spent by then"""
+    correct_P: NDArray[np.int64]
+    """Right ones of as many samples as the last one has, in the order of its problems"""
+    right_PN: NDArray[np.bool_] | None
+    """Which of the samples they are; None where an earlier version made the evaluation"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,9 @@ class Entry:
     """Of the problems, sorted"""
     correct_P: NDArray[np.int64]
     """Right ones of `samples`, in the order of `ids`"""
-    held_out: tuple[Point, ...]
-    """(rollouts spent, test avg@n) of the policies on the way to it"""
+    way: tuple[Stop, ...]
+    """What it began with and the policies on the way to it, itself the last; none for averages, and for those that were
+    chosen"""
     probes: tuple[Point, ...]
     """(rollouts spent, avg on the probe problems) during its training"""
 
@@ -112,15 +126,7 @@ def identity_of(arm: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
     where, arm = f"{run.folder / 'evals' / str(evaluation.get('name'))}.json", arm_of(evaluation)
-    try:
-        counted = sorted((str(p["id"]), int(p["n"]), int(p["correct"])) for p in evaluation["problems"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{where}: expected problems, each with id, n and correct") from None
-    ids, ns = tuple(row[0] for row in counted), {row[1] for row in counted}
-    if len(ns) != 1 or len(set(ids)) != len(ids) or any(not 0 <= c <= n for _, n, c in counted):
-        raise InputError(
-            f"{where}: expected every problem once, with the same number of samples n, correct <= n of them"
-        )
+    ids, samples, correct_P, _ = _counts(where, evaluation)
     options = evaluation.get("depends_on")
     if not isinstance(options, Mapping):
         raise InputError(
@@ -136,23 +142,59 @@ def _entry(run: RunData, evaluation: Mapping[str, Any], product: bool) -> Entry:
         seed=int(run.config.get("seed", 0)),
         rollouts=int(number(evaluation, "rollouts") or 0),
         identity=identity_of(arm, options),
-        samples=ns.pop(),
+        samples=samples,
         drawn={key: value for key, value in (evaluation.get("sampling") or {}).items() if key != "slots"},
         ids=ids,
-        correct_P=np.array([row[2] for row in counted], dtype=np.int64),
-        held_out=_curve(way if arm == trunk_of(arm) != "early" else ()),
+        correct_P=correct_P,
+        way=_way(run, way if arm == trunk_of(arm) != "early" else (), ids, samples),
         probes=_curve(line for line in run.stage("probe") if trained in arms_of(line)),
     )
 
 
+def _counts(
+    where: str, evaluation: Mapping[str, Any]
+) -> tuple[tuple[str, ...], int, NDArray[np.int64], NDArray[np.bool_] | None]:
+    """The problems' ids in order, the samples of each, how many were right, and which."""
+    try:
+        rows = sorted(
+            (str(p["id"]), int(p["n"]), int(p["correct"]), str(p.get("right", ""))) for p in evaluation["problems"]
+        )
+        ids, counts, ns = tuple(row[0] for row in rows), [row[2] for row in rows], {row[1] for row in rows}
+        samples = max(ns)
+        right = [from_mask(row[3], samples) for row in rows] if all(row[3] for row in rows) else None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{where}: expected problems, each with id, n and correct") from None
+    if len(ns) != 1 or len(set(ids)) != len(ids) or any(not 0 <= c <= samples for c in counts):
+        raise InputError(
+            f"{where}: expected every problem once, with the same number of samples n, correct <= n of them"
+        )
+    if right is not None and [sum(own) for own in right] != counts:
+        raise InputError(
+            f"{where}: which samples are right and how many disagree; expected them to be of one evaluation"
+        )
+    return ids, samples, np.array(counts, dtype=np.int64), None if right is None else np.array(right)
+
+
+def _way(
+    run: RunData, evaluations: Iterable[Mapping[str, Any]], ids: tuple[str, ...], samples: int
+) -> tuple[Stop, ...]:
+    """By rollouts, of those that answered the same problems as often."""
+    stops = {}
+    for evaluation in evaluations:
+        where = f"{run.folder / 'evals' / str(evaluation.get('name'))}.json"
+        own_ids, own_samples, correct_P, right_PN = _counts(where, evaluation)
+        if (own_ids, own_samples) == (ids, samples):
+            spent = number(evaluation, "rollouts") or 0.0
+            stops[spent] = Stop(spent, correct_P, right_PN)
+    return tuple(stops[spent] for spent in sorted(stops))
+
+
 def _curve(records: Iterable[Mapping[str, Any]]) -> tuple[Point, ...]:
-    """(rollouts spent, average) of evaluations or of lines of metrics.jsonl, by rollouts."""
+    """(rollouts spent, average) of lines of metrics.jsonl, by rollouts."""
     points = {}
     for record in records:
-        metrics = record.get("metrics", record)
-        key = next((key for key in metrics if key.startswith("avg@")), "")
-        value = number(metrics[key], "value") if isinstance(metrics.get(key), Mapping) else number(metrics, key)
-        spent = number(record, "rollouts")
+        key = next((key for key in record if key.startswith("avg@")), "")
+        value, spent = number(record, key), number(record, "rollouts")
         if spent is not None and value is not None:
             points[spent] = value
     return tuple(sorted(points.items()))

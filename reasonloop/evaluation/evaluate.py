@@ -12,7 +12,7 @@ import numpy as np
 from reasonloop.engine.sample import Sampler
 from reasonloop.errors import InputError, Stopped
 from reasonloop.evaluation.majority import Answers, answers_of, classes, vote
-from reasonloop.evaluation.metrics import mean_interval, paired_bootstrap, summarise
+from reasonloop.evaluation.metrics import as_mask, mean_interval, paired_bootstrap, summarise
 from reasonloop.evaluation.texts import text_row
 from reasonloop.files import append, write_atomically
 from reasonloop.policy.policy import Weights
@@ -87,8 +87,9 @@ def count(
     answers: Answers | None = None,
     on_done: Callable[[Rollout], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each held-out problem: id, n, correct, the sums that an evaluation reports, and under `rollouts` the
-    responses (see `evaluation.texts`). With `answers` also `majority`: whether the vote of all samples is right."""
+    """One row for each held-out problem: id, n, correct, which samples those are (`right`), the sums that an evaluation
+    reports, and under `rollouts` the responses (see `evaluation.texts`). With `answers` also `majority`: whether the vote of
+    all samples is right."""
     rows = []
     for group in sampler.sample(prompts, samples, Place("eval", f"eval/{split}"), on_done):
         verdicts = Counter(str(rollout.verdict) for rollout in group.rollouts)
@@ -97,6 +98,7 @@ def count(
                 "id": group.problem.id,
                 "n": samples,
                 "correct": verdicts["right"],
+                "right": as_mask([rollout.right for rollout in group.rollouts]),
                 **_scored(group.rollouts),
                 **_voted(group, answers),
                 "verdicts": dict(sorted(verdicts.items())),
@@ -130,7 +132,7 @@ def summary(rows: Sequence[dict[str, Any]], samples: int) -> dict[str, Any]:
     for row in rows:
         verdicts.update(row["verdicts"])
     problems: list[dict[str, Any]] = [
-        {key: row[key] for key in ("id", "n", "correct", "majority") if key in row} for row in rows
+        {key: row[key] for key in ("id", "n", "correct", "right", "majority") if key in row} for row in rows
     ]
     if any("score" in row for row in rows):  # where a problem has none, it is the right ones
         problems = [own | {"score": row.get("score", row["correct"])} for own, row in zip(problems, rows, strict=True)]

@@ -49,6 +49,40 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     return np.asarray(1.0 - factors_Pk.prod(axis=-1), dtype=np.float64)
 
 
+def spread_pass_at_k(right: ArrayLike, k: int, draws: int = 200, seed: int = 0) -> Floats:
+    """pass@k of k samples that are spread evenly over several policies (temporal sampling, arXiv 2505.20196): [problems].
+
+    `right` [policies, problems, n]: which of n samples of each policy are right. A draw takes k sample numbers and deals
+    them to the policies; what doesn't divide evenly goes to the last ones. No number is dealt twice, since an evaluation
+    draws the same randomness for the same sample of all policies: two of one number say less than two of two. Unbiased, and
+    the mean over so many draws. ValueError unless policies <= k <= n.
+    """
+    right_WPN = np.asarray(right, dtype=bool)
+    policies, problems, n = right_WPN.shape
+    if not policies <= k <= n:
+        raise ValueError(f"pass@{k} spread over {policies} policies needs {policies} <= k <= {n} samples")
+    dealt = policies - 1 - np.arange(k) % policies
+    rng = np.random.default_rng([seed, policies, k])
+    solved_P = np.zeros(problems)
+    for _ in range(draws):
+        taken = rng.permutation(n)[:k]
+        solved_P += right_WPN[dealt, :, taken].any(axis=0)
+    return solved_P / draws
+
+
+def as_mask(right: Sequence[bool]) -> str:
+    """Which samples are right, as a hexadecimal number: the first sample is its lowest bit."""
+    return f"{sum(1 << sample for sample, one in enumerate(right) if one):x}"
+
+
+def from_mask(mask: str, samples: int) -> list[bool]:
+    """`as_mask`, read. ValueError for what is no such number of so many samples."""
+    number = int(mask, 16)
+    if number >> samples:
+        raise ValueError(f"{mask!r} has more than {samples} samples")
+    return [bool(number >> sample & 1) for sample in range(samples)]
+
+
 def bootstrap_ci(
     values_per_problem: ArrayLike, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

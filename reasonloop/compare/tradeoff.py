@@ -1,0 +1,258 @@
+"""Average against pass@k on the way: what any method trades for the other, read at equal averages and at equal rollouts.
+
+One policy is one point, and any point can be moved along such a curve: by stopping earlier, by averaging with the start. So
+two methods are compared by their curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonloop.compare.arms import ComparedArm
+from reasonloop.evaluation.bootstrap import DRAWS, FEWEST, interval, over_seeds, resampled_means
+from reasonloop.evaluation.metrics import mean_interval, pass_at_k, spread_pass_at_k
+from reasonloop.evaluation.table import trunk_of, weighed
+
+Floats = NDArray[np.float64]
+GRID = 65
+"""Averages at which two curves are compared"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An arm's policies: over the rollouts spent, or over the weight of an average of its start and its end."""
+
+    name: str
+    arm: ComparedArm
+    over: str
+    """"rollouts" or "weight" """
+    at: tuple[float, ...]
+    """Rollouts or weights of the points; the first is the start"""
+    correct_NSP: NDArray[np.int64]
+    """Right ones of `arm.samples`, [points, seeds, problems]"""
+
+    def label(self, point: int) -> str:
+        if not point:
+            return "start"
+        return f"{self.at[point]:,.0f} rollouts" if self.over == "rollouts" else f"w = {self.at[point]:g}"
+
+
+def k_of(samples: int) -> int:
+    """The k that pass@k is read at: the largest, up to 32."""
+    return min(32, samples)
+
+
+def curves(arms: Sequence[ComparedArm]) -> list[Curve]:
+    """Those of the arms that were evaluated on the way or averaged with their start, at as many points in every seed."""
+    found = []
+    for arm in arms:
+        ways = [entry.way for entry in arm.entries]
+        if arm.trained and len(ways[0]) > 1 and len({len(way) for way in ways}) == 1:
+            at = tuple(float(np.mean([stop.rollouts for stop in stops])) for stops in zip(*ways, strict=True))
+            right = np.array([[stop.correct_P for stop in stops] for stops in zip(*ways, strict=True)])
+            found.append(Curve(arm.name, arm, "rollouts", at, right))
+            found += _averaged(arm, right[0], arms)
+    return found
+
+
+def _averaged(arm: ComparedArm, start_SP: NDArray[np.int64], arms: Sequence[ComparedArm]) -> list[Curve]:
+    """The curve over the weights of the averages of an arm's end, if there are such."""
+    runs = [entry.run for entry in arm.entries]
+    own = [one for one in arms if weighed(one.arm) and trunk_of(one.arm) == arm.arm]
+    own = [one for one in own if [entry.run for entry in one.entries] == runs]
+    if not own:
+        return []
+    points = sorted((float(one.arm.rpartition(" x ")[2]), one.correct_SP) for one in own)
+    at = (0.0, *(weight for weight, _ in points), 1.0)
+    right = np.array([start_SP, *(correct_SP for _, correct_SP in points), arm.correct_SP])
+    return [Curve(f"{arm.name}, averaged", arm, "weight", at, right)]
+
+
+def values(curve: Curve) -> tuple[Floats, Floats]:
+    """The average and pass@k of every point, each [points, seeds, problems]."""
+    n = curve.arm.samples
+    by_count = pass_at_k(n, np.arange(n + 1), k_of(n))
+    return curve.correct_NSP / n, by_count[curve.correct_NSP]
+
+
+def points(curve: Curve) -> list[dict[str, Any]]:
+    """Of each point what it is, its average and its pass@k, each with its 95 % interval over seeds and problems."""
+    averages, passed = values(curve)
+    return [
+        {
+            curve.over: at,
+            "avg": {"value": float(own.mean()), "ci95": list(mean_interval(own))},
+            "pass": {"value": float(solved.mean()), "ci95": list(mean_interval(solved))},
+        }
+        for at, own, solved in zip(curve.at, averages, passed, strict=True)
+    ]
+
+
+class Drawn:
+    """Curves under one and the same resamples of seeds and problems; only seeds that all of them have."""
+
+    def __init__(self, found: Sequence[Curve], draws: int = DRAWS) -> None:
+        self.seeds = sorted(set.intersection(*(set(curve.arm.seeds) for curve in found))) if found else []
+        self._means: dict[str, tuple[Floats, Floats]] = {}
+        self._draws: dict[str, tuple[Floats, Floats]] = {}
+        self.enough = bool(found) and bool(self.seeds) and found[0].correct_NSP.shape[2] >= FEWEST
+        for curve in found if self.enough else ():
+            rows = [curve.arm.seeds.index(seed) for seed in self.seeds]
+            both = np.stack(values(curve))[:, :, rows]  # [metrics, points, seeds, problems]
+            metrics, size, seeds, problems = both.shape
+            drawn = resampled_means(both.reshape(-1, problems), draws).reshape(metrics, size, seeds, draws)
+            own = np.stack([[over_seeds(means_SD) for means_SD in of] for of in drawn])  # [metrics, points, draws]
+            means = both.mean(axis=(2, 3))
+            self._means[curve.name] = means[0], means[1]
+            self._draws[curve.name] = own[0].T, own[1].T
+
+    def gap(self, a: Curve, b: Curve) -> dict[str, Any] | None:
+        """How far pass@k of `a` lies above that of `b` at equal averages: the mean from the start's average to the highest
+        that both reach, and the least gap there. A curve counts at an average by the best that it has at that one or a
+        higher one. None where one of them never rises above its start."""
+        (x, y), (u, v) = self._means[a.name], self._means[b.name]
+        low, high = max(x[0], u[0]), min(x.max(), u.max())
+        if high <= low:
+            return None
+        at_G = np.linspace(low, high, GRID)
+        told = envelope(x[None], y[None], at_G)[0] - envelope(u[None], v[None], at_G)[0]
+        (x_DN, y_DN), (u_DN, v_DN) = self._draws[a.name], self._draws[b.name]
+        means_D = (envelope(x_DN, y_DN, at_G) - envelope(u_DN, v_DN, at_G)).mean(axis=1)
+        return {
+            "gap": float(told.mean()),
+            "ci95": list(interval(means_D)),
+            "least": float(told.min()),
+            "averages": [float(low), float(high)],
+            "sign": int(interval(means_D)[0] > 0) - int(interval(means_D)[1] < 0),
+        }
+
+    def equal(self, a: Curve, b: Curve) -> list[dict[str, Any]]:
+        """For each point of `a` behind its start: after how many rollouts `b` first has that average, and how far pass@k
+        of `a` is above that of `b` there. A bound of None: not within the rollouts of `b`."""
+        (x, y), (u, v) = self._means[a.name], self._means[b.name]
+        (x_DN, y_DN), (u_DN, v_DN) = self._draws[a.name], self._draws[b.name]
+        spent_N = np.array(b.at)
+        rows = []
+        for point in range(1, len(a.at)):
+            when, passed = reached(u[None], v[None], spent_N, x[None, point])
+            when_D, passed_D = reached(u_DN, v_DN, spent_N, x_DN[:, point])
+            # no interpolation: between a number and an infinity there is nothing
+            lo, hi = (float(bound) for bound in np.quantile(when_D, [0.025, 0.975], method="nearest"))
+            ahead_D = (y_DN[:, point] - passed_D)[np.isfinite(when_D)]
+            there = bool(np.isfinite(when[0])) and np.isfinite(when_D).mean() > 0.95
+            rows.append(
+                {
+                    "rollouts": a.at[point],
+                    "equals": _finite(float(when[0])),
+                    "ci95": [_finite(lo), _finite(hi)],
+                    "pass": float(y[point] - passed[0]) if there else None,
+                    "pass_ci95": list(interval(ahead_D)) if there else None,
+                }
+            )
+        return rows
+
+    def spread(self, curve: Curve) -> dict[str, Any] | None:
+        """k samples spread evenly over the policies on the way (temporal sampling), against k of the last one: pass@k, and
+        its difference. None where there is but one policy behind the start, fewer samples than policies, or an evaluation
+        that doesn't tell which samples were right."""
+        ways = [entry.way[1:] for entry in curve.arm.entries if entry.seed in self.seeds]
+        policies, k = len(curve.at) - 1, k_of(curve.arm.samples)
+        rights = [[stop.right_PN for stop in way if stop.right_PN is not None] for way in ways]
+        if curve.over != "rollouts" or not 2 <= policies <= k or any(len(own) < policies for own in rights):
+            return None
+        spread_SP = np.array([spread_pass_at_k(np.array(own), k) for own in rights])
+        alone_SP = values(curve)[1][-1][[curve.arm.seeds.index(seed) for seed in self.seeds]]
+        drawn = resampled_means(np.concatenate([spread_SP, alone_SP]))
+        ahead_D = over_seeds(drawn[: len(rights)]) - over_seeds(drawn[len(rights) :])
+        lo, hi = interval(ahead_D)
+        return {
+            "policies": policies,
+            "avg": float(np.mean(rights)),
+            "pass": {"value": float(spread_SP.mean()), "ci95": list(mean_interval(spread_SP))},
+            "difference": float(spread_SP.mean() - alone_SP.mean()),
+            "ci95": [lo, hi],
+            "sign": int(lo > 0) - int(hi < 0),
+        }
+
+
+def envelope(x_DN: Floats, y_DN: Floats, at_G: Floats) -> Floats:
+    """The most that a curve has at an average of at least `at`, [draws, grid]. `x_DN`, `y_DN`: averages and pass@k of its
+    points; between two of them it is taken as straight. Beyond its highest average: what it has there."""
+    far = np.take_along_axis(y_DN, x_DN.argmax(axis=1)[:, None], axis=1)
+    best_DG = np.full((len(x_DN), len(at_G)), -np.inf)
+    for i, j in pairwise(range(x_DN.shape[1])):
+        (x0, y0), (x1, y1) = ((x_DN[:, n, None], y_DN[:, n, None]) for n in (i, j))
+        share = (at_G - x0) / np.where(x1 == x0, 1.0, x1 - x0)
+        crossing = np.where((share >= 0) & (share <= 1), y0 + share * (y1 - y0), -np.inf)
+        ends = np.maximum(np.where(x0 >= at_G, y0, -np.inf), np.where(x1 >= at_G, y1, -np.inf))
+        best_DG = np.maximum(best_DG, np.maximum(crossing, ends))
+    return np.where(np.isfinite(best_DG), best_DG, far)
+
+
+def reached(x_DN: Floats, y_DN: Floats, spent_N: Floats, level_D: Floats) -> tuple[Floats, Floats]:
+    """The rollouts after which a curve first has an average of `level`, inf where it never does, and its pass@k there."""
+    when_D, passed_D = np.full(len(x_DN), np.inf), np.full(len(x_DN), np.nan)
+    for i in range(x_DN.shape[1] - 1, 0, -1):
+        x0, x1 = x_DN[:, i - 1], x_DN[:, i]
+        share = np.clip((level_D - x0) / np.where(x1 == x0, 1.0, x1 - x0), 0.0, 1.0)
+        here = (np.minimum(x0, x1) <= level_D) & (level_D <= np.maximum(x0, x1))
+        when_D = np.where(here, spent_N[i - 1] + share * (spent_N[i] - spent_N[i - 1]), when_D)
+        passed_D = np.where(here, y_DN[:, i - 1] + share * (y_DN[:, i] - y_DN[:, i - 1]), passed_D)
+    below = level_D <= x_DN[:, 0]
+    return np.where(below, spent_N[0], when_D), np.where(below, y_DN[:, 0], passed_D)
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """What there is to say of the curves: by their names."""
+
+    k: int
+    curves: tuple[Curve, ...]
+    gaps: Mapping[tuple[str, str], dict[str, Any]]
+    equal: Mapping[tuple[str, str], list[dict[str, Any]]]
+    spread: Mapping[str, dict[str, Any]]
+
+
+def tradeoff(arms: Sequence[ComparedArm], baseline: str | None = None) -> Tradeoff:
+    """Of the first arm's curves against each of the others, or of each against those of `baseline`."""
+    found = curves(arms)
+    drawn = Drawn(found)
+    gaps, equal, spread = {}, {}, {}
+    for a, b in _pairs(found, baseline) if drawn.enough else ():
+        if (gap := drawn.gap(a, b)) is not None:
+            gaps[a.name, b.name] = gap
+        if a.over == b.over == "rollouts":
+            equal[a.name, b.name] = drawn.equal(a, b)
+    for curve in found if drawn.enough else ():
+        if (own := drawn.spread(curve)) is not None:
+            spread[curve.name] = own
+    return Tradeoff(k_of(arms[0].samples), tuple(found), gaps, equal, spread)
+
+
+def _pairs(found: Sequence[Curve], baseline: str | None) -> list[tuple[Curve, Curve]]:
+    """Only curves of two arms: an arm's own averages lie on both of its ends."""
+    names = [curve.arm.name for curve in found]
+    one = baseline if baseline in names else names[0] if names else ""
+    own, others = ([c for c in found if (c.arm.name == one) == mine] for mine in (True, False))
+    return [(a, b) if baseline is None else (b, a) for a in own for b in others]
+
+
+def as_json(found: Tradeoff) -> dict[str, Any]:
+    """As it stands in a study's result file."""
+    return {
+        "k": found.k,
+        "curves": {curve.name: points(curve) for curve in found.curves},
+        "gaps": [{"a": a, "b": b, **gap} for (a, b), gap in found.gaps.items()],
+        "equal": [{"a": a, "b": b, "points": rows} for (a, b), rows in found.equal.items()],
+        "spread": dict(found.spread),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from reasonloop.compare.arms import read_arms
 from reasonloop.compare.study import compare_arms, results
 from reasonloop.compare.table import show
+from reasonloop.compare.tradeoff import tradeoff
 from reasonloop.files import write_atomically
 
 BESIDE_RUNS = (".log", "compare.html")
@@ -27,13 +28,14 @@ def compare_runs(
     given = [text for text in arguments if not (Path(text).is_file() and text.endswith(BESIDE_RUNS))]
     found = read_arms(given, every)
     comparisons = compare_arms(found.arms, baseline=baseline)
+    curves = tradeoff(found.arms, baseline)
     if json_file is not None:
-        write_atomically(json_file, json.dumps(results(found, comparisons), indent=1, allow_nan=False) + "\n")
+        write_atomically(json_file, json.dumps(results(found, comparisons, curves), indent=1, allow_nan=False) + "\n")
     if out is not None:
         from reasonloop.compare.page import write_comparison
 
-        write_comparison(found, comparisons, out)
-    show(found, comparisons)
+        write_comparison(found, comparisons, curves, out)
+    show(found, comparisons, curves)
     for path in (json_file, out):
         if path is not None:
             print(path)

@@ -10,8 +10,9 @@ import numpy as np
 from reasonloop.compare.arms import ComparedArm
 from reasonloop.compare.policies import Entry, Point
 from reasonloop.compare.study import Comparison, difference_pairs, estimate
+from reasonloop.compare.tradeoff import Tradeoff, points
 from reasonloop.compare.words import share
-from reasonloop.report.figures import Figure, rounded
+from reasonloop.report.figures import Figure, beginning, crossed, rounded
 
 PALETTE = 7  # colours of the style sheet for arms that have none of their own
 
@@ -72,6 +73,29 @@ def held_out(arms: Sequence[ComparedArm]) -> list[Figure]:
 
 def _averages(entry: Entry) -> list[Point]:
     return [(stop.rollouts, float(stop.correct_P.mean()) / entry.samples) for stop in entry.way]
+
+
+def tradeoff_figure(found: Tradeoff, samples: int) -> Figure | None:
+    """Average against pass@k: a line a curve from its start on, with 95 % intervals as crosses; dashed over weights."""
+    if not found.curves:
+        return None
+    colours = arm_colours([curve.arm for curve in found.curves if curve.over == "rollouts"])
+    traces = [
+        crossed(
+            colours[curve.arm.name],
+            curve.name,
+            [
+                (point["avg"], point["pass"], f"{curve.name}, {curve.label(place)}")
+                for place, point in enumerate(points(curve))
+            ],
+            dashed=curve.over == "weight",
+        )
+        for curve in reversed(found.curves)
+    ]
+    start = points(found.curves[0])[0]
+    traces.insert(0, beginning("base", "where RL starts", start["avg"], start["pass"]))
+    axes = {"x": f"avg@{samples}", "xFormat": ".3f", "metric": f"pass@{found.k} against avg@{samples}"}
+    return {"id": "tradeoff", **axes, "topFirst": True, "traces": traces}
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reasonloop.compare.arms import Arms, ComparedArm
-from reasonloop.compare.figures import arm_colours, forests, held_out, pass_at_k
+from reasonloop.compare.figures import arm_colours, forests, held_out, pass_at_k, tradeoff_figure
 from reasonloop.compare.study import Comparison, estimate, metrics_of
-from reasonloop.compare.words import TYPESET, Legend, headline, notes, number, percent, share
+from reasonloop.compare.tradeoff import Tradeoff, last_equal
+from reasonloop.compare.words import CURVES, TYPESET, Legend, headline, notes, number, percent, share, spent, traded
 from reasonloop.report.page import facts
 from reasonloop.report.results import estimate_cell, heading_cell, html_table
-from reasonloop.report.sections import plots_section
+from reasonloop.report.sections import TRADEOFF, plots_section
 from reasonloop.report.shell import document, write_page
 
 LEGEND = Legend(
@@ -25,21 +26,27 @@ LEGEND = Legend(
 )
 
 
-def write_comparison(found: Arms, comparisons: Sequence[Comparison], path: Path) -> Path:
+def write_comparison(found: Arms, comparisons: Sequence[Comparison], curves: Tradeoff, path: Path) -> Path:
     """Writes the page to `path`: needs no network, works in light and dark. Returns the path."""
-    return write_page(render(found, comparisons), path)
+    return write_page(render(found, comparisons, curves), path)
 
 
-def render(found: Arms, comparisons: Sequence[Comparison]) -> str:
+def render(found: Arms, comparisons: Sequence[Comparison], curves: Tradeoff) -> str:
     """The whole page as a string."""
     arms = found.arms
     metrics = [metric for metric in metrics_of(arms[0].samples) if metric != "pass@1"]
     figures = [*forests(arms, comparisons, metrics), *held_out(arms), pass_at_k(arms)]
+    figures += [picture] if (picture := tradeoff_figure(curves, arms[0].samples)) else []
     places = {f"forest-{metric}": (metric, "relative difference, 95 % intervals") for metric in metrics}
-    told = "".join(f'<p class="lead">{escape(line)}</p>' for line in headline(arms, comparisons, TYPESET))
+    told = "".join(
+        f'<p class="lead">{escape(line)}</p>'
+        for line in [*headline(arms, comparisons, TYPESET), *traded(curves, TYPESET)]
+    )
     body = [
         f"<header><h1>{escape(_title(arms))}</h1>{told}<p>{escape(sentence(arms))}</p></header>",
         _results(arms, metrics, notes(found)),
+        plots_section(*TRADEOFF, figures),
+        _curves(curves),
         plots_section(
             "differences",
             "Who leads, and how surely",
@@ -125,6 +132,44 @@ def _differences(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison],
         f'<section id="pairs"><h2>Every pair</h2><p>{escape(" ".join(LEGEND.of(comparisons)))}</p>'
         f"{html_table([heading_cell(metric) for metric in metrics], body, 'differences')}</section>"
     )
+
+
+def _curves(found: Tradeoff) -> str:
+    """How the curves lie to each other, and what k samples spread over an arm's way solve."""
+    k = f"pass@{found.k}"
+    gaps = [
+        f'<tr><th scope="row">{escape(a)} <span class="against">against</span> {escape(b)}</th>'
+        f"{_signed(gap['gap'], gap['ci95'], gap['sign'])}{_equal(found.equal.get((a, b), ()))}</tr>"
+        for (a, b), gap in found.gaps.items()
+    ]
+    spread = [
+        f'<tr><th scope="row">{escape(name)}, {own["policies"]} policies</th><td>{own["avg"]:.3f}</td>'
+        f"{estimate_cell(own['pass'])}{_signed(own['difference'], own['ci95'], own['sign'])}</tr>"
+        for name, own in found.spread.items()
+    ]
+    parts = []
+    if gaps:
+        head = [f"<th>{k}<small>at equal averages</small></th>", "<th>rollouts<small>for the same average</small></th>"]
+        parts += [f"<p>{escape(CURVES)}</p>", html_table(head, gaps, "differences")]
+    if spread:
+        head = ["<th>average</th>", f"<th>{k}</th>", "<th>against its last policy</th>"]
+        told = f"{found.k} samples spread evenly over an arm's policies on the way, instead of its last one alone."
+        parts += [f"<h3>Spread over the way</h3><p>{told}</p>", html_table(head, spread, "differences")]
+    return f'<section id="equal-averages"><h2>At equal averages</h2>{"".join(parts)}</section>' if parts else ""
+
+
+def _signed(value: float, ci95: Sequence[float], sign: int) -> str:
+    lo, hi = (number(bound, 3, TYPESET) for bound in ci95)
+    mark = {1: "up", -1: "down", 0: ""}[sign]
+    return f'<td class="{mark}"><b>{number(value, 3, TYPESET)}</b><small>{lo} to {hi}</small></td>'
+
+
+def _equal(rows: Sequence[Mapping[str, Any]]) -> str:
+    row = last_equal(rows)
+    if row is None:
+        return "<td>–</td>"
+    equals = f"{row['rollouts']:,.0f} = {row['equals']:,.0f}"
+    return f"<td><b>{equals}</b><small>{spent(row['ci95']).replace(', ', ' to ')}</small></td>"
 
 
 def _difference(c: Comparison) -> str:

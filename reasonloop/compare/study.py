@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop.compare.arms import Arms, ComparedArm
+from reasonloop.compare.tradeoff import Tradeoff, as_json
 from reasonloop.errors import InputError
 from reasonloop.evaluation.bootstrap import DRAWS, Difference, paired, resampled_means
 from reasonloop.evaluation.metrics import DEFAULT_KS, mean_interval, pass_at_k
@@ -116,8 +117,9 @@ def difference_pairs(arms: Sequence[ComparedArm], comparisons: Sequence[Comparis
     return list(comparisons[: max(len(arms) - 1, MAX_PAIRS) * len(metrics_of(arms[0].samples))])
 
 
-def results(found: Arms, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """A study's result file: machine, versions, arms (a value per seed, and the mean's interval) and comparisons."""
+def results(found: Arms, comparisons: Sequence[Comparison], traded: Tradeoff | None = None) -> dict[str, Any]:
+    """A study's result file: machine, versions, arms (a value per seed, and the mean's interval), comparisons, and where the
+    arms were evaluated on the way their curves."""
     samples = found.arms[0].samples
     average, ks = f"avg@{samples}", [k for k in DEFAULT_KS if k <= samples]
     arms: dict[str, Any] = {}
@@ -141,7 +143,8 @@ def results(found: Arms, comparisons: Sequence[Comparison]) -> dict[str, Any]:
         }
         for c in comparisons
     ]
-    return {"machine": found.machine, "versions": found.versions, "arms": arms, "comparisons": rows}
+    way = {"tradeoff": as_json(traded)} if traded and traded.curves else {}
+    return {"machine": found.machine, "versions": found.versions, "arms": arms, "comparisons": rows, **way}
 
 
 def _list(seeds: Sequence[int]) -> str:

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.study import Comparison, difference_pairs, estimate, metrics_of
-from reasonloop.compare.words import Legend, headline, notes, number, percent, share
+from reasonloop.compare.tradeoff import Tradeoff, last_equal
+from reasonloop.compare.words import CURVES, Legend, headline, notes, number, percent, share, spent, traded
 from reasonloop.evaluation.table import WIDTH, format_estimate, plain_table
 from reasonloop.text import visible
 
@@ -26,18 +27,20 @@ LEGEND = Legend(
 )
 
 
-def show(found: Arms, comparisons: Sequence[Comparison], file: TextIO | None = None) -> None:
-    """Prints headline, arms, differences and notes to `file` (default: standard output)."""
+def show(
+    found: Arms, comparisons: Sequence[Comparison], curves: Tradeoff | None = None, file: TextIO | None = None
+) -> None:
+    """Prints headline, arms, differences, how curves lie and notes to `file` (default: standard output)."""
     file = sys.stdout if file is None else file
     console = Console(file=file, width=None if file.isatty() else WIDTH)
     chosen = difference_pairs(found.arms, comparisons)
-    for sentence in headline(found.arms, comparisons):
+    for sentence in [*headline(found.arms, comparisons), *(traded(curves) if curves else [])]:
         _write(console, sentence, "bold")
     console.print()
-    for table in (arm_table(found.arms), difference_table(chosen)):
+    for table in (arm_table(found.arms), difference_table(chosen), *(curve_tables(curves) if curves else ())):
         if table.rows:
             console.print(table, "")
-    sentences = [*(LEGEND.of(chosen) if chosen else []), *notes(found)]
+    sentences = [*(LEGEND.of(chosen) if chosen else []), *([CURVES] if curves and curves.gaps else []), *notes(found)]
     shown, every = ({(c.a.name, c.b.name) for c in some} for some in (chosen, comparisons))
     if len(shown) < len(every):
         sentences.append(
@@ -90,6 +93,35 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
     for pair, own in lines.items():
         table.add_row(Text(visible(pair)), *(Text("\n").join(column) for column in zip(*own, strict=True)))
     return table
+
+
+def curve_tables(found: Tradeoff) -> list[Table]:
+    """How curves lie to each other at equal averages; what as many rollouts equal; k samples spread over an arm's way."""
+    k = f"pass@{found.k}"
+    gaps = _table("At equal averages", [f"{k}, mean", "95 % interval", "least", "averages"])
+    for (a, b), gap in found.gaps.items():
+        low, high = gap["averages"]
+        cells = [f"{'*' * abs(gap['sign'])} {number(gap['gap'], 3)}", _bounds(gap["ci95"])]
+        cells += [number(gap["least"], 3), f"{low:.3f} to {high:.3f}"]
+        gaps.add_row(Text(visible(f"{a} - {b}")), *(Text(cell, "bold" if gap["sign"] else "") for cell in cells))
+    equal = _table("Rollouts for the same average", ["after", "equal", "95 % interval", f"{k} there", "95 % interval"])
+    for (a, b), rows in found.equal.items():
+        if row := last_equal(rows):
+            there = ["-", "-"] if row["pass"] is None else [number(row["pass"], 3), _bounds(row["pass_ci95"])]
+            cells = [f"{row['rollouts']:,.0f}", f"{row['equals']:,.0f}", f"[{spent(row['ci95'])}]", *there]
+            equal.add_row(Text(visible(f"{a} - {b}")), *map(Text, cells))
+    spread = _table(
+        f"{found.k} samples spread over an arm's way", ["policies", "average", k, "against its last", "95 %"]
+    )
+    for name, own in found.spread.items():
+        cells = [str(own["policies"]), f"{own['avg']:.3f}", format_estimate(own["pass"])]
+        cells += [f"{'*' * abs(own['sign'])} {number(own['difference'], 3)}", _bounds(own["ci95"])]
+        spread.add_row(Text(visible(name)), *map(Text, cells))
+    return [gaps, equal, spread]
+
+
+def _bounds(ci95: Sequence[float]) -> str:
+    return f"[{number(ci95[0], 3)}, {number(ci95[1], 3)}]"
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

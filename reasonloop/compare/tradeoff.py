@@ -243,6 +243,11 @@ def _pairs(found: Sequence[Curve], baseline: str | None) -> list[tuple[Curve, Cu
     return [(a, b) if baseline is None else (b, a) for a in own for b in others]
 
 
+def last_equal(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of `Drawn.equal` the last point that the other curve reaches within its rollouts."""
+    return next((row for row in reversed(rows) if row["equals"] is not None), None)
+
+
 def as_json(found: Tradeoff) -> dict[str, Any]:
     """As it stands in a study's result file."""
     return {

@@ -8,10 +8,15 @@ from itertools import combinations
 
 from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.study import Comparison, asked_pairs, metrics_of, per_problem
+from reasonloop.compare.tradeoff import Tradeoff, last_equal
 
 ASCII = "-"
 TYPESET = "−"
 """Signs for what is below zero: a terminal's, and a page's"""
+CURVES = (
+    "At equal averages: the mean of the first curve's pass@k less the second's, from the start's average to the highest "
+    "that both reach; least: the smallest of it. A curve counts by the best that it has at an average or above it."
+)
 
 
 def number(value: float, digits: int, minus: str = ASCII) -> str:
@@ -52,6 +57,37 @@ def headline(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison], min
         names = (best.a.name + others * against_one, best.b.name + others * (not against_one))
         sentences.append(_sentence(best, names, minus) + _above(arms, best))
     return sentences
+
+
+def traded(found: Tradeoff, minus: str = ASCII) -> list[str]:
+    """How the first pair of curves over rollouts lie to each other, at equal averages and at equal rollouts."""
+    pair = next(iter(found.equal), None)
+    if pair is None:
+        return []
+    a, b = pair
+    told = []
+    if gap := found.gaps.get(pair):
+        (lo, hi), (low, high) = gap["ci95"], gap["averages"]
+        told.append(
+            f"At equal averages, from {low:.3f} to {high:.3f}, pass@{found.k} of {a} less that of {b} is "
+            f"{number(gap['gap'], 3, minus)} [{number(lo, 3, minus)}, {number(hi, 3, minus)}]."
+        )
+    if row := last_equal(found.equal[pair]):
+        after, equals = f"{row['rollouts']:,.0f}", f"{row['equals']:,.0f} [{spent(row['ci95'])}]"
+        there = ""
+        if row["pass"] is not None:
+            lo, hi = (number(bound, 3, minus) for bound in row["pass_ci95"])
+            there = f", with {number(row['pass'], 3, minus)} [{lo}, {hi}] in pass@{found.k}"
+        told.append(f"{a} after {after} rollouts has the average of {b} after {equals}{there}.")
+    else:
+        first = found.equal[pair][0]["rollouts"]
+        told.append(f"After {first:,.0f} rollouts {a} has an average that {b} reaches after none of its own.")
+    return told
+
+
+def spent(bounds: Sequence[float | None]) -> str:
+    """ "10,200, 14,000"; "?" for a bound beyond all that were spent."""
+    return ", ".join("?" if bound is None else f"{bound:,.0f}" for bound in bounds)
 
 
 def _sentence(c: Comparison, names: tuple[str, str], minus: str) -> str:

@@ -1,9 +1,10 @@
 """The report's plots as plain data: named traces that the page's script colours for light or dark and hands to plotly.
 
 A figure is {"id", "x": axis title, "traces": [...]} with optional "xType": "log", "xTicks", "xWhole" (whole numbers alone),
-"yRange", "yType", "marks" (x positions of iteration starts); where each arm has one of a kind, with "group" (that kind) and
-"arm" (its name). A trace is {"series": colour, "name", "kind", "x", "y"}; kinds: "line", "faint", "dashed", "points" and
-"open" (with "lo" and "hi" for intervals), "band" (with "lo" and "hi"), "area", "heat" (with "z", and optional "text" and
+"xFormat" (of numbers that aren't rollouts), "yRange", "yType", "marks" (x positions of iteration starts); where each arm has
+one of a kind, with "group" (that kind) and "arm" (its name). A trace is {"series": colour, "name", "kind", "x", "y"}; kinds:
+"line", "faint", "dashed", "points" and "open" (with "lo" and "hi" for intervals, "xLo" and "xHi" for those of x; with "dash"
+where the line joins no steps of training), "band" (with "lo" and "hi"), "area", "heat" (with "z", and optional "text" and
 "grey": what stands in a cell, and whether its value means nothing).
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reasonloop.evaluation.metrics import summarise
-from reasonloop.evaluation.table import PASSED, STARTS, arm_of, arms_of, label_of
+from reasonloop.evaluation.table import PASSED, STARTS, arm_of, arms_of, label_of, reported, trunk_of, weighed
 from reasonloop.report.run import RunData, number
 
 Figure = dict[str, Any]
@@ -50,6 +51,7 @@ def all_figures(run: RunData) -> list[Figure]:
         _per_step(run, "reward", "reward", x="rollouts spent"),
         _held_out(run, "held-out-avg", "avg"),
         _held_out(run, "held-out-pass", "pass"),
+        _tradeoff(run),
         _pass_at_k(run),
         _per_step(run, "grad-norm", "grad_norm", yType="log"),
         _per_step(run, "entropy", "entropy", yRange=[0, None]),
@@ -111,6 +113,53 @@ def with_intervals(series: str, name: str, kind: str, points: Sequence[Point]) -
         "hi": [rounded(high) for *_, (_, high), _ in points],
         "text": [label for *_, label in points],
     }
+
+
+Estimate = Mapping[str, Any]
+"""{"value", "ci95"}"""
+
+
+def crossed(series: str, name: str, points: Sequence[tuple[Estimate, Estimate, str]], dashed: bool = False) -> Figure:
+    """A trace of points that are estimates in both directions: (x, y, label) of each."""
+    trace = with_intervals(series, name, "points", [(x["value"], y["value"], y["ci95"], text) for x, y, text in points])
+    ends = {key: [rounded(x["ci95"][end]) for x, _, _ in points] for end, key in enumerate(("xLo", "xHi"))}
+    return {**trace, "x": [rounded(x["value"]) for x, _, _ in points], **ends, **({"dash": True} if dashed else {})}
+
+
+def _tradeoff(run: RunData) -> Figure:
+    """Average against pass@k: a line an arm from its start on, dashed over the weights of averages with the start."""
+    found = [e for e in reported(run.evals) if _metric_key(e["metrics"], "avg") and _metric_key(e["metrics"], "pass")]
+    start = [e for e in found if arm_of(e) in STARTS][-1:]
+    traces = []
+    for arm in run.arms:
+        own = [e for e in found if arm_of(e) == arm]
+        if own and arm not in STARTS and arm not in PASSED:
+            traces.append(_way(arm, run.name(arm), [*start, *own]))
+            beside = [e for e in found if weighed(arm_of(e)) and trunk_of(arm_of(e)) == arm]
+            beside.sort(key=lambda e: float(arm_of(e).rpartition(" x ")[2]))
+            if beside:
+                traces.append(_way(arm, f"{run.name(arm)}, averaged", [*start, *beside, own[-1]], dashed=True))
+    keys = [str(_metric_key(found[-1]["metrics"], metric)) for metric in ("avg", "pass")] if found else ["", ""]
+    if keys[1] == "pass@1":  # the same number
+        traces = []
+    if traces and start:
+        x, y = (start[0]["metrics"][key] for key in keys)
+        traces.append(beginning(arm_of(start[0]), label_of(start[0]), x, y))
+    axes = {"x": keys[0], "xFormat": ".3f", "metric": f"{keys[1]} against {keys[0]}"}
+    return {"id": "tradeoff", **axes, "traces": traces[::-1], "topFirst": True}
+
+
+def beginning(series: str, name: str, x: Estimate, y: Estimate) -> Figure:
+    """The mark of what all curves begin with."""
+    return {**crossed(series, name, [(x, y, name)]), "kind": "open"}
+
+
+def _way(arm: str, name: str, evals: Sequence[Line], dashed: bool = False) -> Figure:
+    points = []
+    for e in evals:
+        x, y = (e["metrics"][_metric_key(e["metrics"], metric)] for metric in ("avg", "pass"))
+        points.append((x, y, label_of(e)))
+    return crossed(arm, name, points, dashed)
 
 
 def _probes(run: RunData, metric: str) -> list[Figure]:

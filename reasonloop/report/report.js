@@ -103,11 +103,19 @@ function plotlyTraces(trace, width) {
       return [{
         ...common,
         mode: open ? "markers" : "lines+markers",
-        line: { color: ink, width: 2.2 },
+        line: { color: ink, width: trace.dash ? 1.6 : 2.2, dash: trace.dash ? "dash" : "solid" },
         marker: { size: open ? 8 : 7, color: ink, symbol: open ? "diamond-open" : "circle", line: { width: 1.6, color: ink } },
         error_y: { type: "data", symmetric: false, array: up, arrayminus: down, color: translucent(ink, open ? 0.35 : 0.6), thickness: 1.4, width: 3 },
-        customdata: trace.text.map((text, i) => [text, trace.lo[i], trace.hi[i]]),
-        hovertemplate: "<b>%{customdata[0]}</b><br>%{y:.3f}  [%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
+        ...(trace.xLo && {
+          error_x: {
+            type: "data", symmetric: false, color: translucent(ink, 0.35), thickness: 1.4, width: 3,
+            array: trace.xHi.map((hi, i) => hi - trace.x[i]), arrayminus: trace.xLo.map((lo, i) => trace.x[i] - lo),
+          },
+        }),
+        customdata: trace.text.map((text, i) => [plain(text), trace.lo[i], trace.hi[i], ...(trace.xLo ? [trace.xLo[i], trace.xHi[i]] : [])]),
+        hovertemplate:
+          "<b>%{customdata[0]}</b>" + (trace.xLo ? "<br>%{x:.3f}  [%{customdata[3]:.3f}, %{customdata[4]:.3f}]" : "") +
+          "<br>%{y:.3f}  [%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
       }];
     }
     default:
@@ -120,7 +128,7 @@ function draw(node, figure) {
   const coarse = matchMedia("(pointer: coarse)").matches;
   const font = { family: colour("sans"), size: 12, color: soft };
   const axis = { gridcolor: line, linecolor: line, zeroline: false, ticks: "", automargin: true, fixedrange: coarse, tickfont: font };
-  const x = { ...axis, showgrid: false, title: { text: figure.x, font, standoff: 8 }, nticks: node.clientWidth < 420 ? 5 : 8, hoverformat: ",.0f", showspikes: false };
+  const x = { ...axis, showgrid: false, title: { text: figure.x, font, standoff: 8 }, nticks: node.clientWidth < 420 ? 5 : 8, hoverformat: figure.xFormat || ",.0f", showspikes: false };
   const xs = figure.traces.flatMap((trace) => trace.x).filter((value) => typeof value === "number");
   if (figure.xWhole && Math.max(...xs) - Math.min(...xs) <= 8) Object.assign(x, { dtick: 1, tick0: 0, tickformat: "d" });
   if (figure.xType) Object.assign(x, { type: figure.xType, tickvals: figure.xTicks });

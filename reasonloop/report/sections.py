@@ -8,8 +8,18 @@ from html import escape
 
 from reasonloop.report.figures import FEW_SOLVED, Figure
 
+Section = tuple[str, str, str, Mapping[str, tuple[str, str]]]
+TRADEOFF: Section = (
+    "tradeoff-section",
+    "What is traded for what?",
+    "Right is better, up is better. Each line begins at the policy that RL started from; its marks are the same arm after "
+    "more rollouts, and crosses their 95 % intervals. A dashed line joins averages of an arm's weights with its start's. "
+    "Any method can be moved along its line, by stopping earlier or by averaging: what counts is whose line lies above.",
+    {"tradeoff": ("{metric}", "held-out problems")},
+)
+
 # The page's sections: id, title, the sentences that a reader needs, and by figure's id (or group) its heading and unit.
-SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
+SECTIONS: list[Section] = [
     (
         "overfitting",
         "Does it generalise?",
@@ -21,6 +31,7 @@ SECTIONS: list[tuple[str, str, str, dict[str, tuple[str, str]]]] = [
             "held-out-pass": ("Held-out {metric}", "95 % intervals"),
         },
     ),
+    TRADEOFF,
     (
         "pass-at-k-section",
         "Solved with k tries",

@@ -87,7 +87,7 @@ def text_of(folder: Path) -> str:
 def test_a_whole_run_has_every_section_and_names_nothing_missing(page: Page) -> None:
     sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
     assert sections == [
-        "results", "overfitting", "pass-at-k-section", "specialisation", "scaling-section", "forgetting-section",
+        "results", "overfitting", "tradeoff-section", "pass-at-k-section", "specialisation", "scaling-section", "forgetting-section",
         "diversity-section", "stability", "responses", "parts", "behaviours-section", "selection", "browser",
         "configuration",
     ]  # fmt: skip
@@ -345,7 +345,7 @@ def test_a_browser_draws_it_without_a_word_on_the_console(made: Path, tmp_path: 
     classes = [attrs.get("class") or "" for _, attrs in dom.tags]
     drawn = [name for name in classes if name == "main-svg"]
     figures = [attrs for _, attrs in dom.tags if "data-figure" in attrs]
-    assert len(drawn) >= len(figures) == 21
+    assert len(drawn) >= len(figures) == 22
     assert sum(tag == "article" for tag, _ in dom.tags) > 12
     assert "w-back" in classes
     assert re.search(r"<title>RLoop on countdown · ReasonLoop</title>", done.stdout)

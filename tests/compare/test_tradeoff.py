@@ -1,0 +1,182 @@
+"""Curves of average against pass@k: how they lie to each other, and k samples spread over one of them."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_arms import drawn, make_run
+
+from reasonloop.compare.arms import read_arms
+from reasonloop.compare.command import compare_runs
+from reasonloop.compare.tradeoff import curves, envelope, reached, tradeoff
+from reasonloop.errors import InputError
+from reasonloop.evaluation.metrics import as_mask, from_mask, pass_at_k, spread_pass_at_k
+
+
+def test_the_envelope_is_the_best_at_an_average_or_above():
+    """Against a path of many small steps."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        x, y = rng.uniform(0, 1, (2, 1, rng.integers(2, 6)))
+        at = np.linspace(x.min() - 0.1, x.max() + 0.1, 23)
+        fine = np.linspace(0, x.shape[1] - 1, 40_001)
+        steps = np.arange(x.shape[1])
+        along_x, along_y = np.interp(fine, steps, x[0]), np.interp(fine, steps, y[0])
+        expected = [along_y[along_x >= a].max() if (along_x >= a).any() else y[0, x[0].argmax()] for a in at]
+        assert envelope(x, y, at)[0] == pytest.approx(expected, abs=2e-4)
+
+
+def test_when_a_curve_first_has_an_average():
+    x = np.array([[0.2, 0.4, 0.3, 0.5]] * 4)
+    y = np.array([[0.9, 0.7, 0.6, 0.5]] * 4)
+    spent = np.array([0.0, 100.0, 200.0, 300.0])
+    when, passed = reached(x, y, spent, np.array([0.1, 0.3, 0.45, 0.6]))
+    assert when[:3] == pytest.approx([0, 50, 275])
+    assert passed[:3] == pytest.approx([0.9, 0.8, 0.525])
+    assert np.isinf(when[3])
+    assert np.isnan(passed[3])
+
+
+def made(folder: Path, shift: int, seeds: int = 3, problems: int = 60, **also: object) -> list[str]:
+    """Runs of RLoop whose every policy solves `shift` more of each problem's samples than vanilla RL's."""
+    found = []
+    for seed in range(seeds):
+        base = [min(c, 20) for c in drawn(seed + 100, problems, -0.5)]
+        vanilla = [c + 4 for c in base]
+        run = make_run(
+            folder / f"run-{seed}", seed=seed, base=base, vanilla=vanilla, main=[c + shift for c in vanilla], **also
+        )
+        found.append(str(run))
+    return found
+
+
+def test_equal_policies_have_no_gap_and_equal_rollouts(tmp_path):
+    found = tradeoff(read_arms(made(tmp_path, 0)).arms)
+    # RLoop was evaluated half way, too: its curve bends there, and both end at the same place
+    gap, (row, last) = found.gaps["rloop", "vanilla"], found.equal["rloop", "vanilla"]
+    assert gap["averages"] == pytest.approx([found.curves[0].correct_NSP[0].mean() / 32, 1 / 8 + gap["averages"][0]])
+    assert last["rollouts"] == last["equals"] == 768
+    assert last["pass"] == pytest.approx(0, abs=1e-12)
+    assert row["equals"] == pytest.approx(384, abs=1)
+
+
+def test_more_solved_lies_above(tmp_path):
+    """A method that turns problems from never to sometimes solved, at equal averages."""
+    runs = []
+    for seed in range(3):
+        base = [0] * 30 + [16] * 30
+        vanilla, main = [0] * 30 + [20] * 30, [2] * 30 + [18] * 30
+        runs.append(str(make_run(tmp_path / f"run-{seed}", seed=seed, base=base, vanilla=vanilla, main=main)))
+    found = tradeoff(read_arms(runs).arms)
+    gap = found.gaps["rloop", "vanilla"]
+    assert gap["sign"] == 1
+    assert gap["ci95"][0] > 0.1
+    assert tradeoff(read_arms(runs).arms, baseline="rloop").gaps["vanilla", "rloop"]["gap"] == pytest.approx(
+        -gap["gap"]
+    )
+
+
+def test_averages_are_a_curve_of_their_own(tmp_path):
+    runs = made(tmp_path, 2)
+    for run in map(Path, runs):
+        product = json.loads((run / "evals/iteration-1-rft.json").read_text())
+        half = {**product, "name": "x", "arm": "main x 0.5", "product": False, "label": "x 0.5"}
+        half["depends_on"] = {**product["depends_on"], "average.weight": 0.5}
+        (run / "evals/iteration-1-rft-x-0.5.json").write_text(json.dumps(half))
+    found = {curve.name: curve for curve in curves(read_arms(runs).arms)}
+    assert list(found) == ["rloop", "rloop, averaged", "vanilla"]
+    assert found["rloop, averaged"].at == (0.0, 0.5, 1.0)
+    assert found["rloop, averaged"].label(1) == "w = 0.5"
+    traded = tradeoff(read_arms(runs).arms)
+    assert set(traded.gaps) == {("rloop", "vanilla"), ("rloop, averaged", "vanilla")}
+    assert set(traded.equal) == {("rloop", "vanilla")}  # weights are no rollouts
+
+
+def test_what_is_printed_and_kept(tmp_path, capsys):
+    runs = made(tmp_path, 2)
+    compare_runs(runs, tmp_path / "page.html", tmp_path / "results.json")
+    told, page = capsys.readouterr().out, (tmp_path / "page.html").read_text()
+    assert "At equal averages" in told
+    assert "rloop after 768 rollouts" not in told  # vanilla never gets there
+    assert "rloop after 384 rollouts has the average of vanilla after" in " ".join(told.split())
+    assert 'id="tradeoff-section"' in page
+    assert 'data-figure="tradeoff"' in page
+    kept = json.loads((tmp_path / "results.json").read_text())["tradeoff"]
+    assert kept["k"] == 32
+    assert [point["rollouts"] for point in kept["curves"]["rloop"]] == [0, 384, 768]
+    assert kept["spread"] == {}  # these evaluations don't tell which samples were right
+
+
+def test_a_run_without_a_way_has_none(tmp_path, capsys):
+    compare_runs([str(make_run(tmp_path / "sft", method="sft", main=[4, 8, 12] * 3))])
+    assert "At equal averages" not in capsys.readouterr().out
+
+
+# ---- temporal sampling
+
+
+def test_spread_over_copies_is_pass_at_k():
+    """Policies that answer alike are one policy: of unlike sample numbers, not of the same ones twice."""
+    rng = np.random.default_rng(1)
+    right = rng.random((1, 40, 8)) < rng.random((1, 40, 1))
+    both = np.concatenate([right, right])
+    for k in (2, 5, 8):
+        expected = pass_at_k(8, right[0].sum(axis=1), k)
+        assert spread_pass_at_k(both, k, draws=4000) == pytest.approx(expected, abs=0.03)
+
+
+def test_spread_is_the_mean_over_all_ways_to_deal():
+    rng = np.random.default_rng(2)
+    right = rng.random((2, 6, 5)) < 0.3
+    k = 3  # two of the last policy, one of the first
+    exact = np.zeros(6)
+    count = 0
+    for taken in combinations(range(5), k):
+        for first in taken:
+            last = [n for n in taken if n != first]
+            exact += right[0][:, first] | right[1][:, last].any(axis=1)
+            count += 1
+    assert spread_pass_at_k(right, k, draws=6000) == pytest.approx(exact / count, abs=0.03)
+    with pytest.raises(ValueError, match="needs 2 <= k <= 5"):
+        spread_pass_at_k(right, 6)
+
+
+def test_policies_that_solve_other_problems_solve_more_together(tmp_path):
+    runs = made(tmp_path, 0)
+    for run in map(Path, runs):
+        for name, mask in (("iteration-0-rft", "0000ffff"), ("iteration-1-rft", "ffff0000")):
+            kept = json.loads((run / f"evals/{name}.json").read_text())
+            for place, problem in enumerate(kept["problems"]):
+                other = (place % 2 == 0) == (name == "iteration-0-rft")
+                problem |= {"correct": 16, "right": mask} if other else {"correct": 0, "right": "0"}
+            (run / f"evals/{name}.json").write_text(json.dumps(kept))
+    own = tradeoff(read_arms(runs).arms).spread["rloop"]
+    assert own["policies"] == 2
+    assert own["avg"] == 0.25
+    assert own["pass"]["value"] > 0.99
+    assert own["sign"] == 1
+
+
+def test_masks_are_read_as_they_were_written():
+    rng = np.random.default_rng(3)
+    for n in (1, 7, 32, 100):
+        right = [bool(one) for one in rng.random(n) < 0.4]
+        assert from_mask(as_mask(right), n) == right
+    with pytest.raises(ValueError, match="more than 3 samples"):
+        from_mask("f", 3)
+
+
+@pytest.mark.parametrize("mask", ["3", "zz", "1ffffffff"])
+def test_which_and_how_many_have_to_agree(tmp_path, mask):
+    run = make_run(tmp_path / "run", main=[4, 1, 2, 3])
+    file = run / "evals/iteration-1-rft.json"
+    kept = json.loads(file.read_text())
+    for problem in kept["problems"]:
+        problem["right"] = mask
+    file.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="iteration-1-rft"):
+        read_arms([str(run)])

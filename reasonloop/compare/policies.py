@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonloop.errors import InputError
-from reasonloop.evaluation.metrics import from_mask
+from reasonloop.evaluation.spread import rights_of
 from reasonloop.evaluation.table import STARTS, arm_of, arms_of, reported, trunk_of
 from reasonloop.files import read_object
 from reasonloop.report.run import RunData, number, read_run
@@ -22,7 +22,8 @@ Point = tuple[float, float]
 # How a run was executed and watched, not what it computes: two seeds of one arm may differ in it.
 EXECUTION = {
     "seed", "threads", "checkpoint_seconds", "keep_checkpoints", "model.device", "model.gradient_checkpointing",
-    "task.verify_workers", "optimizer.microbatch_tokens", "sampling.slots", "eval.explored", "rloop.vanilla",
+    "task.verify_workers", "optimizer.microbatch_tokens", "sampling.slots", "eval.explored", "eval.stops",
+    "rloop.vanilla",
     "rlsp.vanilla", "sft.before", "rl.keep_best",
 }  # fmt: skip
 LATER = {"optimizer.state": "float32", "optimizer.offload": False}
@@ -156,23 +157,20 @@ def _counts(
 ) -> tuple[tuple[str, ...], int, NDArray[np.int64], NDArray[np.bool_] | None]:
     """The problems' ids in order, the samples of each, how many were right, and which."""
     try:
-        rows = sorted(
-            (str(p["id"]), int(p["n"]), int(p["correct"]), str(p.get("right", ""))) for p in evaluation["problems"]
-        )
+        rows = sorted((str(p["id"]), int(p["n"]), int(p["correct"])) for p in evaluation["problems"])
         ids, counts, ns = tuple(row[0] for row in rows), [row[2] for row in rows], {row[1] for row in rows}
-        samples = max(ns)
-        right = [from_mask(row[3], samples) for row in rows] if all(row[3] for row in rows) else None
+        right, samples = rights_of(evaluation["problems"]), max(ns)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: expected problems, each with id, n and correct") from None
     if len(ns) != 1 or len(set(ids)) != len(ids) or any(not 0 <= c <= samples for c in counts):
         raise InputError(
             f"{where}: expected every problem once, with the same number of samples n, correct <= n of them"
         )
-    if right is not None and [sum(own) for own in right] != counts:
+    if right is not None and right.sum(axis=1).tolist() != counts:
         raise InputError(
             f"{where}: which samples are right and how many disagree; expected them to be of one evaluation"
         )
-    return ids, samples, np.array(counts, dtype=np.int64), None if right is None else np.array(right)
+    return ids, samples, np.array(counts, dtype=np.int64), right
 
 
 def _way(

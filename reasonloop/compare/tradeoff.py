@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from reasonloop.compare.arms import ComparedArm
 from reasonloop.evaluation.bootstrap import DRAWS, FEWEST, interval, over_seeds, resampled_means
-from reasonloop.evaluation.metrics import mean_interval, pass_at_k, spread_pass_at_k
+from reasonloop.evaluation.metrics import mean_interval, pass_at_k
+from reasonloop.evaluation.spread import spread
 from reasonloop.evaluation.table import trunk_of, weighed
 
 Floats = NDArray[np.float64]
@@ -157,28 +158,14 @@ class Drawn:
             )
         return rows
 
-    def spread(self, curve: Curve) -> dict[str, Any] | None:
-        """k samples spread evenly over the policies on the way (temporal sampling), against k of the last one: pass@k, and
-        its difference. None where there is but one policy behind the start, fewer samples than policies, or an evaluation
-        that doesn't tell which samples were right."""
-        ways = [entry.way[1:] for entry in curve.arm.entries if entry.seed in self.seeds]
-        policies, k = len(curve.at) - 1, k_of(curve.arm.samples)
-        rights = [[stop.right_PN for stop in way if stop.right_PN is not None] for way in ways]
-        if curve.over != "rollouts" or not 2 <= policies <= k or any(len(own) < policies for own in rights):
-            return None
-        spread_SP = np.array([spread_pass_at_k(np.array(own), k) for own in rights])
-        alone_SP = values(curve)[1][-1][[curve.arm.seeds.index(seed) for seed in self.seeds]]
-        drawn = resampled_means(np.concatenate([spread_SP, alone_SP]))
-        ahead_D = over_seeds(drawn[: len(rights)]) - over_seeds(drawn[len(rights) :])
-        lo, hi = interval(ahead_D)
-        return {
-            "policies": policies,
-            "avg": float(np.mean(rights)),
-            "pass": {"value": float(spread_SP.mean()), "ci95": list(mean_interval(spread_SP))},
-            "difference": float(spread_SP.mean() - alone_SP.mean()),
-            "ci95": [lo, hi],
-            "sign": int(lo > 0) - int(hi < 0),
-        }
+
+def spread_of(curve: Curve) -> dict[str, Any] | None:
+    """`evaluation.spread` over the policies on a curve's way. None for averages, and where an evaluation doesn't tell which
+    samples were right."""
+    ways = [[stop.right_PN for stop in entry.way[1:] if stop.right_PN is not None] for entry in curve.arm.entries]
+    if curve.over != "rollouts" or any(len(own) < len(curve.at) - 1 for own in ways):
+        return None
+    return spread([np.array(own) for own in ways], k_of(curve.arm.samples))
 
 
 def envelope(x_DN: Floats, y_DN: Floats, at_G: Floats) -> Floats:
@@ -223,16 +210,14 @@ def tradeoff(arms: Sequence[ComparedArm], baseline: str | None = None) -> Tradeo
     """Of the first arm's curves against each of the others, or of each against those of `baseline`."""
     found = curves(arms)
     drawn = Drawn(found)
-    gaps, equal, spread = {}, {}, {}
+    gaps, equal = {}, {}
     for a, b in _pairs(found, baseline) if drawn.enough else ():
         if (gap := drawn.gap(a, b)) is not None:
             gaps[a.name, b.name] = gap
         if a.over == b.over == "rollouts":
             equal[a.name, b.name] = drawn.equal(a, b)
-    for curve in found if drawn.enough else ():
-        if (own := drawn.spread(curve)) is not None:
-            spread[curve.name] = own
-    return Tradeoff(k_of(arms[0].samples), tuple(found), gaps, equal, spread)
+    spread_out = {curve.name: own for curve in found if (own := spread_of(curve)) is not None}
+    return Tradeoff(k_of(arms[0].samples), tuple(found), gaps, equal, spread_out)
 
 
 def _pairs(found: Sequence[Curve], baseline: str | None) -> list[tuple[Curve, Curve]]:

@@ -358,6 +358,9 @@ class Evaluation(Section):
     """How many held-out test problems. 0: all."""
     probe_samples: int = Field(8, ge=1)
     """Responses a probe problem."""
+    stops: int = Field(1, ge=1)
+    """Method `rl`: evaluate the policy so many times, evenly over its steps and last at its end: 3 is where an RLoop of 3
+    iterations is evaluated. It costs evaluations alone; the policies are the same."""
     explored: bool = True
     """RLoop: evaluate the RL policy of every iteration as well as the RFT policy. The last one is always evaluated."""
 

@@ -26,8 +26,14 @@ OBJECTIVES = {
 
 def rl(run: Stages) -> None:
     start, place, arm, options = starting_policy(run), Place(), vanilla(run.recipe), run.recipe.rl
-    trained = run.explore(start, place, arm, Budget(options.rollouts, keep_best=options.keep_best))
-    spent = trained.rollouts
+    stops = run.recipe.eval.stops
+    for stop in range(1, stops + 1):
+        until = round(stop * options.steps / stops) * options.rollouts_per_step
+        budget = Budget(until, planned=options.rollouts, keep_best=options.keep_best)
+        trained = run.explore(start, place, arm, budget)
+        spent = trained.rollouts
+        if stop < stops:
+            run.evaluate(trained.made_here, f"trained-{stop}", place, arm, rollouts=spent)
     product = finish(run, start, Ended(trained.made_here, "trained", place, arm.named(arm.label, product=True), spent))
     if trained.best is not None:
         run.evaluate(trained.best, "early-stopped", place, early(arm, run.recipe), rollouts=spent)
@@ -35,6 +41,10 @@ def rl(run: Stages) -> None:
 
 
 def check(recipe: Recipe) -> None:
+    if recipe.eval.stops > recipe.rl.steps:
+        raise InputError(
+            f"eval.stops = {recipe.eval.stops}: there are rl.steps = {recipe.rl.steps} to stop at; expected at most as many"
+        )
     if recipe.rl.keep_best and recipe.average.deliver == "probe":
         raise InputError(
             "rl.keep_best, average.deliver = 'probe': each delivers another policy; expected one of them, or method = "

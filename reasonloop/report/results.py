@@ -7,6 +7,9 @@ from html import escape
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
+from reasonloop.evaluation.spread import rights_of, spread
 from reasonloop.evaluation.table import PASSED, Record, arm_of, label_of, metric_keys, result_rows, weighed
 from reasonloop.report.figures import signed
 from reasonloop.report.headline import lead, share
@@ -38,7 +41,7 @@ def results_section(run: RunData) -> str:
         f"<p>{escape(problems + samples)}; small figures are 95 % intervals over problems. "
         f"The last column is what training had spent by then.{product}</p>"
         f"{html_table([*head, '<th>rollouts<small>time</small></th>'], body)}"
-        f"{_differences(rows, [key for key, _ in columns])}</section>"
+        f"{_differences(rows, [key for key, _ in columns])}{_spread(run)}</section>"
     )
 
 
@@ -80,6 +83,41 @@ def _differences(rows: Sequence[Record], keys: Sequence[str]) -> str:
         "<p>The first minus the second, its 95 % interval, and in how many resamples of the problems the first one leads. "
         "An interval that leaves out zero is marked.</p>"
         f"{html_table([heading_cell(key) for key in keys], body, 'differences')}"
+    )
+
+
+def _spread(run: RunData) -> str:
+    """What as many samples solve that are spread over an arm's policies on the way."""
+    body = []
+    k = 0
+    for arm in run.arms:
+        own = [e for e in run.results if arm_of(e) == arm and e.get("problems")]
+        try:
+            rights = [rights_of(e["problems"]) for e in own]
+        except (KeyError, TypeError, ValueError):
+            continue
+        there = [found for found in rights if found is not None]
+        if arm in PASSED or not there or len(there) < len(own) or len({found.shape for found in there}) != 1:
+            continue
+        k = min(32, there[0].shape[1])
+        told = spread([np.array(there)], k)
+        if told is None:
+            continue
+        low, high = told["ci95"]
+        mark = {1: "up", -1: "down", 0: ""}[told["sign"]]
+        body.append(
+            f'<tr><th scope="row"><span class="dot {escape(arm)}"></span>{escape(run.name(arm))}, '
+            f"{told['policies']} policies</th><td>{told['avg']:.3f}</td>{estimate_cell(told['pass'])}"
+            f'<td class="{mark}"><b>{signed(told["difference"])}</b>'
+            f"<small>{signed(low)} to {signed(high)}</small></td></tr>"
+        )
+    if not body:
+        return ""
+    head = ["<th>average</th>", f"<th>pass@{k}</th>", "<th>against its last policy</th>"]
+    return (
+        f"<h3>Spread over the way</h3><p>{k} samples spread evenly over an arm's policies on the way (temporal sampling), "
+        "instead of its last one alone: is its diversity in its weights, or in its history?</p>"
+        f"{html_table(head, body, 'differences')}"
     )
 
 

@@ -238,6 +238,11 @@ def test_vanilla_is_evaluated_where_rloops_iterations_end(schedule: str, explore
     assert len({e["order"] for e in way}) == 3
     alone = run(tmp_path / "alone", "method=rl", *options[:1], "rl.steps=9", "rloop.vanilla=false")
     assert same(out / "checkpoints" / "vanilla-explore-0", alone / "model")  # its course is not disturbed
+    stopping = run(tmp_path / "stops", "method=rl", *options[:1], "rl.steps=9", "rloop.vanilla=false", "eval.stops=3")
+    assert same(stopping / "model", alone / "model")
+    stops = [evaluation(stopping, name) for name in ("trained-1", "trained-2", "trained")]
+    for ours, theirs in zip(stops, way, strict=True):
+        assert (ours["rollouts"], ours["problems"]) == (theirs["rollouts"], theirs["problems"])
     if schedule == "constant":
         for many in (1, 2):
             short = run(tmp_path / f"{many}", "method=rl", f"rl.steps={3 * many}", "rloop.vanilla=false")

@@ -327,6 +327,12 @@ class Rloop(Section):
     experts: Literal["all_steps", "last_step", "base_policy"] = "all_steps"
     """Where experts come from: every RL step (RLoop), the last step only, or as many rollouts of the iteration's
     starting policy without any RL (RAFT). The last two are controls."""
+    problems: int = Field(0, ge=0)
+    """Explore on so many of the training problems in an iteration and on the next ones in the next (ours), so that a problem
+    is met by several RL steps. 0: on all of them."""
+    until_right: int = Field(0, ge=0)
+    """Leave a problem out of the rest of an iteration's exploration once so many of its responses were right (ours): what is
+    left of the rollouts goes to problems that nothing has solved. 0: never. A step that can't be filled takes all again."""
     hard_threshold: float = Field(0.5, gt=0, le=1)
     """A problem is hard when 0 < success rate <= this, over the iteration's rollouts. Stricter tends to keep more
     pass@k; what it does to the average is uncertain (docs/evidence.md). 1 switches the filter off."""

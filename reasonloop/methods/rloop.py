@@ -93,7 +93,8 @@ def shares_first_iteration(recipe: Recipe) -> bool:
     rate, or of the outcome's weight) looks at the end; so it is done once."""
     options, weight = recipe.rloop, recipe.exploration
     scheduled = recipe.rl.schedule != "constant" or weight.last_alpha != weight.alpha
-    return options.vanilla and options.experts != "base_policy" and not scheduled and not recipe.elsewhere
+    other = options.experts == "base_policy" or options.problems or options.until_right or recipe.elsewhere
+    return options.vanilla and not scheduled and not other
 
 
 def product_arm(recipe: Recipe) -> Arm:
@@ -116,11 +117,20 @@ def check(recipe: Recipe) -> None:
         'rloop.reinitialise_from = "explored"': options.reinitialise_from == "explored" and not recipe.explorer.model,
         "rloop.adaptive": options.adaptive,
         "rl.skip_solved": rl.skip_solved,
+        "rloop.problems": options.problems,
+        "rloop.until_right": options.until_right,
         "rl.keep_best (without rloop.vanilla)": rl.keep_best and not options.vanilla,
     }
     for key, asked in needing.items():
         if recipe.elsewhere and asked:
             raise InputError(f"{key}: needs an exploration here; expected it unset, or {recipe.elsewhere} unset")
+    if options.problems and rl.skip_solved:
+        raise InputError("rloop.problems, rl.skip_solved: each leaves out other problems; expected one of them")
+    if 0 < options.problems < rl.problems_per_step:
+        raise InputError(
+            f"rloop.problems = {options.problems}: a step wants rl.problems_per_step = {rl.problems_per_step}; expected at "
+            "least as many"
+        )
     if recipe.scale.branches > rl.steps:
         raise InputError(
             f"scale.branches = {recipe.scale.branches}: there are rl.steps = {rl.steps} to divide among them; expected at "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from reasonloop.learner.protocol import Learner
 from reasonloop.records import Place
 from reasonloop.runs.session import Session
 
+Item = TypeVar("Item")
 IN_A_ROW = 4
 """Updates whose gradients are not finite, and with which no run goes on"""
 TRAINING = ("greedy", "explore", "rft")
@@ -43,6 +46,13 @@ def shuffled(position: int, count: int, seed: int, place: Place) -> int:
 @lru_cache(maxsize=4)
 def _pass(turn: int, count: int, seeds: tuple[int, ...], twin: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng([*seeds, turn, *twin]).permutation(count)
+
+
+def turn_of(items: Sequence[Item], size: int, seed: int, turn: int) -> list[Item]:
+    """The items whose turn it is: `size` of them, in a shuffled order the next ones each time; all where there are fewer."""
+    order = np.random.default_rng([seed, len(items)]).permutation(len(items))
+    first = turn * size
+    return [items[order[place % len(items)]] for place in range(first, first + min(size, len(items)))]
 
 
 def spent_before(run: Session, place: Place) -> int:

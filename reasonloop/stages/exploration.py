@@ -26,7 +26,7 @@ from reasonloop.runs.session import Session
 from reasonloop.runs.stages import Arm, Budget, Explored, Source
 from reasonloop.stages.adapted import policy_of_stage
 from reasonloop.stages.alarm import check_first_update, diverging, expect_good
-from reasonloop.stages.common import spent_before, tell_skipped
+from reasonloop.stages.common import spent_before, tell_skipped, turn_of
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
 from reasonloop.stages.sampling import Step, StepSampler, outcome_of
@@ -123,6 +123,10 @@ class Exploration:
             )
         outcome = outcome_of(options.reward, options.overlong_buffer, recipe.sampling.max_tokens)
         self.sampler = StepSampler(run, self.learner, self.objective, prompts, self.reference, explorer, outcome)
+        if self.own and recipe.rloop.until_right:
+            stored = run.store.read(place.branch, place.iteration)
+            self.sampler.until_right = recipe.rloop.until_right
+            self.sampler.right.update(rollout.problem_id for rollout in stored if rollout.right)
         self.step_learner = StepLearner(
             *(self.learner, self.estimator, self.objective, options, recipe.sampling, recipe.seed),
             planned=options.rollouts_per_step,
@@ -167,9 +171,14 @@ class Exploration:
         return self.state.over(self.budget.until)
 
     @property
+    def own(self) -> bool:
+        """Whether it is RLoop's own, and not the baseline's beside it"""
+        return self.arm.name == "main" and "rloop" in self.arm.uses
+
+    @property
     def adaptive(self) -> bool:
-        """Whether the probe may end the exploration: RLoop's, never that of the baseline beside it"""
-        return self.run.recipe.rloop.adaptive and self.arm.name == "main"
+        """Whether the probe may end the exploration"""
+        return self.run.recipe.rloop.adaptive and self.own
 
     def sample(self) -> Step:
         self.began = time.monotonic()
@@ -292,6 +301,8 @@ class Exploration:
         """The training problems, but for those that the start solves already, where the recipe leaves them out."""
         run, options, began = self.run, self.options, time.monotonic()
         prompts = run.prompts("train")
+        if self.own and run.recipe.rloop.problems:
+            return turn_of(prompts, run.recipe.rloop.problems, run.recipe.seed, self.place.iteration)
         # an early end may have left a last iteration so few rollouts that asking would take them all
         if not options.skip_solved or len(prompts) + options.rollouts_per_step > self.budget.until:
             return prompts

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -68,6 +69,10 @@ class StepSampler:
     explorer: ExplorationReward | None
     outcome: Callable[[Group], Group]
     """Fills a judged group's outcome rewards"""
+    until_right: int = 0
+    """Right responses with which a problem is left out of further passes; 0: it never is"""
+    right: Counter[str] = field(default_factory=Counter)
+    """How many there are by now, by problem"""
 
     def sample(self, place: Place, position: int, spent: int, until: int, planned: int) -> tuple[Step, int]:
         """A batch of groups, and refills for those without a gradient (dynamic sampling); the position behind them in the
@@ -79,15 +84,18 @@ class StepSampler:
         options, step = recipe.rl, Step(place)
         alpha = alpha_at(recipe.exploration, spent / options.rollouts_per_step, planned)
         taken: set[int] = set()
+        open_ones = self._open()
         self.run.engine.load(self.learner.weights)
         for _ in range(1 + options.refill_rounds):
             wanted = options.problems_per_step - len(useful_groups(step.groups, self.objective))
             affordable = math.ceil((until - spent) / options.group_size) - len(step.groups)
             picked: list[int] = []
-            while len(picked) < min(wanted, affordable) and len(taken) < len(self.prompts):
+            while len(picked) < min(wanted, affordable) and len(taken) < len(open_ones):
                 index = shuffled(position, len(self.prompts), recipe.seed, place)
                 position += 1
-                if index not in taken:  # a problem is in a step once, at the seam of two passes too
+                if (
+                    index in open_ones and index not in taken
+                ):  # a problem is in a step once, at the seam of two passes too
                     taken.add(index)
                     picked.append(index)
             if not picked:
@@ -96,7 +104,16 @@ class StepSampler:
         step.mismatch = getattr(self.run.engine, "mismatch", None)
         self.run.engine.rest()
         step.useful = useful_groups(step.groups, self.objective)[: options.problems_per_step]
+        self.right.update(rollout.problem_id for rollout in step.rollouts if rollout.right)
         return step, position
+
+    def _open(self) -> Collection[int]:
+        """Which of the prompts a step may take."""
+        every = range(len(self.prompts))
+        if not self.until_right:
+            return every
+        found = {i for i in every if self.right[self.prompts[i].problem.id] < self.until_right}
+        return found if len(found) >= self.run.recipe.rl.problems_per_step else every
 
     def _sample(self, prompts: Sequence[Group], alpha: float, step: Step) -> None:
         recipe = self.run.recipe

@@ -334,7 +334,9 @@ def test_the_first_arm_s_pairs_come_first_and_none_is_left_out(
     shown = json.loads(page.split('id="data">')[1].split("</script>")[0])["figures"]
     (forest,) = [figure for figure in shown if figure["id"] == "forest-avg@32"]
     assert [tuple(trace["y"][0]) for trace in forest["traces"]] == pairs[:6]
-    heads = re.findall(r'<th scope="row">([^<]*) <span class="against">against</span> (.*?)</th>', page.partition('id="pairs"')[2])
+    heads = re.findall(
+        r'<th scope="row">([^<]*) <span class="against">against</span> (.*?)</th>', page.partition('id="pairs"')[2]
+    )
     assert heads == pairs
     last, *others = [many[-1], *many[:-1]]
     assert told([last, *others], tmp_path, capsys)[1][0][0] == "late"

@@ -108,6 +108,7 @@ evidence-docs: install
 	$(BIN)/python evidence/forgetting.py
 	$(BIN)/python evidence/tradeoff.py
 	for folder in evidence/*/figure.svg; do $(BIN)/python evidence/figure.py $$(dirname $$folder) || exit 1; done
+	$(BIN)/python evidence/claims.py
 	$(BIN)/python evidence/quoted.py
 
 # makes the bundled model again (about about ten minutes of each of two cores)

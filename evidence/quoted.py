@@ -178,6 +178,7 @@ def bare(page: str) -> list[str]:
 
 
 def main() -> int:
+    from claims import TABLES as CLAIMS
     from page_tables import TABLES
     from run_tables import RUNS
     from study_tables import STUDIES
@@ -185,7 +186,7 @@ def main() -> int:
     check, stale = "--check" in sys.argv, False
     for name in PAGES:
         page = (ROOT / name).read_text(encoding="utf-8")
-        new = renewed(page, TABLES | STUDIES | RUNS)
+        new = renewed(page, TABLES | STUDIES | RUNS | CLAIMS)
         if new != page:
             stale = True
             print(f"{name}: {'not as the result files have it: make docs' if check else 'written anew'}")

@@ -27,7 +27,7 @@ def quoted(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def tables() -> dict[str, Any]:
-    named = {"page_tables": "TABLES", "study_tables": "STUDIES", "run_tables": "RUNS"}
+    named = {"page_tables": "TABLES", "study_tables": "STUDIES", "run_tables": "RUNS", "claims": "TABLES"}
     return {
         name: table
         for module, own in named.items()
@@ -54,6 +54,28 @@ def test_figures_and_tables_are_those_of_the_files_that_they_name(name: str, quo
 @pytest.mark.parametrize("name", BOUND)
 def test_no_figure_stands_without_its_source(name: str, quoted: ModuleType) -> None:
     assert quoted.bare(text(name)) == []
+
+
+def test_claims_are_what_the_result_files_say_of_them(quoted: ModuleType) -> None:
+    claims = importlib.import_module("claims")
+    kept = json.loads(text("evidence/claims.json"))
+    assert kept == claims.claims()  # else: python evidence/claims.py
+    for row in kept:
+        if row["verdict"] in ("reproduced", "not"):
+            low, high = row["ci95"]
+            assert (low > 0) != (high < 0), row
+            assert (low > 0) == ((row["claimed"] == "above") == (row["verdict"] == "reproduced")), row
+    assert {row["verdict"] for row in kept} == {"reproduced", "not", "can't be told", "untested"}
+
+
+def test_with_three_seeds_a_claim_needs_the_seeds_alone(quoted: ModuleType) -> None:
+    claims = importlib.import_module("claims")
+    found = quoted.Found(0.1, 0.05, 0.15)
+    assert claims.verdict(found, "+", [0.1, 0.1, 0.11]) == "reproduced"
+    assert claims.verdict(found, "+", [0.01, 0.1, 0.19]) == "can't be told"
+    assert claims.verdict(found, "+", [0.01, 0.1, 0.19, 0.1]) == "reproduced"
+    assert claims.verdict(found, "-", []) == "not"
+    assert claims.verdict(quoted.Found(0.1, -0.05, 0.15), "+", []) == "can't be told"
 
 
 LINE = "ahead by <!--rloop-room: rloop - vanilla, avg@32, relative-->**+23 %** [15, 31] and by 0.5\n"

@@ -30,6 +30,8 @@ class Curve:
     """An arm's policies: over the rollouts spent, or over the weight of an average of its start and its end."""
 
     name: str
+    of: str
+    """What its arm is called, whether it or an average of it is delivered"""
     arm: ComparedArm
     over: str
     """"rollouts" or "weight" """
@@ -57,7 +59,8 @@ def curves(arms: Sequence[ComparedArm]) -> list[Curve]:
         if arm.trained and len(ways[0]) > 1 and len({len(way) for way in ways}) == 1:
             at = tuple(float(np.mean([stop.rollouts for stop in stops])) for stops in zip(*ways, strict=True))
             right = np.array([[stop.correct_P for stop in stops] for stops in zip(*ways, strict=True)])
-            found.append(Curve(arm.name, arm, "rollouts", at, right))
+            of = arm.name.removesuffix(" x 1")
+            found.append(Curve(of, of, arm, "rollouts", at, right))
             found += _averaged(arm, right[0], arms)
     return found
 
@@ -72,7 +75,8 @@ def _averaged(arm: ComparedArm, start_SP: NDArray[np.int64], arms: Sequence[Comp
     points = sorted((float(one.arm.rpartition(" x ")[2]), one.correct_SP) for one in own)
     at = (0.0, *(weight for weight, _ in points), 1.0)
     right = np.array([start_SP, *(correct_SP for _, correct_SP in points), arm.correct_SP])
-    return [Curve(f"{arm.name}, averaged", arm, "weight", at, right)]
+    of = arm.name.removesuffix(" x 1")
+    return [Curve(f"{of}, averaged", of, arm, "weight", at, right)]
 
 
 def values(curve: Curve) -> tuple[Floats, Floats]:
@@ -222,9 +226,9 @@ def tradeoff(arms: Sequence[ComparedArm], baseline: str | None = None) -> Tradeo
 
 def _pairs(found: Sequence[Curve], baseline: str | None) -> list[tuple[Curve, Curve]]:
     """Only curves of two arms: an arm's own averages lie on both of its ends."""
-    names = [curve.arm.name for curve in found]
+    names = [curve.of for curve in found]
     one = baseline if baseline in names else names[0] if names else ""
-    own, others = ([c for c in found if (c.arm.name == one) == mine] for mine in (True, False))
+    own, others = ([c for c in found if (c.of == one) == mine] for mine in (True, False))
     return [(a, b) if baseline is None else (b, a) for a in own for b in others]
 
 

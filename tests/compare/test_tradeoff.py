@@ -96,6 +96,21 @@ def test_averages_are_a_curve_of_their_own(tmp_path):
     assert set(traded.equal) == {("rloop", "vanilla")}  # weights are no rollouts
 
 
+def test_a_delivered_average_has_its_arm_s_curve(tmp_path):
+    """The run's product is an average, which bears the run's name: the curve that it lies on does, too."""
+    runs = made(tmp_path, 2)
+    for run in map(Path, runs):
+        file = run / "evals/iteration-1-rft.json"
+        trained = json.loads(file.read_text())
+        file.write_text(json.dumps({**trained, "product": False}))
+        chosen = {**trained, "name": "x", "arm": "main averaged", "product": True, "label": "averaged (0.5)"}
+        (run / "evals/iteration-1-rft-averaged.json").write_text(json.dumps(chosen))
+    found = read_arms([f"mine={run}" for run in runs])
+    assert [arm.name for arm in found.arms][:2] == ["mine", "mine x 1"]
+    assert [curve.name for curve in curves(found.arms)] == ["mine", "vanilla"]
+    assert set(tradeoff(found.arms, baseline="vanilla").gaps) == {("mine", "vanilla")}
+
+
 def test_what_is_printed_and_kept(tmp_path, capsys):
     runs = made(tmp_path, 2)
     compare_runs(runs, tmp_path / "page.html", tmp_path / "results.json")

@@ -87,8 +87,8 @@ def text_of(folder: Path) -> str:
 def test_a_whole_run_has_every_section_and_names_nothing_missing(page: Page) -> None:
     sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
     assert sections == [
-        "results", "overfitting", "tradeoff-section", "pass-at-k-section", "specialisation", "scaling-section", "forgetting-section",
-        "diversity-section", "stability", "responses", "parts", "behaviours-section", "selection", "browser",
+        "results", "overfitting", "tradeoff-section", "pass-at-k-section", "specialisation", "scaling-section",
+        "forgetting-section", "diversity-section", "stability", "responses", "parts", "behaviours-section", "selection", "browser",
         "configuration",
     ]  # fmt: skip
     assert "Not here yet" not in page.text

@@ -12,7 +12,10 @@ from reasonloop.study.definition import checked_arms, load_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(
-    file for file in ROOT.glob("evidence/*/*.toml") if file.name != "recipe.toml" and [*file.parent.glob("*finished")]
+    file
+    for file in ROOT.glob("evidence/*/*.toml")
+    if "\n[arms]\n" in file.read_text(encoding="utf-8")
+    and (file.parent / ("finished" if file.stem == "study" else f"{file.stem}.finished")).is_dir()
 )
 
 

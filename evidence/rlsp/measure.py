@@ -1,9 +1,10 @@
-"""What the policies of the RLSP study do on held-out problems: python evidence/rlsp/measure.py RUNS
+"""What the policies of an RLSP study do on held-out problems: python evidence/rlsp/measure.py RUNS [--study rlsp-long]
 
-RUNS: the folder that `reasonloop study evidence/rlsp` has filled. Each arm's policy of each seed answers the test problems;
+RUNS: the folder that `reasonloop study evidence/rlsp` (or evidence/rlsp-long) has filled. Each arm's policy of each seed answers the test problems;
 counted are accuracy, response length, behaviours per 1,000 tokens in right and wrong responses, and search effort (nodes
-of the search tree that were visited) against difficulty (how many distinct solutions a problem has). Self-consistency of
-the SFT policy gets as many tokens a problem as the RLSP policy spends on 4 samples. Writes evidence/rlsp/behaviours.json.
+of the search tree that were visited) against difficulty: by how many distinct solutions a problem has, by how many numbers,
+and as the slope of a problem's mean nodes on the logarithm of its solutions. Self-consistency of the SFT policy gets as many
+tokens a problem as the RLSP policy spends on 4 samples. Writes evidence/STUDY/behaviours.json.
 """
 
 from __future__ import annotations
@@ -29,16 +30,28 @@ from reasonloop.records import Group, Place, Problem
 from reasonloop.tasks import load_task
 
 SAMPLES = 16
-# arm -> (run, checkpoint); None: the base model
-POLICIES: dict[str, tuple[str, str | None]] = {
+# study -> arm -> (run, checkpoint); None: the base model
+SHARED: dict[str, tuple[str, str | None]] = {
     "base": ("length", None),
     "SFT": ("length", "main-sft-0"),
     "SFT + outcome": ("length", "vanilla-explore-0"),
     "SFT + length": ("length", "main-explore-0"),
-    "SFT + difficulty x length": ("difficulty", "main-explore-0"),
     "SFT + novelty": ("novelty", "main-explore-0"),
-    "outcome, no SFT": ("pure", "main-explore-0"),
-    "length, no SFT": ("pure-length", "main-explore-0"),
+}
+POLICIES: dict[str, dict[str, tuple[str, str | None]]] = {
+    "rlsp": {
+        **SHARED,
+        "SFT + difficulty x length": ("difficulty", "main-explore-0"),
+        "outcome, no SFT": ("pure", "main-explore-0"),
+        "length, no SFT": ("pure-length", "main-explore-0"),
+    },
+    "rlsp-long": {
+        **SHARED,
+        "SFT + length, no KL": ("length-beta-0", "main-explore-0"),
+        "SFT + outcome, no KL": ("outcome-beta-0", "main-explore-0"),
+        "SFT + tune and decay": ("decay", "main-explore-0"),
+        "SFT + judge": ("judge", "main-explore-0"),
+    },
 }
 BANDS = ((1, 2), (3, 6), (7, 10**6))
 """Distinct solutions of a problem: few is hard"""
@@ -47,15 +60,17 @@ BANDS = ((1, 2), (3, 6), (7, 10**6))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--study", choices=POLICIES, default="rlsp")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    study = tomllib.loads(Path("evidence/rlsp/study.toml").read_text())
+    here = Path("evidence") / arguments.study
+    study = tomllib.loads((here / "study.toml").read_text())
     arms: dict[str, Any] = {}
     votes: list[dict[str, float]] = []
     ran_on: dict[str, Any] = {}
     for seed in study["seeds"]:
         kept: dict[str, Any] = {}
-        for arm, (run, stage) in POLICIES.items():
+        for arm, (run, stage) in POLICIES[arguments.study].items():
             folder = arguments.runs / f"{run}-{seed}"
             if not (folder / "model").is_dir():
                 continue
@@ -77,7 +92,7 @@ def main() -> None:
         "means": {arm: means(rows) for arm, rows in arms.items()},
         "self_consistency": votes,
     }
-    Path("evidence/rlsp/behaviours.json").write_text(json.dumps(result, indent=1) + "\n")
+    (here / "behaviours.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def measure(policy: Policy, recipe: config.Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,7 +113,9 @@ def measure(policy: Policy, recipe: config.Recipe) -> tuple[dict[str, Any], dict
                 "answer": judgement.detail if judgement.verdict != "unparseable" else None,
                 "tokens": len(rollout.response_tokens),
                 "nodes": counts.nodes,
+                "problem": problem.id,
                 "solutions": problem.meta["solutions"],
+                "numbers": len(problem.meta["numbers"]),
                 **counts.behaviours,
             }
         )
@@ -114,12 +131,29 @@ def measure(policy: Policy, recipe: config.Recipe) -> tuple[dict[str, Any], dict
         "nodes_by_solutions": [mean_in(rows, "nodes", band) for band in BANDS],
         "tokens_by_solutions": [mean_in(rows, "tokens", band) for band in BANDS],
         "accuracy_by_solutions": [mean_in(rows, "right", band) for band in BANDS],
+        "by_numbers": {
+            str(count): {
+                key: float(np.mean([r[key] for r in rows if r["numbers"] == count]))
+                for key in ("nodes", "tokens", "right")
+            }
+            for count in sorted({r["numbers"] for r in rows})
+        },
+        "slope": slope(rows),
     }
     grid = {
         key: [[r[key] for r in rows[i : i + SAMPLES]] for i in range(0, len(rows), SAMPLES)]
         for key in ("answer", "right", "tokens")
     }
     return measured, grid
+
+
+def slope(rows: list[dict[str, Any]]) -> float:
+    """Of a problem's mean nodes on the logarithm of its solutions: below 0 where harder problems are searched longer."""
+    problems: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        problems.setdefault(row["problem"], []).append(row)
+    difficulty = [float(np.log(own[0]["solutions"])) for own in problems.values()]
+    return float(np.polyfit(difficulty, [np.mean([r["nodes"] for r in own]) for own in problems.values()], 1)[0])
 
 
 def vote(sft: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
@@ -146,7 +180,11 @@ def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
     def of(values: list[float]) -> dict[str, Any]:
         return {"mean": float(np.mean(values)), "ci95": list(bootstrap_ci(np.array(values)))}
 
-    summary: dict[str, Any] = {key: of([row[key] for row in rows]) for key in ("accuracy", "tokens", "nodes")}
+    summary: dict[str, Any] = {key: of([row[key] for row in rows]) for key in ("accuracy", "tokens", "nodes", "slope")}
+    summary["by_numbers"] = {
+        count: {key: of([row["by_numbers"][count][key] for row in rows]) for key in ("nodes", "tokens", "right")}
+        for count in rows[0]["by_numbers"]
+    }
     for split in ("per_1000_tokens", "per_1000_tokens_right", "per_1000_tokens_wrong"):
         summary[split] = {b: of([row[split][b] for row in rows]) for b in BEHAVIOURS}
     for key in ("nodes_by_solutions", "tokens_by_solutions", "accuracy_by_solutions"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -101,6 +101,9 @@ class Judge(Section):
         return value
 
 
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
 class Exploration(Section):
     """The exploration reward: R = alpha x outcome + (1 - alpha) x R_ex, with R_ex apart from correctness.
 
@@ -112,8 +115,9 @@ class Exploration(Section):
     alpha: float = Field(1.0, ge=0, le=1)
     """Weight of the outcome. Left out: 0.8 with a form (RLSP's), 1 without, which is outcome-only. Above 0.5 unless
     `clipped` is false."""
-    alpha_end: float | None = Field(None, ge=0, le=1)
-    """The weight at the last RL step, to which it goes linearly over the exploration's rollouts. Unset: alpha."""
+    alpha_end: Weight | tuple[Weight, ...] | None = None
+    """The weight at the last RL step, to which it goes linearly over the exploration's rollouts. A list: the weights that it
+    goes through, at equal distances (RLSP's "tune and decay"). Unset: alpha."""
     form: Literal["none", "length", "difficulty_length", "novelty", "judge"] = "none"
     """length: -length_scale / effort tokens (RLSP). difficulty_length: the same times (1 - success rate), so that length
     pays on hard problems only. novelty: 1 - mean n-gram similarity to the group's other responses. judge: a score from
@@ -135,7 +139,7 @@ class Exploration(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        lowest = min(self.alpha, self.last_alpha)
+        lowest = min(self.alphas)
         if self.form == "none":
             if lowest < 1:
                 raise ValueError(f"form = 'none' with alpha or alpha_end = {lowest}: expected a form, or 1")
@@ -155,6 +159,7 @@ class Exploration(Section):
         return self
 
     @property
-    def last_alpha(self) -> float:
-        """The outcome's weight where the rollouts end."""
-        return self.alpha if self.alpha_end is None else self.alpha_end
+    def alphas(self) -> tuple[float, ...]:
+        """The outcome's weights that the rollouts go through, at equal distances."""
+        end = self.alpha_end
+        return (self.alpha, *(end if isinstance(end, tuple) else () if end is None else (end,)))

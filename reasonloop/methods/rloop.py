@@ -92,7 +92,7 @@ def shares_first_iteration(recipe: Recipe) -> bool:
     """Vanilla RL and RLoop's first exploration are the same computation until the iteration ends, unless a schedule (of the
     rate, or of the outcome's weight) looks at the end; so it is done once."""
     options, weight = recipe.rloop, recipe.exploration
-    scheduled = recipe.rl.schedule != "constant" or weight.last_alpha != weight.alpha
+    scheduled = recipe.rl.schedule != "constant" or len({*weight.alphas}) > 1
     other = options.experts == "base_policy" or options.problems or options.until_right or recipe.elsewhere
     return options.vanilla and not scheduled and not other
 

@@ -65,11 +65,12 @@ def mixed_reward(outcome: float, exploration: float | None, alpha: float) -> flo
 
 
 def alpha_at(options: Exploration, step: float, steps: int) -> float:
-    """The outcome's weight at RL step `step` (from 0) of `steps`: linear from alpha at the first to alpha_end at the last.
+    """The outcome's weight at RL step `step` (from 0) of `steps`: linear from alpha at the first on to what alpha_end says.
 
     `step` may lie between two: refills make the steps of an exploration fewer, and what counts is the rollouts spent.
     """
-    return float(np.interp(step, [0, max(1, steps - 1)], [options.alpha, options.last_alpha]))
+    weights = options.alphas if len(options.alphas) > 1 else 2 * options.alphas
+    return float(np.interp(step, np.linspace(0, max(1, steps - 1), len(weights)), weights))
 
 
 class ExplorationReward:

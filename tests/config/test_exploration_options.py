@@ -26,6 +26,7 @@ SECRET = "sk-do-not-show-1234567890"
         {"judge": {"base_url": "http://[::1]:8000/v1", "model": "m"}},
         {"judge": {"base_url": "https://host.example/a/@b/v1/", "model": "m"}},
         {"alpha": 1.0, "alpha_end": 0.8, "form": "difficulty_length"},
+        {"alpha": 1.0, "alpha_end": [0.6, 0.8], "form": "length"},
     ],
 )
 def test_accepted(options: dict[str, Any]) -> None:
@@ -43,6 +44,8 @@ def test_the_papers_weight_unless_another_is_given() -> None:
     [
         ({"alpha": 0.5, "form": "length"}, "above 0.5"),
         ({"alpha": 0.8, "alpha_end": 0.4, "form": "length"}, "above 0.5"),
+        ({"alpha": 0.8, "alpha_end": [0.4, 0.8], "form": "length"}, "above 0.5"),
+        ({"alpha": 0.8, "alpha_end": [1.4, 0.8], "form": "length"}, "alpha_end"),
         ({"alpha": 0.8}, "form"),
         ({"form": "length", "alpha": 1}, "expected alpha below 1"),
         ({"alpha": 1.2, "form": "length"}, "alpha"),

@@ -88,8 +88,8 @@ def test_a_whole_run_has_every_section_and_names_nothing_missing(page: Page) -> 
     sections = [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
     assert sections == [
         "results", "overfitting", "tradeoff-section", "pass-at-k-section", "specialisation", "scaling-section",
-        "forgetting-section", "diversity-section", "stability", "responses", "parts", "behaviours-section", "selection", "browser",
-        "configuration",
+        "forgetting-section", "diversity-section", "stability", "responses", "parts", "behaviours-section", "selection",
+        "browser", "configuration",
     ]  # fmt: skip
     assert "Not here yet" not in page.text
     assert "2 iterations of exploration (12 steps of DAPO on 32 problems × 8 responses)" in page.text

@@ -281,6 +281,12 @@ def test_the_weight_goes_from_one_end_to_the_other(start: float, end: float, ste
     assert middle == [pytest.approx(start + (end - start) * share, abs=1e-6) for share in (0.25, 0.5, 0.75)]
 
 
+def test_the_weight_goes_through_several() -> None:
+    """RLSP's "tune and decay": from the outcome alone to more exploration, and back."""
+    options = Exploration(form="length", alpha=1.0, alpha_end=(0.6, 0.8))
+    assert [round(alpha_at(options, step, 101), 3) for step in (0, 25, 50, 75, 100, 200)] == [1, 0.8, 0.6, 0.7, 0.8, 0.8]
+
+
 def test_a_constant_weight() -> None:
     options = Exploration(form="length", alpha=0.7)
     assert {alpha_at(options, step, 10) for step in range(12)} == {0.7}

@@ -1,10 +1,10 @@
 """What the policies of an RLSP study do on held-out problems: python evidence/rlsp/measure.py RUNS [--study rlsp-long]
 
-RUNS: the folder that `reasonloop study evidence/rlsp` (or evidence/rlsp-long) has filled. Each arm's policy of each seed answers the test problems;
-counted are accuracy, response length, behaviours per 1,000 tokens in right and wrong responses, and search effort (nodes
-of the search tree that were visited) against difficulty: by how many distinct solutions a problem has, by how many numbers,
-and as the slope of a problem's mean nodes on the logarithm of its solutions. Self-consistency of the SFT policy gets as many
-tokens a problem as the RLSP policy spends on 4 samples. Writes evidence/STUDY/behaviours.json.
+RUNS: the folder that `reasonloop study evidence/rlsp` (or evidence/rlsp-long) has filled. Each arm's policy of each seed
+answers the test problems; counted are accuracy, response length, behaviours per 1,000 tokens in right and wrong responses,
+and search effort (nodes of the search tree that were visited) against difficulty: by how many distinct solutions a problem
+has, by how many numbers, and as the slope of a problem's mean nodes on the logarithm of its solutions. Self-consistency of
+the SFT policy gets as many tokens a problem as the RLSP policy spends on 4 samples. Writes evidence/STUDY/behaviours.json.
 """
 
 from __future__ import annotations

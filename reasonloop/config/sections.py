@@ -338,6 +338,9 @@ class Rloop(Section):
     pass@k; what it does to the average is uncertain (docs/evidence.md). 1 switches the filter off."""
     cap: int = Field(8, ge=1)
     """At most so many experts a problem, drawn evenly over the RL steps."""
+    replay: int = Field(0, ge=0)
+    """So many experts of the iterations before join each fresh group in RL (RLEP, arXiv 2507.07451): advantages are over
+    both. They cost no rollouts. 0: none."""
     accumulate: bool = False
     """Fine-tune on the experts of this iteration and of all before it, each chosen by its own iteration's success rates
     (ours). RLoop as published uses this iteration's alone."""

@@ -117,13 +117,16 @@ def check(recipe: Recipe) -> None:
         'rloop.reinitialise_from = "explored"': options.reinitialise_from == "explored" and not recipe.explorer.model,
         "rloop.adaptive": options.adaptive,
         "rl.skip_solved": rl.skip_solved,
-        "rloop.problems": options.problems,
-        "rloop.until_right": options.until_right,
+        "rloop.problems": bool(options.problems and recipe.explorer.command),
+        "rloop.until_right": bool(options.until_right and recipe.explorer.command),
+        "rloop.replay": options.replay,
         "rl.keep_best (without rloop.vanilla)": rl.keep_best and not options.vanilla,
     }
     for key, asked in needing.items():
         if recipe.elsewhere and asked:
             raise InputError(f"{key}: needs an exploration here; expected it unset, or {recipe.elsewhere} unset")
+    if options.replay and (why := no_replay(recipe)):
+        raise InputError(f"rloop.replay = {options.replay}: {why}")
     if options.problems and rl.skip_solved:
         raise InputError("rloop.problems, rl.skip_solved: each leaves out other problems; expected one of them")
     if 0 < options.problems < rl.problems_per_step:
@@ -140,6 +143,19 @@ def check(recipe: Recipe) -> None:
     if options.weighted and any(one.sampling != recipe.sampling for one in varied):
         raise InputError("rloop.weighted: needs one distribution for all rollouts; expected no sampling in scale.vary")
     check_outside(recipe)
+
+
+def no_replay(recipe: Recipe) -> str:
+    """Why a recipe can't have `rloop.replay`; empty where it can."""
+    if recipe.rl.objective == "ppo":
+        return "rl.objective = 'ppo' has no groups that experts could join"
+    if recipe.rl.kl_coef:
+        return "rl.kl_coef charges fresh rollouts, and not those that were stored"
+    if recipe.exploration.form != "none" or recipe.rewards:
+        return "their rewards were given beside other responses; expected the outcome alone (no [exploration], no [rewards])"
+    if recipe.rloop.experts == "base_policy":
+        return "without RL (rloop.experts = 'base_policy') nothing is learned from groups"
+    return ""
 
 
 def sentence(options: Mapping[str, Any]) -> str:

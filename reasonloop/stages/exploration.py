@@ -29,6 +29,7 @@ from reasonloop.stages.alarm import check_first_update, diverging, expect_good
 from reasonloop.stages.common import spent_before, tell_skipped, turn_of
 from reasonloop.stages.evaluate import show_held_out
 from reasonloop.stages.learning import StepLearner
+from reasonloop.stages.replay import Replay
 from reasonloop.stages.sampling import Step, StepSampler, outcome_of
 from reasonloop.stages.solved import greedy_rollouts, unsolved
 
@@ -123,6 +124,8 @@ class Exploration:
             )
         outcome = outcome_of(options.reward, options.overlong_buffer, recipe.sampling.max_tokens)
         self.sampler = StepSampler(run, self.learner, self.objective, prompts, self.reference, explorer, outcome)
+        if self.own and recipe.rloop.replay and place.iteration:
+            self.sampler.replay = Replay(run, place)
         if self.own and recipe.rloop.until_right:
             stored = run.store.read(place.branch, place.iteration)
             self.sampler.until_right = recipe.rloop.until_right

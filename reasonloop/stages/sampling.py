@@ -19,6 +19,7 @@ from reasonloop.rewards.exploration import ExplorationReward, alpha_at
 from reasonloop.rewards.outcome import OwnReward, outcome_reward, own_reward, with_kl_penalty
 from reasonloop.runs.session import Session
 from reasonloop.stages.common import shuffled
+from reasonloop.stages.replay import Replay
 
 
 @dataclass
@@ -69,6 +70,8 @@ class StepSampler:
     explorer: ExplorationReward | None
     outcome: Callable[[Group], Group]
     """Fills a judged group's outcome rewards"""
+    replay: Replay | None = None
+    """Experts that join the groups"""
     until_right: int = 0
     """Right responses with which a problem is left out of further passes; 0: it never is"""
     right: Counter[str] = field(default_factory=Counter)
@@ -87,7 +90,7 @@ class StepSampler:
         open_ones = self._open()
         self.run.engine.load(self.learner.weights)
         for _ in range(1 + options.refill_rounds):
-            wanted = options.problems_per_step - len(useful_groups(step.groups, self.objective))
+            wanted = options.problems_per_step - len(self._useful(step))
             affordable = math.ceil((until - spent) / options.group_size) - len(step.groups)
             picked: list[int] = []
             while len(picked) < min(wanted, affordable) and len(taken) < len(open_ones):
@@ -103,9 +106,15 @@ class StepSampler:
             self._sample([self.prompts[i] for i in picked], alpha, step)
         step.mismatch = getattr(self.run.engine, "mismatch", None)
         self.run.engine.rest()
-        step.useful = useful_groups(step.groups, self.objective)[: options.problems_per_step]
+        step.useful = self._useful(step)[: options.problems_per_step]
+        if self.replay is not None:
+            step.useful = self.replay.as_sampled(step.useful, options.group_size, self.learner)
         self.right.update(rollout.problem_id for rollout in step.rollouts if rollout.right)
         return step, position
+
+    def _useful(self, step: Step) -> list[Group]:
+        groups = step.groups if self.replay is None else self.replay.join(step.groups, step.place.step)
+        return useful_groups(groups, self.objective)
 
     def _open(self) -> Collection[int]:
         """Which of the prompts a step may take."""

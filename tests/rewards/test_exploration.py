@@ -284,7 +284,14 @@ def test_the_weight_goes_from_one_end_to_the_other(start: float, end: float, ste
 def test_the_weight_goes_through_several() -> None:
     """RLSP's "tune and decay": from the outcome alone to more exploration, and back."""
     options = Exploration(form="length", alpha=1.0, alpha_end=(0.6, 0.8))
-    assert [round(alpha_at(options, step, 101), 3) for step in (0, 25, 50, 75, 100, 200)] == [1, 0.8, 0.6, 0.7, 0.8, 0.8]
+    assert [round(alpha_at(options, step, 101), 3) for step in (0, 25, 50, 75, 100, 200)] == [
+        1,
+        0.8,
+        0.6,
+        0.7,
+        0.8,
+        0.8,
+    ]
 
 
 def test_a_constant_weight() -> None:

@@ -12,7 +12,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,26 @@ def temporary() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="reasonloop-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def stopping_at(place: int) -> Iterator[None]:
+    """A run in this process stops, as Ctrl-C has it, where it may for the so-manieth time."""
+    from reasonloop.runs.session import Session
+
+    stop, count = Session.stop_point, 0
+
+    def counted(run: Session) -> None:
+        nonlocal count
+        count += 1
+        run.stopping = count == place
+        stop(run)
+
+    Session.stop_point = counted
+    try:
+        yield
+    finally:
+        Session.stop_point = stop
 
 
 @functools.cache

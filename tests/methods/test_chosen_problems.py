@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_fixtures import small_recipe, temporary
+from run_fixtures import small_recipe, stopping_at, temporary
 from test_methods import BUDGET, rollouts, same
 
 from reasonloop.cli import main
 from reasonloop.records import Rollout
-from reasonloop.runs.session import Session
 from reasonloop.stages.common import turn_of
 
 GROUP, STEP = 4, 4
@@ -73,19 +72,9 @@ def test_a_solved_problem_is_left_out(tmp_path, also):
     expect_left_out(found, 1)
 
 
-def test_one_that_was_stopped_meets_the_same_problems(tmp_path, monkeypatch):
+def test_one_that_was_stopped_meets_the_same_problems(tmp_path):
     whole = run(tmp_path / "whole", *OPTIONS)
-    stops = Session.stop_point
-    count = 0
-
-    def stopping(session: Session) -> None:
-        nonlocal count
-        count += 1
-        session.stopping = count == 3
-        stops(session)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "stop_point", stopping)
+    with stopping_at(3):
         run(tmp_path / "again", *OPTIONS, "checkpoint_seconds=0", code=1)
     again = run(tmp_path / "again", *OPTIONS, "checkpoint_seconds=0")
     ours, theirs = rollouts(again), rollouts(whole)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_fixtures import metrics, small_recipe, temporary
+from run_fixtures import metrics, small_recipe, stopping_at, temporary
 from test_methods import BUDGET, Spy, rollouts, same
 
 import reasonloop.stages.learning as learning
@@ -60,20 +60,9 @@ def test_other_experts_the_next_step():
     assert replay._of("r", 0) == []
 
 
-def test_one_that_goes_on_learns_the_same(tmp_path, monkeypatch):
-    from reasonloop.runs.session import Session
-
+def test_one_that_goes_on_learns_the_same(tmp_path):
     whole = run(tmp_path / "whole", *OPTIONS)
-    stops, count = Session.stop_point, 0
-
-    def stopping(session: Session) -> None:
-        nonlocal count
-        count += 1
-        session.stopping = count == 9
-        stops(session)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "stop_point", stopping)
+    with stopping_at(9):
         run(tmp_path / "again", *OPTIONS, "checkpoint_seconds=0", code=1)
     again = run(tmp_path / "again", *OPTIONS, "checkpoint_seconds=0")
     assert same(again / "model", whole / "model")

@@ -21,7 +21,7 @@ def results_section(run: RunData) -> str:
     rows = result_rows(run.evals)
     if not rows:
         return ""
-    columns = metric_keys(rows)
+    columns = metric_keys(rows, votes=True)
     head = [heading_cell(heading) for _, heading in columns]
     body = []
     for row in rows:

@@ -1,9 +1,11 @@
 """How long the arms of a study train, and how long they would if each of the explorations side by side had a machine.
 
-    python evidence/clock.py branches
+    python evidence/clock.py branches [few]
 
-Reads evidence/STUDY/finished, writes evidence/STUDY/clock.json: seconds of each run's training, a value a seed. Evaluations
-don't count. With a machine for each branch an iteration takes as long as its slowest branch and its fine-tuning.
+Reads evidence/STUDY/finished (few.finished), writes evidence/STUDY/clock.json (few.clock.json): seconds of each run's
+training, a value a seed. Evaluations don't count. With a machine for each branch an iteration takes as long as its slowest
+branch and its fine-tuning. Other work ran beside, and not the same beside each run: the share, which is within a run, says
+more than the seconds.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ def seconds(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def clock(study: str) -> dict[str, Any]:
+def clock(study: str, name: str) -> dict[str, Any]:
     arms: dict[str, list[Archive]] = defaultdict(list)
-    for archive in archives(study):
+    for archive in archives(study, name):
         arms[archive.arm].append(archive)
     measured = {arm: [seconds(archive.metrics) for archive in own] for arm, own in arms.items()}
     machines = {archive.config["ran_on"]["processor"] for own in arms.values() for archive in own}
@@ -45,6 +47,7 @@ def clock(study: str) -> dict[str, Any]:
             arm: {
                 "seeds": [archive.seed for archive in arms[arm]],
                 **{key: [round(one[key], 1) for one in own] for key in ("in_turn", "side_by_side")},
+                "share": [round(one["side_by_side"] / one["in_turn"], 3) for one in own],
             }
             for arm, own in measured.items()
         },
@@ -52,7 +55,11 @@ def clock(study: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = clock(sys.argv[1])
-    (HERE / sys.argv[1] / "clock.json").write_text(json.dumps(found, indent=1) + "\n")
+    study, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "study"
+    found = clock(study, name)
+    file = "clock.json" if name == "study" else f"{name}.clock.json"
+    (HERE / study / file).write_text(json.dumps(found, indent=1) + "\n")
     for arm, own in found["arms"].items():
-        print(f"{arm:20} in turn {mean(own['in_turn']):7.1f} s, side by side {mean(own['side_by_side']):7.1f} s")
+        print(
+            f"{arm:20} in turn {mean(own['in_turn']):7.1f} s, side by side {mean(own['side_by_side']):7.1f} s, {mean(own['share']):.2f}"
+        )

@@ -34,9 +34,9 @@ class Archive:
     metrics: list[dict[str, Any]]
 
 
-def archives(study: str) -> Iterator[Archive]:
-    """The finished runs of evidence/STUDY, by arm and seed."""
-    for file in sorted((HERE / study / "finished").glob("*.tar.gz")):
+def archives(study: str, name: str = "study") -> Iterator[Archive]:
+    """The finished runs of evidence/STUDY (of its NAME.toml), by arm and seed."""
+    for file in sorted((HERE / study / ("finished" if name == "study" else f"{name}.finished")).glob("*.tar.gz")):
         arm, _, seed = file.name.removesuffix(".tar.gz").rpartition("-")
         config: dict[str, Any] = {}
         evaluations, metrics = [], []

@@ -127,6 +127,19 @@ def grounds() -> str:
     return table(head, rows)
 
 
+SIDE_BY_SIDE = (("1", "one"), ("2", "two"), ("4", "four"), ("8", "eight"))
+
+
+def side_by_side(results: str, clock: str) -> str:
+    """What explorations side by side end with, and their time if each had a machine."""
+    rows = []
+    for label, arm in SIDE_BY_SIDE:
+        cells = [value(f"{results}: {arm}, {metric}") for metric in THREE]
+        leads = [between(f"{results}: {arm} - one, {metric}") if arm != "one" else "" for metric in (AVG, PASS32)]
+        rows.append([label, *cells, *leads, value(f"{clock}#/arms/{arm}/share", "0.00")])
+    return table(("explorations", *THREE, "average, less one's", "pass@32, less one's", "time"), rows)
+
+
 def way(study: str) -> str:
     """Every point of the picture."""
     rows = []
@@ -328,6 +341,8 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     "time": cost,
+    "branches-many": lambda: side_by_side("branches", "branches/clock"),
+    "branches-few": lambda: side_by_side("branches/few.results", "branches/few.clock"),
     "kept": kept,
     "lost": lost,
     "during": during,

@@ -60,6 +60,5 @@ if __name__ == "__main__":
     file = "clock.json" if name == "study" else f"{name}.clock.json"
     (HERE / study / file).write_text(json.dumps(found, indent=1) + "\n")
     for arm, own in found["arms"].items():
-        print(
-            f"{arm:20} in turn {mean(own['in_turn']):7.1f} s, side by side {mean(own['side_by_side']):7.1f} s, {mean(own['share']):.2f}"
-        )
+        turn, side, share = (mean(own[key]) for key in ("in_turn", "side_by_side", "share"))
+        print(f"{arm:20} in turn {turn:7.1f} s, side by side {side:7.1f} s, {share:.2f}")

@@ -28,7 +28,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/evidence.md", "docs/evidence/studies.md", "docs/evidence/runs.md", "docs/lora.md")
+PAGES = (
+    "README.md", "docs/evidence.md", "docs/evidence/studies.md", "docs/evidence/runs.md", "docs/lora.md", "docs/branches.md",
+    "docs/rlsp.md",
+)  # fmt: skip
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 FIGURE = rf"(?P<mean>{NUMBER})(?P<percent> ?%)?(?:(?P<bold>\*\*)? \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\])?"
 QUOTED = re.compile(rf"<!--(?P<where>[^<>]+?)-->(?P<before>\**){FIGURE}")

@@ -39,7 +39,7 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*BOUND, "docs/lora.md"])
+@pytest.mark.parametrize("name", [*BOUND, "docs/lora.md", "docs/branches.md", "docs/rlsp.md"])
 def test_figures_and_tables_are_those_of_the_files_that_they_name(name: str, quoted: ModuleType) -> None:
     page = text(name)
     new = quoted.renewed(page, tables())

@@ -22,14 +22,14 @@ from typing import Any
 from reasonloop.records import Judgement, Problem, Verdict
 
 ANSWER = re.compile(r"answer : (\d+(?: \+ \d+)*)\s*$")
-MOST = 160
+MOST = 80
 """The largest number that is a word"""
 
 
 class SubsetSum:
     """Problems with `size` different numbers up to `largest`, of which `taken` to `taken` + 1 sum to the target."""
 
-    def __init__(self, train: int = 2048, probe: int = 128, test: int = 384, size: int = 8, largest: int = 40) -> None:
+    def __init__(self, train: int = 2048, probe: int = 128, test: int = 384, size: int = 7, largest: int = 18) -> None:
         self.sizes = {"train": train, "probe": probe, "test": test}
         self.size, self.largest = size, largest
 

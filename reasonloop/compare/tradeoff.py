@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from reasonloop.compare.arms import ComparedArm
 from reasonloop.evaluation.bootstrap import DRAWS, FEWEST, interval, over_seeds, resampled_means
-from reasonloop.evaluation.metrics import mean_interval, pass_at_k
+from reasonloop.evaluation.metrics import DEFAULT_KS, mean_interval, pass_at_k
 from reasonloop.evaluation.spread import spread
-from reasonloop.evaluation.table import trunk_of, weighed
+from reasonloop.evaluation.table import trunk_of, weighed, weight_of
 
 Floats = NDArray[np.float64]
 GRID = 65
 """Averages at which two curves are compared"""
+ENOUGH = 0.95
+"""Share of resamples in which there has to be something to compare"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ class Curve:
 
 
 def k_of(samples: int) -> int:
-    """The k that pass@k is read at: the largest, up to 32."""
-    return min(32, samples)
+    """The k that pass@k is read at: the largest that tables have, too."""
+    return max(k for k in DEFAULT_KS if k <= samples)
+
+
+def common_seeds(a: Curve, b: Curve) -> list[int]:
+    return sorted(set(a.arm.seeds) & set(b.arm.seeds))
 
 
 def curves(arms: Sequence[ComparedArm]) -> list[Curve]:
@@ -72,9 +78,9 @@ def _averaged(arm: ComparedArm, start_SP: NDArray[np.int64], arms: Sequence[Comp
     own = [one for one in own if [entry.run for entry in one.entries] == runs]
     if not own:
         return []
-    points = sorted((float(one.arm.rpartition(" x ")[2]), one.correct_SP) for one in own)
-    at = (0.0, *(weight for weight, _ in points), 1.0)
-    right = np.array([start_SP, *(correct_SP for _, correct_SP in points), arm.correct_SP])
+    weights = {weight: one.correct_SP for one in own if (weight := weight_of(one.arm))}
+    at = (0.0, *sorted(weights), 1.0)
+    right = np.array([start_SP, *(weights[weight] for weight in sorted(weights)), arm.correct_SP])
     of = arm.name.removesuffix(" x 1")
     return [Curve(f"{of}, averaged", of, arm, "weight", at, right)]
 
@@ -100,57 +106,63 @@ def points(curve: Curve) -> list[dict[str, Any]]:
 
 
 class Drawn:
-    """Curves under one and the same resamples of seeds and problems; only seeds that all of them have."""
+    """Curves under one and the same resamples of seeds and problems."""
 
     def __init__(self, found: Sequence[Curve], draws: int = DRAWS) -> None:
-        self.seeds = sorted(set.intersection(*(set(curve.arm.seeds) for curve in found))) if found else []
-        self._means: dict[str, tuple[Floats, Floats]] = {}
-        self._draws: dict[str, tuple[Floats, Floats]] = {}
-        self.enough = bool(found) and bool(self.seeds) and found[0].correct_NSP.shape[2] >= FEWEST
-        for curve in found if self.enough else ():
-            rows = [curve.arm.seeds.index(seed) for seed in self.seeds]
-            both = np.stack(values(curve))[:, :, rows]  # [metrics, points, seeds, problems]
-            metrics, size, seeds, problems = both.shape
-            drawn = resampled_means(both.reshape(-1, problems), draws).reshape(metrics, size, seeds, draws)
-            own = np.stack([[over_seeds(means_SD) for means_SD in of] for of in drawn])  # [metrics, points, draws]
-            means = both.mean(axis=(2, 3))
-            self._means[curve.name] = means[0], means[1]
-            self._draws[curve.name] = own[0].T, own[1].T
+        self._means: dict[str, Floats] = {}
+        self._draws: dict[str, Floats] = {}
+        for curve in found:
+            both = np.stack(values(curve))  # [metrics, points, seeds, problems]
+            flat = both.reshape(-1, both.shape[-1])
+            self._draws[curve.name] = resampled_means(flat, draws).reshape(*both.shape[:3], draws)
+            self._means[curve.name] = both.mean(axis=3)
+
+    def _of(self, curve: Curve, seeds: Sequence[int]) -> tuple[Floats, Floats, Floats, Floats]:
+        """Average and pass@k of the points over these seeds, [points]; and of each draw, [draws, points]."""
+        rows = [curve.arm.seeds.index(seed) for seed in seeds]
+        means = self._means[curve.name][:, :, rows].mean(axis=2)
+        drawn = [[over_seeds(means_SD) for means_SD in of] for of in self._draws[curve.name][:, :, rows]]
+        own = np.asarray(drawn)  # [metrics, points, draws]
+        return means[0], means[1], own[0].T, own[1].T
 
     def gap(self, a: Curve, b: Curve) -> dict[str, Any] | None:
-        """How far pass@k of `a` lies above that of `b` at equal averages: the mean from the start's average to the highest
-        that both reach, and the least gap there. A curve counts at an average by the best that it has at that one or a
-        higher one. None where one of them never rises above its start."""
-        (x, y), (u, v) = self._means[a.name], self._means[b.name]
-        low, high = max(x[0], u[0]), min(x.max(), u.max())
+        """How far pass@k of `a` lies above that of `b` at equal averages, over the seeds that both have: the mean from the
+        start's average to the highest that both reach, and the least gap there. Where a curve has an average twice, the
+        better one counts. None where one of them never rises above its start."""
+        seeds = common_seeds(a, b)
+        (x, y, x_DN, y_DN), (u, v, u_DN, v_DN) = self._of(a, seeds), self._of(b, seeds)
+        (told_G,), (low,), (high,) = _gaps(x[None], y[None], u[None], v[None])
         if high <= low:
             return None
-        at_G = np.linspace(low, high, GRID)
-        told = envelope(x[None], y[None], at_G)[0] - envelope(u[None], v[None], at_G)[0]
-        (x_DN, y_DN), (u_DN, v_DN) = self._draws[a.name], self._draws[b.name]
-        means_D = (envelope(x_DN, y_DN, at_G) - envelope(u_DN, v_DN, at_G)).mean(axis=1)
+        gaps_DG, lows_D, highs_D = _gaps(x_DN, y_DN, u_DN, v_DN)  # over each draw's own stretch
+        means_D = gaps_DG.mean(axis=1)[highs_D > lows_D]
+        if len(means_D) < ENOUGH * len(lows_D):
+            return None
+        lo, hi = interval(means_D)
         return {
-            "gap": float(told.mean()),
-            "ci95": list(interval(means_D)),
-            "least": float(told.min()),
+            "seeds": seeds,
+            "gap": float(told_G.mean()),
+            "ci95": [lo, hi],
+            "least": float(told_G.min()),
             "averages": [float(low), float(high)],
-            "sign": int(interval(means_D)[0] > 0) - int(interval(means_D)[1] < 0),
+            "sign": int(lo > 0) - int(hi < 0),
         }
 
     def equal(self, a: Curve, b: Curve) -> list[dict[str, Any]]:
-        """For each point of `a` behind its start: after how many rollouts `b` first has that average, and how far pass@k
-        of `a` is above that of `b` there. A bound of None: not within the rollouts of `b`."""
-        (x, y), (u, v) = self._means[a.name], self._means[b.name]
-        (x_DN, y_DN), (u_DN, v_DN) = self._draws[a.name], self._draws[b.name]
+        """For each point of `a` behind its start that lies above the start of `b`: after how many rollouts `b` first has
+        that average, and how far pass@k of `a` is above that of `b` there. A bound of None: not within the rollouts of
+        `b`."""
+        seeds = common_seeds(a, b)
+        (x, y, x_DN, y_DN), (u, v, u_DN, v_DN) = self._of(a, seeds), self._of(b, seeds)
         spent_N = np.array(b.at)
         rows = []
-        for point in range(1, len(a.at)):
+        for point in (n for n in range(1, len(a.at)) if x[n] >= u[0]):
             when, passed = reached(u[None], v[None], spent_N, x[None, point])
             when_D, passed_D = reached(u_DN, v_DN, spent_N, x_DN[:, point])
             # no interpolation: between a number and an infinity there is nothing
             lo, hi = (float(bound) for bound in np.quantile(when_D, [0.025, 0.975], method="nearest"))
             ahead_D = (y_DN[:, point] - passed_D)[np.isfinite(when_D)]
-            there = bool(np.isfinite(when[0])) and np.isfinite(when_D).mean() > 0.95
+            there = bool(np.isfinite(when[0])) and np.isfinite(when_D).mean() > ENOUGH
             rows.append(
                 {
                     "rollouts": a.at[point],
@@ -172,18 +184,26 @@ def spread_of(curve: Curve) -> dict[str, Any] | None:
     return spread([np.array(own) for own in ways], k_of(curve.arm.samples))
 
 
-def envelope(x_DN: Floats, y_DN: Floats, at_G: Floats) -> Floats:
-    """The most that a curve has at an average of at least `at`, [draws, grid]. `x_DN`, `y_DN`: averages and pass@k of its
-    points; between two of them it is taken as straight. Beyond its highest average: what it has there."""
-    far = np.take_along_axis(y_DN, x_DN.argmax(axis=1)[:, None], axis=1)
-    best_DG = np.full((len(x_DN), len(at_G)), -np.inf)
+def _gaps(x_DN: Floats, y_DN: Floats, u_DN: Floats, v_DN: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of two curves the gaps in pass@k from the starts' average to the highest that both reach, [draws, grid], and where
+    that stretch begins and ends, [draws]."""
+    low_D = np.maximum(x_DN[:, 0], u_DN[:, 0])
+    high_D = np.minimum(x_DN.max(axis=1), u_DN.max(axis=1))
+    at_DG = low_D[:, None] + np.maximum(high_D - low_D, 0.0)[:, None] * np.linspace(0, 1, GRID)
+    return at_averages(x_DN, y_DN, at_DG) - at_averages(u_DN, v_DN, at_DG), low_D, high_D
+
+
+def at_averages(x_DN: Floats, y_DN: Floats, at_DG: Floats) -> Floats:
+    """The most that a curve has at averages `at`, [draws, grid]. `x_DN`, `y_DN`: averages and pass@k of its points; between
+    two of them it is taken as straight. Where it never has that average (in some draws): what it has at its nearest one."""
+    best_DG = np.full(at_DG.shape, -np.inf)
     for i, j in pairwise(range(x_DN.shape[1])):
         (x0, y0), (x1, y1) = ((x_DN[:, n, None], y_DN[:, n, None]) for n in (i, j))
-        share = (at_G - x0) / np.where(x1 == x0, 1.0, x1 - x0)
+        share = (at_DG - x0) / np.where(x1 == x0, 1.0, x1 - x0)
         crossing = np.where((share >= 0) & (share <= 1), y0 + share * (y1 - y0), -np.inf)
-        ends = np.maximum(np.where(x0 >= at_G, y0, -np.inf), np.where(x1 >= at_G, y1, -np.inf))
-        best_DG = np.maximum(best_DG, np.maximum(crossing, ends))
-    return np.where(np.isfinite(best_DG), best_DG, far)
+        best_DG = np.maximum(best_DG, crossing)
+    nearest_DG = np.abs(x_DN[:, :, None] - at_DG[:, None, :]).argmin(axis=1)
+    return np.where(np.isfinite(best_DG), best_DG, np.take_along_axis(y_DN, nearest_DG, axis=1))
 
 
 def reached(x_DN: Floats, y_DN: Floats, spent_N: Floats, level_D: Floats) -> tuple[Floats, Floats]:
@@ -212,24 +232,28 @@ class Tradeoff:
 
 def tradeoff(arms: Sequence[ComparedArm], baseline: str | None = None) -> Tradeoff:
     """Of the first arm's curves against each of the others, or of each against those of `baseline`."""
+    k = k_of(arms[0].samples)
+    if k == 1:  # pass@1 is the average
+        return Tradeoff(k, (), {}, {}, {})
     found = curves(arms)
     drawn = Drawn(found)
     gaps, equal = {}, {}
-    for a, b in _pairs(found, baseline) if drawn.enough else ():
+    for a, b in _pairs(found, baseline) if len(arms[0].entries[0].ids) >= FEWEST else ():
         if (gap := drawn.gap(a, b)) is not None:
             gaps[a.name, b.name] = gap
         if a.over == b.over == "rollouts":
             equal[a.name, b.name] = drawn.equal(a, b)
     spread_out = {curve.name: own for curve in found if (own := spread_of(curve)) is not None}
-    return Tradeoff(k_of(arms[0].samples), tuple(found), gaps, equal, spread_out)
+    return Tradeoff(k, tuple(found), gaps, equal, spread_out)
 
 
 def _pairs(found: Sequence[Curve], baseline: str | None) -> list[tuple[Curve, Curve]]:
     """Only curves of two arms: an arm's own averages lie on both of its ends."""
     names = [curve.of for curve in found]
-    one = baseline if baseline in names else names[0] if names else ""
+    turned = baseline in names
+    one = baseline if turned else names[0] if names else ""
     own, others = ([c for c in found if (c.of == one) == mine] for mine in (True, False))
-    return [(a, b) if baseline is None else (b, a) for a in own for b in others]
+    return [(b, a) if turned else (a, b) for a in own for b in others if common_seeds(a, b)]
 
 
 def last_equal(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -15,7 +15,7 @@ TYPESET = "−"
 """Signs for what is below zero: a terminal's, and a page's"""
 CURVES = (
     "At equal averages: the mean of the first curve's pass@k less the second's, from the start's average to the highest "
-    "that both reach; least: the smallest of it. A curve counts by the best that it has at an average or above it."
+    "that both reach; least: the smallest of it. Where a curve has an average twice, the better one counts."
 )
 
 
@@ -79,7 +79,7 @@ def traded(found: Tradeoff, minus: str = ASCII) -> list[str]:
             lo, hi = (number(bound, 3, minus) for bound in row["pass_ci95"])
             there = f", with {number(row['pass'], 3, minus)} [{lo}, {hi}] in pass@{found.k}"
         told.append(f"{a} after {after} rollouts has the average of {b} after {equals}{there}.")
-    else:
+    elif found.equal[pair]:
         first = found.equal[pair][0]["rollouts"]
         told.append(f"After {first:,.0f} rollouts {a} has an average that {b} reaches after none of its own.")
     return told

@@ -36,6 +36,14 @@ def weighed(arm: str) -> bool:
     return " x " in arm
 
 
+def weight_of(arm: str) -> float | None:
+    """The weight of such an average; None of any other arm."""
+    try:
+        return float(arm.partition(" x ")[2])
+    except ValueError:
+        return None
+
+
 def arm_of(record: Record) -> str:
     """The arm that an evaluation or a line of metrics.jsonl belongs to, as it was written down. What was written before
     arms were told by its branch."""

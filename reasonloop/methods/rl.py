@@ -29,7 +29,7 @@ def rl(run: Stages) -> None:
     stops = run.recipe.eval.stops
     for stop in range(1, stops + 1):
         until = round(stop * options.steps / stops) * options.rollouts_per_step
-        budget = Budget(until, planned=options.rollouts, keep_best=options.keep_best)
+        budget = Budget(until, planned=options.rollouts, keep_best=options.keep_best, whole=stop < stops)
         trained = run.explore(start, place, arm, budget)
         spent = trained.rollouts
         if stop < stops:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reasonloop.evaluation.metrics import summarise
-from reasonloop.evaluation.table import PASSED, STARTS, arm_of, arms_of, label_of, reported, trunk_of, weighed
+from reasonloop.evaluation.table import PASSED, STARTS, arm_of, arms_of, label_of, reported, trunk_of, weight_of
 from reasonloop.report.run import RunData, number
 
 Figure = dict[str, Any]
@@ -128,18 +128,19 @@ def crossed(series: str, name: str, points: Sequence[tuple[Estimate, Estimate, s
 
 def _tradeoff(run: RunData) -> Figure:
     """Average against pass@k: a line an arm from its start on, dashed over the weights of averages with the start."""
-    found = [e for e in reported(run.evals) if _metric_key(e["metrics"], "avg") and _metric_key(e["metrics"], "pass")]
+    every = [e for e in reported(run.evals) if _metric_key(e["metrics"], "avg") and _metric_key(e["metrics"], "pass")]
+    keys = [str(_metric_key(every[-1]["metrics"], metric)) for metric in ("avg", "pass")] if every else ["", ""]
+    found = [e for e in every if all(key in e["metrics"] for key in keys)]  # those of as many samples
     start = [e for e in found if arm_of(e) in STARTS][-1:]
     traces = []
     for arm in run.arms:
         own = [e for e in found if arm_of(e) == arm]
         if own and arm not in STARTS and arm not in PASSED:
-            traces.append(_way(arm, run.name(arm), [*start, *own]))
-            beside = [e for e in found if weighed(arm_of(e)) and trunk_of(arm_of(e)) == arm]
-            beside.sort(key=lambda e: float(arm_of(e).rpartition(" x ")[2]))
-            if beside:
-                traces.append(_way(arm, f"{run.name(arm)}, averaged", [*start, *beside, own[-1]], dashed=True))
-    keys = [str(_metric_key(found[-1]["metrics"], metric)) for metric in ("avg", "pass")] if found else ["", ""]
+            traces.append(_way(arm, run.name(arm), [*start, *own], keys))
+            weights = {weight: e for e in found if trunk_of(arm_of(e)) == arm and (weight := weight_of(arm_of(e)))}
+            if weights:
+                beside = [weights[weight] for weight in sorted(weights)]
+                traces.append(_way(arm, f"{run.name(arm)}, averaged", [*start, *beside, own[-1]], keys, dashed=True))
     if keys[1] == "pass@1":  # the same number
         traces = []
     if traces and start:
@@ -154,12 +155,9 @@ def beginning(series: str, name: str, x: Estimate, y: Estimate) -> Figure:
     return {**crossed(series, name, [(x, y, name)]), "kind": "open"}
 
 
-def _way(arm: str, name: str, evals: Sequence[Line], dashed: bool = False) -> Figure:
-    points = []
-    for e in evals:
-        x, y = (e["metrics"][_metric_key(e["metrics"], metric)] for metric in ("avg", "pass"))
-        points.append((x, y, label_of(e)))
-    return crossed(arm, name, points, dashed)
+def _way(arm: str, name: str, evals: Sequence[Line], keys: Sequence[str], dashed: bool = False) -> Figure:
+    x, y = keys
+    return crossed(arm, name, [(e["metrics"][x], e["metrics"][y], label_of(e)) for e in evals], dashed)
 
 
 def _probes(run: RunData, metric: str) -> list[Figure]:

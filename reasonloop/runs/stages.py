@@ -103,6 +103,8 @@ class Budget:
     shared_with: Arm | None = None
     """Another arm whose steps these are, too, and which goes on from here"""
 
+    whole: bool = False
+    """Whether the step that reaches `until` is a whole one, as if nothing ended there: the arm goes on to `planned`"""
     kept: bool = True
     """Whether the policy that comes out is; else nothing of it is written"""
     before: int | None = None
@@ -113,6 +115,11 @@ class Budget:
     def counted(self, rollouts: int) -> int:
         """What the arm has spent of it when this exploration has spent so many, and those beside it are as far."""
         return sum(min(rollouts, own) for own in self.beside) if self.beside else rollouts
+
+    @property
+    def end(self) -> int:
+        """The rollouts that all explorations from here on will have spent"""
+        return self.planned or self.until
 
     @property
     def ends(self) -> bool:

@@ -100,7 +100,7 @@ class Exploration:
         found = ExplorationState.of(self.checkpoint)
         self.state = (found or ExplorationState()).gone_on()
         self.place = replace(place, step=self.state.step)
-        self.planned = max(1, (budget.planned or budget.until) // options.rollouts_per_step)
+        self.planned = max(1, budget.end // options.rollouts_per_step)
         self.before = spent_before(run, place) if budget.before is None else budget.before
         prompts = self._prompts(start, fresh=found is None)
         self._take_back()
@@ -186,7 +186,8 @@ class Exploration:
     def sample(self) -> Step:
         self.began = time.monotonic()
         state, budget = self.state, self.budget
-        step, position = self.sampler.sample(self.place, state.position, state.rollouts, budget.until, self.planned)
+        until = budget.end if budget.whole else budget.until
+        step, position = self.sampler.sample(self.place, state.position, state.rollouts, until, self.planned)
         self.state = replace(state, position=position, rollouts=state.rollouts + len(step.rollouts))
         return step
 
@@ -307,7 +308,7 @@ class Exploration:
         if self.own and run.recipe.rloop.problems:
             return turn_of(prompts, run.recipe.rloop.problems, run.recipe.seed, self.place.iteration)
         # an early end may have left a last iteration so few rollouts that asking would take them all
-        if not options.skip_solved or len(prompts) + options.rollouts_per_step > self.budget.until:
+        if not options.skip_solved or len(prompts) + options.rollouts_per_step > self.budget.end:
             return prompts
         greedy = greedy_rollouts(run, start, self.place.iteration)
         if fresh:

@@ -12,22 +12,32 @@ from make_arms import drawn, make_run
 
 from reasonloop.compare.arms import read_arms
 from reasonloop.compare.command import compare_runs
-from reasonloop.compare.tradeoff import curves, envelope, reached, tradeoff
+from reasonloop.compare.tradeoff import at_averages, curves, reached, tradeoff
 from reasonloop.errors import InputError
 from reasonloop.evaluation.metrics import as_mask, from_mask, pass_at_k, spread_pass_at_k
 
 
-def test_the_envelope_is_the_best_at_an_average_or_above():
+def test_a_curve_counts_by_its_best_at_an_average():
     """Against a path of many small steps."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         x, y = rng.uniform(0, 1, (2, 1, rng.integers(2, 6)))
-        at = np.linspace(x.min() - 0.1, x.max() + 0.1, 23)
-        fine = np.linspace(0, x.shape[1] - 1, 40_001)
+        at = np.linspace(x.min() + 1e-3, x.max() - 1e-3, 23)
+        fine = np.linspace(0, x.shape[1] - 1, 200_001)
         steps = np.arange(x.shape[1])
         along_x, along_y = np.interp(fine, steps, x[0]), np.interp(fine, steps, y[0])
-        expected = [along_y[along_x >= a].max() if (along_x >= a).any() else y[0, x[0].argmax()] for a in at]
-        assert envelope(x, y, at)[0] == pytest.approx(expected, abs=2e-4)
+        crossed = np.diff(np.sign(along_x[:, None] - at), axis=0) != 0
+        expected = [along_y[:-1][here].max() for here in crossed.T]
+        assert at_averages(x, y, at[None])[0] == pytest.approx(expected, abs=2e-3)
+    assert at_averages(np.array([[0.2, 0.4]]), np.array([[0.9, 0.7]]), np.array([[0.1, 0.6]])).tolist() == [[0.9, 0.7]]
+
+
+def test_one_line_has_no_gap_where_an_arm_stops_on_it():
+    """Also where both numbers rise with training."""
+    at = np.linspace(0.2, 0.3, 9)
+    whole, half = ([[0.2, 0.3, 0.4]], [[0.5, 0.6, 0.7]]), ([[0.2, 0.3]], [[0.5, 0.6]])
+    a, b = (at_averages(np.array(x), np.array(y), at[None]) for x, y in (whole, half))
+    assert a == pytest.approx(b)
 
 
 def test_when_a_curve_first_has_an_average():
@@ -109,6 +119,36 @@ def test_a_delivered_average_has_its_arm_s_curve(tmp_path):
     assert [arm.name for arm in found.arms][:2] == ["mine", "mine x 1"]
     assert [curve.name for curve in curves(found.arms)] == ["mine", "vanilla"]
     assert set(tradeoff(found.arms, baseline="vanilla").gaps) == {("mine", "vanilla")}
+
+
+def test_an_arm_below_the_other_s_start_equals_nothing_there(tmp_path, capsys):
+    runs = []
+    for seed in range(3):
+        base, vanilla = [10] * 40, [14] * 40
+        runs.append(str(make_run(tmp_path / f"{seed}", seed=seed, base=base, vanilla=vanilla, main=[2] * 40)))
+    assert tradeoff(read_arms(runs).arms).equal["rloop", "vanilla"] == []
+    compare_runs(runs)
+    assert "has the average of" not in capsys.readouterr().out
+
+
+def test_pairs_are_over_the_seeds_that_both_have(tmp_path):
+    runs = made(tmp_path, 2)
+    other = make_run(tmp_path / "other", seed=9, main=[5] * 60, base=[4] * 60, rloop={"cap": 4})
+    alone = tradeoff(read_arms(runs).arms).gaps["rloop", "vanilla"]
+    beside = tradeoff(read_arms([*(f"rloop={run}" for run in runs), f"other={other}"]).arms)
+    assert beside.gaps["rloop", "vanilla"] == alone
+    assert alone["seeds"] == [0, 1, 2]
+    assert not [pair for pair in beside.gaps if "other" in pair]
+
+
+def test_a_baseline_without_a_curve_is_no_baseline_of_curves(tmp_path):
+    found = read_arms(made(tmp_path, 2)).arms
+    assert set(tradeoff(found, baseline="base").gaps) == set(tradeoff(found).gaps) == {("rloop", "vanilla")}
+
+
+def test_with_one_sample_there_is_nothing_to_trade(tmp_path):
+    run = make_run(tmp_path / "run", main=[1, 0, 1, 1] * 3, vanilla=[0, 0, 1, 0] * 3, base=[0, 0, 0, 1] * 3, n=1)
+    assert tradeoff(read_arms([str(run)]).arms).curves == ()
 
 
 def test_what_is_printed_and_kept(tmp_path, capsys):

@@ -251,6 +251,19 @@ def test_vanilla_is_evaluated_where_rloops_iterations_end(schedule: str, explore
             assert evaluation(out, "iteration-0-explored")["problems"] == way[0]["problems"]
 
 
+@pytest.mark.parametrize("also", [("rl.refill_rounds=2",), ("rl.skip_solved=true",)])
+def test_to_stop_on_the_way_changes_nothing(also: tuple[str, ...], tmp_path: Path) -> None:
+    """Nor where steps are of unequal length, or problems are left out."""
+    options = ("method=rl", "rl.steps=6", "rloop.vanilla=false", *also)
+    plain, stopping = run(tmp_path / "a", *options), run(tmp_path / "b", *options, "eval.stops=3")
+    assert same(plain / "model", stopping / "model")
+    ours, theirs = rollouts(stopping), rollouts(plain)
+    assert [(r.step, r.problem_id, r.text) for r in ours] == [(r.step, r.problem_id, r.text) for r in theirs]
+    stops = [evaluation(stopping, name)["rollouts"] for name in ("trained-1", "trained-2", "trained")]
+    assert stops == sorted(set(stops))
+    assert stops[-1] == evaluation(plain, "trained")["rollouts"]
+
+
 def test_a_refilled_vanilla_is_cut_where_rloops_iterations_are(refilled: Path) -> None:
     """Where refills make steps uneven, the last one before an iteration's end takes what is left, in both arms alike."""
     assert [evaluation(refilled, name)["rollouts"] for name in ("vanilla-1", "vanilla")] == [BUDGET, 2 * BUDGET]

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_one_whose_owner_was_killed_goes_with_the_next():
         owner.kill()
     group.MemoryGroup(LITTLE).close()
     assert not folder.exists()
+
+
+@needs_group
+def test_many_at_once_all_get_one():
+    """One that is being made may be taken for a dead owner's by another: it is made again."""
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(lambda _: group.memory_group(LITTLE), range(120))]
+    assert None not in found
+    for one in found:
+        one.close()
 
 
 @needs_namespaces

@@ -24,7 +24,9 @@ _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 _PREFIX = "reasonloop-"
 _SLACK_MIB = 16
-"""For what the kernel keeps for the processes, and for a folder of the last program's that it hasn't given up yet"""
+"""For what the kernel keeps for the processes"""
+_TRIES = 3
+"""To make a group: another's may be swept before it is locked"""
 _GONE_SECONDS = 1.0
 """That the kernel may take to end the processes of a group"""
 
@@ -94,7 +96,8 @@ class MemoryGroup:
         self._lock = -1
         try:
             self._lock = _locked(self._folder)
-            limit = str(limits.memory_mib + limits.scratch_mib + _SLACK_MIB << 20)
+            # twice the folder: the kernel may not have given up the last program's yet
+            limit = str(limits.memory_mib + 2 * limits.scratch_mib + _SLACK_MIB << 20)
             (self._folder / version.limit).write_text(limit)
             for name, value in version.settings:
                 with suppress(FileNotFoundError):  # a kernel that doesn't count swap
@@ -119,8 +122,9 @@ class MemoryGroup:
 
 def memory_group(limits: Limits) -> MemoryGroup | None:
     """A group with these limits; None where this user can make none."""
-    with suppress(OSError):
-        return MemoryGroup(limits)
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            return MemoryGroup(limits)
     return None
 
 

@@ -12,53 +12,60 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quoted import ROOT, Found, by_seeds, find, number, read
+from quoted import ROOT, Found, Unfounded, by_seeds, find, number, read
 
 FILE = ROOT / "evidence/claims.json"
 MANY, FEW, SHORT, LARGE = "2,048; 60 tokens", "96; 60 tokens", "2,048; 34 tokens", "SmolLM2, products"
+STRICT = "96; 34 tokens, strict, RL at 3e-4"
 AVG, PASS = "avg@32", "pass@32"
 Row = tuple[str, str, str]
 """Ground, study and arms, and how the first should lie to the second: "+" above, "-" below"""
 
-CLAIMS: tuple[tuple[str, str, str, Sequence[Row]], ...] = (
-    (
-        "RLoop",
-        "its average is above vanilla RL's (<!--paper-->+9 %)",
-        AVG,
+# every ground of docs/evidence.md's table of all comparisons at equal rollouts that has 3 seeds or more
+GROUNDS = (
+    (MANY, "rloop-room", "rloop", "vanilla"),
+    (f"{MANY}, gentle RFT", "rloop-room", "rloop-gentle-rft", "vanilla"),
+    (f"{SHORT}, 2 epochs", "rloop-confirm", "rloop-1e-4-epochs-2", "vanilla-1e-4"),
+    (f"{SHORT}, 4 epochs", "rloop-confirm", "rloop-1e-4", "vanilla-1e-4"),
+    (f"{SHORT}, RL at 3e-4", "rloop-confirm", "rloop", "vanilla"),
+    (f"{SHORT}, RL at 3e-4, first asking", "rloop-wide", "rloop", "vanilla"),
+    (FEW, "rloop-room-96", "rloop", "vanilla"),
+    (f"{FEW}, gentle RFT", "rloop-room-96", "rloop-gentle-rft", "vanilla"),
+    (f"{FEW}, strict, RL at 3e-4", "rloop-long", "rloop", "vanilla"),
+    (STRICT, "rloop", "rloop", "vanilla"),
+    (f"{LARGE}, a variant", "rloop-smollm2", "rloop", "vanilla-1e-5"),
+)
+
+
+def everywhere(metric: str, against: str = "") -> tuple[Row, ...]:
+    """RLoop against vanilla RL, or `against`, on every ground."""
+    return tuple(
         (
-            (MANY, "rloop-room: rloop - vanilla", "+"),
-            (f"{MANY}, gentle RFT", "rloop-room: rloop-gentle-rft - vanilla", "+"),
-            (SHORT, "rloop-confirm: rloop-1e-4-epochs-2 - vanilla-1e-4", "+"),
-            (FEW, "rloop-room-96: rloop - vanilla", "+"),
-            (f"{FEW}, gentle RFT", "rloop-room-96: rloop-gentle-rft - vanilla", "+"),
-            (f"{LARGE}, a variant", "rloop-smollm2: rloop - vanilla-1e-5, avg@16", "+"),
-        ),
-    ),
+            ground,
+            f"{study}: {arm} - {against or vanilla}"
+            + (f", {metric.replace('32', '16')}" if study == "rloop-smollm2" else ""),
+            "+",
+        )
+        for ground, study, arm, vanilla in GROUNDS
+    )
+
+
+CLAIMS: tuple[tuple[str, str, str, Sequence[Row]], ...] = (
+    ("RLoop", "its average is above vanilla RL's (<!--paper-->+9 %)", AVG, everywhere(AVG)),
     (
         "RLoop",
         "its pass@32 is above vanilla RL's (<!--paper-->+15 %)",
         PASS,
         (
-            (MANY, "rloop-room: rloop - vanilla", "+"),
-            (f"{MANY}, gentle RFT", "rloop-room: rloop-gentle-rft - vanilla", "+"),
-            (SHORT, "rloop-confirm: rloop-1e-4-epochs-2 - vanilla-1e-4", "+"),
-            (FEW, "rloop-room-96: rloop - vanilla", "+"),
-            (f"{FEW}, gentle RFT", "rloop-room-96: rloop-gentle-rft - vanilla", "+"),
-            (f"{FEW}, vanilla RL stopped early", "rloop-room-96/stops: rloop-gentle-rft@38400 - vanilla@12800", "+"),
-            (f"{LARGE}, a variant", "rloop-smollm2: rloop - vanilla-1e-5, pass@16", "+"),
+            *everywhere(PASS),
+            (
+                f"{FEW}, gentle; vanilla RL at a stop chosen afterwards",
+                "rloop-room-96/stops: rloop-gentle-rft@38400 - vanilla@12800",
+                "+",
+            ),
         ),
     ),
-    (
-        "RLoop",
-        "its pass@32 is above the base's",
-        PASS,
-        (
-            (MANY, "rloop-room: rloop - base", "+"),
-            (f"{MANY}, gentle, one iteration", "rloop-room/stops: rloop-gentle-rft@12800 - base", "+"),
-            (FEW, "rloop-room-96: rloop-gentle-rft - base", "+"),
-            (f"{LARGE}, a variant", "rloop-smollm2: rloop - base, pass@16", "+"),
-        ),
-    ),
+    ("RLoop", "its pass@32 is above the base's", PASS, everywhere(PASS, "base")),
     (
         "RLoop",
         "vanilla RL's average falls as it goes on",
@@ -102,7 +109,7 @@ CLAIMS: tuple[tuple[str, str, str, Sequence[Row]], ...] = (
         (
             (MANY, "forgetting#/grounds/rloop-room/lost_in_16/rloop_minus_vanilla", "-"),
             (FEW, "forgetting#/grounds/rloop-room-96/lost_in_16/rloop_minus_vanilla", "-"),
-            ("96; 34 tokens, strict", "forgetting#/grounds/rloop/lost_in_16/rloop_minus_vanilla", "-"),
+            (STRICT, "forgetting#/grounds/rloop/lost_in_16/rloop_minus_vanilla", "-"),
         ),
     ),
     (
@@ -112,19 +119,28 @@ CLAIMS: tuple[tuple[str, str, str, Sequence[Row]], ...] = (
         (
             (MANY, "forgetting#/grounds/rloop-room/dynamics/diversity_excess/rloop_minus_vanilla", "+"),
             (FEW, "forgetting#/grounds/rloop-room-96/dynamics/diversity_excess/rloop_minus_vanilla", "+"),
-            ("96; 34 tokens, strict", "forgetting#/grounds/rloop/dynamics/diversity_excess/rloop_minus_vanilla", "+"),
+            (STRICT, "forgetting#/grounds/rloop/dynamics/diversity_excess/rloop_minus_vanilla", "+"),
         ),
     ),
     (
         "RLoop",
         "RL as explorer beats the policy's own successes (RAFT)",
         AVG,
-        (("96; 34 tokens, strict", "rloop: rloop - raft", "+"),),
+        ((STRICT, "rloop: rloop - raft", "+"),),
     ),
     (
         "RLoop",
         "at equal time its average is above vanilla RL's",
         AVG,
+        (
+            (MANY, "rloop-room-time/against: rloop - vanilla-275-steps", "+"),
+            (f"{MANY}, gentle RFT", "rloop-room-time/against: rloop-gentle-rft - vanilla-275-steps", "+"),
+        ),
+    ),
+    (
+        "RLoop",
+        "at equal time its pass@32 is above vanilla RL's",
+        PASS,
         (
             (MANY, "rloop-room-time/against: rloop - vanilla-275-steps", "+"),
             (f"{MANY}, gentle RFT", "rloop-room-time/against: rloop-gentle-rft - vanilla-275-steps", "+"),
@@ -198,13 +214,15 @@ def verdict(found: Found, way: str, pairs: list[float]) -> str:
 
 
 def seeds_of(where: str, metric: str) -> list[float]:
-    """The difference at each seed; none where a file keeps means alone."""
+    """The difference at each seed; none where a file keeps means alone, which has to be of `ENOUGH` seeds."""
     name, colon, rest = where.partition(": ")
     arms, _, own = rest.partition(", ")
     a, _, b = arms.partition(" - ")
     for row in read(name)["comparisons"] if colon else ():
         if row["metric"] == (own or metric) and {row["a"], row["b"]} == {a, b}:
             sign = 1 if row["a"] == a else -1
+            if "pairs" not in row and min(len(read(name)["arms"][arm]["seeds"]) for arm in (a, b)) < ENOUGH:
+                raise Unfounded(f"{where}: of few seeds, and what each of them has isn't kept")
             return [sign * (pair["a"] - pair["b"]) for pair in row.get("pairs", ())]
     return []
 

@@ -127,6 +127,7 @@ def grounds() -> str:
     return table(head, rows)
 
 
+WIDE = ("ppo - rloo", "ppo - sft", "rloo - sft")
 SIDE_BY_SIDE = (("1", "one"), ("2", "two"), ("4", "four"), ("8", "eight"))
 
 
@@ -341,6 +342,24 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     "time": cost,
+    "rlsp-ppo": lambda: table(
+        ("difference", "512 problems: average", "pass@16", "3,072 problems: average", "pass@16"),
+        [
+            [
+                label,
+                *(
+                    between(f"{study}: {pair}, {metric}") if study == "rlsp-ppo" or pair in WIDE else ""
+                    for study in ("rlsp-ppo", "rlsp-ppo/wide.results")
+                    for metric in ("avg@16", "pass@16")
+                ),
+            ]
+            for label, pair in (
+                ("PPO - RLOO", "ppo - rloo"), ("PPO - SFT", "ppo - sft"), ("RLOO - SFT", "rloo - sft"),
+                ("PPO, outcome alone - SFT", "ppo-outcome - sft"), ("PPO - PPO, outcome alone", "ppo - ppo-outcome"),
+                ("PPO - PPO at the paper's lambda", "ppo - ppo-paper"),
+            )
+        ],
+    ),
     "branches-many": lambda: side_by_side("branches", "branches/clock"),
     "branches-few": lambda: side_by_side("branches/few.results", "branches/few.clock"),
     "kept": kept,

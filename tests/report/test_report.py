@@ -286,6 +286,24 @@ def test_a_torn_last_line_is_no_damage_and_other_damage_is_named(copy: Path) -> 
     assert "base.json" in text
 
 
+def figure_of(folder: Path, name: str) -> dict[str, Any]:
+    data = json.loads(write_report(folder).read_text().split('id="data">')[1].split("</script>")[0])
+    return {figure["id"]: figure for figure in data["figures"]}[name]
+
+
+def test_the_curves_are_of_evaluations_that_can_stand_on_one_axis(copy: Path) -> None:
+    """A start that was evaluated with fewer samples, and an average whose weight is no number, are left out of them."""
+    whole = figure_of(copy, "tradeoff")
+    file = next((copy / "evals").glob("*base*.json"))
+    base = json.loads(file.read_text())
+    odd = {**base, "arm": "main x zz", "product": False, "name": "odd"}
+    (copy / "evals/odd.json").write_text(json.dumps(odd))
+    assert figure_of(copy, "tradeoff") == whole
+    file.write_text(json.dumps({**base, "metrics": {"avg@2": {"value": 0.5, "ci95": [0.4, 0.6]}}}))
+    left = figure_of(copy, "tradeoff")["traces"]
+    assert sum(len(trace["x"]) for trace in left) < sum(len(trace["x"]) for trace in whole["traces"])
+
+
 def test_a_damaged_segment_costs_the_rollouts_and_not_the_report(copy: Path) -> None:
     path = sorted((copy / "trajectories").glob("*.parquet"))[0]
     path.write_bytes(path.read_bytes()[:200])

@@ -161,6 +161,7 @@ CLAIMS: tuple[tuple[str, str, str, Sequence[Row]], ...] = (
             ("RLOO, length", "rlsp: length - sft", "+"),
             ("RLOO, outcome alone", "rlsp: vanilla - sft", "+"),
             ("PPO, length", "rlsp-ppo: ppo - sft", "+"),
+            ("PPO, length, 3,072 problems", "rlsp-ppo/wide.results: ppo - sft", "+"),
             ("PPO, outcome alone", "rlsp-ppo: ppo-outcome - sft", "+"),
         ),
     ),

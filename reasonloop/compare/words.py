@@ -79,9 +79,6 @@ def traded(found: Tradeoff, minus: str = ASCII) -> list[str]:
             lo, hi = (number(bound, 3, minus) for bound in row["pass_ci95"])
             there = f", with {number(row['pass'], 3, minus)} [{lo}, {hi}] in pass@{found.k}"
         told.append(f"{a} after {after} rollouts has the average of {b} after {equals}{there}.")
-    elif found.equal[pair]:
-        first = found.equal[pair][0]["rollouts"]
-        told.append(f"After {first:,.0f} rollouts {a} has an average that {b} reaches after none of its own.")
     return told
 
 

@@ -81,11 +81,14 @@ def find(where: str) -> Found:
 
 def at(value: Any, pointer: str, where: str) -> Found:
     for key in pointer.split("/"):
+        if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+            continue
         if not isinstance(value, dict) or key not in value:
             raise Unfounded(f"{where}: no {key!r}")
         value = value[key]
     if isinstance(value, dict):
-        middle = next((value[key] for key in ("value", "absolute") if key in value), None)
+        middle = next((value[key] for key in ("value", "absolute", "difference") if key in value), None)
         bounds = value.get("ci95", value.get("ci95_absolute"))
         if middle is None:
             raise Unfounded(f"{where}: no figure")

@@ -127,20 +127,6 @@ def grounds() -> str:
     return table(head, rows)
 
 
-WIDE = ("ppo - rloo", "ppo - sft", "rloo - sft")
-SIDE_BY_SIDE = (("1", "one"), ("2", "two"), ("4", "four"), ("8", "eight"))
-
-
-def side_by_side(results: str, clock: str) -> str:
-    """What explorations side by side end with, and their time if each had a machine."""
-    rows = []
-    for label, arm in SIDE_BY_SIDE:
-        cells = [value(f"{results}: {arm}, {metric}") for metric in THREE]
-        leads = [between(f"{results}: {arm} - one, {metric}") if arm != "one" else "" for metric in (AVG, PASS32)]
-        rows.append([label, *cells, *leads, value(f"{clock}#/arms/{arm}/share", "0.00")])
-    return table(("explorations", *THREE, "average, less one's", "pass@32, less one's", "time"), rows)
-
-
 def way(study: str) -> str:
     """Every point of the picture."""
     rows = []
@@ -342,26 +328,6 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     "time": cost,
-    "rlsp-ppo": lambda: table(
-        ("difference", "512 problems: average", "pass@16", "3,072 problems: average", "pass@16"),
-        [
-            [
-                label,
-                *(
-                    between(f"{study}: {pair}, {metric}") if study == "rlsp-ppo" or pair in WIDE else ""
-                    for study in ("rlsp-ppo", "rlsp-ppo/wide.results")
-                    for metric in ("avg@16", "pass@16")
-                ),
-            ]
-            for label, pair in (
-                ("PPO - RLOO", "ppo - rloo"), ("PPO - SFT", "ppo - sft"), ("RLOO - SFT", "rloo - sft"),
-                ("PPO, outcome alone - SFT", "ppo-outcome - sft"), ("PPO - PPO, outcome alone", "ppo - ppo-outcome"),
-                ("PPO - PPO at the paper's lambda", "ppo - ppo-paper"),
-            )
-        ],
-    ),
-    "branches-many": lambda: side_by_side("branches", "branches/clock"),
-    "branches-few": lambda: side_by_side("branches/few.results", "branches/few.clock"),
     "kept": kept,
     "lost": lost,
     "during": during,

@@ -1,4 +1,4 @@
-"""The tables of docs/evidence/studies.md, a few for each study."""
+"""The tables of docs/evidence/studies.md, and of the pages that have a study of their own: a few for each study."""
 
 from __future__ import annotations
 
@@ -141,6 +141,20 @@ def vote() -> str:
     return table(("seed", *names), [*rows, ["mean", *(f"{fmean(seed[name] for seed in held):.3f}" for name in names)]])
 
 
+WITH_MANY = ("ppo - rloo", "ppo - sft", "rloo - sft")
+SIDE_BY_SIDE = (("1", "one"), ("2", "two"), ("4", "four"), ("8", "eight"))
+
+
+def side_by_side(results: str, clock: str) -> str:
+    """What explorations side by side end with, and their time if each had a machine."""
+    rows = []
+    for label, arm in SIDE_BY_SIDE:
+        cells = [value(f"{results}: {arm}, {metric}") for metric in THREE]
+        leads = [between(f"{results}: {arm} - one, {metric}") if arm != "one" else "" for metric in (AVG, PASS32)]
+        rows.append([label, *cells, *leads, value(f"{clock}#/arms/{arm}/share", "0.00")])
+    return table(("explorations", *THREE, "average, less one's", "pass@32, less one's", "time"), rows)
+
+
 STUDIES: dict[str, Callable[[], str]] = {
     "confirm": lambda: table(("arm", *THREE), arms("rloop-confirm", THREE, CONFIRM)),
     "confirmed": lambda: table(("RLoop - vanilla RL", *THREE), pairs("rloop-confirm", THREE, CONFIRMED)),
@@ -193,4 +207,24 @@ STUDIES: dict[str, Callable[[], str]] = {
     ),
     "rlsp-search": search,
     "rlsp-vote": vote,
+    "rlsp-ppo": lambda: table(
+        ("difference", "512 problems: average", "pass@16", "3,072 problems: average", "pass@16"),
+        [
+            [
+                label,
+                *(
+                    between(f"{study}: {pair}, {metric}") if study == "rlsp-ppo" or pair in WITH_MANY else ""
+                    for study in ("rlsp-ppo", "rlsp-ppo/wide.results")
+                    for metric in ("avg@16", "pass@16")
+                ),
+            ]
+            for label, pair in (
+                ("PPO - RLOO", "ppo - rloo"), ("PPO - SFT", "ppo - sft"), ("RLOO - SFT", "rloo - sft"),
+                ("PPO, outcome alone - SFT", "ppo-outcome - sft"), ("PPO - PPO, outcome alone", "ppo - ppo-outcome"),
+                ("PPO - PPO at the paper's lambda", "ppo - ppo-paper"),
+            )
+        ],
+    ),
+    "branches-many": lambda: side_by_side("branches", "branches/clock"),
+    "branches-few": lambda: side_by_side("branches/few.results", "branches/few.clock"),
 }  # fmt: skip

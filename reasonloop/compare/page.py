@@ -13,7 +13,7 @@ from reasonloop.compare.study import Comparison, estimate, metrics_of
 from reasonloop.compare.tradeoff import Tradeoff, last_equal
 from reasonloop.compare.words import CURVES, TYPESET, Legend, headline, notes, number, percent, share, spent, traded
 from reasonloop.report.page import facts
-from reasonloop.report.results import estimate_cell, heading_cell, html_table
+from reasonloop.report.results import difference_cell, estimate_cell, heading_cell, html_table, spread_section
 from reasonloop.report.sections import TRADEOFF, plots_section
 from reasonloop.report.shell import document, write_page
 
@@ -46,7 +46,7 @@ def render(found: Arms, comparisons: Sequence[Comparison], curves: Tradeoff) -> 
         f"<header><h1>{escape(_title(arms))}</h1>{told}<p>{escape(sentence(arms))}</p></header>",
         _results(arms, metrics, notes(found)),
         plots_section(*TRADEOFF, figures),
-        _curves(curves),
+        _curves(curves, arms),
         plots_section(
             "differences",
             "Who leads, and how surely",
@@ -134,34 +134,25 @@ def _differences(arms: Sequence[ComparedArm], comparisons: Sequence[Comparison],
     )
 
 
-def _curves(found: Tradeoff) -> str:
+def _curves(found: Tradeoff, arms: Sequence[ComparedArm]) -> str:
     """How the curves lie to each other, and what k samples spread over an arm's way solve."""
-    k = f"pass@{found.k}"
     gaps = [
         f'<tr><th scope="row">{escape(a)} <span class="against">against</span> {escape(b)}</th>'
-        f"{_signed(gap['gap'], gap['ci95'], gap['sign'])}{_equal(found.equal.get((a, b), ()))}</tr>"
+        f"{difference_cell(gap['gap'], gap['ci95'], gap['sign'])}{_equal(found.equal.get((a, b), ()))}</tr>"
         for (a, b), gap in found.gaps.items()
-    ]
-    spread = [
-        f'<tr><th scope="row">{escape(name)}, {own["policies"]} policies</th><td>{own["avg"]:.3f}</td>'
-        f"{estimate_cell(own['pass'])}{_signed(own['difference'], own['ci95'], own['sign'])}</tr>"
-        for name, own in found.spread.items()
     ]
     parts = []
     if gaps:
-        head = [f"<th>{k}<small>at equal averages</small></th>", "<th>rollouts<small>for the same average</small></th>"]
+        head = [
+            f"<th>pass@{found.k}<small>at equal averages</small></th>",
+            "<th>rollouts<small>for the same average</small></th>",
+        ]
         parts += [f"<p>{escape(CURVES)}</p>", html_table(head, gaps, "differences")]
-    if spread:
-        head = ["<th>average</th>", f"<th>{k}</th>", "<th>against its last policy</th>"]
-        told = f"{found.k} samples spread evenly over an arm's policies on the way, instead of its last one alone."
-        parts += [f"<h3>Spread over the way</h3><p>{told}</p>", html_table(head, spread, "differences")]
-    return f'<section id="equal-averages"><h2>At equal averages</h2>{"".join(parts)}</section>' if parts else ""
-
-
-def _signed(value: float, ci95: Sequence[float], sign: int) -> str:
-    lo, hi = (number(bound, 3, TYPESET) for bound in ci95)
-    mark = {1: "up", -1: "down", 0: ""}[sign]
-    return f'<td class="{mark}"><b>{number(value, 3, TYPESET)}</b><small>{lo} to {hi}</small></td>'
+    colours = arm_colours(arms)
+    ways = {curve.name: colours[curve.arm.name] for curve in found.curves}
+    parts.append(spread_section([(ways[name], name, own) for name, own in found.spread.items()], found.k))
+    told = "".join(parts)
+    return f'<section id="equal-averages"><h2>At equal averages</h2>{told}</section>' if told else ""
 
 
 def _equal(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -23,8 +23,7 @@ Point = tuple[float, float]
 EXECUTION = {
     "seed", "threads", "checkpoint_seconds", "keep_checkpoints", "model.device", "model.gradient_checkpointing",
     "task.verify_workers", "optimizer.microbatch_tokens", "sampling.slots", "eval.explored", "eval.stops",
-    "rloop.vanilla",
-    "rlsp.vanilla", "sft.before", "rl.keep_best",
+    "rloop.vanilla", "rlsp.vanilla", "sft.before", "rl.keep_best",
 }  # fmt: skip
 LATER = {"optimizer.state": "float32", "optimizer.offload": False}
 """Options that came later, and what runs before had"""

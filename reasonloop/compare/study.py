@@ -14,7 +14,7 @@ from reasonloop.compare.arms import Arms, ComparedArm
 from reasonloop.compare.tradeoff import Tradeoff, as_json
 from reasonloop.errors import InputError
 from reasonloop.evaluation.bootstrap import DRAWS, Difference, paired, resampled_means
-from reasonloop.evaluation.metrics import DEFAULT_KS, mean_interval, pass_at_k
+from reasonloop.evaluation.metrics import DEFAULT_KS, largest_k, mean_interval, pass_at_k
 from reasonloop.evaluation.table import TABLE_KS
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ def metrics_of(samples: int) -> list[str]:
     """What is compared: "avg@n", and pass@1, 8 and 32, or the highest k measured where 32 wasn't."""
     ks = [k for k in TABLE_KS if k <= samples]
     if samples < TABLE_KS[-1]:
-        ks = sorted({*ks, max(k for k in DEFAULT_KS if k <= samples)})
+        ks = sorted({*ks, largest_k(samples)})
     return [f"avg@{samples}", *(f"pass@{k}" for k in ks)]
 
 

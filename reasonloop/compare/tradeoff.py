@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reasonloop.compare.arms import ComparedArm
 from reasonloop.evaluation.bootstrap import DRAWS, FEWEST, interval, over_seeds, resampled_means
-from reasonloop.evaluation.metrics import DEFAULT_KS, mean_interval, pass_at_k
+from reasonloop.evaluation.metrics import largest_k, mean_interval, pass_at_k
 from reasonloop.evaluation.spread import spread
 from reasonloop.evaluation.table import trunk_of, weighed, weight_of
 
@@ -46,11 +46,6 @@ class Curve:
         if not point:
             return "start"
         return f"{self.at[point]:,.0f} rollouts" if self.over == "rollouts" else f"w = {self.at[point]:g}"
-
-
-def k_of(samples: int) -> int:
-    """The k that pass@k is read at: the largest that tables have, too."""
-    return max(k for k in DEFAULT_KS if k <= samples)
 
 
 def common_seeds(a: Curve, b: Curve) -> list[int]:
@@ -88,7 +83,7 @@ def _averaged(arm: ComparedArm, start_SP: NDArray[np.int64], arms: Sequence[Comp
 def values(curve: Curve) -> tuple[Floats, Floats]:
     """The average and pass@k of every point, each [points, seeds, problems]."""
     n = curve.arm.samples
-    by_count = pass_at_k(n, np.arange(n + 1), k_of(n))
+    by_count = pass_at_k(n, np.arange(n + 1), largest_k(n))
     return curve.correct_NSP / n, by_count[curve.correct_NSP]
 
 
@@ -181,7 +176,7 @@ def spread_of(curve: Curve) -> dict[str, Any] | None:
     ways = [[stop.right_PN for stop in entry.way[1:] if stop.right_PN is not None] for entry in curve.arm.entries]
     if curve.over != "rollouts" or any(len(own) < len(curve.at) - 1 for own in ways):
         return None
-    return spread([np.array(own) for own in ways], k_of(curve.arm.samples))
+    return spread([np.array(own) for own in ways], largest_k(curve.arm.samples))
 
 
 def _gaps(x_DN: Floats, y_DN: Floats, u_DN: Floats, v_DN: Floats) -> tuple[Floats, Floats, Floats]:
@@ -232,7 +227,7 @@ class Tradeoff:
 
 def tradeoff(arms: Sequence[ComparedArm], baseline: str | None = None) -> Tradeoff:
     """Of the first arm's curves against each of the others, or of each against those of `baseline`."""
-    k = k_of(arms[0].samples)
+    k = largest_k(arms[0].samples)
     if k == 1:  # pass@1 is the average
         return Tradeoff(k, (), {}, {}, {})
     found = curves(arms)

@@ -24,6 +24,11 @@ _PRIOR = 0.1
 _CELLS = 4_000_000
 
 
+def largest_k(samples: int) -> int:
+    """The largest k that pass@k of so many samples is told for."""
+    return max(k for k in DEFAULT_KS if k <= samples)
+
+
 def avg_at_k(correct: ArrayLike, n: ArrayLike) -> Floats:
     """Share of right samples for each problem, float64 [problems]; its mean over problems is avg@n.
 

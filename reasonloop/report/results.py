@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from reasonloop.evaluation.metrics import largest_k
 from reasonloop.evaluation.spread import rights_of, spread
 from reasonloop.evaluation.table import PASSED, Record, arm_of, label_of, metric_keys, result_rows, weighed
 from reasonloop.report.figures import signed
@@ -88,31 +89,32 @@ def _differences(rows: Sequence[Record], keys: Sequence[str]) -> str:
 
 def _spread(run: RunData) -> str:
     """What as many samples solve that are spread over an arm's policies on the way."""
-    body = []
-    k = 0
+    found, k = [], 0
     for arm in run.arms:
         own = [e for e in run.results if arm_of(e) == arm and e.get("problems")]
         try:
             rights = [rights_of(e["problems"]) for e in own]
         except (KeyError, TypeError, ValueError):
             continue
-        there = [found for found in rights if found is not None]
-        if arm in PASSED or not there or len(there) < len(own) or len({found.shape for found in there}) != 1:
+        there = [right_PN for right_PN in rights if right_PN is not None]
+        if arm in PASSED or not there or len(there) < len(own) or len({right_PN.shape for right_PN in there}) != 1:
             continue
-        k = min(32, there[0].shape[1])
-        told = spread([np.array(there)], k)
-        if told is None:
-            continue
-        low, high = told["ci95"]
-        mark = {1: "up", -1: "down", 0: ""}[told["sign"]]
-        body.append(
-            f'<tr><th scope="row"><span class="dot {escape(arm)}"></span>{escape(run.name(arm))}, '
-            f"{told['policies']} policies</th><td>{told['avg']:.3f}</td>{estimate_cell(told['pass'])}"
-            f'<td class="{mark}"><b>{signed(told["difference"])}</b>'
-            f"<small>{signed(low)} to {signed(high)}</small></td></tr>"
-        )
-    if not body:
+        k = largest_k(there[0].shape[1])
+        if told := spread([np.array(there)], k):
+            found.append((arm, run.name(arm), told))
+    return spread_section(found, k)
+
+
+def spread_section(found: Sequence[tuple[str, str, Mapping[str, Any]]], k: int) -> str:
+    """(colour, name, what `evaluation.spread` says) of each arm as a table under a heading; empty where there is none."""
+    if not found:
         return ""
+    body = [
+        f'<tr><th scope="row"><span class="dot {escape(colour)}"></span>{escape(name)}, {told["policies"]} policies</th>'
+        f"<td>{told['avg']:.3f}</td>{estimate_cell(told['pass'])}"
+        f"{difference_cell(told['difference'], told['ci95'], told['sign'])}</tr>"
+        for colour, name, told in found
+    ]
     head = ["<th>average</th>", f"<th>pass@{k}</th>", "<th>against its last policy</th>"]
     return (
         f"<h3>Spread over the way</h3><p>{k} samples spread evenly over an arm's policies on the way (temporal sampling), "
@@ -121,16 +123,19 @@ def _spread(run: RunData) -> str:
     )
 
 
+def difference_cell(value: float, ci95: Sequence[float], sign: int, rest: str = "") -> str:
+    """A difference with its interval as a <td>, marked where that leaves out zero (`sign`: of it, or 0)."""
+    mark = {1: "up", -1: "down", 0: ""}[sign]
+    low, high = map(signed, ci95)
+    return f'<td class="{mark}"><b>{signed(value)}</b><small>{low} to {high}</small>{rest}</td>'
+
+
 def _difference(a: Record, b: Record, key: str) -> str:
     found = lead(a, b, key)
     if found is None:
         return "<td>–</td>"
-    low, high = found.ci95
-    mark = {1: "up", -1: "down", 0: ""}[found.sign]
-    return (
-        f'<td class="{mark}"><b>{signed(found.difference)}</b><small>{signed(low)} to {signed(high)}</small>'
-        f"<small>leads in {share(found.share)}</small></td>"
-    )
+    leads = f"<small>leads in {share(found.share)}</small>"
+    return difference_cell(found.difference, found.ci95, found.sign, leads)
 
 
 def duration(seconds: float | None) -> str:
